@@ -1,0 +1,30 @@
+# Two commands on a fresh machine: `make run` and `make test`. They need only Python 3.11+ and make.
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.ready
+# Two-core machines are faster when each process keeps to one thread.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: run test lab bench clean
+run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
+	$(PY) -m labkit run --preset smoke
+
+test: $(READY)  ## style, unit tests, notebooks under nbval
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	$(PY) -m pytest -q -n 2 --dist loadfile tests
+	$(PY) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks
+
+lab: $(READY)  ## open JupyterLab on the first notebook
+	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+
+bench: $(READY)  ## check, then time the kernels (needs a CUDA device)
+	$(PY) -m sparse24.bench && $(PY) -m tokenstats.bench
+
+clean:  ## remove the environment and everything that was generated
+	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e .[dev]
+	touch $@

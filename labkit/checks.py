@@ -1,0 +1,37 @@
+"""One clear error for bad input: it names the argument, what was given and what is allowed."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+
+def fail(name: str, value: Any, allowed: str) -> None:
+    """Raise ``ValueError("<name> must be <allowed>; got <value>")``."""
+    raise ValueError(f"{name} must be {allowed}; got {value!r}")
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return ``value`` as int if it is a whole number in [low, high]; bool is refused."""
+    span = f"an integer >= {low}" if high is None else f"an integer between {low} and {high}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        fail(name, value, span)
+    if value < low or (high is not None and value > high):
+        fail(name, value, span)
+    return int(value)
+
+
+def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
+    """Return ``value`` as float if it is a finite number in [low, high]; bool is refused."""
+    span = f"a number >= {low:g}" if high == float("inf") else f"a number in [{low:g}, {high:g}]"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        fail(name, value, span)
+    if not low <= value <= high or value in (float("inf"), float("-inf")):  # NaN fails the first
+        fail(name, value, span)
+    return float(value)
+
+
+def choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """Return ``value`` if it is one of ``allowed``."""
+    if value not in allowed:
+        fail(name, value, "one of " + ", ".join(map(repr, allowed)))
+    return value

@@ -1,0 +1,39 @@
+"""record("name", value): one number a notebook stands for, kept in the notebook file itself."""
+
+import math
+from numbers import Real
+from pathlib import Path
+
+MIME = "application/vnd.labkit.metric+json"
+
+
+def record(name: str, value: float, unit: str = "") -> None:
+    """Show ``name = value unit`` and leave it in the cell's output for the runner to collect.
+
+    ValueError if ``name`` is empty or ``value`` is not one finite number.
+    """
+    from IPython.display import display
+
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name must be a non-empty string; got {name!r}")
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool):
+        value = int(value)
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"value must be one finite number for metric {name!r}; got {value!r}")
+    text = f"{name} = {value:.6g} {unit}".rstrip()
+    bundle = {MIME: {"name": name, "value": value, "unit": unit}, "text/plain": text}
+    display(bundle, raw=True)
+
+
+def read_metrics(notebook: str | Path) -> dict[str, dict]:
+    """{name: {"value", "unit"}} from an executed notebook, also one that failed half-way."""
+    import nbformat
+
+    found = {}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if metric := output.get("data", {}).get(MIME):
+                found[metric["name"]] = {"value": metric["value"], "unit": metric["unit"]}
+    return found

@@ -1,0 +1,59 @@
+"""Who made this number: versions, device, git commit, seed and time, as one JSON-able dict."""
+
+import datetime
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from labkit.paths import ROOT
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that can move a number (absent ones are left out)."""
+    found = {"python": platform.python_version()}
+    for name in ("labkit", "torch", "triton", "transformers", "trl", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> str:
+    """Short git commit of the project, with ``+`` when files differ from it; ``unknown`` without git."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+" if dirty else "")
+
+
+@cache
+def device_name() -> str:
+    """Name of the CUDA card if there is one, else the processor architecture."""
+    import torch  # late: figures and the runner need no torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread(s))"
+
+
+def provenance(**extra: object) -> dict:
+    """Versions, device, commit and UTC time, plus whatever the caller adds (seed=..., command=...)."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {
+        "versions": versions(),
+        "device": device_name(),
+        "commit": commit(),
+        "time": now,
+        **extra,
+    }

@@ -1,0 +1,27 @@
+"""Shared test set-up: kernels run through Triton's interpreter where there is no GPU."""
+
+import os
+import shutil
+
+# Triton reads this once, at import; torch, trl and the kernels import Triton.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_one_seed():
+    """Small tensors on few cores: threads cost more than they give; every test starts at seed 0."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
