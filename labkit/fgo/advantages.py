@@ -1,0 +1,165 @@
+"""Advantages of FGO and GRPO: small pure functions of (Q, G) tensors, one row per question.
+
+FGO (arXiv 2602.10048) splits the G responses of a question into a correct and a wrong subgroup. With
+L tokens, response entropy H and the subgroup's own means, its weights and signed rewards are
+
+    W+ = softmax_correct((mean(L+) / L)^alpha * (mean(H+) / H)^beta)     R = +W+
+    W- = softmax_wrong  ((L / mean(L-))^alpha * (mean(H-) / H)^beta)     R = -W-
+    A  = R - mean(R over the group)
+
+What follows from it, and is tested: a mixed group has mean(R) = 0, so its k correct responses average
+A = +1/k and the other n - k average -1/(n - k); a one-sided group has A = +-(W - 1/n); a subgroup of
+one has W = 1. n counts the valid rows: an invalid row is in no subgroup, no mean, and has A = 0.
+"""
+
+import torch
+from torch import Tensor
+
+from labkit import checks
+
+ENTROPY_KINDS = ("sampled_sum", "full_sum", "full_mean")
+SCALES = ("none", "std")
+FLAT = 1e-6  # a group whose advantages all lie below this teaches nothing: they are set to exactly 0
+STD_EPS = 1e-4  # TRL's term under the division by the standard deviation
+
+
+def fgo_advantages(
+    correct: Tensor,
+    length: Tensor,
+    entropy: Tensor,
+    *,
+    alpha: float = 0.01,
+    beta: float = 1.0,
+    clamp: float = 10.0,
+    scale: str = "none",
+    valid: Tensor | None = None,
+    zero_all_wrong: bool = False,
+) -> Tensor:
+    """FGO's advantages A (Q, G), centred over the valid rows of each group; 0 on invalid rows.
+
+    The arguments not listed here are those of ``fgo_rewards``.
+    scale           "none" (the paper) or "std": divide by the group's standard deviation + 1e-4, which
+                    is what the authors' released recipe does through TRL's default
+    zero_all_wrong  zero the groups without one correct response, where beta can reward long answers
+
+    Returns floats of entropy's dtype (at least float32). ValueError names a bad argument.
+    """
+    checks.choice("scale", scale, SCALES)
+    reward = fgo_rewards(correct, length, entropy, alpha=alpha, beta=beta, clamp=clamp, valid=valid)
+    right, wrong = subgroups(correct, length, valid)
+    advantage = _centre(reward, right | wrong, scale)
+    if zero_all_wrong:
+        advantage = advantage * right.any(1, keepdim=True)
+    return advantage
+
+
+def fgo_rewards(
+    correct: Tensor,
+    length: Tensor,
+    entropy: Tensor,
+    *,
+    alpha: float = 0.01,
+    beta: float = 1.0,
+    clamp: float = 10.0,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """FGO's signed weights R (Q, G): they sum to +1 over the correct and to -1 over the wrong rows.
+
+    correct      (Q, G) bool, or numbers: > 0 is correct, <= 0 wrong, NaN unscorable
+    length       (Q, G) tokens of each response, finite and >= 0; 0 (masked as truncated) is invalid
+    entropy      (Q, G) entropy of each response in nats, finite and >= 0 on valid rows
+    alpha, beta  exponents of the length and the entropy ratio, in [0, 10]
+    clamp        both ratios are held in [1/clamp, clamp], clamp in [1, 1000]; 0/0 counts as 1
+    valid        (Q, G) bool: False takes a row out, besides unscorable rows and rows of length 0
+    """
+    alpha, beta = checks.number("alpha", alpha, 0, 10), checks.number("beta", beta, 0, 10)
+    clamp = checks.number("clamp", clamp, 1, 1000)
+    right, wrong = subgroups(correct, length, valid)
+    kept = right | wrong
+    _table("entropy", entropy, correct.shape)
+    dtype = torch.promote_types(entropy.dtype, torch.float32)
+    entropy = torch.where(kept, entropy.to(dtype), 0)
+    if not (entropy.isfinite() & (entropy >= 0)).all():
+        checks.fail("entropy", _worst(entropy), "finite and >= 0 on every valid row")
+    tokens = length.to(dtype)
+    reward = torch.zeros_like(entropy)
+    for rows, sign in ((right, 1), (wrong, -1)):
+        count = rows.sum(1, keepdim=True).clamp(min=1)
+        mean_tokens = torch.where(rows, tokens, 0).sum(1, keepdim=True) / count
+        mean_entropy = torch.where(rows, entropy, 0).sum(1, keepdim=True) / count
+        shorter = _ratio(mean_tokens, tokens, clamp) if sign > 0 else _ratio(tokens, mean_tokens, clamp)
+        # The cap keeps clamp ** (alpha + beta) below float32's largest number; softmax is one-hot there.
+        score = (shorter**alpha * _ratio(mean_entropy, entropy, clamp) ** beta).clamp(max=1e30)
+        # A finite fill: an empty subgroup gives uniform weights, then zeros, where -inf would give NaN.
+        weight = score.masked_fill(~rows, torch.finfo(dtype).min).softmax(1)
+        reward += sign * torch.where(rows, weight, 0)
+    return reward
+
+
+def grpo_advantages(reward: Tensor, *, scale: str = "std", valid: Tensor | None = None) -> Tensor:
+    """GRPO's advantages (Q, G): reward - mean over the valid rows of the group; 0 on invalid rows.
+
+    reward  (Q, G) numbers or bool; a NaN row is unscorable: it has no say in the mean and A = 0
+    scale   "std": divide by the standard deviation (n - 1) + 1e-4, as TRL does (DeepSeekMath, sec. 4.1);
+            "none": leave the difference (Dr. GRPO)
+    valid   (Q, G) bool: False takes a row out
+
+    A group whose rewards differ by no more than 1e-6 gets exactly 0, never noise / tiny std.
+    """
+    checks.choice("scale", scale, SCALES)
+    _table("reward", reward)
+    reward = reward.to(torch.promote_types(reward.dtype, torch.float32))
+    if reward.isinf().any():
+        checks.fail("reward", _worst(reward), "finite, or NaN where unscorable")
+    kept = ~reward.isnan()
+    if valid is not None:
+        kept &= _mask("valid", valid, reward.shape)
+    return _centre(reward, kept, scale)
+
+
+def subgroups(correct: Tensor, length: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(right, wrong), bool (Q, G) each: the rows of the two subgroups. An invalid row is in neither."""
+    _table("correct", correct)
+    _table("length", length, correct.shape)
+    if not (length.isfinite() & (length >= 0)).all():
+        checks.fail("length", _worst(length), "finite and >= 0")
+    kept = (length > 0) & ~correct.isnan()
+    if valid is not None:
+        kept &= _mask("valid", valid, correct.shape)
+    return kept & (correct > 0), kept & (correct <= 0)
+
+
+def _ratio(above: Tensor, below: Tensor, clamp: float) -> Tensor:
+    return (above / below).nan_to_num(nan=1.0).clamp(1 / clamp, clamp)
+
+
+def _centre(reward: Tensor, kept: Tensor, scale: str) -> Tensor:
+    count = kept.sum(1, keepdim=True)
+    mean = torch.where(kept, reward, 0).sum(1, keepdim=True) / count.clamp(min=1)
+    advantage = torch.where(kept, reward - mean, 0)
+    teaches = advantage.abs().amax(1, keepdim=True) > FLAT
+    if scale == "std":
+        variance = advantage.square().sum(1, keepdim=True) / (count - 1).clamp(min=1)
+        advantage = advantage / (variance.sqrt() + STD_EPS)
+    return torch.where(teaches, advantage, 0)
+
+
+def _table(name: str, value: Tensor, shape: torch.Size | None = None) -> None:
+    allowed = "a (Q, G) tensor with G >= 1" if shape is None else f"a tensor of shape {tuple(shape)}"
+    if not isinstance(value, Tensor):
+        checks.fail(name, type(value).__name__, allowed)
+    if (value.ndim != 2 or value.shape[1] == 0) if shape is None else value.shape != shape:
+        checks.fail(name, tuple(value.shape), allowed)
+
+
+def _mask(name: str, value: Tensor, shape: torch.Size) -> Tensor:
+    _table(name, value, shape)
+    if value.dtype != torch.bool:
+        checks.fail(name, str(value.dtype), "bool")
+    return value
+
+
+def _worst(value: Tensor) -> float:
+    """The entry an error message should show: NaN or infinity if there is one, else the smallest."""
+    bad = value[~value.isfinite()]
+    return (bad[0] if len(bad) else value.min()).item()
