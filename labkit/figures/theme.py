@@ -41,6 +41,7 @@ def apply() -> None:
         }
     )
     pio.templates.default = "labkit"
+    _describe_figures()
     # The mimetype renderer keeps 4.5 MB of plotly.js out of every notebook.
     pio.renderers.default = "plotly_mimetype"
 
@@ -48,3 +49,22 @@ def apply() -> None:
 def caption(figure: mpl.figure.Figure, text: str) -> None:
     """Write a small provenance line under the figure (model, seed, card)."""
     figure.supxlabel(text, fontsize=8, color=MUTED, x=0.01, ha="left")
+
+
+def _describe_figures() -> None:
+    """In a notebook, give each matplotlib figure its titles as text: the report's alt text."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+    plain = shell.display_formatter.formatters["text/plain"]
+    plain.for_type(mpl.figure.Figure, lambda figure, printer, cycle: printer.text(describe(figure)))
+
+
+def describe(figure: mpl.figure.Figure) -> str:
+    """The word Figure and every title in it, in reading order."""
+    titles = [figure.get_suptitle()]
+    for axes in figure.axes:
+        titles += [axes.get_title(side) for side in ("left", "center", "right")]
+    return "Figure: " + "; ".join(" ".join(title.split()) for title in titles if title)

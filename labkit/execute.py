@@ -1,0 +1,63 @@
+"""One notebook, one process: ``python -m labkit.execute SOURCE TARGET PARAMETERS.json``.
+
+Exit code 0 when every cell ran, 1 otherwise; TARGET holds what was executed either way.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+CELL_TIMEOUT = 600  # seconds
+START_TIMEOUT = 120
+WIDGET = "application/vnd.jupyter.widget-view+json"
+VISUAL = ("image/png", "image/svg+xml", "application/vnd.plotly.v1+json", "text/html")
+
+
+def drop_widget_views(notebook) -> None:
+    """Remove widget views that have a static twin in the same output; their state is not stored."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if WIDGET in data and any(kind in data for kind in VISUAL):
+                del data[WIDGET]
+
+
+def execute(source: str, target: str, parameters: dict) -> int:
+    """Run SOURCE with papermill in its own folder and leave the executed copy at TARGET."""
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    os.environ["LABKIT_HEADLESS"] = "1"
+    status = 0
+    try:
+        papermill.execute_notebook(
+            source,
+            target,
+            parameters=parameters,
+            cwd=str(Path(source).resolve().parent),
+            progress_bar=False,
+            log_output=True,
+            start_timeout=START_TIMEOUT,
+            execution_timeout=CELL_TIMEOUT,
+            store_widget_state=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        print(f"failed: {error.ename}: {error.evalue}", flush=True)
+        status = 1
+    except (DeadKernelError, TimeoutError) as error:
+        # The saved cells all look completed: only this exit code tells (papermill keeps the rest).
+        print(f"failed: {type(error).__name__}: {error}", flush=True)
+        status = 1
+    notebook = nbformat.read(target, as_version=4)
+    drop_widget_views(notebook)
+    nbformat.write(notebook, target)
+    return status
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    source, target, parameters = sys.argv[1:]
+    sys.exit(execute(source, target, json.loads(Path(parameters).read_text())))

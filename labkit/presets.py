@@ -1,0 +1,80 @@
+"""Which notebooks, with which parameters: presets/*.yaml, -p overrides, and the checks on both."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from labkit.paths import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+TYPES = {"bool": bool, "int": int, "float": (int, float), "str": str, "list": list, "dict": dict}
+
+
+def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
+    """Paths for ``names`` (a path, a stem or its number: ``03``); all notebooks if none is named."""
+    known = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    if not names:
+        return known
+    found = []
+    for name in names:
+        matches = [path for path in known if path.stem == name or path.stem.split("_")[0] == name]
+        if Path(name).suffix == ".ipynb" and Path(name).is_file():
+            matches = [Path(name)]
+        if len(matches) != 1:
+            stems = ", ".join(path.stem for path in known)
+            raise ValueError(f"NOTEBOOK must be a .ipynb file or one of {stems}; got {name!r}")
+        found += matches
+    return found
+
+
+def load_preset(preset: str) -> dict[str, dict[str, Any]]:
+    """{notebook stem: {parameter: value}} from presets/<preset>.yaml or a YAML file.
+
+    A flat file (parameters at the top, as "Copy as preset" writes it) applies to every notebook
+    of the run: it is returned under the key ``*``.
+    """
+    path = NOTEBOOKS / "presets" / f"{preset}.yaml"
+    if not path.exists():
+        path = Path(preset)
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in (NOTEBOOKS / "presets").glob("*.yaml")))
+        raise ValueError(f"preset must be one of {names} or a YAML file; got {preset!r}")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"preset must be valid YAML; {path} is not: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"preset must be a mapping; {path} holds a {type(content).__name__}")
+    if any(isinstance(value, dict) for value in content.values()):
+        return {str(stem): dict(values or {}) for stem, values in content.items()}
+    return {"*": content}
+
+
+def parse_overrides(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """``-p name value`` pairs; values are YAML, so ``false`` is False and ``[1, 2]`` a list."""
+    return {name: yaml.safe_load(value) for name, value in pairs}
+
+
+def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> dict[str, Any]:
+    """What to inject into ``notebook``. ValueError for an unknown name or a value of a wrong type."""
+    import papermill
+
+    known = papermill.inspect_notebook(str(notebook))
+    chosen = {**preset.get("*", {}), **preset.get(notebook.stem, {}), **overrides}
+    for name, value in chosen.items():
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(
+                f"parameter must be one of {', '.join(known) or '(none)'} "
+                f"for {notebook.stem}; got {name!r}{hint}"
+            )
+        wanted = known[name]["inferred_type_name"]
+        allowed = TYPES.get(wanted)
+        wrong_bool = isinstance(value, bool) and wanted != "bool"
+        if allowed and (wrong_bool or not isinstance(value, allowed)):
+            raise ValueError(f"{name} must be a {wanted} for {notebook.stem}; got {value!r}")
+    return chosen

@@ -1,0 +1,121 @@
+"""One offline HTML page for a run: errors first, metrics, then every notebook's text and figures."""
+
+import html
+import json
+from pathlib import Path
+
+import nbformat
+from jinja2 import Environment, PackageLoader
+from nbconvert.filters import ansi2html, markdown2html
+
+from labkit.paths import write_atomic
+
+PLOTLY = "application/vnd.plotly.v1+json"
+METRIC = "application/vnd.labkit.metric+json"
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write ``report.html`` from a run's ``run.json`` and executed notebooks; returns its path."""
+    folder = Path(folder)
+    if not (folder / "run.json").is_file():
+        raise ValueError(f"folder must be a run's folder with run.json; got {str(folder)!r}")
+    run = json.loads((folder / "run.json").read_text())
+    sections = [_section(folder, item) for item in run["notebooks"]]
+    environment = Environment(loader=PackageLoader("labkit", "."), autoescape=True)
+    page = environment.get_template("report.html.j2").render(
+        run=run,
+        sections=sections,
+        failed=[section for section in sections if section["error"]],
+        plotly_js=_plotly_js() if any(section["plotly"] for section in sections) else "",
+    )
+    return write_atomic(folder / "report.html", lambda path: path.write_text(page))
+
+
+def _plotly_js() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
+def _section(folder: Path, item: dict) -> dict:
+    """What the template shows of one notebook."""
+    path = folder / f"{item['notebook']}.ipynb"
+    cells = nbformat.read(path, as_version=4).cells if path.exists() else []
+    body = [part for cell in cells for part in _cell(cell)]
+    log = folder / f"{item['notebook']}.log"
+    return {
+        **item,
+        "title": _title(cells) or item["notebook"],
+        "body": body,
+        "plotly": any('class="plotly' in part for part in body),
+        "log": "\n".join(log.read_text().splitlines()[-40:]) if item["error"] and log.exists() else "",
+    }
+
+
+def _title(cells: list) -> str:
+    """The first markdown heading."""
+    for cell in cells:
+        for line in cell.source.splitlines() if cell.cell_type == "markdown" else ():
+            if line.startswith("#") and "papermill-error" not in line:
+                return line.lstrip("# ").strip()
+    return ""
+
+
+def _cell(cell) -> list[str]:
+    """HTML parts of one cell: prose, folded code, outputs."""
+    if cell.cell_type == "markdown":
+        if "papermill-error-cell-tag" in cell.metadata.get("tags", []):
+            return []  # the error stands at the top of the section
+        return [f'<div class="prose">{_lower_headings(markdown2html(cell.source))}</div>']
+    if cell.cell_type != "code" or not cell.source.strip():
+        return []
+    code = html.escape(cell.source)
+    lines = len(cell.source.splitlines())
+    parts = [f"<details><summary>code, {lines} lines</summary><pre>{code}</pre></details>"]
+    return parts + [part for output in cell.outputs if (part := _output(output))]
+
+
+def _lower_headings(text: str) -> str:
+    """Notebook headings become h3..h5, below the page's own h1 and h2."""
+    for level in (4, 3, 2, 1):
+        text = text.replace(f"<h{level}", f"<h{level + 2}").replace(f"</h{level}>", f"</h{level + 2}>")
+    return text
+
+
+def _output(output) -> str:
+    if output.output_type == "stream":
+        if output.name == "stderr":
+            text = html.escape(output.text.rsplit("\r", 1)[-1])
+            return f"<details><summary>messages</summary><pre>{text}</pre></details>"
+        return f"<pre>{ansi2html(output.text)}</pre>"
+    if output.output_type == "error":
+        return f'<pre class="error">{ansi2html(chr(10).join(output.traceback))}</pre>'
+    data = output.get("data", {})
+    text = data.get("text/plain", "")
+    if METRIC in data:
+        return ""  # listed in the metrics table
+    if PLOTLY in data:
+        return _plotly(data[PLOTLY])
+    if "image/png" in data:
+        png = data["image/png"].strip()
+        return f'<img src="data:image/png;base64,{png}" alt="{html.escape(text, quote=True)}">'
+    if "image/svg+xml" in data:
+        return f'<div role="img" aria-label="{html.escape(text, quote=True)}">{data["image/svg+xml"]}</div>'
+    if "text/html" in data:
+        return f'<div class="table">{data["text/html"]}</div>'
+    if "text/markdown" in data:
+        return f'<div class="prose">{_lower_headings(markdown2html(data["text/markdown"]))}</div>'
+    if text.startswith("Output(") or text.startswith("VBox("):
+        return ""  # a live control: its static twin stands beside it
+    return f"<pre>{html.escape(text)}</pre>" if text else ""
+
+
+def _plotly(spec: dict) -> str:
+    """A plotly figure as a div that the page's one copy of plotly.js draws."""
+    title = spec.get("layout", {}).get("title", {})
+    label = html.escape(title.get("text", "interactive figure") if isinstance(title, dict) else str(title))
+    content = json.dumps({"data": spec["data"], "layout": spec.get("layout", {})}).replace("</", "<\\/")
+    return (
+        f'<div class="plotly" role="img" aria-label="{label}">'
+        f'<script type="application/json">{content}</script></div>'
+    )

@@ -1,0 +1,152 @@
+"""Execute notebooks through papermill, one process each, and leave one folder: runs/<stamp>/.
+
+<stem>.ipynb  the executed copy (also of a failed notebook)   <stem>.log  what it printed
+metrics.json  {notebook: {metric: value}}                     run.json    parameters, durations
+report.html   everything on one page                          ../latest   points here
+"""
+
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from labkit.metrics import read_metrics
+from labkit.paths import runs_dir, write_atomic
+from labkit.presets import find_notebooks, load_preset, parameters_for
+from labkit.provenance import provenance
+
+NOTEBOOK_TIMEOUT = 1800.0  # seconds
+
+
+@dataclass
+class NotebookRun:
+    """One executed notebook: what went in, what came out, how long it took (seconds)."""
+
+    notebook: str
+    parameters: dict[str, Any]
+    seconds: float = 0.0
+    error: str = ""
+    metrics: dict[str, dict] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+def run(
+    names: Sequence[str] = (),
+    preset: str = "smoke",
+    overrides: dict[str, Any] | None = None,
+    jobs: int = 1,
+    timeout: float = NOTEBOOK_TIMEOUT,
+) -> tuple[Path, list[NotebookRun]]:
+    """Execute notebooks and write the report; returns (folder, one NotebookRun each).
+
+    Every parameter is checked before the first notebook starts: ValueError, nothing written.
+    A failing notebook does not stop the others.
+    """
+    from labkit.report import write_report
+
+    paths, values = find_notebooks(names), load_preset(preset)
+    planned = [(p, NotebookRun(p.stem, parameters_for(p, values, overrides or {}))) for p in paths]
+    folder = _new_folder()
+    begin = time.monotonic()
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars, ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda item: _execute(*item, folder, timeout, bars), planned))
+    runs = [item for _, item in planned]
+    metrics = {r.notebook: {name: m["value"] for name, m in r.metrics.items()} for r in runs}
+    _write_json(folder / "metrics.json", metrics)
+    record = {
+        "preset": preset,
+        "seconds": round(time.monotonic() - begin, 2),
+        "provenance": provenance(),
+        "notebooks": [asdict(r) for r in runs],
+    }
+    _write_json(folder / "run.json", record)
+    write_report(folder)
+    _point_latest(folder)
+    return folder, runs
+
+
+def _new_folder() -> Path:
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ("", *(f"_{i}" for i in range(1, 100))):
+        folder = runs_dir() / (stamp + suffix)
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise RuntimeError(f"no free folder name for {stamp} in {runs_dir()}")
+
+
+def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars: Progress) -> None:
+    """Run one notebook in its own process group; fill ``item``; never raises for a failing one."""
+    total = sum(cell.cell_type == "code" for cell in nbformat.read(source, as_version=4).cells)
+    task = bars.add_task(item.notebook, total=total)
+    target, log = folder / f"{item.notebook}.ipynb", folder / f"{item.notebook}.log"
+    parameters = folder / f".{item.notebook}.json"
+    parameters.write_text(json.dumps(item.parameters))
+    command = [sys.executable, "-m", "labkit.execute", str(source), str(target), str(parameters)]
+    begin, expired, last = time.monotonic(), threading.Event(), ""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,  # so that a time-out also ends the kernel
+    )
+
+    def expire() -> None:
+        expired.set()
+        os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(timeout, expire)
+    timer.start()
+    try:
+        with log.open("w") as file:
+            for line in process.stdout:
+                file.write(line)
+                last = line.strip() or last
+                if line.startswith("Ending Cell"):
+                    bars.advance(task)
+        code = process.wait()
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        parameters.unlink(missing_ok=True)
+    item.seconds = round(time.monotonic() - begin, 2)
+    if target.exists():
+        item.metrics = read_metrics(target)
+    if expired.is_set():
+        item.error = f"timed out after {timeout:g} s"
+    elif code:
+        item.error = last.removeprefix("failed: ") or f"exit code {code}"
+    bars.update(task, description=f"{item.notebook} {'ok' if item.ok else 'FAILED'}")
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def _point_latest(folder: Path) -> None:
+    """Make runs/latest point at ``folder`` in one step."""
+    temporary = folder.parent / f".latest.{os.getpid()}"
+    temporary.symlink_to(folder.name, target_is_directory=True)
+    temporary.replace(folder.parent / "latest")

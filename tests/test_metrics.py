@@ -1,0 +1,34 @@
+"""record: one finite number, shown and kept in the notebook."""
+
+import nbformat
+import numpy as np
+import pytest
+
+from labkit import metrics
+
+
+def test_recorded_numbers_are_read_back(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    metrics.record("loss", np.float32(0.5), "nats")
+    metrics.record("solved", True)
+    outputs = [nbformat.v4.new_output("display_data", data=bundle) for bundle in shown]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)])
+    nbformat.write(book, tmp_path / "a.ipynb")
+    assert metrics.read_metrics(tmp_path / "a.ipynb") == {
+        "loss": {"value": 0.5, "unit": "nats"},
+        "solved": {"value": 1, "unit": ""},
+    }
+    assert shown[0]["text/plain"] == "loss = 0.5 nats"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "3", None, [1.0]])
+def test_only_finite_numbers(value):
+    with pytest.raises(ValueError, match="value must be one finite number for metric 'x'"):
+        metrics.record("x", value)
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_a_metric_needs_a_name(name):
+    with pytest.raises(ValueError, match="name must be a non-empty string"):
+        metrics.record(name, 1.0)

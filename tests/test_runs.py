@@ -1,0 +1,135 @@
+"""The runner: parameters checked first, failures reported and survived, one folder left behind."""
+
+import json
+
+import nbformat
+import pytest
+import yaml
+
+from labkit.__main__ import main
+from labkit.presets import find_notebooks, load_preset, parameters_for, parse_overrides
+from labkit.runs import run
+
+
+def notebook(path, *cells, parameters=""):
+    """Write a tiny notebook; ``parameters`` becomes its tagged cell."""
+    made = [nbformat.v4.new_code_cell(source) for source in cells]
+    tagged = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    heading = nbformat.v4.new_markdown_cell(f"# About {path.stem}")
+    book = nbformat.v4.new_notebook(cells=[heading, tagged, *made])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.fixture
+def runs_at(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def book(tmp_path):
+    return notebook(
+        tmp_path / "good.ipynb",
+        "from labkit.metrics import record\nrecord('twice', 2 * size, 'pieces')",
+        parameters="size: int = 3  # pieces\nrate: float = 0.5  # share\nshow: bool = True  # draw it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (("sise", "4"), r"parameter must be one of size, rate, show for good; got 'sise' .*'size'"),
+        (("size", "4.5"), r"size must be a int for good; got 4.5"),
+        (("size", "true"), r"size must be a int for good; got True"),
+        (("rate", "fast"), r"rate must be a float for good; got 'fast'"),
+        (("show", "1"), r"show must be a bool for good; got 1"),
+    ],
+)
+def test_a_wrong_parameter_is_one_error_and_nothing_is_written(book, runs_at, override, message):
+    with pytest.raises(ValueError, match=message):
+        run([str(book)], str(_flat(book, {})), parse_overrides([override]))
+    assert not runs_at.exists()
+
+
+def _flat(book, values):
+    path = book.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_values_are_yaml_so_false_is_false():
+    assert parse_overrides([("a", "false"), ("b", "1e-3"), ("c", "[1, 2]")])["a"] is False
+    assert parse_overrides([("c", "[1, 2]")]) == {"c": [1, 2]}
+
+
+def test_an_int_is_a_fine_float(book):
+    assert parameters_for(book, {}, {"rate": 1}) == {"rate": 1}
+
+
+def test_overrides_beat_the_preset_and_the_preset_beats_the_default(book):
+    preset = {"*": {"size": 5, "rate": 0.1}}
+    assert parameters_for(book, preset, {"size": 7}) == {"size": 7, "rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "valid YAML"), ("- 1", "a mapping"), (None, "preset must be one of .*smoke")],
+)
+def test_a_bad_preset_names_the_file(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_preset(str(path))
+
+
+def test_notebooks_are_found_by_number_name_or_path(book):
+    assert [path.stem for path in find_notebooks(["00"])] == ["00_start_here"]
+    assert find_notebooks([str(book)]) == [book]
+    with pytest.raises(ValueError, match="NOTEBOOK must be a .ipynb file or one of 00_start_here"):
+        find_notebooks(["nope"])
+
+
+def test_a_failing_notebook_is_reported_and_the_others_run(tmp_path, book, runs_at, capfd):
+    bad = notebook(
+        tmp_path / "bad.ipynb",
+        "from labkit.metrics import record\nrecord('before', 1)",
+        "raise ValueError('beam must be >= 1; got 0')",
+        "record('after', 2)",
+    )
+    code = main(["run", str(bad), str(book), "--preset", str(_flat(book, {})), "--jobs", "2"])
+    assert code == 1
+    latest = runs_at / "latest"
+    assert json.loads((latest / "metrics.json").read_text()) == {"bad": {"before": 1}, "good": {"twice": 6}}
+    page = (latest / "report.html").read_text()
+    assert page.index("bad failed") < page.index("About good")  # errors first
+    assert page.count("beam must be &gt;= 1; got 0") + page.count("beam must be >= 1; got 0") >= 2
+    assert "pieces" in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # opens offline
+    partial = nbformat.read(latest / "bad.ipynb", as_version=4)
+    assert any(o.output_type == "error" for cell in partial.cells for o in cell.get("outputs", []))
+    assert "Executing Cell" in (latest / "bad.log").read_text()
+    assert not list(latest.glob(".*"))
+    assert main(["report", str(latest)]) == 0
+
+
+def test_a_dead_kernel_and_a_slow_notebook_fail(tmp_path, runs_at):
+    dead = notebook(tmp_path / "dead.ipynb", "import os\nos._exit(9)")
+    slow = notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(60)")
+    empty = str(_flat(dead, {}))
+    _, runs = run([str(dead)], empty)
+    assert "DeadKernelError" in runs[0].error
+    _, runs = run([str(slow)], empty, timeout=4)
+    assert runs[0].error == "timed out after 4 s"
+    assert runs[0].seconds < 20
+
+
+def test_bad_usage_exits_2_with_one_line(capsys):
+    assert main(["run", "00", "--preset", "nope"]) == 2
+    assert main(["run", "00", "--jobs", "0"]) == 2
+    assert main(["report", "nowhere"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("labkit ") for line in lines)

@@ -1,0 +1,89 @@
+"""Traces: what is saved comes back, pickles and strangers are refused, shares are right."""
+
+import numpy as np
+import pytest
+
+from labkit.traces import GroupTrace, MaskTrace, TrainTrace
+
+
+def mask_trace():
+    activations = np.array([[[4, 0, 3, 1, 0, 0, 0, 2]], [[0, 0, 0, 0, 1, 1, 1, 1]]], np.float32)
+    kept = np.array([[[1, 0, 1, 0, 1, 0, 0, 1]], [[1, 1, 0, 0, 1, 1, 0, 0]]], bool)
+    return MaskTrace(activations, kept, ["def"], {"seed": 1})
+
+
+def test_mask_shares_by_hand():
+    trace = mask_trace()
+    np.testing.assert_allclose(trace.natural_zeros, [4 / 8, 4 / 8])
+    np.testing.assert_allclose(trace.enforced_zeros, [1 / 8, 2 / 8])
+    np.testing.assert_allclose(trace.crowded_groups, [1 / 2, 1 / 2])
+    np.testing.assert_allclose(trace.energy_kept, [29 / 30, 2 / 4])
+
+
+def test_an_all_zero_layer_keeps_all_of_its_energy():
+    trace = MaskTrace(np.zeros((1, 2, 4), np.float32), np.ones((1, 2, 4), bool), ["a", "b"])
+    assert trace.energy_kept.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        mask_trace(),
+        TrainTrace(np.array([1, 5]), {"loss": np.array([2.0, np.nan])}, [{"step": 1, "text": "é"}]),
+        GroupTrace(["1+1="], ["2"], [["2", "3"]], np.array([[True, False]]), np.array([[1, 1]]),
+                   {"full_sum": np.ones((1, 2))}, {"fgo": np.array([[0.5, -0.5]])}),
+    ],
+    ids=lambda trace: type(trace).__name__,
+)  # fmt: skip
+def test_round_trip(tmp_path, trace):
+    again = type(trace).load(trace.save(tmp_path / "trace.npz"))
+    for name, value in vars(trace).items():
+        np.testing.assert_equal(getattr(again, name), value)
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.npz"]
+
+
+def test_strangers_are_refused(tmp_path):
+    path = mask_trace().save(tmp_path / "mask.npz")
+    with pytest.raises(ValueError, match="must hold a TrainTrace of format 1; .* holds MaskTrace 1"):
+        TrainTrace.load(path)
+    np.savez(tmp_path / "pickle.npz", json=np.array({"kind": 1}, dtype=object))
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:100])
+    for name in ("pickle.npz", "text.npz", "cut.npz"):
+        with pytest.raises(ValueError, match=f"path must be a MaskTrace npz; .*{name} is not"):
+            MaskTrace.load(tmp_path / name)
+    with pytest.raises(ValueError, match="path must end in .npz"):
+        mask_trace().save(tmp_path / "mask.pkl")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = mask_trace().save(tmp_path / "mask.npz")
+    before = path.read_bytes()
+
+    def full_disk(file, **arrays):
+        file.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        mask_trace().save(path)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_bad_shapes_name_the_argument():
+    with pytest.raises(ValueError, match="activations must be .* multiple of 4; got"):
+        MaskTrace(np.zeros((1, 2, 6)), np.zeros((1, 2, 6), bool), [])
+    with pytest.raises(ValueError, match="kept must be bool"):
+        MaskTrace(np.zeros((1, 2, 4)), np.zeros((1, 2, 4)), [])
+
+
+def test_a_log_becomes_curves():
+    trace = TrainTrace.from_log(
+        [{"step": 2, "loss": 1.0}, {"step": 1, "loss": 3.0}, {"step": 2, "eval": 5}]
+    )
+    assert trace.step.tolist() == [1, 2]
+    steps, values = trace.curve("eval")
+    assert (steps.tolist(), values.tolist()) == ([2], [5.0])
+    with pytest.raises(ValueError, match=r"name must be one of \['eval', 'loss'\]; got 'acc'"):
+        trace.curve("acc")
