@@ -1,0 +1,99 @@
+"""Gradients of the operations for any backend; ``ops`` is one with reference.py's functions."""
+
+import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+def link_for(x: torch.Tensor) -> torch.Tensor:
+    """One element, shaped like ``x``: carries x's gradient through autograd, holds no data."""
+    return x.new_zeros(()).expand(x.shape)
+
+
+class Sparsify(Function):
+    """x -> x with 2 of 4 kept.  ste: dx = dy.  masked: dx = dy where kept (saves 1 bit a value)."""
+
+    @staticmethod
+    def forward(ctx, x, gradient, ops):
+        ctx.ops, ctx.masked = ops, gradient == "masked"
+        if not ctx.masked:
+            return ops.prune(x)
+        values, metadata = ops.pack(x)
+        ctx.save_for_backward(metadata)
+        return ops.unpack(values, metadata)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        if ctx.masked:
+            grad = ctx.ops.masked_grad(grad, *ctx.saved_tensors)
+        return grad, None, None
+
+
+class Compress(Function):
+    """x (or h, with ``square``) -> values, metadata, link.  What backward keeps:
+
+    plain, ste     nothing                  dx = d(dense)
+    plain, masked  metadata                 dx = d(dense) where kept
+    relu2, masked  values and metadata      dh = 2 relu(h) d(dense) where kept, relu(h) = sqrt(value)
+    relu2, ste     h                        dh = 2 relu(h) d(dense), dropped entries too
+    """
+
+    @staticmethod
+    def forward(ctx, x, square, gradient, ops):
+        values, metadata = ops.pack(x, square)
+        ctx.ops, ctx.square, ctx.masked = ops, square, gradient == "masked"
+        if ctx.masked:
+            ctx.save_for_backward(metadata, values) if square else ctx.save_for_backward(metadata)
+        elif square:
+            ctx.save_for_backward(x)
+        ctx.mark_non_differentiable(values, metadata)
+        return values, metadata, link_for(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, _values, _metadata, grad):
+        if ctx.masked:
+            grad = ctx.ops.masked_grad(grad, *ctx.saved_tensors)
+        elif ctx.square:
+            grad = ctx.ops.ste_grad(grad, *ctx.saved_tensors)
+        return grad, None, None, None
+
+
+class Decompress(Function):
+    """packed -> dense.  The gradient of the dense tensor goes to the link unchanged."""
+
+    @staticmethod
+    def forward(ctx, link, packed, ops):
+        return ops.unpack(packed.values, packed.metadata)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None, None
+
+
+class Matmul(Function):
+    """y = A W^T for packed A (..., K) and W (N, K).  dA = dy W (dense), dW = dy^T A.
+
+    Keeps A packed; dW unpacks it for the moment of the product, because 2:4 along K is not 2:4
+    along the tokens over which dW sums.
+    """
+
+    @staticmethod
+    def forward(ctx, link, weight, packed, ops):
+        ctx.ops = ops
+        saved = (packed.values, packed.metadata) if ctx.needs_input_grad[1] else (None, None)
+        ctx.save_for_backward(*saved, weight)
+        return ops.unpack(packed.values, packed.metadata) @ weight.t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        values, metadata, weight = ctx.saved_tensors
+        d_link = d_weight = None
+        if ctx.needs_input_grad[0]:
+            d_link = grad @ weight
+        if ctx.needs_input_grad[1]:
+            dense = ctx.ops.unpack(values, metadata)
+            d_weight = grad.flatten(0, -2).t() @ dense.flatten(0, -2)
+        return d_link, d_weight, None, None

@@ -1,0 +1,106 @@
+"""The truth in plain torch, on any device: what every other backend must reproduce bit for bit.
+
+Selection: of every four neighbours in the last dimension the two of largest magnitude stay. Exactly
+two stay, ties keep the lowest index, and NaN (all NaN alike) counts as larger than infinity.
+Source: ELAS (arXiv 2605.03667), the activation side of NVIDIA's 2:4 format.
+"""
+
+import torch
+
+BITS = {
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
+
+
+def _keys(x: torch.Tensor) -> list[torch.Tensor]:
+    """Integers ordered as the magnitudes of ``x``, NaN on top: four tensors (..., K/4)."""
+    infinity = torch.tensor(float("inf"), dtype=x.dtype).view(BITS[x.dtype]).item()
+    # The bits of a non-negative float grow with its value, so integers compare without NaN traps.
+    keys = x.abs().view(BITS[x.dtype]).clamp_max(infinity + 1)
+    return list(keys.unflatten(-1, (-1, 4)).unbind(-1))
+
+
+def _kept(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Four bool tensors (..., K/4): is neighbour 0, 1, 2, 3 of the group kept?  Exactly two are."""
+    k0, k1, k2, k3 = _keys(x)
+    # beats[i][j], i < j: the earlier one wins ties.
+    a01, a02, a03, a12, a13, a23 = k0 >= k1, k0 >= k2, k0 >= k3, k1 >= k2, k1 >= k3, k2 >= k3
+    # Kept = wins at least two of its three comparisons.
+    keep0 = (a01 & a02) | (a01 & a03) | (a02 & a03)
+    keep1 = (~a01 & (a12 | a13)) | (a12 & a13)
+    keep2 = (~a02 & (~a12 | a23)) | (~a12 & a23)
+    keep3 = (~a03 & (~a13 | ~a23)) | (~a13 & ~a23)
+    return keep0, keep1, keep2, keep3
+
+
+def mask(x: torch.Tensor) -> torch.Tensor:
+    """bool like ``x``: True where the value is kept."""
+    return torch.stack(_kept(x), -1).flatten(-2)
+
+
+def prune(x: torch.Tensor) -> torch.Tensor:
+    """``x`` with the two dropped values of each group set to +0."""
+    return torch.where(mask(x), x, 0)
+
+
+def relu2(h: torch.Tensor) -> torch.Tensor:
+    """relu(h)^2, NaN kept."""
+    return h.relu().square()
+
+
+def pack(x: torch.Tensor, square: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """(values (..., K/2), metadata (..., ceil(K/8))) of ``x``, or of relu(x)^2 if ``square``.
+
+    With ``square`` the choice is made on relu(x): the same order, without the ties that overflow
+    and underflow of the square would make.
+    """
+    if square:
+        x = x.relu()
+    keep0, keep1, keep2, keep3 = _kept(x)
+    first = torch.where(keep0, 0, torch.where(keep1, 1, 2))
+    second = torch.where(keep3, 3, torch.where(keep2, 2, 1))
+    values = x.unflatten(-1, (-1, 4)).gather(-1, torch.stack((first, second), -1)).flatten(-2)
+    nibbles = (first | second << 2).to(torch.uint8)
+    if nibbles.shape[-1] % 2:
+        nibbles = torch.nn.functional.pad(nibbles, (0, 1))
+    low, high = nibbles.unflatten(-1, (-1, 2)).unbind(-1)
+    return (values.square() if square else values), low | high << 4
+
+
+def _positions(metadata: torch.Tensor, groups: int) -> torch.Tensor:
+    """int64 (..., K/4, 2): where the two values of each group belong."""
+    nibbles = torch.stack((metadata & 15, metadata >> 4), -1).flatten(-2)[..., :groups]
+    return torch.stack((nibbles & 3, nibbles >> 2), -1).long()
+
+
+def unpack(values: torch.Tensor, metadata: torch.Tensor) -> torch.Tensor:
+    """The dense tensor (..., K), zeros where nothing was kept."""
+    pairs = values.unflatten(-1, (-1, 2))
+    dense = pairs.new_zeros(*pairs.shape[:-1], 4)
+    return dense.scatter_(-1, _positions(metadata, pairs.shape[-2]), pairs).flatten(-2)
+
+
+def masked_grad(
+    grad: torch.Tensor, metadata: torch.Tensor, values: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``grad`` (..., K) where a value was kept, 0 elsewhere: the exact gradient of pruning.
+
+    With ``values`` (kept values of relu(h)^2) also times d relu(h)^2/dh = 2 relu(h), where
+    relu(h) = sqrt(value): the packed form is all it needs.
+    """
+    groups = grad.unflatten(-1, (-1, 4))
+    where = _positions(metadata, groups.shape[-2])
+    kept = groups.gather(-1, where)
+    if values is not None:
+        wide = torch.promote_types(grad.dtype, torch.float32)  # round once, as the kernels do
+        kept = (kept.to(wide) * 2 * values.unflatten(-1, (-1, 2)).to(wide).sqrt()).to(grad.dtype)
+    return groups.new_zeros(groups.shape).scatter_(-1, where, kept).flatten(-2)
+
+
+def ste_grad(grad: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """Straight-through gradient of relu(h)^2 + 2:4: 2 relu(h) grad, dropped entries too."""
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    return (grad.to(wide) * 2 * h.relu().to(wide)).to(grad.dtype)

@@ -1,0 +1,68 @@
+"""The public function: check the arguments once, choose a backend."""
+
+import math
+from numbers import Real
+
+import torch
+
+from tokenstats import reference
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def token_stats(
+    logits: torch.Tensor,
+    tokens: torch.Tensor | None = None,
+    temperature: float = 1.0,
+    *,
+    backend: str = "auto",
+) -> reference.TokenStats:
+    """What softmax(logits / temperature) says of each row, in one read of the logits.
+
+    logits       (..., V) float16, bfloat16, float32 or float64; -inf entries have probability 0
+    tokens       integers of shape (...) in [0, V): whose log-probability to give; None: the argmax
+    temperature  > 0
+    backend      "auto": Triton for float16/bfloat16/float32 on a CUDA device of capability >= 8.0,
+                 plain torch everywhere else; or "reference", "triton"
+
+    Returns TokenStats(argmax int64, confidence, logprob, entropy), each of shape (...): probability of
+    the argmax (lowest index among ties), log-probability of ``tokens`` and entropy in nats, summed in
+    float32 (float64 for float64 logits). Rows with NaN or +inf give NaN. Differentiable in confidence,
+    logprob and entropy. ValueError names the argument that does not fit; on CUDA the range of
+    ``tokens`` is not checked (that would wait for the device).
+    """
+    if not isinstance(logits, torch.Tensor) or logits.dtype not in FLOATS:
+        given = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"logits must be a floating tensor; got {given}")
+    if logits.dim() == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits must have shape (..., V) with V >= 1; got {tuple(logits.shape)}")
+    if isinstance(temperature, bool) or not isinstance(temperature, Real):
+        raise ValueError(f"temperature must be a number > 0; got {temperature!r}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be a finite number > 0; got {temperature!r}")
+    if tokens is not None:
+        tokens = _checked(tokens, logits)
+    if backend not in ("auto", "reference", "triton"):
+        raise ValueError(f"backend must be one of 'auto', 'reference', 'triton'; got {backend!r}")
+    if backend == "triton":
+        raise NotImplementedError("backend 'triton' is not built yet: use 'auto' or 'reference'")
+    return reference.token_stats(logits, tokens, float(temperature))
+
+
+def _checked(tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    rows, vocabulary = logits.shape[:-1], logits.shape[-1]
+    whole = isinstance(tokens, torch.Tensor) and not (tokens.is_floating_point() or tokens.is_complex())
+    if not whole or tokens.dtype == torch.bool:
+        given = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+        raise ValueError(f"tokens must be an integer tensor; got {given}")
+    if tokens.shape != rows or tokens.device != logits.device:
+        raise ValueError(
+            f"tokens must have shape {tuple(rows)} on {logits.device}; "
+            f"got {tuple(tokens.shape)} on {tokens.device}"
+        )
+    if not tokens.is_cuda and tokens.numel() and not (tokens.min() >= 0 and tokens.max() < vocabulary):
+        raise ValueError(
+            f"tokens must lie between 0 and {vocabulary - 1}; "
+            f"got values from {tokens.min().item()} to {tokens.max().item()}"
+        )
+    return tokens.long()
