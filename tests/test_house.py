@@ -52,7 +52,8 @@ def test_kernels_is_no_package_and_transformers_imports_from_the_root():
 
 
 def test_labkit_imports_without_triton():
-    code = "import sys; sys.modules['triton'] = None; import labkit.elas, labkit.soar, labkit.fgo, sparse24, tokenstats"
+    names = "labkit.elas, labkit.soar, labkit.fgo, sparse24, tokenstats"
+    code = f"import sys; sys.modules['triton'] = None; import {names}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -62,6 +62,10 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
 
 
 def _close(widget: ipywidgets.Widget) -> None:
+    """Close a panel with all it holds; layout and style are widgets of their own."""
     for child in getattr(widget, "children", ()):
         _close(child)
+    for name in ("layout", "style"):
+        if isinstance(part := getattr(widget, name, None), ipywidgets.Widget):
+            part.close()
     widget.close()

@@ -1,0 +1,52 @@
+"""explore: the static twin headless, visible errors live, and nothing left behind by re-runs."""
+
+import ipywidgets
+import plotly.graph_objects as go
+import pytest
+
+from labkit.widgets import base, explore
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    found = []
+    monkeypatch.setattr(base, "display", found.append)
+    return found
+
+
+def fail_at_three(size):
+    if size == 3:
+        raise ValueError("size must not be 3; got 3")
+    return go.Figure(layout={"title": f"size {size}"})
+
+
+def test_headless_shows_one_figure_and_raises(shown, monkeypatch):
+    monkeypatch.setenv("LABKIT_HEADLESS", "1")
+    explore(fail_at_three, name="a", size=ipywidgets.IntSlider(2, 0, 5))
+    assert [figure.layout.title.text for figure in shown] == ["size 2"]
+    with pytest.raises(ValueError, match="size must not be 3"):
+        explore(fail_at_three, name="a", size=ipywidgets.IntSlider(3, 0, 5))
+
+
+def test_live_redraws_and_shows_errors(shown, monkeypatch):
+    monkeypatch.delenv("LABKIT_HEADLESS", raising=False)
+    slider = ipywidgets.IntSlider(1, 0, 5)
+    explore(fail_at_three, name="b", size=slider)
+    panel = shown[-1]
+    problem = next(child for child in panel.children if isinstance(child, ipywidgets.HTML))
+    slider.value = 3
+    assert "size must not be 3; got 3" in problem.value
+    assert "role='alert'" in problem.value
+    slider.value = 4
+    assert problem.value == ""
+    titles = [item.layout.title.text for item in shown if isinstance(item, go.Figure)]
+    assert titles == ["size 1", "size 4"]
+
+
+def test_twenty_re_runs_leak_nothing(shown, monkeypatch):
+    monkeypatch.delenv("LABKIT_HEADLESS", raising=False)
+    counts = []
+    for _ in range(20):
+        explore(fail_at_three, name="c", size=ipywidgets.IntSlider(1, 0, 5))
+        counts.append(len(ipywidgets.widgets.widget._instances))
+    assert counts[-1] == counts[1]
