@@ -1,0 +1,149 @@
+"""The two layers of ELAS: a low-rank linear map and ReLU² under a 2:4 mask.
+
+LowRankLinear   y = (x A) Bᵀ, the layer LORO trains
+Sparse24ReLU2   relu(x)², then the two largest of every four features; dense during the warm-up
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labkit.checks import choice, fail, integer
+from sparse24 import Packed, relu2_compress, sparsify
+
+GRADIENTS = ("ste", "masked")
+
+
+class LowRankLinear(nn.Module):
+    """``y = (x A) Bᵀ`` without bias: a (out, in) matrix of rank r held as two tall factors.
+
+    weight_out   B, (out, r); weight_in   A, (in, r); both trained, neither starts at zero
+
+    "xavier" start: B ~ N(0, 2/(out + r)) and A ~ N(0, 2/(in + r)), drawn independently, so an entry of
+    B Aᵀ has variance 4r/((out + r)(in + r)) (LORO, Mo et al. 2025).
+    ValueError if a size is not a positive integer or the rank is above min(in, out).
+    """
+
+    def __init__(self, in_features: int, out_features: int, rank: int, *, device=None, dtype=None):
+        super().__init__()
+        self.in_features = integer("in_features", in_features, 1)
+        self.out_features = integer("out_features", out_features, 1)
+        self.rank = integer("rank", rank, 1, min(in_features, out_features))
+        self.weight_out = nn.Parameter(torch.empty(out_features, rank, device=device, dtype=dtype))
+        self.weight_in = nn.Parameter(torch.empty(in_features, rank, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self, normal_=nn.init.normal_) -> None:
+        """Draw both factors afresh; ``normal_(tensor, mean=, std=)`` may be replaced."""
+        for weight in (self.weight_out, self.weight_in):
+            normal_(weight, mean=0.0, std=math.sqrt(2 / sum(weight.shape)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return F.linear(x @ self.weight_in, self.weight_out)
+
+    def dense_weight(self) -> Tensor:
+        """B Aᵀ, (out, in): the matrix an ``nn.Linear`` of the same function would hold."""
+        return self.weight_out @ self.weight_in.T
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, rank={self.rank}"
+
+
+class Sparse24ReLU2(nn.Module):
+    """``relu(x)²`` and, once switched on, the 2:4 mask over the last dimension: the activation of ELAS.
+
+    gradient       what flows back through the mask: "ste" passes dL/dy on unchanged (straight-through),
+                   "masked" lets it through the kept entries only (the exact gradient)
+    sparse         False: plain ReLU², no mask at any time (the LORO-ReLU² arm)
+    warmup_steps   dense optimiser steps before the mask; count them with ``advance`` once per step
+
+    Whether the mask is on is decided by two buffers, ``mask_enabled`` and ``dense_steps_left``, and by
+    nothing else (not by train/eval mode): a model that is saved and loaded evaluates as it did before.
+    A width that is no multiple of four is padded with zeros, so its last group has fewer members.
+    """
+
+    def __init__(self, gradient: str = "ste", *, sparse: bool = True, warmup_steps: int = 0):
+        super().__init__()
+        self.gradient = choice("gradient", gradient, GRADIENTS)
+        self.start = (choice("sparse", sparse, (True, False)), integer("warmup_steps", warmup_steps, 0))
+        self.register_buffer("mask_enabled", torch.empty((), dtype=torch.bool))
+        self.register_buffer("dense_steps_left", torch.empty((), dtype=torch.int64))
+        self.reset_switch()
+
+    def reset_switch(self, constant_=nn.init.constant_) -> None:
+        """Back to the start of the warm-up; ``constant_(tensor, value)`` may be replaced."""
+        for buffer, value in zip((self.mask_enabled, self.dense_steps_left), self.start, strict=True):
+            constant_(buffer, value)
+        self._forget()
+
+    @property
+    def sparse(self) -> bool:
+        """True if the mask is on now."""
+        if self._sparse is None:  # read the buffers once, not per forward: on a GPU each read waits
+            self._sparse = bool(self.mask_enabled) and int(self.dense_steps_left) == 0
+        return self._sparse
+
+    def set_sparse(self, sparse: bool) -> None:
+        """Turn the mask on or off now and for good: no warm-up remains (post-hoc 2:4, ablations)."""
+        self.mask_enabled.fill_(choice("sparse", sparse, (True, False)))
+        self.dense_steps_left.zero_()
+        self._forget()
+
+    def advance(self) -> None:
+        """Count one optimiser step of the warm-up."""
+        self.dense_steps_left.sub_(1).clamp_(min=0)
+        self._forget()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., features) -> same shape, same dtype."""
+        y = F.relu(x).square()
+        if not self.sparse:
+            return y
+        width = x.shape[-1]
+        masked = sparsify(pad_to_groups(y), gradient=self.gradient)
+        return masked[..., :width]
+
+    def packed(self, x: Tensor) -> Packed:
+        """The masked activation in packed form (9/16 of the dense bf16 bytes), for ``sparse24.matmul``.
+
+        RuntimeError while the mask is off: a dense activation has no packed form.
+        """
+        if not self.sparse:
+            raise RuntimeError("packed() needs the mask on; it is off (warm-up, or sparse=False)")
+        return relu2_compress(pad_to_groups(x), gradient=self.gradient)
+
+    def extra_repr(self) -> str:
+        return f"gradient={self.gradient!r}, sparse={self.start[0]}, warmup_steps={self.start[1]}"
+
+    def _forget(self) -> None:
+        self._sparse: bool | None = None
+
+    def _apply(self, fn, recurse=True):
+        self._forget()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self._forget()
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+def pad_to_groups(x: Tensor) -> Tensor:
+    """Zeros appended to the last dimension up to a multiple of four (x itself where none are needed)."""
+    return F.pad(x, (0, -x.shape[-1] % 4)) if x.shape[-1] % 4 else x
+
+
+def replace_linears(parent: nn.Module, rank: int) -> None:
+    """Put a LowRankLinear of the same shape in the place of every nn.Linear that ``parent`` owns directly.
+
+    ValueError if one of them has a bias, which the low-rank layer has not.
+    """
+    for name, child in list(parent.named_children()):
+        if not isinstance(child, nn.Linear):
+            continue
+        if child.bias is not None:
+            fail(f"{name}.bias", True, "False: low-rank layers have no bias")
+        like = {"device": child.weight.device, "dtype": child.weight.dtype}
+        setattr(parent, name, LowRankLinear(child.in_features, child.out_features, rank, **like))

@@ -1,0 +1,165 @@
+"""ElasConfig and ElasForCausalLM: transformers' Llama with low-rank projections and the ELAS FFN.
+
+Attention, norms, rotary embedding, loss, generation and the save format are transformers' own; this
+module replaces the projections by LowRankLinear and, for ``ffn="relu2"``, the FFN by two matrices
+around Sparse24ReLU2. Embedding, head (untied) and norms stay dense.
+"""
+
+import dataclasses
+from typing import Self
+
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import initialization as init
+
+import sparse24
+from labkit.checks import choice, fail, integer
+from labkit.elas.layers import GRADIENTS, LowRankLinear, Sparse24ReLU2, pad_to_groups, replace_linears
+
+# hidden, SwiGLU width i, heads, layers, rank, dense warm-up. 60m to 1b: GaLore's LLaMA family, which
+# LORO and ELAS share; the ranks are LORO's.
+SIZES = {
+    "60m": (512, 1376, 8, 8, 128, 1000),
+    "130m": (768, 2048, 12, 12, 256, 1000),
+    "350m": (1024, 2736, 16, 24, 256, 1000),
+    "1b": (2048, 5461, 32, 24, 512, 1000),
+    "tiny": (96, 256, 4, 4, 24, 20),
+}
+
+
+class ElasConfig(LlamaConfig):
+    """A LlamaConfig with the choices of ELAS; the defaults are the paper's 60M model.
+
+    rank            rank of every projection, None for dense matrices
+    mlp_rank        rank of the FFN's projections where it differs (equal-FLOP baseline)
+    ffn             "relu2": two matrices and ReLU²; "swiglu": Llama's three
+    sparse          2:4 mask on the ReLU² activation; default: on for "relu2"
+    gradient        "ste" or "masked" (see Sparse24ReLU2)
+    warmup_steps    dense optimiser steps before the mask
+    packed          run the FFN on the packed activation: 9/16 of its bytes are kept for the backward
+
+    ValueError names the argument at fault.
+    """
+
+    model_type = "elas"
+
+    hidden_size: int = 512
+    intermediate_size: int = 2064
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 1024
+    rank: int | None = 128
+    mlp_rank: int | None = None
+    ffn: str = "relu2"
+    sparse: bool | None = None
+    gradient: str = "ste"
+    warmup_steps: int = 1000
+    packed: bool = False
+
+    def __post_init__(self, **kwargs):
+        choice("ffn", self.ffn, ("relu2", "swiglu"))
+        choice("gradient", self.gradient, GRADIENTS)
+        integer("warmup_steps", self.warmup_steps, 0)
+        if self.hidden_size % self.num_attention_heads:
+            fail("num_attention_heads", self.num_attention_heads, f"a divisor of {self.hidden_size}")
+        if self.rank is not None:
+            integer("rank", self.rank, 1, self.hidden_size)
+        if self.mlp_rank is not None:
+            if self.rank is None:
+                fail("mlp_rank", self.mlp_rank, "None where rank is None")
+            integer("mlp_rank", self.mlp_rank, 1, min(self.hidden_size, self.intermediate_size))
+        if self.sparse is None:
+            self.sparse = self.ffn == "relu2"
+        if self.sparse and self.ffn == "swiglu":
+            fail("sparse", True, "False with ffn='swiglu': the 2:4 mask belongs to ReLU²")
+        if self.packed and not self.sparse:
+            fail("packed", True, "False where sparse is False")
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_name(cls, name: str, **options) -> Self:
+        """The model of one size, with any field overridden: ``from_name("60m", ffn="swiglu")``.
+
+        A "relu2" FFN is int(1.5 i) wide, so its two matrices weigh what SwiGLU's three do. At "1b" that
+        is 8191, as published; its last group of four has three members. For speed pass
+        ``intermediate_size=8192`` (kernels want a multiple of 64).
+        """
+        hidden, width, heads, layers, rank, warmup = SIZES[choice("name", name, tuple(SIZES))]
+        for option in options:
+            choice("option", option, sorted(field.name for field in dataclasses.fields(cls)))
+        relu2 = options.get("ffn", "relu2") == "relu2"
+        fields = {
+            "hidden_size": hidden,
+            "intermediate_size": int(1.5 * width) if relu2 else width,
+            "num_attention_heads": heads,
+            "num_hidden_layers": layers,
+            "rank": rank,
+            "warmup_steps": warmup,
+        }
+        try:
+            return cls(**fields | options)
+        except StrictDataclassError as error:  # transformers' own type checks
+            raise ValueError(" ".join(str(error).split())) from None
+
+
+class ReLU2MLP(nn.Module):
+    """down(S(relu(up(x))²)), (..., hidden) -> (..., hidden): the ELAS FFN, without a gate."""
+
+    def __init__(self, config: ElasConfig):
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.act_fn = Sparse24ReLU2(config.gradient, sparse=config.sparse, warmup_steps=config.warmup_steps)
+        self.packed = config.packed
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up_proj(x)
+        if not (self.packed and self.act_fn.sparse):
+            return self.down_proj(self.act_fn(x))
+        packed, down = self.act_fn.packed(x), self.down_proj
+        if isinstance(down, LowRankLinear):
+            return F.linear(sparse24.matmul(packed, pad_to_groups(down.weight_in.T)), down.weight_out)
+        return sparse24.matmul(packed, pad_to_groups(down.weight))
+
+
+class ElasForCausalLM(LlamaForCausalLM):
+    """Causal language model of ``config``; called, saved, loaded and generated from like any other."""
+
+    config_class = ElasConfig
+    config: ElasConfig
+
+    def __init__(self, config: ElasConfig):
+        with init.no_init_weights():  # most of what Llama builds is replaced below
+            super().__init__(config)
+        for layer in self.model.layers:
+            if config.ffn == "relu2":
+                layer.mlp = ReLU2MLP(config)
+            if config.rank is not None:
+                replace_linears(layer.self_attn, config.rank)
+                replace_linears(layer.mlp, config.mlp_rank or config.rank)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # transformers' init functions leave alone what a checkpoint has already filled
+        if isinstance(module, LowRankLinear):
+            module.reset_parameters(init.normal_)
+        elif isinstance(module, Sparse24ReLU2):
+            module.reset_switch(init.constant_)
+        else:
+            super()._init_weights(module)
+
+    def activations(self) -> list[Sparse24ReLU2]:
+        """The FFN activations, first layer first; empty for SwiGLU."""
+        return [m for m in self.modules() if isinstance(m, Sparse24ReLU2)]
+
+    def advance(self) -> None:
+        """Count one optimiser step of the dense warm-up in every layer."""
+        for activation in self.activations():
+            activation.advance()
+
+    def set_sparse(self, sparse: bool) -> None:
+        """Turn the 2:4 mask of every layer on or off, whatever is left of the warm-up."""
+        for activation in self.activations():
+            activation.set_sparse(sparse)
