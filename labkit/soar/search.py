@@ -1,0 +1,217 @@
+"""decode: greedy, parallel, adaptive, PBS and SOAR as one search, prompts x beams in one forward."""
+
+import secrets
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from labkit import checks
+from labkit.provenance import provenance
+from labkit.soar.beams import Beams, Windows, select
+from labkit.soar.prompts import Layout, lay_out
+from labkit.soar.recorder import Recorder
+from labkit.soar.scoring import Scorer
+from labkit.soar.strategies import NEVER, STRATEGIES, Rule, View
+from labkit.traces import BeamTrace
+
+
+@torch.no_grad()
+def decode(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    prompts: torch.Tensor | Sequence[Sequence[int]],
+    strategy: str = "soar",
+    *,
+    mask_id: int | None = None,
+    gen_length: int | None = None,
+    block_length: int | None = None,
+    steps: int | None = None,
+    beam: int = 2,
+    threshold: float = 0.9,
+    min_parallel: int = 1,
+    max_parallel: int = 5,
+    min_collapse: int = 1,
+    score: str = "mean",
+    temperature: float = 0.0,
+    cfg_scale: float = 0.0,
+    seed: int | None = None,
+    eos_early_stop: bool = True,
+    record: bool = True,
+) -> BeamTrace:
+    """Fill masks with a masked diffusion language model (SOAR, arXiv 2602.10953).
+
+    A beam whose model is sure (``min_parallel`` masks above ``threshold``) commits up to
+    ``max_parallel`` tokens at once (accelerate); an unsure one tries its ``beam`` most confident
+    positions one by one (search). Diversity is over positions: only the top token is proposed.
+
+    model         tokens (B, L) -> logits (B, L, V), or what ``load_model`` returns
+    prompts       LongTensor (P, L) or P token lists of any lengths
+    strategy      "greedy", "parallel", "adaptive", "pbs" or "soar"
+    mask_id       the mask token (default: the model's own ``mask_id``)
+    gen_length    masks appended to each prompt; None or 0 is infill: the masks that the prompts
+                  contain are filled, wherever they stand
+    block_length  blocks are filled left to right, in runs of so many masks; None: one block
+    steps         greedy and parallel: forward calls, a multiple of the number of blocks; each block
+                  of m masks spends S of them, m // S tokens a step and one more in the first m % S.
+                  None: one token a step (greedy), ``max_parallel`` (parallel). The other strategies
+                  stop when nothing is masked and take no ``steps``
+    beam          beams kept per prompt (pbs, soar)
+    threshold     confidence above which a mask is sure (adaptive, soar)
+    min_parallel  fewest sure masks that accelerate; max_parallel: most tokens in one commit
+    min_collapse  soar: after an accelerate step whose best candidate committed at least so many
+                  tokens, one beam is kept (LLaDA's code 1, Dream's code 1 or 2)
+    score         rank beams by the "mean" confidence of their committed tokens, or by the "sum"
+    temperature   Gumbel noise on the logits before the argmax; the confidence stays the model's
+    cfg_scale     classifier-free guidance, prompt hidden in the second half; doubles the rows
+    seed          for ``temperature`` > 0; samples depend on seed and prompt, not on the batch
+    eos_early_stop  with ``gen_length`` and a model that has ``eos_id``: once everything before an
+                  EOS is filled, the masks behind it become EOS without another forward
+    record        keep every beam and candidate; False leaves the trace's two tables empty
+
+    Returns a BeamTrace; ``sequences`` hold prompt + generated tokens and never a mask, and shorter
+    rows end in -1. Confidence is fp32, ties go to the lower position, results do not depend on the
+    batch as long as the model's logits do not. Finished prompts and beams cost no forward.
+
+    ValueError names the argument that is wrong and what is allowed.
+    """
+    checks.choice("strategy", strategy, STRATEGIES)
+    if not callable(model):
+        checks.fail("model", type(model).__name__, "callable: tokens (B, L) -> logits (B, L, V)")
+    mask_id = getattr(model, "mask_id", None) if mask_id is None else mask_id
+    mask_id = checks.integer("mask_id", mask_id, 0)
+    gen_length = checks.integer("gen_length", gen_length or 0, 0)
+    if block_length is not None:
+        checks.integer("block_length", block_length, 1)
+        if gen_length % block_length:
+            checks.fail("gen_length", gen_length, f"a multiple of block_length={block_length}")
+    temperature = checks.number("temperature", temperature, 0)
+    cfg_scale = checks.number("cfg_scale", cfg_scale, 0)
+    seed = secrets.randbits(31) if seed is None else checks.integer("seed", seed, 0)
+    for name, flag in (("eos_early_stop", eos_early_stop), ("record", record)):
+        checks.choice(name, flag, (True, False))
+    layout = lay_out(prompts, mask_id, gen_length)
+    limit = getattr(model, "max_length", None)
+    if limit is not None and max(layout.lengths) > limit:
+        longest = max(layout.lengths)
+        checks.fail("prompts", f"{longest} positions", f"with gen_length at most max_length={limit} long")
+    device = _device(model, prompts)
+    span = block_length or layout.slots.shape[1]
+    checks.integer("beam", beam, 1)
+    checks.integer("max_parallel", max_parallel, 1)
+    searching = strategy in ("pbs", "soar")
+    reach = {"greedy": 1, "pbs": 1}.get(strategy, min(max_parallel, span))
+    per_block = _steps_per_block(steps, strategy, layout, span)
+    if per_block is not None:
+        reach = max(1, -(-min(span, layout.slots.shape[1]) // int(per_block.min())))
+    rule = Rule(
+        strategy=strategy,
+        width=beam if searching else 1,
+        reach=reach,
+        threshold=checks.number("threshold", threshold, 0, 1),
+        min_parallel=checks.integer("min_parallel", min_parallel, 1, max_parallel),
+        collapse=checks.integer("min_collapse", min_collapse, 1),
+        mean=checks.choice("score", score, ("mean", "sum")) == "mean",
+        steps=None if per_block is None else per_block.to(device),
+    )
+    scorer = Scorer(model, layout, mask_id, temperature=temperature, cfg_scale=cfg_scale, seed=seed)
+    windows = Windows(layout.slots.to(device), layout.count.to(device), span, mask_id)
+    eos_id = getattr(model, "eos_id", None) if eos_early_stop and gen_length else None
+    recorder = Recorder(rule, layout.tokens.shape[1], layout.lengths, record)
+    found = _search(scorer, rule, windows, Beams.start(layout, rule.width, device), recorder, eos_id)
+    parameters = {
+        "gen_length": gen_length, "block_length": block_length, "steps": steps, "beam": rule.width,
+        "threshold": threshold, "min_parallel": min_parallel, "max_parallel": max_parallel,
+        "min_collapse": min_collapse, "score": score, "temperature": temperature,
+        "cfg_scale": cfg_scale, "seed": seed if temperature else None, "eos_early_stop": eos_early_stop,
+    }  # fmt: skip
+    found["sequences"] = np.where(recorder.padding, -1, found["sequences"])
+    return recorder.trace(
+        **found,
+        prompt_length=np.array(layout.prompt_length),
+        meta={
+            "strategy": strategy,
+            "parameters": parameters,
+            "mask_id": mask_id,
+            "forward_calls": scorer.forward_calls,
+            "forward_rows": scorer.forward_rows,
+            "provenance": provenance(),
+        },
+    )
+
+
+def _search(
+    scorer: Scorer, rule: Rule, windows: Windows, beams: Beams, recorder: Recorder, eos_id: int | None
+) -> dict[str, np.ndarray]:
+    prompts, width, length = beams.tokens.shape
+    device = beams.tokens.device
+    source = torch.Generator().manual_seed(0)
+    codes = torch.randint(-(2**63), 2**63 - 1, (length,), generator=source).to(device)
+    sequences = beams.tokens[:, 0].clone()
+    scores = torch.zeros(prompts, dtype=torch.float64, device=device)
+    calls, rows = np.zeros(prompts, int), np.zeros(prompts, int)
+    fixed = torch.ones(prompts, length + 1, dtype=torch.bool, device=device)
+    filled = torch.arange(windows.slots.shape[1], device=device) < windows.count[:, None]
+    fixed = fixed.scatter(1, torch.where(filled, windows.slots, length), False)[:, :length]
+    alive = np.arange(prompts)  # host twin of beams.prompt
+    step = 0
+    while True:
+        active = beams.active.cpu().numpy()  # the one host sync of a step
+        if not (running := active.any(1)).all():
+            done = beams.pick(torch.from_numpy(np.nonzero(~running)[0]).to(device))
+            recorder.finished(step, done)
+            sequences[done.prompt], scores[done.prompt] = done.tokens[:, 0], done.score(rule)[:, 0]
+            beams = beams.pick(torch.from_numpy(np.nonzero(running)[0]).to(device))
+            alive, active = alive[running], active[running]
+        if not len(alive):
+            break
+        calls[alive] += 1
+        rows[alive] += active.sum(1)
+        live = torch.from_numpy(np.flatnonzero(active)).to(device)
+        where, masked = windows.positions(beams)
+        owner = np.repeat(alive, width)[active.ravel()]
+        hidden = fixed[torch.from_numpy(owner).to(device)]
+        flat = beams.tokens.flatten(0, 1)[live], where.flatten(0, 1)[live]
+        token, confidence = scorer(*flat, hidden, owner.tolist())
+        tokens = token.new_zeros(where.shape).flatten(0, 1).index_copy(0, live, token).view(where.shape)
+        sure = confidence.new_zeros(where.shape).flatten(0, 1).index_copy(0, live, confidence)
+        view = View(where, tokens, torch.where(masked, sure.view(where.shape), NEVER))
+        together = rule.together(view.confidence, beams.prompt, windows.sizes(beams), beams.step)
+        after, decision = select(beams, rule, rule.propose(view, together), codes)
+        if eos_id is not None:
+            _fill_behind_eos(after, windows, eos_id, ~fixed[after.prompt][:, None])
+        windows.advance(after)
+        recorder.step(step, beams, view, together, decision)
+        beams = after
+        step += 1
+    if (~fixed & (sequences == windows.mask_id)).any():  # NaN is never the most confident
+        raise ValueError("model must give logits without NaN; it left masks that nothing could fill")
+    found = {"sequences": sequences, "scores": scores}
+    return {n: t.cpu().numpy() for n, t in found.items()} | {"calls": calls, "rows": rows}
+
+
+def _fill_behind_eos(beams: Beams, windows: Windows, eos_id: int, open_: torch.Tensor) -> None:
+    """Masks behind an EOS become EOS once nothing before the EOS is masked."""
+    masked = open_ & (beams.tokens == windows.mask_id)
+    stop = open_ & (beams.tokens == eos_id) & (masked.cumsum(-1) == 0)
+    behind = masked & stop.any(-1, keepdim=True)
+    beams.tokens = torch.where(behind, eos_id, beams.tokens)
+    beams.left = beams.left - behind.sum(-1)
+
+
+def _steps_per_block(steps: int | None, strategy: str, layout: Layout, span: int) -> torch.Tensor | None:
+    if steps is None:
+        return None
+    if strategy not in ("greedy", "parallel"):
+        checks.fail("steps", steps, f"None for strategy {strategy!r}, which stops when nothing is masked")
+    checks.integer("steps", steps, 1)
+    blocks = (-(-layout.count // span)).clamp(min=1)
+    for number in blocks.unique().tolist():
+        if steps % number:
+            checks.fail("steps", steps, f"a positive multiple of the number of blocks, {number}")
+    return steps // blocks
+
+
+def _device(model: Callable, prompts: torch.Tensor | Sequence) -> torch.device:
+    if isinstance(model, torch.nn.Module) and (first := next(model.parameters(), None)) is not None:
+        return first.device
+    return prompts.device if isinstance(prompts, torch.Tensor) else torch.device("cpu")
