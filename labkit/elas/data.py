@@ -1,0 +1,152 @@
+"""Real text for language models without a download: sources, held-out split, byte-level BPE, packing.
+
+load_text(source)   tokenizer and token streams, trained and encoded once and cached
+windows(stream, n)  the stream as rows for next-token prediction; every token is predicted once
+"""
+
+import hashlib
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from labkit.checks import choice, integer
+from labkit.paths import cache_dir, write_atomic
+
+END = "<|endoftext|>"
+HELD_OUT = 20  # one file in twenty is held out
+# Deliberately broken sources and generated tables say little about real code.
+SKIPPED = {
+    "site-packages", "dist-packages", "__pycache__",
+    "test", "tests", "idle_test", "encodings", "pydoc_data",
+}  # fmt: skip
+
+Documents = Iterator[tuple[str, str]]
+
+
+def stdlib_documents() -> Documents:
+    """(relative path, text) of the running Python's own library sources. Licence: PSF-2.0."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root)
+        # _sysconfigdata differs between installs of one version
+        if SKIPPED.isdisjoint(relative.parts) and not relative.name.startswith("_sysconfigdata"):
+            try:
+                yield relative.as_posix(), path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                continue
+
+
+SOURCES: dict[str, Callable[[], Documents]] = {"stdlib": stdlib_documents}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A tokenised source.
+
+    tokenizer         ``tokenizers.Tokenizer``, byte-level BPE trained on the training files alone
+    train, held_out   uint16 token streams; files in an order set by their names' hash, END after each
+    token_bytes       int (V,) bytes of text each token stands for (0 for END)
+    name              source, vocabulary and fingerprint of the content: changes when the text does
+    """
+
+    tokenizer: object
+    train: np.ndarray
+    held_out: np.ndarray
+    token_bytes: np.ndarray
+    name: str
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.token_bytes)
+
+
+def split_documents(source: str = "stdlib", max_bytes: int | None = None) -> dict[str, list[str]]:
+    """{"train": texts, "held_out": texts}: each file on one side by the hash of its name, never both.
+
+    max_bytes   stop the training side at the first file that goes beyond it (None: all files)
+    """
+    documents = sorted(SOURCES[choice("source", source, tuple(SOURCES))](), key=lambda item: _hash(item[0]))
+    sides: dict[str, list[str]] = {"train": [], "held_out": []}
+    room = float("inf") if max_bytes is None else integer("max_bytes", max_bytes, 1)
+    for name, text in documents:
+        if _hash(name) % HELD_OUT == 0:
+            sides["held_out"].append(text)
+        elif room > 0:
+            sides["train"].append(text)
+            room -= len(text.encode())
+    return sides
+
+
+def load_text(source: str = "stdlib", *, vocab_size: int = 1024, max_bytes: int | None = None) -> Text:
+    """Tokenizer and streams of a source; trained and encoded on the first call, then read from the cache.
+
+    vocab_size  256 bytes + END + merges, 257 to 65536 (fewer come out if the text runs out of pairs)
+    max_bytes   limit on the training text; the held-out files do not depend on it
+
+    ValueError names the argument. The held-out text never reaches the tokenizer's training.
+    """
+    integer("vocab_size", vocab_size, 257, 65536)
+    sides = split_documents(source, max_bytes)
+    name = f"{source}-{vocab_size}-{_fingerprint(sides)}"
+    folder = cache_dir("elas")
+    tokenizer = _tokenizer(folder / f"{name}.json", sides["train"], vocab_size)
+    path = folder / f"{name}.npz"
+    if not path.exists():
+        streams = {side: _encode(tokenizer, texts) for side, texts in sides.items()}
+        write_atomic(path, lambda temporary: np.savez(temporary, **streams))
+    with np.load(path, allow_pickle=False) as file:
+        train, held_out = file["train"], file["held_out"]
+    # in the byte-level alphabet one character stands for one byte
+    pieces = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    token_bytes = np.array([0 if piece == END else len(piece) for piece in pieces])
+    return Text(tokenizer, train, held_out, token_bytes, name)
+
+
+def windows(stream: np.ndarray, length: int) -> np.ndarray:
+    """(n, length + 1) rows that overlap by one token: each row predicts ``length`` tokens.
+
+    The tail that fills no row is left out. ValueError if not even one row fits.
+    """
+    rows = (len(stream) - 1) // integer("length", length, 1)
+    if rows < 1:
+        integer("length", length, 1, len(stream) - 1)
+    return stream[np.arange(rows)[:, None] * length + np.arange(length + 1)]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+
+
+def _fingerprint(sides: dict[str, list[str]]) -> str:
+    from tokenizers import __version__
+
+    digest = hashlib.sha256(__version__.encode())
+    for side, texts in sides.items():
+        for text in (side, *texts):
+            digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _tokenizer(path: Path, texts: list[str], vocab_size: int):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if not path.exists():
+        new = Tokenizer(models.BPE())
+        new.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        new.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        )
+        new.train_from_iterator(texts, trainer)
+        write_atomic(path, lambda temporary: new.save(str(temporary)))
+    return Tokenizer.from_file(str(path))
+
+
+def _encode(tokenizer, texts: list[str]) -> np.ndarray:
+    end = tokenizer.token_to_id(END)
+    rows = [np.array([*encoding.ids, end], np.uint16) for encoding in tokenizer.encode_batch(texts)]
+    return np.concatenate(rows) if rows else np.empty(0, np.uint16)
