@@ -3,7 +3,16 @@
 Liftable: this package needs torch alone; Triton and cuSPARSELt are used where they are found.
 """
 
-from sparse24.dispatch import compress, decompress, mask24, matmul, relu2_compress, sparsify
+from sparse24.dispatch import compress, decompress, mask24, matmul, relu2_compress, relu2_ffn, sparsify
 from sparse24.packed import Packed
 
-__all__ = ["Packed", "compress", "decompress", "mask24", "matmul", "relu2_compress", "sparsify"]
+__all__ = [
+    "Packed",
+    "compress",
+    "decompress",
+    "mask24",
+    "matmul",
+    "relu2_compress",
+    "relu2_ffn",
+    "sparsify",
+]

@@ -20,7 +20,7 @@ class Sparsify(Function):
             return ops.prune(x)
         values, metadata = ops.pack(x)
         ctx.save_for_backward(metadata)
-        return ops.unpack(values, metadata)
+        return ops.unpack(values, metadata, x.shape)
 
     @staticmethod
     @once_differentiable
@@ -40,11 +40,11 @@ class Compress(Function):
     """
 
     @staticmethod
-    def forward(ctx, x, square, gradient, ops):
-        values, metadata = ops.pack(x, square)
-        ctx.ops, ctx.square, ctx.masked = ops, square, gradient == "masked"
+    def forward(ctx, x, square, gradient, layout, ops):
+        values, metadata = ops.pack(x, square, layout)
+        ctx.ops, ctx.square, ctx.masked, ctx.layout = ops, square, gradient == "masked", layout
         if ctx.masked:
-            ctx.save_for_backward(metadata, values) if square else ctx.save_for_backward(metadata)
+            ctx.save_for_backward(metadata, values if square else None)
         elif square:
             ctx.save_for_backward(x)
         ctx.mark_non_differentiable(values, metadata)
@@ -54,10 +54,10 @@ class Compress(Function):
     @once_differentiable
     def backward(ctx, _values, _metadata, grad):
         if ctx.masked:
-            grad = ctx.ops.masked_grad(grad, *ctx.saved_tensors)
+            grad = ctx.ops.masked_grad(grad, *ctx.saved_tensors, ctx.layout)
         elif ctx.square:
             grad = ctx.ops.ste_grad(grad, *ctx.saved_tensors)
-        return grad, None, None, None
+        return grad, None, None, None, None
 
 
 class Decompress(Function):
@@ -65,7 +65,7 @@ class Decompress(Function):
 
     @staticmethod
     def forward(ctx, link, packed, ops):
-        return ops.unpack(packed.values, packed.metadata)
+        return ops.unpack(packed.values, packed.metadata, packed.shape, packed.layout)
 
     @staticmethod
     def backward(ctx, grad):
@@ -81,10 +81,10 @@ class Matmul(Function):
 
     @staticmethod
     def forward(ctx, link, weight, packed, ops):
-        ctx.ops = ops
+        ctx.ops, ctx.shape, ctx.layout = ops, packed.shape, packed.layout
         saved = (packed.values, packed.metadata) if ctx.needs_input_grad[1] else (None, None)
-        ctx.save_for_backward(*saved, weight)
-        return ops.unpack(packed.values, packed.metadata) @ weight.t()
+        ctx.save_for_backward(*saved, weight if ctx.needs_input_grad[0] else None)
+        return ops.multiply(packed, weight)
 
     @staticmethod
     @once_differentiable
@@ -94,6 +94,6 @@ class Matmul(Function):
         if ctx.needs_input_grad[0]:
             d_link = grad @ weight
         if ctx.needs_input_grad[1]:
-            dense = ctx.ops.unpack(values, metadata)
+            dense = ctx.ops.unpack(values, metadata, ctx.shape, ctx.layout)
             d_weight = grad.flatten(0, -2).t() @ dense.flatten(0, -2)
         return d_link, d_weight, None, None

@@ -1,15 +1,19 @@
 """The public functions: check the arguments once, choose a backend, attach the gradient.
 
-backend     "auto": Triton for float16/bfloat16 on a CUDA device of capability >= 8.0 (Ampere and
-            newer), plain torch everywhere else.  "reference": plain torch, any device and dtype.
+backend     "auto": Triton for float16, bfloat16, float32 on a CUDA device of capability >= 8.0 (Ampere
+            and newer), plain torch everywhere else.  "reference": plain torch, any device and dtype.
             "triton": the kernels, or ValueError where they cannot run
 gradient    "ste": straight-through, the gradient also reaches the dropped values.
             "masked": the exact gradient (almost everywhere): dropped values get none
+layout      of the packed form.  "auto": "cusparselt" on Hopper for 16-bit types, where cuSPARSELt is
+            found, packs as expected and padding costs at most an eighth; "rows" everywhere else
 """
+
+from importlib.util import find_spec
 
 import torch
 
-from sparse24 import autograd, reference
+from sparse24 import autograd, ffn, reference
 from sparse24.packed import Packed
 
 
@@ -29,10 +33,38 @@ def _operand(name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def _backend(backend: str, x: torch.Tensor):
+    """The module that computes: reference, or triton where it is asked for or worth it."""
     _choice("backend", backend, ("auto", "reference", "triton"))
-    if backend == "triton":
-        raise NotImplementedError("backend 'triton' is not built yet: use 'auto' or 'reference'")
-    return reference
+    if backend == "reference":
+        return reference
+    refusal = _refusal(x)
+    if backend == "auto":
+        return reference if refusal or not x.is_cuda else _triton()
+    if refusal:
+        raise ValueError(f"backend must be 'auto' or 'reference' here; got 'triton', but {refusal}")
+    return _triton()
+
+
+def _triton():
+    from sparse24 import triton
+
+    return triton
+
+
+def _refusal(x: torch.Tensor) -> str | None:
+    """Why Triton cannot take ``x``; None if it can."""
+    if x.dtype == torch.float64:
+        return "its kernels have no float64"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if x.is_cuda:
+        capability = torch.cuda.get_device_capability(x.device)
+        return None if capability >= (8, 0) else f"its kernels need capability 8.0, not {capability}"
+    if x.device.type != "cpu" or not _triton().INTERPRETED:
+        return f"x is on {x.device} and Triton's interpreter is off (TRITON_INTERPRET=1 before its import)"
+    if x.dtype == torch.bfloat16:
+        return "Triton's interpreter computes bfloat16 wrongly"
+    return None
 
 
 def mask24(x: torch.Tensor, *, backend: str = "auto") -> torch.Tensor:
@@ -55,56 +87,113 @@ def sparsify(x: torch.Tensor, *, gradient: str = "ste", backend: str = "auto") -
     return autograd.Sparsify.apply(x, gradient, _backend(backend, _operand("x", x)))
 
 
-def _compress(name: str, x: torch.Tensor, square: bool, gradient: str, backend: str) -> Packed:
+def _compress(name: str, x: torch.Tensor, square: bool, gradient: str, layout: str, backend: str) -> Packed:
     _choice("gradient", gradient, ("ste", "masked"))
     ops = _backend(backend, _operand(name, x))
-    values, metadata, link = autograd.Compress.apply(x, square, gradient, ops)
-    return Packed(values, metadata, x.shape, link=link if link.requires_grad else None)
+    layout = _layout(layout, x, x.shape, ops)
+    values, metadata, link = autograd.Compress.apply(x, square, gradient, layout, ops)
+    return Packed(values, metadata, x.shape, layout, link if link.requires_grad else None)
 
 
-def compress(x: torch.Tensor, *, gradient: str = "ste", backend: str = "auto") -> Packed:
+def _layout(layout: str, x: torch.Tensor, shape: torch.Size, ops) -> str:
+    _choice("layout", layout, ("auto", "rows", "cusparselt"))
+    if layout == "auto":
+        return ops.layout_for(shape, x.device, x.dtype)
+    if layout == "cusparselt" and x.dtype not in (torch.float16, torch.bfloat16):
+        raise ValueError(f"layout must be 'auto' or 'rows' for {x.dtype}; got 'cusparselt' (16-bit only)")
+    return layout
+
+
+def compress(
+    x: torch.Tensor, *, gradient: str = "ste", layout: str = "auto", backend: str = "auto"
+) -> Packed:
     """``sparsify`` and pack: (..., K) -> Packed of 9/16 of the bytes in 16-bit types.
 
     Gradients flow to ``x`` through ``decompress`` and ``matmul`` of the result (not through
     ``.values``).  ValueError as in ``sparsify``.
     """
-    return _compress("x", x, False, gradient, backend)
+    return _compress("x", x, False, gradient, layout, backend)
 
 
-def relu2_compress(h: torch.Tensor, *, gradient: str = "ste", backend: str = "auto") -> Packed:
+def relu2_compress(
+    h: torch.Tensor, *, gradient: str = "ste", layout: str = "auto", backend: str = "auto"
+) -> Packed:
     """``compress(relu(h)**2)`` in one pass: the ELAS activation (..., K), pruned and packed.
 
     The two largest of relu(h) stay.  masked keeps only the packed result for the backward pass
     (dh = 2 sqrt(value) d); ste must keep ``h`` itself, because dropped positive entries get gradient.
+    On a CPU this is plain torch; on Ampere and newer one Triton kernel that reads h once.
     ValueError naming ``h`` as in ``sparsify``.
     """
-    return _compress("h", h, True, gradient, backend)
+    return _compress("h", h, True, gradient, layout, backend)
 
 
 def decompress(packed: Packed, *, backend: str = "auto") -> torch.Tensor:
     """The dense tensor of ``packed``, zeros where values were dropped; inverse of ``compress``."""
-    if not isinstance(packed, Packed):
-        raise ValueError(f"packed must be a sparse24.Packed; got {type(packed).__name__}")
-    return autograd.Decompress.apply(packed.link, packed, _backend(backend, packed.values))
+    return autograd.Decompress.apply(packed.link, _packed(packed), _backend(backend, packed.values))
 
 
 def matmul(packed: Packed, weight: torch.Tensor, *, backend: str = "auto") -> torch.Tensor:
     """``decompress(packed) @ weight.T``: packed (..., K), weight (N, K) as in nn.Linear -> (..., N).
 
     Gradients for both operands; only the packed form is kept for the backward pass. Under autocast the
-    weight is cast to the packed dtype.  ValueError if weight's shape, dtype or device do not fit.
+    weight is cast to the packed dtype. In layout "cusparselt" the product runs on sparse tensor cores:
+    the first call of a shape searches its algorithm (tens of milliseconds), so make one before capturing
+    a CUDA graph. In layout "rows" it unpacks and multiplies densely.
+    ValueError if weight's shape, dtype or device do not fit.
     """
+    _packed(packed)
+    ops = _backend(backend, packed.values)
+    weight = _weight("weight", weight, packed.shape[-1], packed)
+    with torch.autocast(packed.device.type, enabled=False):
+        return autograd.Matmul.apply(packed.link, weight, packed, ops)
+
+
+def relu2_ffn(
+    z: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    *,
+    gradient: str = "masked",
+    backend: str = "auto",
+) -> torch.Tensor:
+    """``S24(relu(z @ up.T)**2) @ down.T`` as one function: z (..., K), up (F, K), down (N, F) -> (..., N).
+
+    The ELAS feed-forward, or its middle when up and down are low-rank (z = x A_up, then B_down).
+    Keeps z and the packed activation for the backward pass; ste computes z @ up.T again there.
+    ValueError if F % 4 != 0, or if shapes, dtypes or devices do not fit.
+    """
+    _choice("gradient", gradient, ("ste", "masked"))
+    if not isinstance(z, torch.Tensor) or z.dtype not in reference.BITS or z.dim() == 0:
+        given = f"{z.dtype} {tuple(z.shape)}" if isinstance(z, torch.Tensor) else type(z).__name__
+        raise ValueError(f"z must be a floating tensor of shape (..., K); got {given}")
+    up = _weight("up", up, z.shape[-1], z)
+    down = _weight("down", down, up.shape[0], z)
+    if up.shape[0] % 4:
+        raise ValueError(f"up must have a multiple of 4 rows; got shape {tuple(up.shape)}")
+    ops = _backend(backend, z)
+    flat = z.reshape(-1, z.shape[-1])
+    layout = ops.layout_for(torch.Size((flat.shape[0], up.shape[0])), z.device, z.dtype)
+    with torch.autocast(z.device.type, enabled=False):
+        y = ffn.Relu2FFN.apply(flat, up, down, gradient, layout, ops)
+    return y.view(*z.shape[:-1], down.shape[0])
+
+
+def _packed(packed: Packed) -> Packed:
     if not isinstance(packed, Packed):
         raise ValueError(f"packed must be a sparse24.Packed; got {type(packed).__name__}")
-    if not isinstance(weight, torch.Tensor) or weight.dim() != 2 or weight.shape[1] != packed.shape[-1]:
+    return packed
+
+
+def _weight(name: str, weight: torch.Tensor, columns: int, like: torch.Tensor | Packed) -> torch.Tensor:
+    if not isinstance(weight, torch.Tensor) or weight.dim() != 2 or weight.shape[1] != columns:
         given = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
-        raise ValueError(f"weight must be a tensor of shape (N, {packed.shape[-1]}); got {given}")
-    if torch.is_autocast_enabled(packed.device.type):
-        weight = weight.to(packed.dtype)
-    if weight.dtype != packed.dtype or weight.device != packed.device:
+        raise ValueError(f"{name} must be a tensor of shape (N, {columns}); got {given}")
+    if torch.is_autocast_enabled(like.device.type):
+        weight = weight.to(like.dtype)
+    if weight.dtype != like.dtype or weight.device != like.device:
         raise ValueError(
-            f"weight must be {packed.dtype} on {packed.device} like packed; "
+            f"{name} must be {like.dtype} on {like.device} like the activation; "
             f"got {weight.dtype} on {weight.device}"
         )
-    with torch.autocast(packed.device.type, enabled=False):
-        return autograd.Matmul.apply(packed.link, weight, packed, _backend(backend, packed.values))
+    return weight

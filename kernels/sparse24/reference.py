@@ -7,6 +7,9 @@ Source: ELAS (arXiv 2605.03667), the activation side of NVIDIA's 2:4 format.
 
 import torch
 
+from sparse24 import layouts
+from sparse24.packed import Packed
+
 BITS = {
     torch.float16: torch.int16,
     torch.bfloat16: torch.int16,
@@ -51,12 +54,17 @@ def relu2(h: torch.Tensor) -> torch.Tensor:
     return h.relu().square()
 
 
-def pack(x: torch.Tensor, square: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def pack(x: torch.Tensor, square: bool = False, layout: str = "rows") -> tuple[torch.Tensor, torch.Tensor]:
     """(values (..., K/2), metadata (..., ceil(K/8))) of ``x``, or of relu(x)^2 if ``square``.
 
     With ``square`` the choice is made on relu(x): the same order, without the ties that overflow
     and underflow of the square would make.
     """
+    if layout == "cusparselt":
+        flat = x.reshape(-1, x.shape[-1])
+        rows, columns = (layouts.padded(size) for size in flat.shape)
+        whole = torch.nn.functional.pad(flat, (0, columns - flat.shape[1], 0, rows - flat.shape[0]))
+        return layouts.to_cusparselt(*pack(whole, square))
     if square:
         x = x.relu()
     keep0, keep1, keep2, keep3 = _kept(x)
@@ -76,21 +84,43 @@ def _positions(metadata: torch.Tensor, groups: int) -> torch.Tensor:
     return torch.stack((nibbles & 3, nibbles >> 2), -1).long()
 
 
-def unpack(values: torch.Tensor, metadata: torch.Tensor) -> torch.Tensor:
-    """The dense tensor (..., K), zeros where nothing was kept."""
+def unpack(
+    values: torch.Tensor, metadata: torch.Tensor, shape: torch.Size, layout: str = "rows"
+) -> torch.Tensor:
+    """The dense tensor of ``shape`` (..., K), zeros where nothing was kept."""
+    if layout == "cusparselt":
+        values, metadata = layouts.rows_values(values, shape), layouts.rows_metadata(metadata, shape)
     pairs = values.unflatten(-1, (-1, 2))
     dense = pairs.new_zeros(*pairs.shape[:-1], 4)
     return dense.scatter_(-1, _positions(metadata, pairs.shape[-2]), pairs).flatten(-2)
 
 
+def multiply(packed: Packed, weight: torch.Tensor) -> torch.Tensor:
+    """A W^T for packed A (..., K) and W (N, K): unpack, then an ordinary product."""
+    return unpack(packed.values, packed.metadata, packed.shape, packed.layout) @ weight.t()
+
+
+def layout_for(shape: torch.Size, device: torch.device, dtype: torch.dtype) -> str:
+    """The layout to pack in: always "rows" here."""
+    return "rows"
+
+
+def relu2_up(z: torch.Tensor, up: torch.Tensor, layout: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(values, metadata) of relu(z up^T)^2; z (T, K), up (F, K)."""
+    return pack(z @ up.t(), True, layout)
+
+
 def masked_grad(
-    grad: torch.Tensor, metadata: torch.Tensor, values: torch.Tensor | None = None
+    grad: torch.Tensor, metadata: torch.Tensor, values: torch.Tensor | None = None, layout: str = "rows"
 ) -> torch.Tensor:
     """``grad`` (..., K) where a value was kept, 0 elsewhere: the exact gradient of pruning.
 
     With ``values`` (kept values of relu(h)^2) also times d relu(h)^2/dh = 2 relu(h), where
     relu(h) = sqrt(value): the packed form is all it needs.
     """
+    if layout == "cusparselt":
+        metadata = layouts.rows_metadata(metadata, grad.shape)
+        values = values if values is None else layouts.rows_values(values, grad.shape)
     groups = grad.unflatten(-1, (-1, 4))
     where = _positions(metadata, groups.shape[-2])
     kept = groups.gather(-1, where)

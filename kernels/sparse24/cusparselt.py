@@ -1,0 +1,256 @@
+"""Products with packed activations on NVIDIA's sparse tensor cores: cuSPARSELt through cached plans.
+
+torch._cslt_sparse_mm builds its plan again on every call (about half a millisecond of host time). Here
+each shape gets one plan, whose algorithm is the fastest of one timed search, and a call costs only the
+launch. What can fail falls back, with one warning that says why: plan -> torch._cslt_sparse_mm ->
+unpack and an ordinary product. Plans made before a CUDA graph is captured replay inside it.
+"""
+
+import ctypes
+import warnings
+from functools import cache
+
+import torch
+
+from sparse24 import layouts
+from sparse24.packed import Packed
+
+CUDA_TYPE = {torch.float16: 2, torch.bfloat16: 14}  # cudaDataType_t
+COLUMN, ROW, COMPUTE_32F = 1, 2, 2  # cusparseOrder_t, cusparseComputeType
+ALGORITHM, ALGORITHM_COUNT = 0, 1  # cusparseLtMatmulAlgAttribute_t
+_broken: set[str] = set()  # ways that failed in this process: "plan", "torch"
+_plans: dict[tuple, "Plan"] = {}
+
+
+class _Opaque:
+    """One of cuSPARSELt's opaque structs: 512 bytes, aligned to 16."""
+
+    def __init__(self):
+        self._bytes = ctypes.create_string_buffer(528)
+        self.at = ctypes.c_void_p((ctypes.addressof(self._bytes) + 15) // 16 * 16)
+
+
+def _check(status: int, what: str) -> None:
+    if status:
+        raise RuntimeError(f"cuSPARSELt's {what} failed with status {status}")
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    torch.backends.cusparselt.is_available()  # torch has loaded it: the name alone finds that copy
+    return ctypes.CDLL("libcusparseLt.so.0")
+
+
+@cache
+def _handle(device: int) -> _Opaque:
+    handle = _Opaque()
+    with torch.cuda.device(device):
+        _check(_library().cusparseLtInit(handle.at), "initialisation")
+    return handle
+
+
+class Plan:
+    """(rows, k) packed @ (k, n) dense -> (rows, n) row-major, by one algorithm.
+
+    ``k_contiguous``: the dense operand is stored as (n, k); else as (k, n).
+    """
+
+    def __init__(self, device, rows, k, n, dtype, k_contiguous, algorithm=None):
+        lib, handle = _library(), _handle(device)
+        kind, order, align = ctypes.c_int(CUDA_TYPE[dtype]), ctypes.c_int(ROW), ctypes.c_uint32(16)
+        self._a, self._b, self._c, self._product, self._choice, self._plan = (_Opaque() for _ in range(6))
+
+        def dense(descriptor, height, width):
+            shape = ctypes.c_int64(height), ctypes.c_int64(width), ctypes.c_int64(width)
+            status = lib.cusparseLtDenseDescriptorInit(handle.at, descriptor.at, *shape, align, kind, order)
+            _check(status, "dense descriptor")
+
+        shape = ctypes.c_int64(rows), ctypes.c_int64(k), ctypes.c_int64(k)
+        half = ctypes.c_int(0)  # CUSPARSELT_SPARSITY_50_PERCENT
+        status = lib.cusparseLtStructuredDescriptorInit(
+            handle.at, self._a.at, *shape, align, kind, order, half
+        )
+        _check(status, "sparse descriptor")
+        dense(self._b, *((n, k) if k_contiguous else (k, n)))
+        dense(self._c, rows, n)
+        status = lib.cusparseLtMatmulDescriptorInit(
+            handle.at, self._product.at, ctypes.c_int(0), ctypes.c_int(int(k_contiguous)),
+            self._a.at, self._b.at, self._c.at, self._c.at, ctypes.c_int(COMPUTE_32F),
+        )  # fmt: skip
+        _check(status, "matmul descriptor")
+        status = lib.cusparseLtMatmulAlgSelectionInit(
+            handle.at, self._choice.at, self._product.at, ctypes.c_int(0)
+        )
+        _check(status, "algorithm selection")
+        four, count = ctypes.c_size_t(4), ctypes.c_int()
+        status = lib.cusparseLtMatmulAlgGetAttribute(
+            handle.at, self._choice.at, ctypes.c_int(ALGORITHM_COUNT), ctypes.byref(count), four
+        )
+        _check(status, "algorithm count")
+        self.algorithms, self.algorithm = count.value, algorithm
+        if algorithm is not None:
+            status = lib.cusparseLtMatmulAlgSetAttribute(
+                handle.at, self._choice.at, ctypes.c_int(ALGORITHM),
+                ctypes.byref(ctypes.c_int(algorithm)), four,
+            )  # fmt: skip
+            _check(status, f"algorithm {algorithm}")
+        status = lib.cusparseLtMatmulPlanInit(handle.at, self._plan.at, self._product.at, self._choice.at)
+        _check(status, "plan")
+        size = ctypes.c_size_t()
+        status = lib.cusparseLtMatmulGetWorkspace(handle.at, self._plan.at, ctypes.byref(size))
+        _check(status, "workspace size")
+        self.workspace = size.value
+        self._shape, self._call, self._handle_at = (rows, n), lib.cusparseLtMatmul, handle.at
+        self._one, self._zero = (ctypes.byref(ctypes.c_float(value)) for value in (1.0, 0.0))
+
+    def __call__(self, values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        out = values.new_empty(self._shape)
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        # From torch's allocator at each call: safe on any stream and inside graphs.
+        space = None
+        if self.workspace:
+            space = torch.empty(self.workspace, dtype=torch.uint8, device=values.device)
+        at = ctypes.c_void_p(out.data_ptr())
+        status = self._call(
+            self._handle_at, self._plan.at, self._one, ctypes.c_void_p(values.data_ptr()),
+            ctypes.c_void_p(weight.data_ptr()), self._zero, at, at,
+            ctypes.c_void_p(space.data_ptr() if space is not None else None),
+            ctypes.byref(stream), ctypes.c_int(1),
+        )  # fmt: skip
+        _check(status, "matmul")
+        return out
+
+    def close(self) -> None:
+        _check(_library().cusparseLtMatmulPlanDestroy(self._plan.at), "plan destruction")
+
+
+def search(key: tuple, values: torch.Tensor, weight: torch.Tensor) -> Plan:
+    """The plan with the fastest algorithm for ``key``, each timed a few times on these operands."""
+    best, fastest = None, float("inf")
+    for algorithm in range(Plan(*key).algorithms):
+        try:
+            plan = Plan(*key, algorithm)
+            plan(values, weight)
+        except RuntimeError:  # not every algorithm takes every shape
+            continue
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        plan(values, weight)
+        start.record()
+        for _ in range(8):
+            plan(values, weight)
+        end.record()
+        end.synchronize()
+        if (elapsed := start.elapsed_time(end)) < fastest:
+            if best:
+                best.close()
+            best, fastest = plan, elapsed
+        else:
+            plan.close()
+    if best is None:
+        raise RuntimeError(f"cuSPARSELt has no algorithm for the product {key}")
+    return best
+
+
+def plan_for(values: torch.Tensor, weight: torch.Tensor) -> Plan:
+    """The cached plan for these operands: values (T', K'/2), weight (N, K')."""
+    k_contiguous = weight.stride(1) == 1
+    key = (values.device.index, values.shape[0], 2 * values.shape[1], weight.shape[0])
+    key = (*key, values.dtype, k_contiguous)
+    plan = _plans.get(key)
+    if plan is None:
+        # A search synchronises, which a capture forbids: the library's default serves there.
+        capturing = torch.cuda.is_current_stream_capturing()
+        plan = _plans[key] = Plan(*key) if capturing else search(key, values, weight)
+    return plan
+
+
+def _give_up(way: str, error: Exception, instead: str) -> None:
+    _broken.add(way)
+    warnings.warn(f"sparse24: {error}; using {instead} from now on", RuntimeWarning, stacklevel=3)
+
+
+def multiply(packed: Packed, weight: torch.Tensor, unpack) -> torch.Tensor:
+    """packed (..., K) in layout "cusparselt" times weight (N, K) transposed -> (..., N).
+
+    ``unpack`` is the backend's own, for the last resort.  N must be a multiple of 8.
+    """
+    values, n = packed.values, weight.shape[0]
+    lead, k = packed.shape[:-1], 2 * values.shape[1]
+    if k != weight.shape[1]:
+        weight = torch.nn.functional.pad(weight, (0, k - weight.shape[1]))
+    if (weight.stride(1) != 1 and weight.stride(0) != 1) or not _dense(weight) or weight.data_ptr() % 16:
+        weight = weight.clone(memory_format=torch.contiguous_format)
+    out = None
+    if n % 8:
+        _warn_n(n)
+    else:
+        with torch.cuda.device(values.device):
+            out = _sparse(values, weight)
+    if out is None:
+        dense = unpack(values, packed.metadata, packed.shape, packed.layout)
+        return dense @ weight[:, : packed.shape[-1]].t()
+    return out[: lead.numel()].view(*lead, n)
+
+
+def _dense(weight: torch.Tensor) -> bool:
+    return weight.is_contiguous() or weight.t().is_contiguous()
+
+
+@cache
+def _warn_n(n: int) -> None:
+    warnings.warn(
+        f"sparse24: the sparse GEMM takes a multiple of 8 output features, not {n}; using a dense product",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _sparse(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
+    if "plan" not in _broken:
+        try:
+            return plan_for(values, weight)(values, weight)
+        except (OSError, AttributeError, RuntimeError) as error:
+            _give_up("plan", error, "torch._cslt_sparse_mm")
+    if "torch" not in _broken:
+        try:
+            rows, half = values.shape
+            blob = values.as_strided((rows, half * 9 // 8), (half * 9 // 8, 1))
+            return torch._cslt_sparse_mm(blob, weight.t())
+        except (AttributeError, RuntimeError) as error:
+            _give_up("torch", error, "dense products")
+    return None
+
+
+@cache
+def available(device: torch.device, dtype: torch.dtype) -> bool:
+    """May activations be packed for cuSPARSELt here?  Checks the layout against torch's, once."""
+    if dtype not in CUDA_TYPE or not torch.backends.cusparselt.is_available():
+        return False
+    from sparse24 import triton
+
+    with torch.cuda.device(device):
+        dense = triton.prune(torch.randn(128, 192, device=device).to(dtype))
+        ours, _ = triton.pack(dense, layout="cusparselt")
+        ours = ours.as_strided((ours.numel() * 9 // 8,), (1,))
+        try:
+            theirs = torch._cslt_compress(dense)
+        except (AttributeError, RuntimeError) as error:
+            warnings.warn(f"sparse24: {error}; products will be dense", RuntimeWarning, stacklevel=2)
+            return False
+        same = torch.equal(ours.view(torch.int16), theirs.flatten().view(torch.int16))
+    if not same:
+        name = torch.cuda.get_device_name(device)
+        warnings.warn(
+            f"sparse24: cuSPARSELt packs differently on {name}; products will be dense",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return same
+
+
+def layout_for(shape: torch.Size, device: torch.device, dtype: torch.dtype) -> str:
+    """ "cusparselt" where its GEMM can be used and padding to tiles adds at most an eighth."""
+    columns = shape[-1]
+    rows = shape.numel() // columns if columns else 0
+    cheap = rows and 8 * layouts.padded(rows) * layouts.padded(columns) <= 9 * rows * columns
+    return "cusparselt" if cheap and available(device, dtype) else "rows"

@@ -1,0 +1,65 @@
+"""The whole ELAS feed-forward y = S24(relu(z up^T)^2) down^T as one autograd function.
+
+Kept for the backward pass: z and the packed activation (9/16 of its dense bytes), nothing else of the
+feed-forward's width. For the low-rank form let z be the input times the first up factor and multiply y
+by the last down factor: both are ordinary linear layers around this one.
+"""
+
+import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from sparse24.packed import Packed
+
+
+class Relu2FFN(Function):
+    """z (T, K), up (F, K), down (N, F) -> (T, N).  ``ops`` and ``layout`` as in the dispatch."""
+
+    @staticmethod
+    def forward(ctx, z, up, down, gradient, layout, ops):
+        values, metadata = ops.relu2_up(z, up, layout)
+        shape = torch.Size((z.shape[0], up.shape[0]))
+        ctx.save_for_backward(z, up, down, values, metadata)
+        ctx.gradient, ctx.layout, ctx.ops, ctx.shape = gradient, layout, ops, shape
+        return ops.multiply(Packed(values, metadata, shape, layout), down)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        z, up, down, values, metadata = ctx.saved_tensors
+        ops, layout, need = ctx.ops, ctx.layout, ctx.needs_input_grad
+        grad = grad.contiguous()
+        d_z = d_up = d_down = None
+        if need[2]:
+            # First, and freed at once: s and the gradient of s never exist together.
+            s = ops.unpack(values, metadata, ctx.shape, layout)
+            d_down = grad.t() @ s
+            del s
+        if need[0] or need[1]:
+            d = grad @ down
+            if ctx.gradient == "ste":
+                # Dropped entries get gradient too: h is computed again rather than kept.
+                d = ops.ste_grad(d, z @ up.t())
+                d_z = d @ up if need[0] else None
+            else:
+                d, packed = _masked(ops, d, metadata, values, layout, pack=need[0])
+                if packed is not None:
+                    d_z = ops.multiply(Packed(packed, metadata, ctx.shape, layout), up.t())
+                    del packed
+                elif need[0]:
+                    d_z = d @ up
+            if need[1]:
+                d_up = d.t() @ z
+        return d_z, d_up, d_down, None, None, None
+
+
+def _masked(ops, d, metadata, values, layout, pack):
+    """(dense masked gradient, packed too or None).
+
+    It has the activation's support, so with the tensor cores' layout its packed form costs half a
+    write and makes d_z a sparse product; the dense form overwrites ``d``.
+    """
+    if layout != "cusparselt":
+        return ops.masked_grad(d, metadata, values, layout), None
+    packed = ops.packed_like(values, d.shape) if pack else None
+    return ops.masked_grad(d, metadata, values, layout, packed_out=packed, in_place=True), packed

@@ -1,0 +1,196 @@
+"""The Triton backend: one read of the logits for all four numbers, one more for their gradient.
+
+Each thread keeps, for its share of a row, a running maximum m, Z = sum e^t and W = sum t e^t of
+t = (x - m) / temperature, and the first chunk that reached m. It meets 8 neighbours at a time: one rescaling
+per 8 keeps the exponentials below what the memory delivers. Rows are split so that few rows still
+fill the GPU; a second, tiny kernel joins the parts.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from tokenstats.reference import TokenStats
+
+CHUNK = tl.constexpr(8)  # neighbours a thread takes at once
+LOWEST = tl.constexpr(-3.4028234663852886e38)
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def lanes(x_ptr, m_ptr, z_ptr, w_ptr, c_ptr, V, stride, part, scale, LANES: tl.constexpr):
+    """Partial (m, Z, W, first chunk with the maximum) of row program_id(0), part program_id(1)."""
+    row, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    x_ptr += row.to(tl.int64) * stride
+    lane = tl.arange(0, LANES)
+    m = tl.full((LANES,), LOWEST, tl.float32)
+    z = tl.zeros((LANES,), tl.float32)
+    w = tl.zeros((LANES,), tl.float32)
+    c = tl.zeros((LANES,), tl.int32)
+    end = min((split + 1) * part, V)
+    for start in range(split * part, end, LANES * CHUNK):
+        at = start + lane[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
+        x = tl.load(x_ptr + at, at < end, float("-inf")).to(tl.float32)
+        top = tl.maximum(m, tl.max(x, 1))
+        c = tl.where(top > m, start // CHUNK + lane, c)
+        # -1e4: exp2 of it is exactly 0, and 0 * -1e4 is 0 where 0 * -inf is not.
+        shift = tl.maximum((m - top) * scale, -1e4)
+        t = (x - top[:, None]) * scale
+        e = tl.exp2(t)
+        decay = tl.exp2(shift)
+        w = (w + z * shift) * decay + tl.sum(e * tl.where(t < -1e4, -1e4, t), 1)
+        z = z * decay + tl.sum(e, 1)
+        m = top
+    best = tl.max(m, 0)
+    shift = tl.maximum((m - best) * scale, -1e4)
+    decay = tl.exp2(shift)
+    out = row * splits + split
+    tl.store(m_ptr + out, best)
+    tl.store(z_ptr + out, tl.sum(z * decay, 0))
+    tl.store(w_ptr + out, tl.sum((w + z * shift) * decay, 0))
+    tl.store(c_ptr + out, tl.min(tl.where(m == best, c, 2147483647), 0))
+
+
+@triton.jit
+def join(
+    x_ptr, tok_ptr, m_ptr, z_ptr, w_ptr, c_ptr, arg_ptr, conf_ptr, logp_ptr, ent_ptr, lse_ptr,
+    V, stride, splits, scale, TOKENS: tl.constexpr, SPLITS: tl.constexpr, SCAN: tl.constexpr,
+):  # fmt: skip
+    """The four numbers of one row from its parts, and log Z (in nats, of x / temperature)."""
+    row = tl.program_id(0)
+    x_ptr += row.to(tl.int64) * stride
+    s = tl.arange(0, SPLITS)
+    m = tl.load(m_ptr + row * splits + s, s < splits, LOWEST)
+    best = tl.max(m, 0)
+    shift = tl.maximum((m - best) * scale, -1e4)
+    decay = tl.exp2(shift)
+    z = tl.load(z_ptr + row * splits + s, s < splits, 0.0)
+    w = tl.load(w_ptr + row * splits + s, s < splits, 0.0)
+    w = tl.sum((w + z * shift) * decay, 0)
+    z = tl.sum(z * decay, 0)
+    c = tl.load(c_ptr + row * splits + s, s < splits, 2147483647)
+    c = tl.min(tl.where(m == best, c, 2147483647), 0)
+    at = c * CHUNK + tl.arange(0, CHUNK)
+    x = tl.load(x_ptr + at, at < V, float("-inf")).to(tl.float32)
+    arg = tl.min(tl.where(x == best, at, 2147483647), 0)
+    if z != z:  # NaN or inf somewhere: like torch.argmax, point at the first NaN, else at the first inf
+        nan = tl.full((), 2147483647, tl.int32)
+        infinite = tl.full((), 2147483647, tl.int32)
+        for start in range(0, V, SCAN):
+            at = start + tl.arange(0, SCAN)
+            x = tl.load(x_ptr + at, at < V, 0.0).to(tl.float32)
+            nan = tl.minimum(nan, tl.min(tl.where(x != x, at, 2147483647), 0))
+            infinite = tl.minimum(infinite, tl.min(tl.where(x == float("inf"), at, 2147483647), 0))
+        arg = tl.where(nan < V, nan, infinite)
+    if z == 0:  # every logit is -inf: 0 / 0
+        z = z / z
+        arg = 0
+    log2z = tl.log2(z)
+    token = arg.to(tl.int64)
+    if TOKENS:
+        token = tl.load(tok_ptr + row)
+    chosen = tl.load(x_ptr + token, (token >= 0) & (token < V), float("nan")).to(tl.float32)
+    tl.store(arg_ptr + row, arg.to(tl.int64))
+    tl.store(conf_ptr + row, 1 / z)
+    tl.store(logp_ptr + row, ((chosen - best) * scale - log2z) / LOG2E)
+    tl.store(ent_ptr + row, (log2z - w / z) / LOG2E)
+    tl.store(lse_ptr + row, (best * scale + log2z) / LOG2E)
+
+
+@triton.jit
+def gradient(
+    x_ptr, d_ptr, arg_ptr, tok_ptr, conf_ptr, ent_ptr, lse_ptr, gc_ptr, gl_ptr, ge_ptr, V, stride,
+    inverse, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """d x = (gl (1[token] - p) + gc conf (1[argmax] - p) - ge p (log p + H)) / temperature."""
+    row = tl.program_id(0)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < V
+    x = tl.load(x_ptr + row.to(tl.int64) * stride + at, inside, 0.0).to(tl.float32)
+    logp = x * inverse - tl.load(lse_ptr + row)
+    p = tl.exp2(logp * LOG2E)
+    gl, ge = tl.load(gl_ptr + row), tl.load(ge_ptr + row)
+    gc = tl.load(gc_ptr + row) * tl.load(conf_ptr + row)
+    finite = tl.where(logp < -1e4, -1e4, logp)
+    d = -p * (gl + gc + ge * (finite + tl.load(ent_ptr + row)))
+    d += tl.where(at == tl.load(tok_ptr + row), gl, 0.0) + tl.where(at == tl.load(arg_ptr + row), gc, 0.0)
+    tl.store(d_ptr + row.to(tl.int64) * V + at, (d * inverse).to(d_ptr.dtype.element_ty), inside)
+
+
+INTERPRETED = not isinstance(join, triton.JITFunction)
+
+
+def _splits(rows: int, vocabulary: int, device: torch.device) -> tuple[int, int]:
+    """(parts of a row, columns of a part): enough programs for every multiprocessor, whole tiles."""
+    lane_count = 256 if INTERPRETED else 512
+    tiles = triton.cdiv(vocabulary, lane_count * CHUNK.value)
+    wanted = 1
+    if device.type == "cuda":
+        wanted = triton.cdiv(16 * torch.cuda.get_device_properties(device).multi_processor_count, rows)
+    per_part = triton.cdiv(tiles, max(1, min(wanted, tiles)))
+    return triton.cdiv(tiles, per_part), per_part * lane_count * CHUNK.value
+
+
+def _forward(x: torch.Tensor, tokens: torch.Tensor | None, temperature: float) -> list[torch.Tensor]:
+    """argmax, confidence, logprob, entropy, log Z of the rows of x (N, V)."""
+    rows, vocabulary = x.shape
+    new = {"dtype": torch.float32, "device": x.device}
+    argmax = torch.empty(rows, dtype=torch.int64, device=x.device)
+    numbers = [torch.empty(rows, **new) for _ in range(4)]
+    splits, part = _splits(rows, vocabulary, x.device)
+    partial = [torch.empty(rows * splits, **new) for _ in range(3)]
+    chunk = torch.empty(rows * splits, dtype=torch.int32, device=x.device)
+    scale = LOG2E.value / temperature
+    lane_count = 256 if INTERPRETED else 512
+    lanes[(rows, splits)](
+        x, *partial, chunk, vocabulary, x.stride(0), part, scale, LANES=lane_count, num_warps=4
+    )
+    join[(rows,)](
+        x, argmax if tokens is None else tokens, *partial, chunk, argmax, *numbers, vocabulary,
+        x.stride(0), splits, scale, TOKENS=tokens is not None,
+        SPLITS=triton.next_power_of_2(splits), SCAN=4096, num_warps=1,
+    )  # fmt: skip
+    return [argmax, *numbers]
+
+
+class _TokenStats(Function):
+    @staticmethod
+    def forward(ctx, x, tokens, temperature):
+        argmax, confidence, logprob, entropy, lse = _forward(x, tokens, temperature)
+        chosen = argmax if tokens is None else tokens
+        ctx.save_for_backward(x, argmax, chosen, confidence, entropy, lse)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(argmax)
+        return argmax, confidence, logprob, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, _argmax, *grads):
+        x, argmax, chosen, confidence, entropy, lse = ctx.saved_tensors
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        block = 4096
+        gradient[(x.shape[0], triton.cdiv(x.shape[1], block))](
+            x, out, argmax, chosen, confidence, entropy, lse, *(grad.contiguous() for grad in grads),
+            x.shape[1], x.stride(0), 1 / ctx.temperature, BLOCK=block, num_warps=8,
+        )  # fmt: skip
+        return out, None, None
+
+
+def token_stats(
+    logits: torch.Tensor, tokens: torch.Tensor | None = None, temperature: float = 1.0
+) -> TokenStats:
+    """As in reference.py for float16, bfloat16 and float32; rows may be strided, columns not."""
+    lead = logits.shape[:-1]
+    x = logits.reshape(-1, logits.shape[-1])
+    x = x if x.stride(1) == 1 else x.contiguous()
+    if x.shape[0] == 0:
+        empty = torch.empty(lead, dtype=torch.float32, device=logits.device)
+        return TokenStats(empty.long(), empty, empty.clone(), empty.clone())
+    tokens = None if tokens is None else tokens.reshape(-1).contiguous()
+    if torch.is_grad_enabled() and x.requires_grad:
+        stats = _TokenStats.apply(x, tokens, temperature)
+    else:
+        stats = _forward(x, tokens, temperature)[:4]
+    return TokenStats(*(value.view(lead) for value in stats))
