@@ -184,7 +184,7 @@ def multiply(packed: Packed, weight: torch.Tensor, unpack) -> torch.Tensor:
     if n % 8:
         _warn_n(n)
     else:
-        with torch.cuda.device(values.device):
+        with torch.cuda.device_of(values):
             out = _sparse(values, weight)
     if out is None:
         dense = unpack(values, packed.metadata, packed.shape, packed.layout)

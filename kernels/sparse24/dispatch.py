@@ -130,7 +130,8 @@ def relu2_compress(
 
 def decompress(packed: Packed, *, backend: str = "auto") -> torch.Tensor:
     """The dense tensor of ``packed``, zeros where values were dropped; inverse of ``compress``."""
-    return autograd.Decompress.apply(packed.link, _packed(packed), _backend(backend, packed.values))
+    _packed(packed)
+    return autograd.Decompress.apply(packed.link, packed, _backend(backend, packed.values))
 
 
 def matmul(packed: Packed, weight: torch.Tensor, *, backend: str = "auto") -> torch.Tensor:

@@ -4,8 +4,8 @@ rows        byte j of a row holds group 2j (low nibble) and group 2j + 1 (high n
 cusparselt  what NVIDIA's sm_90 sparse tensor cores read for 16-bit types: rows and K padded to
             multiples of 64, one buffer with the values row-major first, then K'T'/8 bytes in which the
             nibble of (row, group) is
-                byte  (row//64) 8K' + (group//8) 256 + (row%64//16) 64 + (row%8) 8 + (group%4) 2 + group%8//4
-                half  (row%16)//8
+                byte  (row//64) 8K' + (group//8) 256 + (row%64//16) 64 + (row%8) 8
+                      + (group%4) 2 + group%8//4,  low half if row%16 < 8, else high
             (found by experiment; sparse24.cusparselt checks it against the library before using it)
 """
 

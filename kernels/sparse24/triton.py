@@ -100,23 +100,22 @@ def relu2_up(z: torch.Tensor, up: torch.Tensor, layout: str) -> tuple[torch.Tens
     return pack(z @ up.t(), True, layout)
 
 
-def _prune(x: torch.Tensor, out: torch.Tensor, words: torch.Tensor, mask: bool) -> torch.Tensor:
+def _prune(x: torch.Tensor, out: torch.Tensor, word: torch.dtype, mask: bool) -> torch.Tensor:
     rows, groups = _size(x.shape)
     if out.numel():
         kernels.prune[_grid(rows, groups)](
-            _words(x), words, rows, groups, MASK=mask, ASM=not INTERPRETED, BM=BM, BG=BG, **_kind(x.dtype)
-        )
+            _words(x), out.view(word), rows, groups,
+            MASK=mask, ASM=not INTERPRETED, BM=BM, BG=BG, **_kind(x.dtype),
+        )  # fmt: skip
     return out
 
 
 def prune(x: torch.Tensor) -> torch.Tensor:
-    out = x.new_empty(x.shape)
-    return _prune(x, out, out.view(torch.int64), mask=False)
+    return _prune(x, x.new_empty(x.shape), torch.int64, mask=False)
 
 
 def mask(x: torch.Tensor) -> torch.Tensor:
-    out = x.new_empty(x.shape, dtype=torch.bool)
-    return _prune(x, out, out.view(torch.int32), mask=True)
+    return _prune(x, x.new_empty(x.shape, dtype=torch.bool), torch.int32, mask=True)
 
 
 def masked_grad(

@@ -1,9 +1,9 @@
 """The Triton backend: one read of the logits for all four numbers, one more for their gradient.
 
 Each thread keeps, for its share of a row, a running maximum m, Z = sum e^t and W = sum t e^t of
-t = (x - m) / temperature, and the first chunk that reached m. It meets 8 neighbours at a time: one rescaling
-per 8 keeps the exponentials below what the memory delivers. Rows are split so that few rows still
-fill the GPU; a second, tiny kernel joins the parts.
+t = (x - m) / temperature, and the first chunk that reached m. It meets 8 neighbours at a time: one
+rescaling per 8 keeps the exponentials below what the memory delivers. Rows are split so that few
+rows still fill the GPU; a second, tiny kernel joins the parts.
 """
 
 import torch
