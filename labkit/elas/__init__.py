@@ -2,6 +2,9 @@
 
 from importlib import import_module
 
+# Imported here, not on demand: the function then hides the submodule of the same name.
+from labkit.elas.pretrain import ARMS, PretrainConfig, build_model, pretrain
+
 # Loaded on first use: transformers' model code takes seconds to import.
 _HOME = {
     "LowRankLinear": "layers",
@@ -10,8 +13,18 @@ _HOME = {
     "ElasForCausalLM": "model",
     "Loro": "loro",
     "trace_masks": "instruments",
+    "gradient_agreement": "instruments",
+    "layer_statistics": "instruments",
+    "saved_bytes": "instruments",
+    "load_text": "data",
+    "evaluate": "evaluation",
+    "unigram": "evaluation",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "ARMS", "ElasConfig", "ElasForCausalLM", "Loro", "LowRankLinear", "PretrainConfig", "Sparse24ReLU2",
+    "build_model", "evaluate", "gradient_agreement", "layer_statistics", "load_text", "pretrain",
+    "saved_bytes", "trace_masks", "unigram",
+]  # fmt: skip
 
 
 def __getattr__(name: str):

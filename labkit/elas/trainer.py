@@ -1,0 +1,184 @@
+"""The loop of pretrain: transformers' Trainer with Loro, the mask's counter and the instruments."""
+
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from labkit.elas.data import Text, windows
+from labkit.elas.evaluation import evaluate, unigram
+from labkit.elas.instruments import layer_statistics
+from labkit.elas.loro import Loro, cosine_restart
+from labkit.elas.model import ElasForCausalLM
+from labkit.elas.pretrain import PretrainConfig
+from labkit.provenance import provenance
+from labkit.traces import TrainTrace
+
+# Trainer's own log entries that say nothing about learning (and differ between equal runs).
+UNWANTED = {
+    "epoch", "total_flos", "train_loss", "train_runtime",
+    "train_samples_per_second", "train_steps_per_second",
+}  # fmt: skip
+
+
+class Rows(Dataset):
+    """(n, length + 1) token rows as inputs and labels; the model shifts them by one."""
+
+    def __init__(self, rows: np.ndarray):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        row = torch.from_numpy(self.rows[index].astype(np.int64))
+        return {"input_ids": row, "labels": row}
+
+
+class Instruments(TrainerCallback):
+    """Counts the dense warm-up, once per optimiser step; measures at step 0, every n steps, at the end."""
+
+    def __init__(self, config: PretrainConfig, model: ElasForCausalLM, text: Text, held_out: np.ndarray):
+        self.config, self.model, self.text, self.held_out = config, model, text, held_out
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        self.model.advance()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            state.log_history.append(self.measure() | {"step": 0})
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step = state.global_step
+        if step % self.config.eval_every == 0 or step == state.max_steps:
+            # straight into the history, which checkpoints carry: Trainer.log would cancel the loss row
+            state.log_history.append(self.measure() | {"step": step})
+
+    def measure(self) -> dict[str, float]:
+        """Held-out loss and, for ReLU², the switch and the per-layer statistics as ``name/layer``."""
+        loss = evaluate(self.model, self.held_out, self.text.token_bytes)
+        row = {"eval_nats": loss.nats, "eval_bits_per_byte": loss.bits_per_byte}
+        if activations := self.model.activations():
+            row["mask_on"] = float(activations[0].sparse)
+            sample = torch.from_numpy(self.held_out[:8, :-1].astype(np.int64)).to(self.model.device)
+            for name, layers in layer_statistics(self.model, sample).items():
+                row |= {f"{name}/{i}": float(value) for i, value in enumerate(layers)}
+        return row
+
+
+class Bar(TrainerCallback):
+    """One tqdm bar: optimiser steps, with the last training loss."""
+
+    def __init__(self, title: str):
+        self.title = title
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in (logs or {}):
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+def run(
+    config: PretrainConfig,
+    model: ElasForCausalLM,
+    text: Text,
+    folder: Path,
+    *,
+    resume: bool,
+    progress: bool,
+) -> TrainTrace:
+    """Train ``model`` in place; see ``pretrain``."""
+    held_out = windows(text.held_out, config.seq_len)[: max(1, config.eval_tokens // config.seq_len)]
+    checkpoint = _last_checkpoint(folder, resume)
+    every = config.exact_every if model.config.rank is not None else None
+    optimizer = Loro.for_model(model, lr=config.lr, exact_every=every, weight_decay=config.weight_decay)
+    schedule = LambdaLR(
+        optimizer,
+        lambda step: cosine_restart(step, total=config.steps, warmup=config.lr_warmup, every=every),
+    )
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.accumulation,
+        max_grad_norm=config.max_grad_norm,
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,  # a NaN is a finding, not something to smooth over
+        save_strategy="steps" if config.save_every else "no",
+        save_steps=config.save_every or config.steps,
+        save_total_limit=2,
+        seed=config.seed,
+        data_seed=config.seed,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to=[],
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=Rows(windows(text.train, config.seq_len)),
+        optimizers=(optimizer, schedule),
+        callbacks=[Instruments(config, model, text, held_out), *([Bar(config.arm)] if progress else [])],
+    )
+    trainer.remove_callback(PrinterCallback)  # the trace holds every row
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return _trace(config, model, text, held_out, trainer.state.log_history, time.perf_counter() - started)
+
+
+def _last_checkpoint(folder: Path, resume: bool) -> str | None:
+    """The newest whole checkpoint; without ``resume`` those of an earlier run are cleared away."""
+    if resume:
+        found = get_last_checkpoint(str(folder)) if folder.exists() else None
+        # the trainer state is written last: a checkpoint without it was cut short
+        while found and not (Path(found) / "trainer_state.json").exists():
+            shutil.rmtree(found)
+            found = get_last_checkpoint(str(folder))
+        return found
+    for old in folder.glob("checkpoint-*"):
+        shutil.rmtree(old)
+    return None
+
+
+def _trace(config, model, text, held_out, log: list[dict], seconds: float) -> TrainTrace:
+    wanted = [{k: v for k, v in row.items() if k not in UNWANTED} for row in log]
+    base, final = unigram(text, held_out), [row for row in log if "eval_nats" in row][-1]
+    trace = TrainTrace.from_log(
+        [row for row in wanted if len(row) > 1],
+        meta={
+            "arm": config.arm,
+            "config": dataclasses.asdict(config),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "text": text.name,
+            "seed": config.seed,
+            "unigram_nats": base.nats,
+            "unigram_bits_per_byte": base.bits_per_byte,
+            "eval_nats": final["eval_nats"],
+            "eval_bits_per_byte": final["eval_bits_per_byte"],
+            "eval_tokens": base.tokens,
+            "seconds": seconds,
+            "provenance": provenance(),
+        },
+    )
+    for name in sorted({key.split("/")[0] for key in trace.series if "/" in key}):
+        layers = sum(key.startswith(f"{name}/") for key in trace.series)
+        trace.series[name] = np.stack([trace.series.pop(f"{name}/{i}") for i in range(layers)], -1)
+    return trace

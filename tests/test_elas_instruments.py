@@ -1,0 +1,130 @@
+"""Masks, statistics and bytes read off a model, against values worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from labkit.elas import (
+    ElasConfig,
+    ElasForCausalLM,
+    gradient_agreement,
+    layer_statistics,
+    load_text,
+    saved_bytes,
+    trace_masks,
+)
+from labkit.elas.model import ReLU2MLP
+
+WIDTH, HIDDEN, RANK, TOKENS = 512, 64, 16, 256
+
+
+def model(**options):
+    small = {
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "rank": 8,
+    }
+    return ElasForCausalLM(
+        ElasConfig.from_name("tiny", **{"intermediate_size": 30, "warmup_steps": 0} | small | options)
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield load_text(vocab_size=300, max_bytes=50_000).tokenizer
+
+
+def test_a_mask_trace_of_a_text(tokenizer):
+    net = model()
+    trace = trace_masks(net, "def f(x):\n    return x", tokenizer, max_tokens=9, step=3)
+    assert trace.activations.shape == (2, 9, 32)  # 30 features and two of padding
+    assert "".join(trace.tokens) == "def f(x):\n    return x"[: len("".join(trace.tokens))]
+    assert len(trace.tokens) == 9
+    assert (trace.kept.reshape(2, 9, 8, 4).sum(-1) == 2).all()
+    assert trace.meta["step"] == 3
+    assert trace.meta["mask_on"] is True
+    ids = torch.tensor([tokenizer.encode("def f(x):\n    return x").ids[:9]])
+    seen = []
+    net.model.layers[1].mlp.act_fn.register_forward_hook(lambda _m, _x, y: seen.append(y))
+    net(ids)
+    used = (trace.activations * trace.kept)[1, :, :30]
+    np.testing.assert_allclose(used, seen[0][0].detach().numpy(), rtol=1e-5)
+
+
+def test_statistics_agree_with_the_trace(tokenizer):
+    net, text = model(intermediate_size=32), "import os\nprint(os.getcwd())\n"
+    trace = trace_masks(net, text, tokenizer)
+    statistics = layer_statistics(net, torch.tensor([tokenizer.encode(text).ids]))
+    for name in ("natural_zeros", "crowded_groups", "energy_kept"):
+        np.testing.assert_allclose(statistics[name], getattr(trace, name), rtol=1e-6)
+
+
+def test_the_mode_and_the_switch_are_left_alone(tokenizer):
+    net = model(warmup_steps=5).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert trace_masks(net, "pass", tokenizer).meta["mask_on"] is False
+    gradient_agreement(net, torch.randint(300, (2, 8)))
+    assert net.training
+    assert not net.activations()[0].sparse
+    assert {a.gradient for a in net.activations()} == {"ste"}
+    assert all(p.grad is None for p in net.parameters())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_gradients_agree_fully_where_nothing_is_dropped():
+    net, tokens = model(intermediate_size=32), torch.randint(300, (4, 16))
+    found = gradient_agreement(net, tokens)
+    assert (found["cosine"] < 1).all()
+    assert (found["cosine"] > 0.5).all()
+    for mlp in (m for m in net.modules() if isinstance(m, ReLU2MLP)):
+        with torch.no_grad():  # two of every four features are always zero
+            mlp.up_proj.weight_out.unflatten(0, (-1, 4))[:, 2:] = 0
+    found = gradient_agreement(net, tokens)
+    np.testing.assert_allclose(found["cosine"], 1, atol=1e-12)
+    np.testing.assert_allclose(found["norm_ratio"], 1, atol=1e-12)
+
+
+def ffn_bytes(**options) -> int:
+    """Bytes per token that one bf16 FFN keeps for its backward pass."""
+    config = ElasConfig(
+        hidden_size=HIDDEN,
+        intermediate_size=WIDTH,
+        rank=RANK,
+        num_attention_heads=2,
+        warmup_steps=0,
+        **options,
+    )
+    torch.manual_seed(0)
+    net = ElasForCausalLM(
+        ElasConfig(**config.to_diff_dict() | {"vocab_size": 16, "num_hidden_layers": 1})
+    ).bfloat16()
+    x = torch.randn(1, TOKENS, HIDDEN, dtype=torch.bfloat16, requires_grad=True)
+    return saved_bytes(net.model.layers[0].mlp, x) / TOKENS
+
+
+def test_saved_bytes_of_the_ffn_are_the_predicted_ones():
+    """elas.md (f): eager ReLU² 2(h + 2r + 2i'); packed and masked: the two wide tensors become 1.125i'."""
+    narrow = 2 * (HIDDEN + 2 * RANK)
+    assert ffn_bytes(sparse=False) == narrow + 4 * WIDTH
+    assert ffn_bytes(gradient="masked", packed=True) == narrow + 1.125 * WIDTH
+    assert ffn_bytes(gradient="ste", packed=True) == narrow + 2 * WIDTH + 1.125 * WIDTH
+
+
+def test_saved_bytes_counts_a_storage_once_and_leaves_weights_out():
+    linear = torch.nn.Linear(8, 8)
+    x = torch.randn(4, 8, requires_grad=True)
+    assert saved_bytes(linear, x) == x.nbytes
+    assert saved_bytes(linear, x, call=lambda x: linear(x) * linear(x)) == x.nbytes + 2 * 4 * 8 * 4
+
+
+def test_bad_arguments(tokenizer):
+    with pytest.raises(ValueError, match="text must be a text of at least one token; got ''"):
+        trace_masks(model(), "", tokenizer)
+    with pytest.raises(ValueError, match="max_tokens must be an integer >= 1; got 0"):
+        trace_masks(model(), "x", tokenizer, max_tokens=0)
+    with pytest.raises(ValueError, match="model must be a model with ffn=\"relu2\"; got 'swiglu'"):
+        trace_masks(model(ffn="swiglu"), "x", tokenizer)
