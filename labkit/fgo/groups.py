@@ -2,6 +2,7 @@
 
 sample_groups      model + questions -> GroupTrace (text, correctness, length, three entropies, advantages)
 reweigh            the same groups under other FGO settings
+telling_group      which group to look at first
 response_entropy   the three entropies of responses from their logits
 """
 
@@ -141,3 +142,12 @@ def reweigh(
         advantages={"fgo": fgo.numpy(), "grpo": grpo.numpy()},
         meta={**trace.meta, "settings": chosen},
     )
+
+
+def telling_group(trace: GroupTrace) -> int:
+    """Index of a group to look at: of the most evenly split, where FGO tells right responses apart most."""
+    size = trace.correct.shape[1]
+    uneven = np.abs(trace.correct.sum(1) - size / 2)
+    right = np.where(trace.correct, trace.advantages["fgo"], np.nan)
+    contrast = [np.nanmax(row) - np.nanmin(row) if (~np.isnan(row)).any() else 0.0 for row in right]
+    return int(np.lexsort((-np.array(contrast), uneven))[0])

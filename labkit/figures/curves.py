@@ -1,0 +1,158 @@
+"""Training curves of several arms and seeds (TrainTrace), linked step by step.
+
+training_curves  small multiples: the mean over seeds, the seeds' range as a band
+hover_curves     the same for the pointer: one vertical line through all panels
+sample_table     what the model wrote at one step
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from IPython.display import HTML
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from plotly.subplots import make_subplots
+
+from labkit import checks
+from labkit.figures import theme
+from labkit.traces import TrainTrace
+
+Arms = Mapping[str, TrainTrace | Sequence[TrainTrace]]  # name of the arm -> its seeds
+
+# Series of an FGO or GRPO run -> axis label. Names are TRL's where TRL has one.
+REINFORCEMENT = {
+    "reward": "reward (−1 to 1)",
+    "fgo/accuracy": "accuracy of samples",
+    "completions/mean_length": "response length (tokens)",
+    "fgo/response_entropy": "entropy, sum per response (nats)",
+    "entropy": "entropy per token (nats)",
+    "fgo/act": "ACT (accuracy % per 100 tokens)",
+    "fgo/invalid_groups": "invalid groups, cumulative",
+    "fgo/constant_groups": "constant groups, cumulative",
+}
+CUMULATIVE = ("fgo/invalid_groups", "fgo/constant_groups")
+
+
+def spread(
+    arm: TrainTrace | Sequence[TrainTrace], name: str, *, cumulative: bool = False, smooth: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(steps, mean, low, high) of one series over an arm's seeds, at the steps that all of them logged.
+
+    cumulative  running sum over steps, for counts
+    smooth      trailing mean over so many logged steps; ignored for cumulative series
+    """
+    checks.integer("smooth", smooth, 1)
+    runs = [arm] if isinstance(arm, TrainTrace) else list(arm)
+    if not runs:
+        checks.fail("arm", arm, "a TrainTrace or a non-empty list of them")
+    curves = [dict(zip(*run.curve(name), strict=True)) for run in runs]
+    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+    table = np.array([[curve[step] for step in steps] for curve in curves])  # (seeds, steps)
+    if cumulative:
+        table = table.cumsum(1)
+    elif smooth > 1:
+        total = np.pad(table, ((0, 0), (1, 0))).cumsum(1)
+        end = np.arange(1, len(steps) + 1)
+        start = np.maximum(end - smooth, 0)
+        table = (total[:, end] - total[:, start]) / (end - start)
+    return np.array(steps), table.mean(0), table.min(0), table.max(0)
+
+
+def training_curves(
+    arms: Arms,
+    panels: Mapping[str, str] = REINFORCEMENT,
+    *,
+    title: str = "",
+    cumulative: Sequence[str] = CUMULATIVE,
+    smooth: int = 1,
+    columns: int = 4,
+) -> Figure:
+    """One panel per series of ``panels`` {name: label}; arms differ by colour, dash and marker."""
+    rows = -(-len(panels) // checks.integer("columns", columns, 1))
+    figure, axes = pyplot.subplots(
+        rows,
+        columns,
+        figsize=(max(2.6, 9.2 / columns) * columns, 2.35 * rows + 0.5),
+        sharex=True,
+        squeeze=False,
+    )
+    for axis, (name, label) in zip(axes.flat, panels.items(), strict=False):
+        for index, (arm, runs) in enumerate(arms.items()):
+            steps, mean, low, high = spread(runs, name, cumulative=name in cumulative, smooth=smooth)
+            colour = theme.CYCLE[index % len(theme.CYCLE)]
+            axis.plot(
+                steps, mean, color=colour, linestyle=theme.DASHES[index % len(theme.DASHES)],
+                marker=theme.MARKERS[index % len(theme.MARKERS)], markevery=max(1, len(steps) // 5),
+                markersize=5, label=arm,
+            )  # fmt: skip
+            axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.set_title(label, fontsize=9, fontweight="normal")
+        if name in cumulative:
+            axis.set_ylim(bottom=0)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.remove()
+    for column in range(min(columns, len(panels))):
+        axes[(len(panels) - 1 - column) // columns, column].set_xlabel("optimiser step")
+        axes[(len(panels) - 1 - column) // columns, column].tick_params(labelbottom=True)
+    axes[0, 0].legend(fontsize=9)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def hover_curves(
+    arms: Arms,
+    panels: Mapping[str, str] = REINFORCEMENT,
+    *,
+    title: str = "",
+    cumulative: Sequence[str] = CUMULATIVE,
+    smooth: int = 1,
+    columns: int = 2,
+) -> go.Figure:
+    """``training_curves`` for the pointer: zooming one panel zooms all, hovering reads every arm."""
+    rows = -(-len(panels) // checks.integer("columns", columns, 1))
+    figure = make_subplots(
+        rows, columns, shared_xaxes="all", subplot_titles=list(panels.values()),
+        vertical_spacing=0.3 / rows, horizontal_spacing=0.09,
+    )  # fmt: skip
+    for place, name in enumerate(panels):
+        for index, (arm, runs) in enumerate(arms.items()):
+            steps, mean, _, _ = spread(runs, name, cumulative=name in cumulative, smooth=smooth)
+            figure.add_scatter(
+                x=steps.tolist(), y=np.round(mean, 4).tolist(), name=arm, legendgroup=arm,
+                showlegend=place == 0, mode="lines",
+                line={"color": theme.CYCLE[index % len(theme.CYCLE)],
+                      "dash": ("solid", "dash", "dashdot", "dot")[index % 4]},
+                row=place // columns + 1, col=place % columns + 1,
+            )  # fmt: skip
+    figure.update_xaxes(showspikes=True, spikemode="across", spikethickness=1, spikecolor=theme.MUTED)
+    figure.update_xaxes(title_text="optimiser step", row=rows)
+    figure.update_annotations(font_size=12)
+    figure.update_layout(
+        title=title, height=190 * rows + 90, hovermode="x unified", hoversubplots="axis",
+        legend={"orientation": "h", "y": -0.12},
+    )  # fmt: skip
+    return figure
+
+
+def sample_table(trace: TrainTrace, step: int, limit: int = 8) -> HTML:
+    """Up to ``limit`` completions that the run sampled at ``step``. ValueError names the known steps."""
+    known = sorted({sample["step"] for sample in trace.samples})
+    checks.choice("step", step, known)
+    rows = []
+    for sample in [s for s in trace.samples if s["step"] == step][: checks.integer("limit", limit, 1)]:
+        colour, verdict = (theme.BLUE, "✓ right") if sample["correct"] else (theme.RED, "✗ wrong")
+        rows.append(
+            "<tr><td style='text-align:left;font-family:monospace'>"
+            f"<b>{html.escape(sample['prompt'])}</b>{html.escape(sample['text'])}</td>"
+            f"<td style='color:{colour};white-space:nowrap'>{verdict}</td>"
+            f"<td>{sample['length']:.0f}</td><td>{sample['entropy']:.2f}</td></tr>"
+        )
+    head = "".join(f"<th>{name}</th>" for name in ("response", "", "tokens", "entropy (nats)"))
+    arm = html.escape(str(trace.meta.get("arm", "")))
+    return HTML(
+        f"<table><caption style='text-align:left'>{arm}, step {step}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )

@@ -1,0 +1,234 @@
+"""Groups of sampled responses (GroupTrace): who is praised, who is blamed, and which groups say nothing.
+
+one_group      advantages of one group over length and entropy, FGO beside GRPO
+hover_group    the same for the pointer: the response under it
+response_table the group's responses as a readable table
+silent_groups  how many groups teach nothing under each method, by the number of right responses
+entropy_kinds  how much of each entropy is only length
+reweighed      draw(run, group, **settings) for ``explore``: swap the trace, draw it
+"""
+
+import html
+from collections.abc import Callable
+
+import numpy as np
+import plotly.graph_objects as go
+from IPython.display import HTML
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from plotly.subplots import make_subplots
+
+from labkit import checks
+from labkit.figures import theme
+from labkit.traces import GroupTrace
+
+SILENT = 1e-6  # a group whose largest |advantage| is below this moves no weight
+RIGHT, WRONG = ("right", theme.BLUE, "o", "circle"), ("wrong", theme.RED, "X", "x")
+UNITS = {
+    "sampled_sum": "−Σ p log p of sampled tokens (nats)",
+    "full_sum": "summed entropy (nats)",
+    "full_mean": "entropy per token (nats)",
+}
+
+
+def _read(trace: GroupTrace, group: int) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+    """(entropy kind FGO read, its values, lengths, correctness) of one group."""
+    checks.integer("group", group, 0, len(trace.prompts) - 1)
+    kind = trace.meta["settings"]["entropy"]
+    return kind, trace.entropy[kind][group], trace.length[group], trace.correct[group]
+
+
+def finding(trace: GroupTrace, group: int) -> str:
+    """One sentence, computed: how differently FGO treats this group's like-scored responses."""
+    _, _, length, correct = _read(trace, group)
+    fgo, grpo = trace.advantages["fgo"][group], trace.advantages["grpo"][group]
+    size, right = len(length), int(correct.sum())
+    if np.abs(fgo).max() < SILENT:
+        return f"{right} of {size} right: this group is silent under FGO and GRPO"
+    if right in (0, size):
+        word = "right" if right else "wrong"
+        heard = "GRPO is silent" if np.abs(grpo).max() < SILENT else "GRPO speaks"
+        return f"All {size} {word}: {heard}, FGO spreads {fgo.min():+.2f} to {fgo.max():+.2f}"
+    rows, word = (correct, "right") if right > 1 else (~correct, "wrong")
+    if rows.sum() < 2:
+        return f"1 right, 1 wrong: FGO {fgo.max():+.2f} and {fgo.min():+.2f}, as GRPO without scaling"
+    best, worst = fgo[rows].max(), fgo[rows].min()
+    spread = np.ptp(grpo[rows])
+    rest = "GRPO gives each the same" if spread < SILENT else f"GRPO spreads {spread:.2f}"
+    return f"Equally {word}, yet FGO gives {best:+.2f} to {worst:+.2f}; {rest} {grpo[rows].mean():+.2f}"
+
+
+def one_group(trace: GroupTrace, group: int) -> Figure:
+    """Advantages of one group over length and over the entropy that FGO read; numbers name responses."""
+    kind, entropy, length, correct = _read(trace, group)
+    figure, axes = pyplot.subplots(2, 2, figsize=(9.2, 5.4), sharey="row", sharex="col")
+    for row, (axis_row, method) in enumerate(zip(axes, ("fgo", "grpo"), strict=True)):
+        advantage = trace.advantages[method][group]
+        for axis, across in zip(axis_row, (length, entropy), strict=True):
+            axis.axhline(0, color=theme.MUTED, linewidth=1)
+            for (word, colour, marker, _), rows in ((RIGHT, correct), (WRONG, ~correct)):
+                axis.scatter(
+                    across[rows], advantage[rows], s=70, c=colour, marker=marker, label=word,
+                    edgecolors="white", linewidths=0.8, zorder=3,
+                )  # fmt: skip
+            _number(axis, across, advantage)
+            axis.margins(x=0.1, y=0.25)
+        if np.abs(advantage).max() < SILENT:
+            axis_row[0].set_ylim(-1, 1)
+            axis_row[0].text(
+                0.5, 0.8, "silent: every advantage is 0", ha="center", transform=axis_row[0].transAxes
+            )
+        axis_row[0].set_ylabel(f"{method.upper()} advantage")
+        if row:
+            axis_row[0].set_xlabel("response length (tokens)")
+            axis_row[1].set_xlabel(UNITS[kind])
+    axes[0, 1].legend(loc="best", fontsize=9)
+    chosen = trace.meta["settings"]
+    theme.caption(
+        figure, f"group {group}: alpha {chosen['alpha']:g}, beta {chosen['beta']:g}, entropy {kind}"
+    )
+    figure.suptitle(finding(trace, group), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def _number(axis: Axes, across: np.ndarray, up: np.ndarray) -> None:
+    """Write each point's number, 1 and up; points that all but coincide share one label."""
+    places: dict[tuple[int, int], list[int]] = {}
+    cells = [np.rint(30 * v / max(np.ptp(v), 1e-9)).astype(int).tolist() for v in (across, up)]
+    for i, cell in enumerate(zip(*cells, strict=True)):
+        places.setdefault(cell, []).append(i)
+    for rank, (_, found) in enumerate(sorted(places.items())):
+        offset = (4, 6) if rank % 2 else (4, -13)  # neighbours' numbers above and below
+        axis.annotate(
+            ", ".join(str(i + 1) for i in found), (across[found[-1]], up[found[-1]]), offset,
+            textcoords="offset points", fontsize=8, color=theme.MUTED,
+        )  # fmt: skip
+
+
+def hover_group(trace: GroupTrace, group: int) -> go.Figure:
+    """``one_group``'s upper row and GRPO (hollow) for the pointer: hover a point to read the response."""
+    kind, entropy, length, correct = _read(trace, group)
+    figure = make_subplots(
+        1, 2, shared_yaxes=True, horizontal_spacing=0.04,
+        x_title=None, subplot_titles=("over length", "over entropy"),
+    )  # fmt: skip
+    for method, hollow in (("fgo", ""), ("grpo", "-open")):
+        for (word, colour, _, symbol), rows in ((RIGHT, correct), (WRONG, ~correct)):
+            picked = np.flatnonzero(rows)
+            text = [
+                f"#{i + 1} {word}, {length[i]} tokens, {entropy[i]:.2f} nats<br>"
+                + html.escape(trace.texts[group][i]).replace(";", ";<br>")
+                for i in picked
+            ]
+            for column, across in enumerate((length, entropy), 1):
+                figure.add_scatter(
+                    x=np.round(across[picked], 3).tolist(),
+                    y=np.round(trace.advantages[method][group][picked], 4).tolist(),
+                    mode="markers", name=f"{method.upper()}, {word}", legendgroup=f"{method}{word}",
+                    showlegend=column == 1, hovertext=text, hovertemplate="%{hovertext}<br>A = %{y:+.3f}",
+                    marker={"color": colour, "symbol": symbol + hollow, "size": 11},
+                    row=1, col=column,
+                )  # fmt: skip
+    figure.update_xaxes(title_text="response length (tokens)", row=1, col=1)
+    figure.update_xaxes(title_text=UNITS[kind], row=1, col=2)
+    figure.update_yaxes(title_text="advantage", row=1, col=1)
+    figure.update_layout(title=finding(trace, group), height=380, legend={"orientation": "h", "y": -0.25})
+    return figure
+
+
+def response_table(trace: GroupTrace, group: int) -> HTML:
+    """The responses of one group, shortest first: text, verdict, length, entropy, both advantages."""
+    kind, entropy, length, correct = _read(trace, group)
+    head = ("#", "response", "", "tokens", "entropy", "FGO", "GRPO")
+    rows = []
+    for i in np.argsort(length, kind="stable"):
+        colour, verdict = (theme.BLUE, "✓ right") if correct[i] else (theme.RED, "✗ wrong")
+        cells = (
+            f"<td>{i + 1}</td>"
+            f"<td style='text-align:left;font-family:monospace'>{html.escape(trace.texts[group][i])}</td>"
+            f"<td style='text-align:left;color:{colour};white-space:nowrap'>{verdict}</td>"
+            f"<td>{length[i]}</td><td>{entropy[i]:.2f}</td>"
+        )
+        pair = (trace.advantages[method][group][i] for method in ("fgo", "grpo"))
+        rows.append(f"<tr>{cells}{''.join(f'<td>{value:+.3f}</td>' for value in pair)}</tr>")
+    prompt, answer = html.escape(trace.prompts[group]), html.escape(trace.answers[group])
+    return HTML(
+        f"<table><caption style='text-align:left'><b>{prompt}</b> right answer {answer}; "
+        f"entropy is {html.escape(UNITS[kind])}</caption>"
+        f"<thead><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def silent_share(trace: GroupTrace, method: str) -> float:
+    """Share of groups whose advantages are all zero (below 1e-6) under ``method``."""
+    return float((np.abs(trace.advantages[method]).max(1) < SILENT).mean())
+
+
+def silent_groups(trace: GroupTrace) -> Figure:
+    """Groups by their number of right responses, and the largest |advantage| each method gives them."""
+    size = trace.correct.shape[1]
+    right = trace.correct.sum(1)
+    counts = np.bincount(right, minlength=size + 1)
+    figure, (bars, lines) = pyplot.subplots(1, 2, figsize=(9.2, 3.4))
+    one_sided = np.isin(np.arange(size + 1), (0, size))
+    for rows, colour, hatch, word in (
+        (~one_sided, theme.SKY, None, "mixed: both methods speak"),
+        (one_sided, theme.PAPER, "///", "one-sided: no reward difference"),
+    ):
+        bars.bar(
+            np.flatnonzero(rows), counts[rows], color=colour, hatch=hatch, edgecolor=theme.INK, label=word
+        )
+    bars.set(xlabel=f"right responses of {size}", ylabel=f"groups (of {len(right)})")
+    bars.margins(y=0.3)
+    bars.legend(loc="upper center", fontsize=9)
+    for method, colour, marker, dash in (
+        ("fgo", theme.GREEN, "o", "-"),
+        ("grpo", theme.ORANGE, "s", "--"),
+    ):
+        largest = np.abs(trace.advantages[method]).max(1)
+        shown = np.flatnonzero(counts)
+        lines.plot(
+            shown, [largest[right == k].mean() for k in shown],
+            color=colour, marker=marker, linestyle=dash, label=method.upper(),
+        )  # fmt: skip
+    lines.set(xlabel=f"right responses of {size}", ylabel="largest |advantage|, mean of groups")
+    lines.set_ylim(bottom=0)
+    lines.legend()
+    for axis in (bars, lines):
+        axis.set_xticks(range(size + 1))
+    silent = {method: silent_share(trace, method) for method in ("grpo", "fgo")}
+    figure.suptitle(
+        f"{silent['grpo']:.0%} of groups teach GRPO nothing; for FGO it is {silent['fgo']:.0%}",
+        x=0.01, ha="left", fontsize=11, fontweight="bold",
+    )  # fmt: skip
+    return figure
+
+
+def entropy_kinds(trace: GroupTrace) -> Figure:
+    """The summed and the per-token entropy of every response over its length, with correlations."""
+    kinds = ("sampled_sum", "full_mean")
+    figure, axes = pyplot.subplots(1, 2, figsize=(9.2, 3.6))
+    correlation = {}
+    for axis, kind in zip(axes, kinds, strict=True):
+        across, up = trace.length.ravel(), trace.entropy[kind].ravel()
+        correlation[kind] = np.corrcoef(across, up)[0, 1]
+        for (word, colour, marker, _), rows in ((RIGHT, trace.correct), (WRONG, ~trace.correct)):
+            axis.scatter(
+                trace.length[rows], trace.entropy[kind][rows],
+                s=22, c=colour, marker=marker, alpha=0.55, label=word, linewidths=0,
+            )  # fmt: skip
+        axis.set(xlabel="response length (tokens)", ylabel=UNITS[kind])
+    axes[0].legend(loc="upper left")
+    figure.suptitle(
+        f"Correlation with length: {correlation['sampled_sum']:.2f} for the summed entropy, "
+        f"{correlation['full_mean']:.2f} per token",
+        x=0.01, ha="left", fontsize=11, fontweight="bold",
+    )  # fmt: skip
+    return figure
+
+
+def reweighed(run: Callable[..., GroupTrace], group: int, **settings: object) -> Figure:
+    """``one_group(run(**settings), group)``: what ``explore`` calls when a slider moves."""
+    return one_group(run(**settings), group)
