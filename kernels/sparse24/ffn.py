@@ -42,9 +42,9 @@ class Relu2FFN(Function):
                 d = ops.ste_grad(d, z @ up.t())
                 d_z = d @ up if need[0] else None
             else:
-                d, packed = _masked(ops, d, metadata, values, layout, pack=need[0])
+                d, packed = _masked(ops, d, values, metadata, layout, pack=need[0])
                 if packed is not None:
-                    d_z = ops.multiply(Packed(packed, metadata, ctx.shape, layout), up.t())
+                    d_z = ops.multiply(packed, up.t())
                     del packed
                 elif need[0]:
                     d_z = d @ up
@@ -53,13 +53,14 @@ class Relu2FFN(Function):
         return d_z, d_up, d_down, None, None, None
 
 
-def _masked(ops, d, metadata, values, layout, pack):
-    """(dense masked gradient, packed too or None).
+def _masked(ops, d, values, metadata, layout, pack):
+    """(dense masked gradient, the same packed or None).
 
     It has the activation's support, so with the tensor cores' layout its packed form costs half a
     write and makes d_z a sparse product; the dense form overwrites ``d``.
     """
     if layout != "cusparselt":
         return ops.masked_grad(d, metadata, values, layout), None
-    packed = ops.packed_like(values, d.shape) if pack else None
-    return ops.masked_grad(d, metadata, values, layout, packed_out=packed, in_place=True), packed
+    room, positions = ops.packed_like(values, metadata, d.shape) if pack else (None, None)
+    dense = ops.masked_grad(d, metadata, values, layout, packed_out=room, in_place=True)
+    return dense, Packed(room, positions, d.shape, layout) if pack else None

@@ -6,6 +6,8 @@ one thread and two in the next. Reordering the rows of ``up`` within each 16 (fe
 to column 16 J + 8 p + 2 t + b) gives every thread whole groups, already in the order of the metadata.
 """
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -21,46 +23,52 @@ FUSE_UP_TO = 2048  # K above which the matrix product alone hides the packing
 def gemm_pack(
     a_desc, b_desc, v_desc, m_desc, M, N, K,
     BF16: tl.constexpr, ASM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    GROUP: tl.constexpr,
+    GROUP: tl.constexpr, PERSIST: tl.constexpr,
 ):  # fmt: skip
     """A (M, K) @ B (N, K)^T -> packed; B's rows reordered.  Columns: J, p, t, b = feature J, t, p, b."""
-    pid = tl.program_id(0)
     down, across = tl.cdiv(M, BM), tl.cdiv(N, BN)
-    first = pid // (GROUP * across) * GROUP  # GROUP row blocks share B's tiles in L2
-    height = min(down - first, GROUP)
-    pm = first + pid % (GROUP * across) % height
-    pn = pid % (GROUP * across) // height
-    acc = tl.zeros((BM, BN), dtype=tl.float32)
-    for k in range(0, K, BK):
-        acc = tl.dot(a_desc.load([pm * BM, k]), b_desc.load([pn * BN, k]).T, acc)
-    acc = tl.maximum(acc, 0.0, propagate_nan=tl.PropagateNan.ALL)
-    if BF16:
-        bits = acc.to(tl.bfloat16).to(tl.float32).to(tl.int32, bitcast=True)
-    else:
-        bits = to_bits(acc, False) << 16
-    pairs = tl.permute(tl.reshape(bits, (BM, BN // 16, 2, 4, 2)), (0, 1, 3, 2, 4))  # BM, J, t, p, b
-    even, odd = tl.split(pairs)
-    x0, x2 = tl.split(even)
-    x1, x3 = tl.split(odd)
-    p, q = top2(x0 | 3, x1 | 2, x2 | 1, x3)  # BM, J, t
-    if ASM:
-        kept = square_pair((p >> 16 & 0xFFFF) | q & -65536, BF16)
-    else:
-        f, g = to_float(p >> 16, BF16), to_float(q >> 16, BF16)
-        kept = to_bits(f * f, BF16) | to_bits(g * g, BF16) << 16
-    v_desc.store([pm * BM, pn * (BN // 4)], tl.reshape(kept, (BM, BN // 4)))
-    nibble = 15 - (p & 3 | (q & 3) << 2)
-    # row = 64 R + 16 i + 8 s + r and group = 8 c + 4 h + t: int16 word (R, c, i, r, t), bits 8 h + 4 s.
-    nibble = tl.reshape(nibble, (BM // 64, 4, 2, 8, BN // 32, 2, 4))
-    left, right = tl.split(tl.permute(nibble, (0, 4, 1, 3, 6, 2, 5)))
-    upper, lower = tl.split(left | right << 8)
-    words = (upper | lower << 4).to(tl.int16)
-    m_desc.store([pm * (BM // 64), pn * (BN // 32), 0], tl.reshape(words, (BM // 64, BN // 32, 128)))
+    # PERSIST: one program a multiprocessor, so that a tile's epilogue overlaps the next one's loads.
+    for pid in tl.range(tl.program_id(0), down * across, tl.num_programs(0), flatten=PERSIST):
+        first = pid // (GROUP * across) * GROUP  # GROUP row blocks share B's tiles in L2
+        height = min(down - first, GROUP)
+        pm = first + pid % (GROUP * across) % height
+        pn = pid % (GROUP * across) // height
+        acc = tl.zeros((BM, BN), dtype=tl.float32)
+        for k in range(0, tl.cdiv(K, BK)):
+            acc = tl.dot(a_desc.load([pm * BM, k * BK]), b_desc.load([pn * BN, k * BK]).T, acc)
+        acc = tl.maximum(acc, 0.0, propagate_nan=tl.PropagateNan.ALL)
+        if BF16:
+            bits = acc.to(tl.bfloat16).to(tl.float32).to(tl.int32, bitcast=True)
+        else:
+            bits = to_bits(acc, False) << 16
+        pairs = tl.permute(tl.reshape(bits, (BM, BN // 16, 2, 4, 2)), (0, 1, 3, 2, 4))  # BM, J, t, p, b
+        even, odd = tl.split(pairs)
+        x0, x2 = tl.split(even)
+        x1, x3 = tl.split(odd)
+        p, q = top2(x0 | 3, x1 | 2, x2 | 1, x3)  # BM, J, t
+        if ASM:
+            kept = square_pair((p >> 16 & 0xFFFF) | q & -65536, BF16)
+        else:
+            f, g = to_float(p >> 16, BF16), to_float(q >> 16, BF16)
+            kept = to_bits(f * f, BF16) | to_bits(g * g, BF16) << 16
+        v_desc.store([pm * BM, pn * (BN // 4)], tl.reshape(kept, (BM, BN // 4)))
+        nibble = 15 - (p & 3 | (q & 3) << 2)
+        # row = 64 R + 16 i + 8 s + r, group = 8 c + 4 h + t: int16 word (R, c, i, r, t), bits 8 h + 4 s.
+        nibble = tl.reshape(nibble, (BM // 64, 4, 2, 8, BN // 32, 2, 4))
+        left, right = tl.split(tl.permute(nibble, (0, 4, 1, 3, 6, 2, 5)))
+        upper, lower = tl.split(left | right << 8)
+        words = (upper | lower << 4).to(tl.int16)
+        m_desc.store([pm * (BM // 64), pn * (BN // 32), 0], tl.reshape(words, (BM // 64, BN // 32, 128)))
+
+
+@cache
+def _order(features: int, device: torch.device) -> torch.Tensor:
+    return torch.arange(features, device=device).view(-1, 4, 2, 2).transpose(1, 2).flatten()
 
 
 def reorder(up: torch.Tensor) -> torch.Tensor:
     """Rows of ``up`` (N, K) as gemm_pack wants them; a contiguous copy."""
-    return up.view(-1, 4, 2, 2, up.shape[1]).transpose(1, 2).reshape(up.shape)
+    return up.index_select(0, _order(up.shape[0], up.device))
 
 
 def fits(z: torch.Tensor, up: torch.Tensor) -> bool:
@@ -79,14 +87,26 @@ def relu2_pack(z: torch.Tensor, up: torch.Tensor, **blocks: int) -> tuple[torch.
     n = up.shape[0]
     values, metadata = layouts.buffer(rows, n, z.dtype, z.device)
     interpreted = not isinstance(gemm_pack, triton.JITFunction)
-    size = {"BM": 128, "BN": 256, "BK": 64, "GROUP": 8, "num_warps": 8, "num_stages": 3} | blocks
+    size = {
+        "BM": 128,
+        "BN": 128,
+        "BK": 64,
+        "GROUP": 8,
+        "PERSIST": 0,
+        "num_warps": 4,
+        "num_stages": 3,
+    } | blocks
     z = z.contiguous()
     up = reorder(up)
     height, width = values.shape[0], 2 * values.shape[1]
     cells = metadata.view(torch.int16).view(height // 64, width // 32, 128)
     bm, bn, bk = size["BM"], size["BN"], size["BK"]
-    grid = (triton.cdiv(height, bm) * triton.cdiv(width, bn),)
-    gemm_pack[grid](
+    tiles = triton.cdiv(height, bm) * triton.cdiv(width, bn)
+    per_sm = size["PERSIST"]
+    size["PERSIST"] = per_sm > 0
+    if per_sm and not interpreted:
+        tiles = min(tiles, per_sm * torch.cuda.get_device_properties(z.device).multi_processor_count)
+    gemm_pack[(tiles,)](
         TensorDescriptor.from_tensor(z, [bm, bk]),
         TensorDescriptor.from_tensor(up, [bn, bk]),
         TensorDescriptor.from_tensor(values.view(torch.int32), [bm, bn // 4]),

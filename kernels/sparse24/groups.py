@@ -133,27 +133,43 @@ def store_pair(ptr, at, inside, v0, v1, i0, i1, WIDE: tl.constexpr):
 
 
 @triton.jit
+def pack_wide(x_ptr, at, inside, SQUARE: tl.constexpr):
+    """pack_group for float32."""
+    first, second = load_group(x_ptr, at, inside, True)
+    p, q = choose32(first, second, SQUARE)
+    i0, i1 = 3 - (p & 3).to(tl.int32), 3 - (q & 3).to(tl.int32)
+    if SQUARE:
+        f = (p >> 2).to(tl.int32).to(tl.float32, bitcast=True)
+        g = (q >> 2).to(tl.int32).to(tl.float32, bitcast=True)
+        v0, v1 = (f * f).to(tl.int32, bitcast=True), (g * g).to(tl.int32, bitcast=True)
+    else:
+        v0, v1 = take(first, second, i0, True), take(first, second, i1, True)
+    return (v0.to(tl.int64) & 0xFFFFFFFF) | v1.to(tl.int64) << 32, i0 | i1 << 2
+
+
+@triton.jit
+def pack_half(x_ptr, at, inside, SQUARE: tl.constexpr, BF16: tl.constexpr, ASM: tl.constexpr):
+    """pack_group for 16-bit floats."""
+    word = tl.load(x_ptr + at, inside, 0)
+    p, q = choose16(word, SQUARE, BF16, ASM)
+    nibble = 15 - (p & 3 | (q & 3) << 2)
+    if not SQUARE:
+        pair = take(word, word, nibble & 3, False) | take(word, word, nibble >> 2, False) << 16
+    elif ASM:
+        pair = square_pair((p >> 16 & 0xFFFF) | q & -65536, BF16)
+    else:
+        f, g = to_float(p >> 16, BF16), to_float(q >> 16, BF16)
+        pair = to_bits(f * f, BF16) | to_bits(g * g, BF16) << 16
+    return pair, nibble
+
+
+@triton.jit
 def pack_group(
     x_ptr, at, inside, SQUARE: tl.constexpr, WIDE: tl.constexpr, BF16: tl.constexpr, ASM: tl.constexpr
 ):
     """(kept pair as one word, nibble i0 | i1 << 2) of x, or of relu(x)^2 if SQUARE."""
-    first, second = load_group(x_ptr, at, inside, WIDE)
     if WIDE:
-        p, q = choose32(first, second, SQUARE)
-        i0, i1 = 3 - (p & 3).to(tl.int32), 3 - (q & 3).to(tl.int32)
-        if SQUARE:
-            f, g = (p >> 2).to(tl.int32), (q >> 2).to(tl.int32)
-            f, g = f.to(tl.float32, bitcast=True), g.to(tl.float32, bitcast=True)
-            v0, v1 = (f * f).to(tl.int32, bitcast=True), (g * g).to(tl.int32, bitcast=True)
-        else:
-            v0, v1 = take(first, second, i0, True), take(first, second, i1, True)
-        return (v0.to(tl.int64) & 0xFFFFFFFF) | v1.to(tl.int64) << 32, i0 | i1 << 2
-    p, q = choose16(first, SQUARE, BF16, ASM)
-    nibble = 15 - (p & 3 | (q & 3) << 2)
-    if not SQUARE:
-        v0, v1 = take(first, first, nibble & 3, False), take(first, first, nibble >> 2, False)
-        return v0 | v1 << 16, nibble
-    if ASM:
-        return square_pair((p >> 16 & 0xFFFF) | q & -65536, BF16), nibble
-    f, g = to_float(p >> 16, BF16), to_float(q >> 16, BF16)
-    return to_bits(f * f, BF16) | to_bits(g * g, BF16) << 16, nibble
+        pair, nibble = pack_wide(x_ptr, at, inside, SQUARE)
+    else:
+        pair, nibble = pack_half(x_ptr, at, inside, SQUARE, BF16, ASM)
+    return pair, nibble

@@ -13,7 +13,7 @@ from sparse24.packed import Packed
 
 INTERPRETED = not isinstance(kernels.unpack, triton.JITFunction)
 # Rows x groups of one program; the interpreter pays by the program, the GPU by the register.
-BM, BG = (64, 256) if INTERPRETED else (16, 64)
+BM, BG = (64, 256) if INTERPRETED else (8, 64)
 
 
 def _words(x: torch.Tensor) -> torch.Tensor:
@@ -142,10 +142,20 @@ def masked_grad(
     return out
 
 
-def packed_like(values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Room for other kept values of a tensor of ``shape``: uninitialised, but 0 in padding columns."""
-    exact = 2 * values.shape[1] == shape[-1]
-    return torch.empty_like(values) if exact else torch.zeros_like(values)
+def packed_like(
+    values: torch.Tensor, metadata: torch.Tensor, shape: torch.Size
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Room for other kept values at the same positions, for layout "cusparselt".
+
+    The values are uninitialised, but 0 in padding columns; the metadata is a copy, because the GEMM
+    finds it behind the values.
+    """
+    new_values, new_metadata = layouts.buffer(
+        values.shape[0], 2 * values.shape[1], values.dtype, values.device
+    )
+    new_values[:, shape[-1] // 2 :] = 0
+    new_metadata.copy_(metadata)
+    return new_values, new_metadata
 
 
 def ste_grad(grad: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
