@@ -7,6 +7,7 @@ import torch
 from labkit.elas import (
     ElasConfig,
     ElasForCausalLM,
+    ffn_saved_bytes,
     gradient_agreement,
     layer_statistics,
     load_text,
@@ -14,8 +15,6 @@ from labkit.elas import (
     trace_masks,
 )
 from labkit.elas.model import ReLU2MLP
-
-WIDTH, HIDDEN, RANK, TOKENS = 512, 64, 16, 256
 
 
 def model(**options):
@@ -88,30 +87,18 @@ def test_gradients_agree_fully_where_nothing_is_dropped():
     np.testing.assert_allclose(found["norm_ratio"], 1, atol=1e-12)
 
 
-def ffn_bytes(**options) -> int:
-    """Bytes per token that one bf16 FFN keeps for its backward pass."""
-    config = ElasConfig(
-        hidden_size=HIDDEN,
-        intermediate_size=WIDTH,
-        rank=RANK,
-        num_attention_heads=2,
-        warmup_steps=0,
-        **options,
-    )
-    torch.manual_seed(0)
-    net = ElasForCausalLM(
-        ElasConfig(**config.to_diff_dict() | {"vocab_size": 16, "num_hidden_layers": 1})
-    ).bfloat16()
-    x = torch.randn(1, TOKENS, HIDDEN, dtype=torch.bfloat16, requires_grad=True)
-    return saved_bytes(net.model.layers[0].mlp, x) / TOKENS
-
-
 def test_saved_bytes_of_the_ffn_are_the_predicted_ones():
-    """elas.md (f): eager ReLU² 2(h + 2r + 2i'); packed and masked: the two wide tensors become 1.125i'."""
-    narrow = 2 * (HIDDEN + 2 * RANK)
-    assert ffn_bytes(sparse=False) == narrow + 4 * WIDTH
-    assert ffn_bytes(gradient="masked", packed=True) == narrow + 1.125 * WIDTH
-    assert ffn_bytes(gradient="ste", packed=True) == narrow + 2 * WIDTH + 1.125 * WIDTH
+    """elas.md (f), bf16: eager SwiGLU 2(h + 3r + 4i), eager ReLU² 2(h + 2r + 2i').
+
+    Packed, the second wide tensor becomes 1.125i' bytes; with the masked gradient so does the first.
+    """
+    h, r, i, wide = 512, 128, 1376, 2064
+    found = ffn_saved_bytes("60m", tokens=64)
+    assert found["SwiGLU"] == 2 * (h + 3 * r + 4 * i)
+    assert found["ReLU², no mask"] == 2 * (h + 2 * r + 2 * wide)
+    assert found["ELAS packed, straight-through"] == 2 * (h + 2 * r + wide) + 1.125 * wide
+    assert found["ELAS packed, masked gradient"] == 2 * (h + 2 * r) + 1.125 * wide
+    assert found["ELAS, mask only"] >= found["ReLU², no mask"]
 
 
 def test_saved_bytes_counts_a_storage_once_and_leaves_weights_out():

@@ -13,6 +13,7 @@ _HOME = {
     "ElasForCausalLM": "model",
     "Loro": "loro",
     "trace_masks": "instruments",
+    "ffn_saved_bytes": "instruments",
     "gradient_agreement": "instruments",
     "layer_statistics": "instruments",
     "saved_bytes": "instruments",
@@ -22,8 +23,8 @@ _HOME = {
 }
 __all__ = [
     "ARMS", "ElasConfig", "ElasForCausalLM", "Loro", "LowRankLinear", "PretrainConfig", "Sparse24ReLU2",
-    "build_model", "evaluate", "gradient_agreement", "layer_statistics", "load_text", "pretrain",
-    "saved_bytes", "trace_masks", "unigram",
+    "build_model", "evaluate", "ffn_saved_bytes", "gradient_agreement", "layer_statistics", "load_text",
+    "pretrain", "saved_bytes", "trace_masks", "unigram",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from labkit.checks import fail, integer
 from labkit.elas.layers import GRADIENTS, pad_to_groups
-from labkit.elas.model import ElasForCausalLM, ReLU2MLP
+from labkit.elas.model import ElasConfig, ElasForCausalLM, ReLU2MLP, build_mlp
 from labkit.provenance import provenance
 from labkit.traces import MaskTrace
 from sparse24 import mask24
@@ -130,3 +131,34 @@ def saved_bytes(module: nn.Module, *inputs: Tensor, call: Callable | None = None
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
     del result  # held until here: a freed storage's address could be given to another
     return sum(size for address, size in storages.items() if address not in weights)
+
+
+# How one FFN can be run, as ElasConfig options.
+FFN_FORMS: dict[str, dict[str, Any]] = {
+    "SwiGLU": {"ffn": "swiglu"},
+    "ReLU², no mask": {"sparse": False},
+    "ELAS, mask only": {},
+    "ELAS packed, straight-through": {"gradient": "ste", "packed": True},
+    "ELAS packed, masked gradient": {"gradient": "masked", "packed": True},
+}
+
+
+def ffn_saved_bytes(size: str = "60m", *, tokens: int = 256, **options: Any) -> dict[str, float]:
+    """Bytes per token that one bfloat16 FFN of a published size keeps for its backward pass, measured.
+
+    options   ElasConfig fields that hold for every form, e.g. intermediate_size=8192 or rank=None;
+              a SwiGLU FFN keeps its own published width
+
+    {name of FFN_FORMS: bytes}; the input is counted, weights are not.
+    """
+    integer("tokens", tokens, 1)
+    found = {}
+    for name, form in FFN_FORMS.items():
+        fields = options | form | {"warmup_steps": 0}
+        if form.get("ffn") == "swiglu":
+            fields.pop("intermediate_size", None)
+        config = ElasConfig.from_name(size, **fields)
+        mlp = build_mlp(config).bfloat16()
+        x = torch.randn(1, tokens, config.hidden_size, dtype=torch.bfloat16, requires_grad=True)
+        found[name] = saved_bytes(mlp, x) / tokens
+    return found

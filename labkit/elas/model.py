@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers import initialization as init
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 import sparse24
 from labkit.checks import choice, fail, integer
@@ -124,6 +125,14 @@ class ReLU2MLP(nn.Module):
         return sparse24.matmul(packed, pad_to_groups(down.weight))
 
 
+def build_mlp(config: ElasConfig) -> nn.Module:
+    """The FFN of one layer: ReLU2MLP or Llama's SwiGLU, with low-rank projections where a rank is set."""
+    mlp = ReLU2MLP(config) if config.ffn == "relu2" else LlamaMLP(config)
+    if config.rank is not None:
+        replace_linears(mlp, config.mlp_rank or config.rank)
+    return mlp
+
+
 class ElasForCausalLM(LlamaForCausalLM):
     """Causal language model of ``config``; called, saved, loaded and generated from like any other."""
 
@@ -134,11 +143,9 @@ class ElasForCausalLM(LlamaForCausalLM):
         with init.no_init_weights():  # most of what Llama builds is replaced below
             super().__init__(config)
         for layer in self.model.layers:
-            if config.ffn == "relu2":
-                layer.mlp = ReLU2MLP(config)
+            layer.mlp = build_mlp(config)
             if config.rank is not None:
                 replace_linears(layer.self_attn, config.rank)
-                replace_linears(layer.mlp, config.mlp_rank or config.rank)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -1,0 +1,232 @@
+"""Pre-training runs (TrainTrace): curves per arm and seed, paired differences, tables, bytes kept.
+
+loss_curves         held-out loss of every run, one colour and dash per arm
+paired_differences  each arm minus the same seed of a reference arm
+layer_curves        a per-layer series of one run against the step
+run_table           the last evaluation per arm with its spread over seeds
+published_table     what papers print, labelled as theirs
+byte_bars           bytes kept for the backward pass, by form of the FFN
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from IPython.display import HTML
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from labkit.checks import choice, fail
+from labkit.figures import theme
+from labkit.traces import TrainTrace
+
+NAMES = {
+    "dense_swiglu": "dense SwiGLU",
+    "dense_relu2": "dense ReLU²",
+    "lowrank_swiglu": "low-rank SwiGLU",
+    "lowrank_relu2": "low-rank ReLU², no mask",
+    "elas_ste": "ELAS, straight-through",
+    "elas_masked": "ELAS, masked gradient",
+    "equal_flops": "low-rank ReLU², equal FLOPs",
+}
+UNITS = {
+    "eval_nats": "held-out loss (nats per token)",
+    "eval_bits_per_byte": "held-out loss (bits per byte)",
+    "loss": "training loss (nats per token)",
+    "natural_zeros": "zero by ReLU² itself",
+    "crowded_groups": "groups with more than two non-zeros",
+    "energy_kept": "energy kept by the mask",
+}
+
+
+def by_arm(traces: Sequence[TrainTrace]) -> dict[str, list[TrainTrace]]:
+    """Runs grouped by arm, in the order of NAMES and of their seeds. ValueError if there are none."""
+    if not traces:
+        fail("traces", traces, "at least one TrainTrace")
+    arms: dict[str, list[TrainTrace]] = {}
+    for trace in sorted(traces, key=lambda t: (list(NAMES).index(t.meta["arm"]), t.meta["seed"])):
+        arms.setdefault(trace.meta["arm"], []).append(trace)
+    return arms
+
+
+def loss_curves(traces: Sequence[TrainTrace], name: str = "eval_bits_per_byte") -> Figure:
+    """One line per run with a marker at each evaluation; unigram baseline and dense warm-up drawn in."""
+    arms = by_arm(traces)
+    figure, axis = pyplot.subplots(figsize=(8.6, 4.2))
+    for i, (arm, runs) in enumerate(arms.items()):
+        for j, run in enumerate(runs):
+            axis.plot(
+                *run.curve(name), color=theme.CYCLE[i % 8], dashes=_dash(i), marker=theme.MARKERS[i % 8],
+                markersize=5 if name.startswith("eval") else 3, alpha=0.85, label=None if j else NAMES[arm],
+            )  # fmt: skip
+    first = next(iter(arms.values()))[0]
+    baseline = first.meta.get(name.replace("eval", "unigram"))
+    best = min(trace.meta["eval_bits_per_byte"] for trace in traces)
+    if baseline is not None:
+        axis.axhline(baseline, color=theme.INK, linewidth=1.2, linestyle=":")
+        axis.annotate(
+            f"unigram baseline {baseline:.2f}", (1, baseline), (-4, 4), ha="right", fontsize=9,
+            xycoords=("axes fraction", "data"), textcoords="offset points",
+        )  # fmt: skip
+    dense = first.meta["config"]["dense_steps"]
+    if dense and any(arm.startswith("elas") for arm in arms):
+        axis.axvspan(0, dense, color=theme.GRID, alpha=0.7, linewidth=0)
+        axis.text(dense, axis.get_ylim()[1], " 2:4 mask on from here (ELAS)", va="top", fontsize=9)
+    axis.set(xlabel="optimiser step", ylabel=UNITS.get(name, name))
+    axis.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.93))
+    unigram = first.meta["unigram_bits_per_byte"]
+    axis.set_title(f"Best run {best:.2f} bits per byte on held-out text, unigram {unigram:.2f}")
+    return figure
+
+
+def _dash(index: int) -> tuple:
+    return ((None, None), (5, 1.5), (3, 1, 1, 1), (1, 1))[index % 4]
+
+
+def differences(traces: Sequence[TrainTrace], against: str) -> dict[str, np.ndarray]:
+    """{arm: (seeds,) last held-out nats minus those of the same seed of ``against``}."""
+    arms = by_arm(traces)
+    choice("against", against, tuple(arms))
+    base = {run.meta["seed"]: run.meta["eval_nats"] for run in arms.pop(against)}
+    found = {}
+    for arm, runs in arms.items():
+        paired = [
+            run.meta["eval_nats"] - base[run.meta["seed"]] for run in runs if run.meta["seed"] in base
+        ]
+        if paired:
+            found[arm] = np.array(paired)
+    return found
+
+
+def seed_range(traces: Sequence[TrainTrace]) -> float:
+    """Largest gap in last held-out nats between two seeds of one arm: what chance alone does here."""
+    groups = ([run.meta["eval_nats"] for run in runs] for runs in by_arm(traces).values())
+    return max(max(values) - min(values) for values in groups)
+
+
+def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> Figure:
+    """Each arm minus the same seed of ``against``: a mark per seed, a bar at the mean, the seeds' range."""
+    found, noise = differences(traces, against), seed_range(traces)
+    if not found:
+        fail(
+            "traces",
+            sorted({t.meta["arm"] for t in traces}),
+            f"runs of another arm with seeds of {against}",
+        )
+    figure, axis = pyplot.subplots(figsize=(8.6, 1.7 + 0.5 * len(found)))
+    axis.axvspan(-noise, noise, color=theme.GRID, alpha=0.6, linewidth=0)
+    axis.text(
+        0, -0.62, "range of one arm over seeds", ha="center", va="center", fontsize=8, color=theme.MUTED
+    )
+    axis.axvline(0, color=theme.INK, linewidth=1.2)
+    for row, values in enumerate(found.values()):
+        style = {"color": theme.CYCLE[row + 1], "marker": theme.MARKERS[row + 1]}
+        axis.plot(values, np.full(len(values), row), linestyle="", markersize=8, alpha=0.85, **style)
+        axis.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=theme.CYCLE[row + 1], linewidth=3)
+        axis.annotate(
+            f"mean {values.mean():+.3f}", (1, row), (4, 0), va="center", fontsize=9, annotation_clip=False,
+            xycoords=("axes fraction", "data"), textcoords="offset points",
+        )  # fmt: skip
+    axis.set_yticks(range(len(found)), [NAMES[arm] for arm in found])
+    axis.set(
+        ylim=(len(found) - 0.4, -0.9),
+        xlabel=f"held-out nats minus {NAMES[against]}, same seed (left is better)",
+    )
+    axis.margins(x=0.15)
+    axis.grid(axis="y", visible=False)
+    inside = [NAMES[arm] for arm, values in found.items() if abs(values.mean()) <= noise]
+    figure.suptitle(
+        f"{len(inside)} of {len(found)} mean differences lie within {noise:.3f} nats, the range over seeds",
+        fontweight="bold", fontsize=11, x=0.01, ha="left",
+    )  # fmt: skip
+    return figure
+
+
+def layer_curves(trace: TrainTrace, name: str = "natural_zeros") -> Figure:
+    """A series of shape (n, layers) of one run, one line per layer, in per cent."""
+    choice("name", name, tuple(k for k, v in trace.series.items() if v.ndim == 2))
+    steps, values = trace.curve(name)
+    figure, axis = pyplot.subplots(figsize=(8.6, 3.4))
+    for layer in range(values.shape[1]):
+        axis.plot(
+            steps, 100 * values[:, layer], color=theme.CYCLE[layer % 8], dashes=_dash(layer),
+            marker=theme.MARKERS[layer % 8], label=f"layer {layer}",
+        )  # fmt: skip
+    axis.set(xlabel="optimiser step", ylabel=f"{UNITS[name]} (%)")
+    axis.legend(fontsize=9)
+    start, end = 100 * values[0].mean(), 100 * values[-1].mean()
+    axis.set_title(f"{UNITS[name].capitalize()}: {start:.1f} % at the start, {end:.1f} % at the end")
+    return figure
+
+
+def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> HTML:
+    """Per arm: parameters, last held-out loss as mean and range over seeds, paired difference."""
+    found, rows = differences(traces, against), []
+    for arm, runs in by_arm(traces).items():
+        nats = np.array([run.meta["eval_nats"] for run in runs])
+        bits = np.array([run.meta["eval_bits_per_byte"] for run in runs])
+        gap = (
+            f"{found[arm].mean():+.3f}" if arm in found else "reference" if arm == against else "not paired"
+        )
+        rows.append([
+            NAMES[arm], f"{runs[0].meta['parameters']:,}", str(len(runs)),
+            f"{nats.mean():.3f} ({nats.min():.3f} to {nats.max():.3f})", f"{bits.mean():.3f}", gap,
+        ])  # fmt: skip
+    meta = traces[0].meta
+    head = [
+        "arm",
+        "parameters",
+        "seeds",
+        "nats per token (range)",
+        "bits per byte",
+        f"minus {NAMES[against]}",
+    ]
+    rows.append(
+        [
+            "unigram baseline",
+            "",
+            "",
+            f"{meta['unigram_nats']:.3f}",
+            f"{meta['unigram_bits_per_byte']:.3f}",
+            "",
+        ]
+    )
+    where = meta["provenance"]["device"]
+    return _table(head, rows, f"Measured here: {meta['config']['steps']} steps, {meta['text']}, {where}")
+
+
+def published_table(perplexity: Mapping[str, tuple[Sequence[float], str]], sizes: Sequence[str]) -> HTML:
+    """{method: (values per size, source)} as the papers print them."""
+    rows = [[name, *(f"{v:.2f}" for v in values), source] for name, (values, source) in perplexity.items()]
+    title = "Published, not measured here: perplexity on C4, lower is better"
+    return _table(["method", *sizes, "source of the number"], rows, title)
+
+
+def byte_bars(measured: Mapping[str, float], title: str = "") -> Figure:
+    """Horizontal bars of measured bytes per token, each with its change against the second bar's form."""
+    names, values = list(measured), np.array(list(measured.values()))
+    reference = values[1] if len(values) > 1 else values[0]
+    figure, axis = pyplot.subplots(figsize=(8.6, 1.3 + 0.42 * len(names)))
+    hatches = ["", "//", "..", "xx", "--", "\\\\"]
+    for row, value in enumerate(values):
+        axis.barh(row, value, color=theme.CYCLE[row % 8], hatch=hatches[row % 6], edgecolor="white")
+        change = f" ({value / reference - 1:+.0%})" if value != reference else ""
+        axis.text(value, row, f" {value:,.0f}{change}", va="center", fontsize=9)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set(xlabel="bytes per token kept for the backward pass", xlim=(0, values.max() * 1.18))
+    axis.grid(axis="y", visible=False)
+    smallest = int(values.argmin())
+    axis.set_title(
+        title or f"{names[smallest]} keeps {1 - values[smallest] / reference:.0%} less than {names[1]}"
+    )
+    return figure
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> HTML:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    caption = f"<caption style='text-align:left'>{html.escape(title)}</caption>"
+    return HTML(f"<table>{caption}<thead>{line('th', head)}</thead><tbody>{body}</tbody></table>")

@@ -1,0 +1,106 @@
+"""Figures and tables of pre-training runs: pairing by seed, honest titles, escaped cells."""
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+from labkit.figures import pretraining
+from labkit.traces import TrainTrace
+
+
+def run(arm: str, seed: int, nats: float) -> TrainTrace:
+    return TrainTrace(
+        step=np.array([0, 5, 10]),
+        series={
+            "eval_nats": np.array([6.0, np.nan, nats]),
+            "eval_bits_per_byte": np.array([4.0, np.nan, nats / 2]),
+            "loss": np.array([np.nan, 5.5, 5.0]),
+            "natural_zeros": np.array([[0.5, 0.5], [np.nan, np.nan], [0.6, 0.7]]),
+        },
+        meta={
+            "arm": arm, "seed": seed, "eval_nats": nats, "eval_bits_per_byte": nats / 2, "parameters": 1234,
+            "unigram_nats": 5.9, "unigram_bits_per_byte": 3.5, "text": "stdlib-<512>",
+            "config": {"dense_steps": 2, "steps": 10}, "provenance": {"device": "CPU"},
+        },
+    )  # fmt: skip
+
+
+@pytest.fixture
+def runs():
+    pairs = [
+        ("elas_ste", 1, 4.1),
+        ("lowrank_relu2", 1, 4.0),
+        ("lowrank_relu2", 0, 4.3),
+        ("elas_ste", 0, 4.2),
+    ]
+    return [run(*pair) for pair in pairs]
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    pyplot.close("all")
+
+
+def test_differences_pair_the_seeds(runs):
+    found = pretraining.differences(runs, "lowrank_relu2")
+    np.testing.assert_allclose(found["elas_ste"], [-0.1, 0.1])  # seed 0, seed 1
+    assert pretraining.seed_range(runs) == pytest.approx(0.3)
+
+
+def test_a_seed_without_partner_is_left_out(runs):
+    extra = [*runs, run("elas_ste", 7, 3.0), run("elas_masked", 9, 3.0)]
+    found = pretraining.differences(extra, "lowrank_relu2")
+    assert found.keys() == {"elas_ste"}
+    assert len(found["elas_ste"]) == 2
+
+
+def test_titles_state_the_computed_finding(runs):
+    assert (
+        pretraining.paired_differences(runs)
+        .get_suptitle()
+        .startswith("1 of 1 mean differences are below 0.300 nats")
+    )
+    far = [run("elas_ste", 0, 9.0), *runs[1:3]]
+    assert pretraining.paired_differences(far).get_suptitle().startswith("0 of 1")
+    title = pretraining.loss_curves(runs).axes[0].get_title(loc="left")
+    assert title == "Best run 2.00 bits per byte on held-out text, unigram 3.50"
+    title = pretraining.layer_curves(runs[0]).axes[0].get_title(loc="left")
+    assert title == "Zero by ReLU² itself: 50.0 % at the start, 65.0 % at the end"
+
+
+def test_every_run_is_a_curve_and_every_arm_one_legend_entry(runs):
+    axis = pretraining.loss_curves(runs, "loss").axes[0]
+    curves = [line for line in axis.lines if list(line.get_xdata()) == [5, 10]]
+    assert len(curves) == 4
+    assert len({(line.get_color(), line.get_marker()) for line in curves}) == 2
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert names == ["low-rank ReLU², no mask", "ELAS, straight-through"]
+
+
+def test_tables_escape_and_label(runs):
+    table = pretraining.run_table(runs).data
+    assert "4.150 (4.100 to 4.200)" in table
+    assert "stdlib-&lt;512&gt;" in table
+    assert "reference" in table
+    published = pretraining.published_table({"ELAS": ((34.1, 24.8), "secondary")}, ("60M", "130M")).data
+    assert "Published, not measured here" in published
+    assert "34.10" in published
+
+
+def test_bars_tell_the_change():
+    axis = pretraining.byte_bars({"a": 200.0, "b": 100.0, "c": 40.0}).axes[0]
+    assert [text.get_text() for text in axis.texts] == [" 200 (+100%)", " 100", " 40 (-60%)"]
+    assert axis.get_title(loc="left") == "c keeps 60% less than b"
+    assert len({bar.get_hatch() for bar in axis.patches}) == 3
+
+
+def test_bad_arguments(runs):
+    with pytest.raises(ValueError, match="traces must be at least one TrainTrace; got"):
+        pretraining.loss_curves([])
+    with pytest.raises(ValueError, match="against must be one of 'lowrank_relu2', 'elas_ste'; got 'dense'"):
+        pretraining.paired_differences(runs, "dense")
+    with pytest.raises(ValueError, match="traces must be runs of another arm"):
+        pretraining.paired_differences(runs[1:3])
+    with pytest.raises(ValueError, match="name must be one of 'natural_zeros'; got 'loss'"):
+        pretraining.layer_curves(runs[0], "loss")
