@@ -56,16 +56,13 @@ def test_a_seed_without_partner_is_left_out(runs):
 
 
 def test_titles_state_the_computed_finding(runs):
-    assert (
-        pretraining.paired_differences(runs)
-        .get_suptitle()
-        .startswith("1 of 1 mean differences are below 0.300 nats")
-    )
+    title = pretraining.paired_differences(runs).get_suptitle()
+    assert title.startswith("1 of 1 mean differences are below 0.300 nats")
     far = [run("elas_ste", 0, 9.0), *runs[1:3]]
     assert pretraining.paired_differences(far).get_suptitle().startswith("0 of 1")
-    title = pretraining.loss_curves(runs).axes[0].get_title(loc="left")
+    title = pretraining.loss_curves(runs).axes[0].get_title()
     assert title == "Best run 2.00 bits per byte on held-out text, unigram 3.50"
-    title = pretraining.layer_curves(runs[0]).axes[0].get_title(loc="left")
+    title = pretraining.layer_curves(runs[0]).axes[0].get_title()
     assert title == "Zero by ReLU² itself: 50.0 % at the start, 65.0 % at the end"
 
 
@@ -91,7 +88,7 @@ def test_tables_escape_and_label(runs):
 def test_bars_tell_the_change():
     axis = pretraining.byte_bars({"a": 200.0, "b": 100.0, "c": 40.0}).axes[0]
     assert [text.get_text() for text in axis.texts] == [" 200 (+100%)", " 100", " 40 (-60%)"]
-    assert axis.get_title(loc="left") == "c keeps 60% less than b"
+    assert axis.get_title() == "c keeps 60% less than b"
     assert len({bar.get_hatch() for bar in axis.patches}) == 3
 
 

@@ -53,7 +53,8 @@ def loss_curves(traces: Sequence[TrainTrace], name: str = "eval_bits_per_byte") 
     """One line per run with a marker at each evaluation; unigram baseline and dense warm-up drawn in."""
     arms = by_arm(traces)
     figure, axis = pyplot.subplots(figsize=(8.6, 4.2))
-    for i, (arm, runs) in enumerate(arms.items()):
+    for arm, runs in arms.items():
+        i = list(NAMES).index(arm)
         for j, run in enumerate(runs):
             axis.plot(
                 *run.curve(name), color=theme.CYCLE[i % 8], dashes=_dash(i), marker=theme.MARKERS[i % 8],
@@ -115,14 +116,13 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
         )
     figure, axis = pyplot.subplots(figsize=(8.6, 1.7 + 0.5 * len(found)))
     axis.axvspan(-noise, noise, color=theme.GRID, alpha=0.6, linewidth=0)
-    axis.text(
-        0, -0.62, "range of one arm over seeds", ha="center", va="center", fontsize=8, color=theme.MUTED
-    )
+    axis.text(-noise, -0.65, " range of one arm over seeds", va="center", fontsize=8, color=theme.MUTED)
     axis.axvline(0, color=theme.INK, linewidth=1.2)
-    for row, values in enumerate(found.values()):
-        style = {"color": theme.CYCLE[row + 1], "marker": theme.MARKERS[row + 1]}
-        axis.plot(values, np.full(len(values), row), linestyle="", markersize=8, alpha=0.85, **style)
-        axis.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=theme.CYCLE[row + 1], linewidth=3)
+    for row, (arm, values) in enumerate(found.items()):
+        i = list(NAMES).index(arm)
+        colour, marker = theme.CYCLE[i % 8], theme.MARKERS[i % 8]
+        axis.plot(values, [row] * len(values), marker, color=colour, markersize=8, alpha=0.85)
+        axis.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=3)
         axis.annotate(
             f"mean {values.mean():+.3f}", (1, row), (4, 0), va="center", fontsize=9, annotation_clip=False,
             xycoords=("axes fraction", "data"), textcoords="offset points",
@@ -136,7 +136,7 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
     axis.grid(axis="y", visible=False)
     inside = [NAMES[arm] for arm, values in found.items() if abs(values.mean()) <= noise]
     figure.suptitle(
-        f"{len(inside)} of {len(found)} mean differences lie within {noise:.3f} nats, the range over seeds",
+        f"{len(inside)} of {len(found)} mean differences are below {noise:.3f} nats, what a new seed alone does",
         fontweight="bold", fontsize=11, x=0.01, ha="left",
     )  # fmt: skip
     return figure
@@ -155,7 +155,9 @@ def layer_curves(trace: TrainTrace, name: str = "natural_zeros") -> Figure:
     axis.set(xlabel="optimiser step", ylabel=f"{UNITS[name]} (%)")
     axis.legend(fontsize=9)
     start, end = 100 * values[0].mean(), 100 * values[-1].mean()
-    axis.set_title(f"{UNITS[name].capitalize()}: {start:.1f} % at the start, {end:.1f} % at the end")
+    axis.set_title(
+        f"{UNITS[name][0].upper()}{UNITS[name][1:]}: {start:.1f} % at the start, {end:.1f} % at the end"
+    )
     return figure
 
 
