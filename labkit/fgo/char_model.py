@@ -41,7 +41,7 @@ def build_char_model(*, hidden: int = 64, layers: int = 2, heads: int = 4) -> Qw
 
 def train_char_model(
     *,
-    target: float = 0.65,
+    target: float = 0.75,
     max_steps: int = 400,
     batch: int = 32,
     learning_rate: float = 8e-3,

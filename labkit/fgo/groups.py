@@ -34,8 +34,9 @@ def response_entropy(logprob: Tensor, entropy: Tensor, mask: Tensor) -> dict[str
     full_mean    full_sum per token
     """
     mask = mask.bool()  # where, not *: padding may hold NaN
-    sampled = torch.where(mask, -logprob.exp() * logprob, 0).sum(1)
-    full = torch.where(mask, entropy, 0).sum(1).clamp(min=0)  # rounding can put a sure token below 0
+    # Rounding can put a sure token a hair below 0.
+    sampled = torch.where(mask, -logprob.exp() * logprob, 0).sum(1).clamp(min=0)
+    full = torch.where(mask, entropy, 0).sum(1).clamp(min=0)
     return {"sampled_sum": sampled, "full_sum": full, "full_mean": full / mask.sum(1).clamp(min=1)}
 
 

@@ -88,7 +88,7 @@ def training_curves(
                 markersize=5, label=arm,
             )  # fmt: skip
             axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-        axis.set_title(label, fontsize=9, fontweight="normal")
+        axis.set_title(label, fontsize=9, fontweight="normal", loc="left")
         if name in cumulative:
             axis.set_ylim(bottom=0)
     for axis in list(axes.flat)[len(panels) :]:

@@ -118,7 +118,7 @@ def hover_group(trace: GroupTrace, group: int) -> go.Figure:
             picked = np.flatnonzero(rows)
             text = [
                 f"#{i + 1} {word}, {length[i]} tokens, {entropy[i]:.2f} nats<br>"
-                + html.escape(trace.texts[group][i]).replace(";", ";<br>")
+                + ";<br>".join(map(html.escape, trace.texts[group][i].split(";")))
                 for i in picked
             ]
             for column, across in enumerate((length, entropy), 1):

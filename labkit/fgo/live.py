@@ -1,0 +1,122 @@
+"""A live run of GRPO or FGO on the verbose sums, small enough for one core: TRL in, TrainTrace out."""
+
+import copy
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+
+from labkit import checks
+from labkit.fgo.groups import sample_groups
+from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
+from labkit.fgo.trainer import METHODS, FGOConfig, FGOTrainer
+from labkit.provenance import provenance
+from labkit.traces import TrainTrace
+
+
+def reinforce(
+    model: PreTrainedModel,
+    method: str,
+    *,
+    steps: int = 12,
+    questions: int = 16,
+    group: int = 8,
+    learning_rate: float = 5e-4,
+    max_tokens: int = 72,
+    keep: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+    **settings: Any,
+) -> TrainTrace:
+    """Train a COPY of a character model by ``method``, "fgo" or "grpo"; the model itself is untouched.
+
+    steps          optimiser steps; each samples ``questions`` x ``group`` responses once and learns once
+    learning_rate  of AdamW, constant
+    max_tokens     longest response; a longer one is cut and counts as wrong
+    keep           responses of each step that go into the trace's samples
+    seed           of the questions and of the sampling: arms of one seed see the same questions
+    settings       any field of FGOConfig: alpha, beta_entropy, entropy, scale, zero_all_wrong, ...
+
+    The trace's series carry TRL's names plus fgo/*; the values at step s were measured on the responses
+    sampled at that step, before its update. ``meta["before"]`` and ``meta["after"]`` hold accuracy,
+    length, entropy (sum, nats), entropy_per_token and act on 256 samples of 64 other questions.
+    """
+    checks.choice("method", method, METHODS)
+    checks.integer("steps", steps, 1)
+    checks.integer("questions", questions, 1)
+    checks.integer("group", group, 2)
+    checks.number("learning_rate", learning_rate, 0)
+    checks.integer("max_tokens", max_tokens, 1)
+    checks.integer("keep", keep, 0)
+    rows = verbose_sums(questions * steps, seed=seed + 2000)
+    dataset = Dataset.from_list([{key: row[key] for key in ("prompt", "answer")} for row in rows])
+    with TemporaryDirectory() as folder:
+        config = FGOConfig(
+            output_dir=folder, method=method, max_steps=steps, learning_rate=learning_rate,
+            per_device_train_batch_size=questions * group, num_generations=group,
+            max_completion_length=max_tokens, temperature=1.0, lr_scheduler_type="constant",
+            use_cpu=model.device.type == "cpu", bf16=False, gradient_checkpointing=False,
+            logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, seed=seed,
+            dataloader_pin_memory=False, **settings,
+        )  # fmt: skip
+        trainer = FGOTrainer(
+            model=copy.deepcopy(model), reward_funcs=sum_reward, args=config,
+            train_dataset=dataset, processing_class=char_tokenizer(),
+        )  # fmt: skip
+        before = examine(trainer.model, seed=seed, max_tokens=max_tokens)
+        trainer.remove_callback(PrinterCallback)  # it would print every log line
+        watch = _Watch(trainer, keep, progress)
+        trainer.add_callback(watch)
+        trainer.train()
+        after = examine(trainer.model, seed=seed, max_tokens=max_tokens)
+    log = [entry for entry in trainer.state.log_history if "reward" in entry]
+    chosen = {"steps": steps, "questions": questions, "group": group, "learning_rate": learning_rate}
+    meta = provenance(arm=method, seed=seed, **chosen, **settings, before=before, after=after)
+    return TrainTrace.from_log(log, samples=watch.samples, meta=meta)
+
+
+def examine(
+    model: PreTrainedModel, *, questions: int = 64, group: int = 4, max_tokens: int = 72, seed: int = 0
+) -> dict[str, float]:
+    """Means over sampled responses to fixed questions: the same seed asks and draws the same for any model.
+
+    accuracy in [0, 1], length in tokens, entropy (sampled sum) and entropy_per_token in nats, and act,
+    accuracy in % per 100 tokens.
+    """
+    rows = verbose_sums(questions, seed=seed + 4000)
+    trace = sample_groups(
+        model, char_tokenizer(), rows, group=group, max_tokens=max_tokens, seed=seed, progress=False
+    )
+    accuracy, length = float(trace.correct.mean()), float(trace.length.mean())
+    return {
+        "accuracy": accuracy,
+        "length": length,
+        "entropy": float(trace.entropy["sampled_sum"].mean()),
+        "entropy_per_token": float(trace.entropy["full_sum"].sum() / trace.length.sum()),
+        "act": 100 * accuracy / length * 100,
+    }
+
+
+class _Watch(TrainerCallback):
+    """Keeps the first responses of every step and shows one progress bar."""
+
+    def __init__(self, trainer: FGOTrainer, keep: int, progress: bool):
+        self.trainer, self.keep, self.samples = trainer, keep, []
+        name, steps = trainer.args.method.upper(), trainer.args.max_steps
+        self.bar = tqdm(total=steps, desc=name, disable=not progress, leave=False)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        groups, logs = self.trainer.last_groups, self.trainer._logs
+        flat = {name: values.flatten().tolist() for name, values in groups.items()}
+        for i in range(min(self.keep, len(flat["reward"]))):
+            self.samples.append({
+                "step": state.global_step, "prompt": logs["prompt"][i], "text": logs["completion"][i],
+                "correct": flat["reward"][i] > 0, "length": flat["length"][i],
+                "entropy": flat["entropy"][i], "advantage": flat["advantages"][i],
+            })  # fmt: skip
+        self.bar.update()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()

@@ -1,0 +1,176 @@
+"""FGO on TRL: GRPOTrainer with one override that replaces the advantages, and FGOConfig for its settings.
+
+FGO's exponents are ``alpha`` (length) and ``beta_entropy``; the paper calls the latter beta, but TRL's
+``beta`` is the weight of the KL term (0, the default, is also the paper's setting).
+
+Sampling, rewards, the clipped loss, checkpoints and logging stay TRL's. Besides TRL's metrics it logs,
+over all processes and averaged over the logging interval like TRL's:
+
+    fgo/response_entropy   mean over responses of the entropy that FGO reads (nats)
+    fgo/accuracy           share of scorable responses with a reward above 0
+    fgo/act                accuracy in % per 100 tokens of mean length
+    fgo/invalid_groups     groups whose advantages are all below 1e-6: nothing is learned from them
+    fgo/constant_groups    groups whose raw rewards are all the same
+"""
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+from zlib import crc32
+
+import torch
+from accelerate.utils import gather
+from trl import GRPOConfig, GRPOTrainer
+
+from labkit import checks
+from labkit.fgo.advantages import ENTROPY_KINDS, FLAT, SCALES, fgo_advantages, subgroups
+from labkit.fgo.groups import response_entropy
+
+SUPPORTED = "trl >= 1.8, < 2 (checked with 1.16)"
+METHODS = ("fgo", "grpo")
+# What this module relies on beyond TRL's public interface; a test pins their signatures too.
+PRIVATE_METHODS = (
+    "_calculate_rewards",
+    "_generate_and_score_completions",
+    "_get_per_token_logps_and_entropies",
+)
+PRIVATE_ATTRIBUTES = ("_logs", "_metrics", "num_generations", "reward_weights")
+# Inputs that a model with images needs in its forward pass; FGO's extra pass does not hand them on.
+PICTURES = ("pixel_values", "image_grid_thw", "image_sizes", "mm_token_type_ids", "tool_mask")
+
+
+@dataclass
+class FGOConfig(GRPOConfig):
+    """GRPOConfig plus FGO's settings. ValueError names a bad one.
+
+    scale_rewards is TRL's and says nothing about FGO's advantages: ``scale`` does. With method "grpo"
+    it is the other way round, and the defaults of GRPOConfig apply.
+    """
+
+    method: str = field(
+        default="fgo", metadata={"help": "'fgo', or 'grpo': TRL's own advantages with the same metrics."}
+    )
+    alpha: float = field(default=0.01, metadata={"help": "Exponent of the length ratio, 0 to 10."})
+    beta_entropy: float = field(default=1.0, metadata={"help": "Exponent of the entropy ratio, 0 to 10."})
+    entropy: str = field(default="sampled_sum", metadata={"help": "sampled_sum, full_sum or full_mean."})
+    clamp: float = field(default=10.0, metadata={"help": "Both ratios stay in [1/clamp, clamp]."})
+    scale: str = field(default="none", metadata={"help": "'none' (the paper) or 'std' (its code)."})
+    zero_all_wrong: bool = field(default=False, metadata={"help": "Learn nothing from all-wrong groups."})
+
+    def __post_init__(self):
+        checks.choice("method", self.method, METHODS)
+        checks.choice("entropy", self.entropy, ENTROPY_KINDS)
+        checks.choice("scale", self.scale, SCALES)
+        checks.number("alpha", self.alpha, 0, 10)
+        checks.number("beta_entropy", self.beta_entropy, 0, 10)
+        checks.number("clamp", self.clamp, 1, 1000)
+        super().__post_init__()
+
+
+class FGOTrainer(GRPOTrainer):
+    """TRL's GRPOTrainer whose advantages are FGO's; takes the same arguments, with an FGOConfig.
+
+    A response is correct if its weighted reward is above 0. Unscorable responses (every reward function
+    returned None) and masked truncated ones take no part. ``last_groups`` holds the latest batch of all
+    processes, tensors (Q, G): reward, correct (NaN: unscorable), length, entropy, advantages.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        missing = [name for name in PRIVATE_METHODS if not hasattr(GRPOTrainer, name)]
+        if missing:
+            raise _unsupported(missing)
+        config = kwargs.get("args", args[2] if len(args) > 2 else None)
+        if not isinstance(config, FGOConfig):
+            checks.fail("args", type(config).__name__, "an FGOConfig")
+        super().__init__(*args, **kwargs)
+        if missing := [name for name in PRIVATE_ATTRIBUTES if not hasattr(self, name)]:
+            raise _unsupported(missing)
+        self.last_groups: dict[str, torch.Tensor] = {}
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self._raw_rewards = super()._calculate_rewards(*args, **kwargs)  # (all rows, functions), gathered
+        return self._raw_rewards
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        if not self.model.training:  # evaluation has no advantages to learn from
+            return output
+        length, entropy = self._measure(output)
+        _same_prompts(inputs, self.num_generations, self.accelerator.device)
+        groups = self._judge(length, entropy, output["advantages"])
+        self.last_groups = groups
+        every = groups["advantages"].flatten()
+        if self.args.method == "fgo":
+            start = self.accelerator.process_index * len(inputs)
+            output["advantages"] = every[start : start + len(inputs)].to(output["advantages"].dtype)
+            logged = self._logs["advantages"]  # TRL has just appended its own for these rows
+            for _ in range(len(every)):
+                logged.pop()
+            logged.extend(every.tolist())
+        self._report(groups)
+        return output
+
+    @torch.no_grad()
+    def _measure(self, output: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(length, entropy) of every response of all processes, by one more forward pass."""
+        if found := [name for name in PICTURES if output.get(name) is not None]:
+            raise NotImplementedError(f"FGOTrainer reads text responses only; the batch has {found}")
+        mask = output["completion_mask"]
+        passed = self._get_per_token_logps_and_entropies(
+            self.model,
+            torch.cat([output["prompt_ids"], output["completion_ids"]], 1),
+            torch.cat([output["prompt_mask"], mask], 1),
+            output["completion_ids"].shape[1],
+            batch_size=self.args.per_device_train_batch_size,
+            compute_entropy=True,
+        )
+        logprob, token_entropy = passed[0], passed[1]
+        entropy = response_entropy(logprob.float(), token_entropy.float(), mask)[self.args.entropy]
+        return gather(mask.sum(1)), gather(entropy)  # groups may straddle processes
+
+    def _judge(self, length, entropy, own_advantages) -> dict[str, torch.Tensor]:
+        """The batch as (Q, G) tensors with the advantages that will be used."""
+        shape = (-1, self.num_generations)
+        raw = self._raw_rewards
+        reward = (raw * self.reward_weights.to(raw.device)).nansum(1)
+        reward = reward.masked_fill(raw.isnan().all(1), torch.nan).view(shape)
+        correct = torch.where(reward.isnan(), reward, (reward > 0).to(reward.dtype))
+        length, entropy = length.view(shape), entropy.view(shape)
+        if self.args.method == "fgo":
+            advantages = fgo_advantages(
+                correct, length, entropy, alpha=self.args.alpha, beta=self.args.beta_entropy,
+                clamp=self.args.clamp, scale=self.args.scale, zero_all_wrong=self.args.zero_all_wrong,
+            )  # fmt: skip
+        else:
+            advantages = gather(own_advantages).view(shape)
+        return {"reward": reward, "correct": correct, "length": length, "entropy": entropy,
+                "advantages": advantages}  # fmt: skip
+
+    def _report(self, groups: dict[str, torch.Tensor]) -> None:
+        right, wrong = subgroups(groups["correct"], groups["length"])
+        kept, reward = right | wrong, groups["reward"]
+        low = torch.where(kept, reward, torch.inf).amin(1)
+        high = torch.where(kept, reward, -torch.inf).amax(1)
+        accuracy = (right.sum() / kept.sum().clamp(min=1)).item()
+        tokens = groups["length"][kept].double().mean().item()  # NaN without any valid response
+        values = {
+            "response_entropy": groups["entropy"][kept].mean().item(),
+            "accuracy": accuracy,
+            "act": 100 * accuracy / tokens * 100,
+            "invalid_groups": (groups["advantages"].abs().amax(1) < FLAT).sum().item(),
+            "constant_groups": (high - low <= FLAT).sum().item(),  # also true of a group without rows
+        }
+        for name, value in values.items():
+            self._metrics["train"][f"fgo/{name}"].append(value)
+
+
+def _same_prompts(inputs: list[dict[str, Any]], size: int, device: torch.device) -> None:
+    """RuntimeError unless every run of ``size`` gathered rows asks one question, as the view assumes."""
+    keys = gather(torch.tensor([crc32(repr(row["prompt"]).encode()) for row in inputs], device=device))
+    keys = keys.view(-1, size)
+    if not (keys == keys[:, :1]).all():
+        raise RuntimeError(f"the {size} rows of a question must lie together; TRL gave another order")
+
+
+def _unsupported(missing: list[str]) -> RuntimeError:
+    return RuntimeError(f"FGOTrainer supports {SUPPORTED}; trl {version('trl')} lacks {', '.join(missing)}")
