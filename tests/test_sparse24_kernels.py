@@ -11,7 +11,6 @@ from sparse24 import (
     compress,
     cusparselt,
     gemm,
-    layouts,
     matmul,
     reference,
     relu2_compress,
@@ -178,6 +177,16 @@ def test_ffn_against_float64(sizes, gradient):
     expected = (s @ down.t(), d @ up, d.t() @ z, upstream.double().t() @ s)
     for got, truth in zip((y, *grads), expected, strict=True):
         assert (got.double() - truth).norm() / truth.norm() < 2e-2
+
+
+@pytest.mark.gpu
+def test_ffn_gradients_survive_a_second_backward():
+    shapes = ((256, 64), (128, 64), (64, 128))
+    leaves = [torch.randn(s, device=DEVICE, dtype=torch.bfloat16, requires_grad=True) for s in shapes]
+    y = relu2_ffn(*leaves)
+    first = torch.autograd.grad(y.sum(), leaves, retain_graph=True)
+    for a, b in zip(first, torch.autograd.grad(y.sum(), leaves), strict=True):
+        same(a, b)
 
 
 @pytest.mark.gpu

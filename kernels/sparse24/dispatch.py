@@ -9,6 +9,8 @@ layout      of the packed form.  "auto": "cusparselt" on Hopper for 16-bit types
             found, packs as expected and padding costs at most an eighth; "rows" everywhere else
 """
 
+from contextlib import nullcontext
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -37,7 +39,7 @@ def _backend(backend: str, x: torch.Tensor):
     _choice("backend", backend, ("auto", "reference", "triton"))
     if backend == "reference":
         return reference
-    refusal = _refusal(x)
+    refusal = _refusal(x.device, x.dtype)
     if backend == "auto":
         return reference if refusal or not x.is_cuda else _triton()
     if refusal:
@@ -51,18 +53,19 @@ def _triton():
     return triton
 
 
-def _refusal(x: torch.Tensor) -> str | None:
-    """Why Triton cannot take ``x``; None if it can."""
-    if x.dtype == torch.float64:
+@cache
+def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why Triton cannot take tensors like this; None if it can."""
+    if dtype == torch.float64:
         return "its kernels have no float64"
     if find_spec("triton") is None:
         return "Triton is not installed"
-    if x.is_cuda:
-        capability = torch.cuda.get_device_capability(x.device)
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
         return None if capability >= (8, 0) else f"its kernels need capability 8.0, not {capability}"
-    if x.device.type != "cpu" or not _triton().INTERPRETED:
-        return f"x is on {x.device} and Triton's interpreter is off (TRITON_INTERPRET=1 before its import)"
-    if x.dtype == torch.bfloat16:
+    if device.type != "cpu" or not _triton().INTERPRETED:
+        return f"the device is {device} and Triton's interpreter is off (TRITON_INTERPRET=1 before import)"
+    if dtype == torch.bfloat16:
         return "Triton's interpreter computes bfloat16 wrongly"
     return None
 
@@ -146,7 +149,10 @@ def matmul(packed: Packed, weight: torch.Tensor, *, backend: str = "auto") -> to
     _packed(packed)
     ops = _backend(backend, packed.values)
     weight = _weight("weight", weight, packed.shape[-1], packed)
-    with torch.autocast(packed.device.type, enabled=False):
+    if not torch.is_grad_enabled() or (packed.link is None and not weight.requires_grad):
+        with _no_autocast(packed.device.type):
+            return ops.multiply(packed, weight)
+    with _no_autocast(packed.device.type):
         return autograd.Matmul.apply(packed.link, weight, packed, ops)
 
 
@@ -175,7 +181,7 @@ def relu2_ffn(
     ops = _backend(backend, z)
     flat = z.reshape(-1, z.shape[-1])
     layout = ops.layout_for(torch.Size((flat.shape[0], up.shape[0])), z.device, z.dtype)
-    with torch.autocast(z.device.type, enabled=False):
+    with _no_autocast(z.device.type):
         y = ffn.Relu2FFN.apply(flat, up, down, gradient, layout, ops)
     return y.view(*z.shape[:-1], down.shape[0])
 
@@ -184,6 +190,11 @@ def _packed(packed: Packed) -> Packed:
     if not isinstance(packed, Packed):
         raise ValueError(f"packed must be a sparse24.Packed; got {type(packed).__name__}")
     return packed
+
+
+def _no_autocast(device: str):
+    """Inside, products keep the dtypes they are given; free where autocast is off already."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _weight(name: str, weight: torch.Tensor, columns: int, like: torch.Tensor | Packed) -> torch.Tensor:

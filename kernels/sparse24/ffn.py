@@ -35,21 +35,19 @@ class Relu2FFN(Function):
             s = ops.unpack(values, metadata, ctx.shape, layout)
             d_down = grad.t() @ s
             del s
-        if need[0] or need[1]:
-            d = grad @ down
-            if ctx.gradient == "ste":
-                # Dropped entries get gradient too: h is computed again rather than kept.
-                d = ops.ste_grad(d, z @ up.t())
+        if (need[0] or need[1]) and ctx.gradient == "ste":
+            # Dropped entries get gradient too: h is computed again rather than kept.
+            d = ops.ste_grad(grad @ down, z @ up.t())
+            d_up = d.t() @ z if need[1] else None
+            d_z = d @ up if need[0] else None
+        elif need[0] or need[1]:
+            d, packed = _masked(ops, grad @ down, values, metadata, layout, pack=need[0])
+            d_up = d.t() @ z if need[1] else None
+            if packed is None:
                 d_z = d @ up if need[0] else None
             else:
-                d, packed = _masked(ops, d, values, metadata, layout, pack=need[0])
-                if packed is not None:
-                    d_z = ops.multiply(packed, up.t())
-                    del packed
-                elif need[0]:
-                    d_z = d @ up
-            if need[1]:
-                d_up = d.t() @ z
+                del d  # the packed form is enough from here
+                d_z = ops.multiply(packed, up.t())
         return d_z, d_up, d_down, None, None, None
 
 
@@ -57,10 +55,14 @@ def _masked(ops, d, values, metadata, layout, pack):
     """(dense masked gradient, the same packed or None).
 
     It has the activation's support, so with the tensor cores' layout its packed form costs half a
-    write and makes d_z a sparse product; the dense form overwrites ``d``.
+    write and makes d_z a sparse product. The dense form overwrites ``d``, the packed one the kept
+    activation unless a second backward pass may come (retain_graph).
     """
     if layout != "cusparselt":
         return ops.masked_grad(d, metadata, values, layout), None
-    room, positions = ops.packed_like(values, metadata, d.shape) if pack else (None, None)
+    room, positions = None, metadata
+    if pack:
+        again = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
+        room, positions = ops.packed_like(values, metadata, d.shape) if again else (values, metadata)
     dense = ops.masked_grad(d, metadata, values, layout, packed_out=room, in_place=True)
     return dense, Packed(room, positions, d.shape, layout) if pack else None

@@ -12,7 +12,7 @@ import torch
 import triton
 
 # A spin before each sample lets the host run ahead: what is timed is the GPU, not Python.
-SPIN_CYCLES = 1_500_000
+SPIN_CYCLES = 3_000_000
 
 
 def interleave(rivals: dict[str, Callable], rounds: int = 30) -> dict[str, dict]:

@@ -1,6 +1,7 @@
 """The public function: check the arguments once, choose a backend."""
 
 import math
+from functools import cache
 from importlib.util import find_spec
 from numbers import Real
 
@@ -45,9 +46,11 @@ def token_stats(
         tokens = _checked(tokens, logits)
     if backend not in ("auto", "reference", "triton"):
         raise ValueError(f"backend must be one of 'auto', 'reference', 'triton'; got {backend!r}")
-    if backend == "reference" or (backend == "auto" and (not logits.is_cuda or _refusal(logits))):
+    if backend == "reference" or (
+        backend == "auto" and (not logits.is_cuda or _refusal(logits.device, logits.dtype))
+    ):
         return reference.token_stats(logits, tokens, float(temperature))
-    if refusal := _refusal(logits):
+    if refusal := _refusal(logits.device, logits.dtype):
         raise ValueError(f"backend must be 'auto' or 'reference' here; got 'triton', but {refusal}")
     return _triton().token_stats(logits, tokens, float(temperature))
 
@@ -58,18 +61,19 @@ def _triton():
     return triton
 
 
-def _refusal(logits: torch.Tensor) -> str | None:
-    """Why Triton cannot take ``logits``; None if it can."""
-    if logits.dtype == torch.float64:
+@cache
+def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why Triton cannot take such logits; None if it can."""
+    if dtype == torch.float64:
         return "its kernels have no float64"
     if find_spec("triton") is None:
         return "Triton is not installed"
-    if logits.is_cuda:
-        capability = torch.cuda.get_device_capability(logits.device)
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
         return None if capability >= (8, 0) else f"its kernels need capability 8.0, not {capability}"
-    if logits.device.type != "cpu" or not _triton().INTERPRETED:
-        return f"logits are on {logits.device} and Triton's interpreter is off (TRITON_INTERPRET=1)"
-    if logits.dtype == torch.bfloat16:
+    if device.type != "cpu" or not _triton().INTERPRETED:
+        return f"logits are on {device} and Triton's interpreter is off (TRITON_INTERPRET=1)"
+    if dtype == torch.bfloat16:
         return "Triton's interpreter computes bfloat16 wrongly"
     return None
 
