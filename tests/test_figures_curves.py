@@ -90,6 +90,37 @@ def test_sample_table_shows_one_step_and_escapes():
     with pytest.raises(ValueError, match="step must be one of 1, 2; got 3"):
         curves.sample_table(trace, 3)
 
+    draw = curves.samples_of({"FGO": trace})
+    assert draw("FGO", 2).data == curves.sample_table(trace, 2).data
+    with pytest.raises(ValueError, match="arm must be one of 'FGO'; got 'GRPO'"):
+        draw("GRPO", 2)
+
+
+def test_total_sums_a_run_and_averages_seeds():
+    assert curves.total([run([1, 2]), run([3, 6])], "reward") == 6
+
+
+def test_before_after_draws_each_seed_and_states_the_means():
+    def seed(accuracy, length):
+        trace = run([1])
+        for when, scale in (("before", 1), ("after", 2)):
+            exam = {"accuracy": accuracy * scale, "length": length / scale}
+            trace.meta[when] = dict.fromkeys(curves.EXAM, 7.0) | exam
+        return trace
+
+    arms = {"GRPO": seed(0.25, 40), "FGO": [seed(0.3, 20), seed(0.5, 30)]}
+    figure = curves.before_after(arms)
+    assert figure.get_suptitle() == (
+        "GRPO: accuracy 25% → 50%, 40.0 → 20.0 tokens; FGO: accuracy 40% → 80%, 25.0 → 12.5 tokens"
+    )
+    drawn = [line.get_ydata().tolist() for line in figure.axes[0].lines]
+    assert drawn == [
+        [0.25, 0.5],
+        [0.3, 0.6],
+        [0.5, 1],
+    ]
+    assert [axis.get_title(loc="left") for axis in figure.axes] == list(curves.EXAM.values())
+
 
 # Groups
 

@@ -1,9 +1,11 @@
 """A live run of GRPO or FGO on the verbose sums, small enough for one core: TRL in, TrainTrace out."""
 
 import copy
+import warnings
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
@@ -41,7 +43,7 @@ def reinforce(
 
     The trace's series carry TRL's names plus fgo/*; the values at step s were measured on the responses
     sampled at that step, before its update. ``meta["before"]`` and ``meta["after"]`` hold accuracy,
-    length, entropy (sum, nats), entropy_per_token and act on 256 samples of 64 other questions.
+    length, entropy (sum, nats), entropy_per_token, act and errors: see ``examine``.
     """
     checks.choice("method", method, METHODS)
     checks.integer("steps", steps, 1)
@@ -52,7 +54,9 @@ def reinforce(
     checks.integer("keep", keep, 0)
     rows = verbose_sums(questions * steps, seed=seed + 2000)
     dataset = Dataset.from_list([{key: row[key] for key in ("prompt", "answer")} for row in rows])
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        # transformers 5.23 renames the option; the old name is what every supported version knows.
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing` is deprecated", FutureWarning)
         config = FGOConfig(
             output_dir=folder, method=method, max_steps=steps, learning_rate=learning_rate,
             per_device_train_batch_size=questions * group, num_generations=group,
@@ -83,7 +87,7 @@ def examine(
     """Means over sampled responses to fixed questions: the same seed asks and draws the same for any model.
 
     accuracy in [0, 1], length in tokens, entropy (sampled sum) and entropy_per_token in nats, and act,
-    accuracy in % per 100 tokens.
+    accuracy in % per 100 tokens; accuracy_error and length_error are standard errors over questions.
     """
     rows = verbose_sums(questions, seed=seed + 4000)
     trace = sample_groups(
@@ -92,11 +96,18 @@ def examine(
     accuracy, length = float(trace.correct.mean()), float(trace.length.mean())
     return {
         "accuracy": accuracy,
+        "accuracy_error": _error(trace.correct),
         "length": length,
+        "length_error": _error(trace.length),
         "entropy": float(trace.entropy["sampled_sum"].mean()),
         "entropy_per_token": float(trace.entropy["full_sum"].sum() / trace.length.sum()),
         "act": 100 * accuracy / length * 100,
     }
+
+
+def _error(values: np.ndarray) -> float:
+    """Standard error of the mean of (Q, G) values; questions are the independent units."""
+    return float(values.mean(1).std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
 
 
 class _Watch(TrainerCallback):

@@ -2,11 +2,12 @@
 
 training_curves  small multiples: the mean over seeds, the seeds' range as a band
 hover_curves     the same for the pointer: one vertical line through all panels
-sample_table     what the model wrote at one step
+before_after     what each arm did to the same held-out questions
+sample_table     what the model wrote at one step; samples_of makes it a draw(arm, step) for ``explore``
 """
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -31,6 +32,13 @@ REINFORCEMENT = {
     "fgo/act": "ACT (accuracy % per 100 tokens)",
     "fgo/invalid_groups": "invalid groups, cumulative",
     "fgo/constant_groups": "constant groups, cumulative",
+}
+EXAM = {
+    "accuracy": "accuracy of samples",
+    "length": "length (tokens)",
+    "act": "ACT (% per 100 tokens)",
+    "entropy": "entropy, sum (nats)",
+    "entropy_per_token": "entropy per token (nats)",
 }
 CUMULATIVE = ("fgo/invalid_groups", "fgo/constant_groups")
 
@@ -96,7 +104,7 @@ def training_curves(
     for column in range(min(columns, len(panels))):
         axes[(len(panels) - 1 - column) // columns, column].set_xlabel("optimiser step")
         axes[(len(panels) - 1 - column) // columns, column].tick_params(labelbottom=True)
-    axes[0, 0].legend(fontsize=9)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=len(arms))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
@@ -135,6 +143,48 @@ def hover_curves(
         legend={"orientation": "h", "y": -0.12},
     )  # fmt: skip
     return figure
+
+
+def total(arm: TrainTrace | Sequence[TrainTrace], name: str) -> float:
+    """Sum of one logged count over an arm's run, averaged over its seeds."""
+    return float(spread(arm, name, cumulative=True)[1][-1])
+
+
+def before_after(arms: Arms, panels: Mapping[str, str] = EXAM) -> Figure:
+    """One slope per seed from ``meta["before"]`` to ``meta["after"]``; the title gives the arms' means."""
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(max(2.0 * len(panels), 9.2), 2.9))
+    words = []
+    for index, (arm, found) in enumerate(arms.items()):
+        runs = [found] if isinstance(found, TrainTrace) else list(found)
+        means = {}
+        for axis, (name, label) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+            pairs = np.array([[run.meta[when][name] for when in ("before", "after")] for run in runs])
+            means[name] = pairs.mean(0)
+            lines = axis.plot(
+                [0, 1], pairs.T, color=theme.CYCLE[index % len(theme.CYCLE)],
+                linestyle=theme.DASHES[index % len(theme.DASHES)],
+                marker=theme.MARKERS[index % len(theme.MARKERS)], markersize=6,
+            )  # fmt: skip
+            lines[0].set_label(arm)
+            axis.set_title(label, fontsize=9, fontweight="normal", loc="left")
+            axis.set_xticks([0, 1], ["before", "after"])
+            axis.margins(x=0.25, y=0.3)
+        (low, high), (long, short) = means["accuracy"], means["length"]
+        words.append(f"{arm}: accuracy {low:.0%} → {high:.0%}, {long:.1f} → {short:.1f} tokens")
+    handles = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower right", ncols=len(arms))
+    figure.suptitle("; ".join(words), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def samples_of(runs: Mapping[str, TrainTrace]) -> Callable[[str, int], HTML]:
+    """draw(arm, step) -> ``sample_table`` of that arm's run at that step."""
+
+    def draw(arm: str, step: int) -> HTML:
+        checks.choice("arm", arm, list(runs))
+        return sample_table(runs[arm], step)
+
+    return draw
 
 
 def sample_table(trace: TrainTrace, step: int, limit: int = 8) -> HTML:
