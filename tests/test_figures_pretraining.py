@@ -61,7 +61,7 @@ def test_titles_state_the_computed_finding(runs):
     far = [run("elas_ste", 0, 9.0), *runs[1:3]]
     assert pretraining.paired_differences(far).get_suptitle().startswith("0 of 1")
     title = pretraining.loss_curves(runs).axes[0].get_title()
-    assert title == "Best run 2.00 bits per byte on held-out text, unigram 3.50"
+    assert title == "Held-out text: the best run needs 2.00 bits per byte, counting tokens 3.50"
     title = pretraining.layer_curves(runs[0]).axes[0].get_title()
     assert title == "Zero by ReLU² itself: 50.0 % at the start, 65.0 % at the end"
 

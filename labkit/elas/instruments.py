@@ -42,7 +42,7 @@ def trace_masks(
     )
 
 
-def layer_statistics(model: ElasForCausalLM, tokens: Tensor) -> dict[str, np.ndarray]:
+def layer_statistics(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> dict[str, np.ndarray]:
     """{natural_zeros, crowded_groups, energy_kept: (layers,)} of the ReLU² activations on tokens (B, L).
 
     natural_zeros   share of activations that ReLU² itself makes zero
@@ -50,7 +50,7 @@ def layer_statistics(model: ElasForCausalLM, tokens: Tensor) -> dict[str, np.nda
     energy_kept     share of the squared norm that the two largest of every four hold
     """
     found: dict[str, list[float]] = {"natural_zeros": [], "crowded_groups": [], "energy_kept": []}
-    for y in relu2_activations(model, tokens):
+    for y in relu2_activations(model, _ids(model, tokens)):
         groups = pad_to_groups(y).unflatten(-1, (-1, 4))
         energy = groups.double().square()
         kept = energy[mask24(groups)].sum() / energy.sum()
@@ -58,6 +58,11 @@ def layer_statistics(model: ElasForCausalLM, tokens: Tensor) -> dict[str, np.nda
         found["crowded_groups"].append(((groups != 0).sum(-1) > 2).double().mean().item())
         found["energy_kept"].append(kept.item())
     return {name: np.array(values) for name, values in found.items()}
+
+
+def _ids(model: nn.Module, tokens: Tensor | np.ndarray) -> Tensor:
+    tokens = torch.from_numpy(tokens.astype(np.int64)) if isinstance(tokens, np.ndarray) else tokens
+    return tokens.to(next(model.parameters()).device)
 
 
 @torch.no_grad()
@@ -80,12 +85,13 @@ def relu2_activations(model: ElasForCausalLM, tokens: Tensor) -> list[Tensor]:
     return seen
 
 
-def gradient_agreement(model: ElasForCausalLM, tokens: Tensor) -> dict[str, np.ndarray]:
+def gradient_agreement(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> dict[str, np.ndarray]:
     """Straight-through against exact (masked) gradient of each layer's FFN weights on tokens (B, L).
 
     {cosine, norm_ratio: (layers,)}; norm_ratio = |straight-through| / |masked|. The mask is on for the
     comparison; the model's switch, gradient choice and ``.grad`` are left as they were.
     """
+    tokens = _ids(model, tokens)
     mlps = [m for m in model.modules() if isinstance(m, ReLU2MLP)]
     before = [(a.gradient, {k: v.clone() for k, v in a.state_dict().items()}) for a in model.activations()]
     flat: dict[str, list[Tensor]] = {}

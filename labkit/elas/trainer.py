@@ -69,8 +69,7 @@ class Instruments(TrainerCallback):
         row = {"eval_nats": loss.nats, "eval_bits_per_byte": loss.bits_per_byte}
         if activations := self.model.activations():
             row["mask_on"] = float(activations[0].sparse)
-            sample = torch.from_numpy(self.held_out[:8, :-1].astype(np.int64)).to(self.model.device)
-            for name, layers in layer_statistics(self.model, sample).items():
+            for name, layers in layer_statistics(self.model, self.held_out[:8, :-1]).items():
                 row |= {f"{name}/{i}": float(value) for i, value in enumerate(layers)}
         return row
 

@@ -62,7 +62,6 @@ def loss_curves(traces: Sequence[TrainTrace], name: str = "eval_bits_per_byte") 
             )  # fmt: skip
     first = next(iter(arms.values()))[0]
     baseline = first.meta.get(name.replace("eval", "unigram"))
-    best = min(trace.meta["eval_bits_per_byte"] for trace in traces)
     if baseline is not None:
         axis.axhline(baseline, color=theme.INK, linewidth=1.2, linestyle=":")
         axis.annotate(
@@ -75,9 +74,19 @@ def loss_curves(traces: Sequence[TrainTrace], name: str = "eval_bits_per_byte") 
         axis.text(dense, axis.get_ylim()[1], " 2:4 mask on from here (ELAS)", va="top", fontsize=9)
     axis.set(xlabel="optimiser step", ylabel=UNITS.get(name, name))
     axis.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.93))
-    unigram = first.meta["unigram_bits_per_byte"]
-    axis.set_title(f"Best run {best:.2f} bits per byte on held-out text, unigram {unigram:.2f}")
+    axis.set_title(_finding(traces, name))
     return figure
+
+
+def _finding(traces: Sequence[TrainTrace], name: str) -> str:
+    """What the curves come to: the best run against the unigram baseline, or how far the loss fell."""
+    which = "the best run" if len(traces) > 1 else "the model"
+    if name.startswith("eval"):
+        best = min(traces, key=lambda trace: trace.meta["eval_nats"]).meta
+        bits, counted = best["eval_bits_per_byte"], best["unigram_bits_per_byte"]
+        return f"Held-out text: {which} needs {bits:.2f} bits per byte, counting tokens {counted:.2f}"
+    ends = np.array([trace.curve(name)[1][[0, -1]] for trace in traces])
+    return f"{UNITS.get(name, name)}: {ends[:, 0].mean():.2f} to {ends[:, 1].min():.2f} in {which}"
 
 
 def _dash(index: int) -> tuple:
@@ -116,7 +125,14 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
         )
     figure, axis = pyplot.subplots(figsize=(8.6, 1.7 + 0.5 * len(found)))
     axis.axvspan(-noise, noise, color=theme.GRID, alpha=0.6, linewidth=0)
-    axis.text(-noise, -0.65, " range of one arm over seeds", va="center", fontsize=8, color=theme.MUTED)
+    axis.text(
+        -noise,
+        -0.65,
+        " largest effect of a new seed on one arm",
+        va="center",
+        fontsize=8,
+        color=theme.MUTED,
+    )
     axis.axvline(0, color=theme.INK, linewidth=1.2)
     for row, (arm, values) in enumerate(found.items()):
         i = list(NAMES).index(arm)
@@ -135,8 +151,9 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
     axis.margins(x=0.15)
     axis.grid(axis="y", visible=False)
     inside = [NAMES[arm] for arm, values in found.items() if abs(values.mean()) <= noise]
+    count = f"{len(inside)} of {len(found)}"
     figure.suptitle(
-        f"{len(inside)} of {len(found)} mean differences are below {noise:.3f} nats, what a new seed alone does",
+        f"{count} mean differences are below {noise:.3f} nats, the effect of a new seed",
         fontweight="bold", fontsize=11, x=0.01, ha="left",
     )  # fmt: skip
     return figure
