@@ -86,7 +86,8 @@ def _finding(traces: Sequence[TrainTrace], name: str) -> str:
         bits, counted = best["eval_bits_per_byte"], best["unigram_bits_per_byte"]
         return f"Held-out text: {which} needs {bits:.2f} bits per byte, counting tokens {counted:.2f}"
     ends = np.array([trace.curve(name)[1][[0, -1]] for trace in traces])
-    return f"{UNITS.get(name, name)}: {ends[:, 0].mean():.2f} to {ends[:, 1].min():.2f} in {which}"
+    title = UNITS.get(name, name)
+    return f"{title[0].upper()}{title[1:]}: {ends[:, 0].mean():.2f} to {ends[:, 1].min():.2f} in {which}"
 
 
 def _dash(index: int) -> tuple:
