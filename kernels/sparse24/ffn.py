@@ -28,6 +28,7 @@ class Relu2FFN(Function):
     def backward(ctx, grad):
         z, up, down, values, metadata = ctx.saved_tensors
         ops, layout, need = ctx.ops, ctx.layout, ctx.needs_input_grad
+        ctx.maybe_clear_saved_tensors()  # unless the graph is kept: then `del` below frees
         grad = grad.contiguous()
         d_z = d_up = d_down = None
         if need[2]:
@@ -38,16 +39,17 @@ class Relu2FFN(Function):
         if (need[0] or need[1]) and ctx.gradient == "ste":
             # Dropped entries get gradient too: h is computed again rather than kept.
             d = ops.ste_grad(grad @ down, z @ up.t())
-            d_up = d.t() @ z if need[1] else None
             d_z = d @ up if need[0] else None
+            d_up = d.t() @ z if need[1] else None
         elif need[0] or need[1]:
             d, packed = _masked(ops, grad @ down, values, metadata, layout, pack=need[0])
-            d_up = d.t() @ z if need[1] else None
-            if packed is None:
-                d_z = d @ up if need[0] else None
-            else:
-                del d  # the packed form is enough from here
+            del values, metadata
+            if packed is not None:
                 d_z = ops.multiply(packed, up.t())
+                del packed
+            elif need[0]:
+                d_z = d @ up
+            d_up = d.t() @ z if need[1] else None
         return d_z, d_up, d_down, None, None, None
 
 

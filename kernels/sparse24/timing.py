@@ -16,24 +16,31 @@ SPIN_CYCLES = 3_000_000
 
 
 def interleave(rivals: dict[str, Callable], rounds: int = 30) -> dict[str, dict]:
-    """{name: {"p20", "p50", "p80"}} in milliseconds; every round runs each rival once, in turn."""
+    """{name: {"p20", "p50", "p80"}} in milliseconds a call; every round times each rival once, in turn.
+
+    A sample is 1 to 5 calls in a row, the same number for all: more when the fastest is short, so that
+    the events' own microseconds do not count.
+    """
     for run in rivals.values():
         for _ in range(3):
             run()
+    calls = max(1, min(5, round(0.5 / min(_sample(run, 1) for run in rivals.values()))))
     samples = {name: [] for name in rivals}
     for _ in range(rounds):
-        events = []
         for name, run in rivals.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda._sleep(SPIN_CYCLES)
-            start.record()
-            run()
-            end.record()
-            events.append((name, start, end))
-        torch.cuda.synchronize()
-        for name, start, end in events:
-            samples[name].append(start.elapsed_time(end))
+            samples[name].append(_sample(run, calls))
     return {name: quantiles(values) for name, values in samples.items()}
+
+
+def _sample(run: Callable, calls: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(SPIN_CYCLES)
+    start.record()
+    for _ in range(calls):
+        run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / calls
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
