@@ -122,7 +122,7 @@ def _draw_tree(axes: Axes, trace: BeamTrace, place: Places, step: int, side: int
         )  # fmt: skip
         if bold and shown:
             text = "\n".join(_commits(trace, c, side))
-            middle = (start + end) / 2
+            middle = start + 0.7 * (end - start)  # clear of the dropped candidates
             axes.annotate(
                 text, middle, (0, 7), textcoords="offset points", ha="center", va="bottom", fontsize=7,
                 bbox={"facecolor": theme.PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 0.8}, zorder=5,

@@ -1,0 +1,144 @@
+"""Accuracy against forward calls, paired puzzle by puzzle: the study behind notebook 04."""
+
+import time
+from collections.abc import Callable, Sequence
+from math import comb
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from labkit import checks
+from labkit.soar.search import decode
+from labkit.soar.sudoku import solved
+from labkit.traces import ACCELERATE, SEARCH, BeamTrace
+
+Setting = dict[str, Any]  # {"strategy": ..., other keywords of decode}
+
+
+def grid(beams: Sequence[int], thresholds: Sequence[float], counts: Sequence[int]) -> list[Setting]:
+    """The settings to compare: greedy first, fixed ``counts`` a step, thresholds, beams, both."""
+    return [
+        {"strategy": "greedy"},
+        *({"strategy": "parallel", "max_parallel": n} for n in counts),
+        *({"strategy": "adaptive", "threshold": t} for t in thresholds),
+        *({"strategy": "pbs", "beam": k} for k in beams),
+        *(
+            {"strategy": "soar", "beam": k, "threshold": t, "min_collapse": 2}
+            for k in beams
+            for t in thresholds
+        ),
+    ]
+
+
+def compare(
+    model: Callable, boards: np.ndarray, truths: np.ndarray, settings: Sequence[Setting],
+    *, seed: int = 0, resamples: int = 2000, progress: bool = True,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Decode the same N puzzles with every setting and pair each with the first one.
+
+    boards, truths   int (N, L) puzzles and their solutions
+    resamples        bootstrap resamples of the puzzles, the same ones for every setting
+
+    Returns one dict per setting: ``setting``, ``label``, ``accuracy`` with its 95 % bootstrap interval
+    ``low``, ``high``; ``difference`` to the first setting with ``difference_low``, ``difference_high``;
+    ``gained`` and ``lost`` puzzles, ``p`` of the two-sided exact sign test; means per puzzle ``calls``
+    (forward calls) and ``rows``; ``speed`` = the first setting's calls / calls; ``seconds`` for all.
+    """
+    checks.integer("resamples", resamples, 1)
+    if not settings or len(boards) != len(truths) or not len(boards):
+        raise ValueError("settings, boards and truths must be non-empty, boards and truths equally many")
+    prompts = torch.as_tensor(boards)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(boards), size=(resamples, len(boards)))
+    found, baseline = [], None
+    for setting in tqdm(settings, desc="settings", disable=not progress):
+        began = time.perf_counter()
+        trace = decode(model, prompts, record=False, **setting)
+        seconds = time.perf_counter() - began
+        right = solved(trace.sequences, truths)
+        baseline = right if baseline is None else baseline
+        calls = trace.calls.mean()
+        change = right.astype(float) - baseline
+        gained, lost = int((change > 0).sum()), int((change < 0).sum())
+        low, high = np.quantile(right[drawn].mean(1), (0.025, 0.975))
+        worse, better = np.quantile(change[drawn].mean(1), (0.025, 0.975))
+        found.append({
+            "setting": dict(setting), "label": label(setting), "accuracy": right.mean(), "low": low,
+            "high": high, "difference": change.mean(), "difference_low": worse, "difference_high": better,
+            "gained": gained, "lost": lost, "p": sign_test(gained, lost), "calls": calls,
+            "rows": trace.rows.mean(), "speed": found[0]["calls"] / calls if found else 1.0,
+            "seconds": seconds,
+        })  # fmt: skip
+    return found
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """Two-sided exact p of ``gained`` against ``lost`` if both were equally likely."""
+    total = checks.integer("gained", gained, 0) + checks.integer("lost", lost, 0)
+    tail = sum(comb(total, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / 2**total)
+
+
+def choose(
+    outcomes: Sequence[dict[str, Any]], strategy: str = "soar", want: str = "fast"
+) -> dict[str, Any]:
+    """One outcome of ``strategy``: to be chosen on validation puzzles, then tested on others.
+
+    want  "fast": the fewest calls among those that solve at least as many as the first outcome does
+          (greedy), or the most accurate if none does; "accurate": the most accurate, then the fastest
+    """
+    checks.choice("want", want, ("fast", "accurate"))
+    own = [outcome for outcome in outcomes if outcome["setting"]["strategy"] == strategy]
+    if not own:
+        checks.fail("strategy", strategy, "a strategy of one of the outcomes")
+    enough = [outcome for outcome in own if outcome["accuracy"] >= outcomes[0]["accuracy"]]
+    if want == "fast" and enough:
+        return min(enough, key=lambda outcome: outcome["calls"])
+    return max(own, key=lambda outcome: (outcome["accuracy"], -outcome["calls"]))
+
+
+def describe(outcome: dict[str, Any], baseline: dict[str, Any]) -> str:
+    """One paired comparison in words: difference, whether it is noise, calls and rows."""
+    noise = outcome["difference_low"] <= 0 <= outcome["difference_high"]
+    return (
+        f"{outcome['label']} solves {outcome['accuracy']:.1%}, {baseline['label']} "
+        f"{baseline['accuracy']:.1%}: {100 * outcome['difference']:+.1f} points, p = {outcome['p']:.2g}, "
+        f"{'within noise' if noise else 'more than noise'}; {outcome['calls']:.1f} forward calls "
+        f"against {baseline['calls']:.1f}, {outcome['rows']:.1f} rows"
+    )
+
+
+def label(setting: Setting) -> str:
+    """A setting in a few characters: ``soar 4, .999``."""
+    parts = {"parallel": ("max_parallel",), "adaptive": ("threshold",), "pbs": ("beam",),
+             "soar": ("beam", "threshold")}.get(setting["strategy"], ())  # fmt: skip
+    return f"{setting['strategy']} {', '.join(f'{setting[p]:g}'.lstrip('0') for p in parts if p in setting)}".strip()
+
+
+def telling_prompt(trace: BeamTrace, among: np.ndarray) -> int:
+    """The first prompt whose answer took search and accelerate steps and was not on top all the way.
+
+    among  bool (P,) which prompts may be picked. If none fits, the first that took both kinds of
+           step; else prompt 0.
+    """
+    mixed = None
+    for prompt in np.flatnonzero(among).tolist():
+        one = trace.of_prompt(prompt)
+        slot, modes, slots = 0, set(), set()
+        for step in range(int(one.beam_step.max(initial=-1)), -1, -1):
+            row = np.flatnonzero((one.beam_step == step) & (one.beam_slot == slot))[0]
+            modes.add(int(one.beam_mode[row]))
+            slots.add(int(slot))
+            slot = one.beam_parent[row]
+        if {SEARCH, ACCELERATE} <= modes:
+            mixed = prompt if mixed is None else mixed
+            if len(slots) > 1:
+                return prompt
+    return mixed or 0
+
+
+def redecode(model: Callable, boards: np.ndarray, index: int, **parameters: Any) -> BeamTrace:
+    """The trace of one board alone, for panels that decode while a slider moves."""
+    return decode(model, torch.as_tensor(boards[index : index + 1]), **parameters)
