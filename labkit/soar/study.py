@@ -114,7 +114,8 @@ def label(setting: Setting) -> str:
     """A setting in a few characters: ``soar 4, .999``."""
     parts = {"parallel": ("max_parallel",), "adaptive": ("threshold",), "pbs": ("beam",),
              "soar": ("beam", "threshold")}.get(setting["strategy"], ())  # fmt: skip
-    return f"{setting['strategy']} {', '.join(f'{setting[p]:g}'.lstrip('0') for p in parts if p in setting)}".strip()
+    numbers = (f"{setting[part]:g}".lstrip("0") for part in parts if part in setting)
+    return f"{setting['strategy']} {', '.join(numbers)}".strip()
 
 
 def telling_prompt(trace: BeamTrace, among: np.ndarray) -> int:
