@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from labkit.fgo import char_model
 from labkit.fgo.advantages import fgo_advantages, grpo_advantages
@@ -175,8 +176,22 @@ def test_three_entropies_by_hand():
     assert kinds["full_mean"].tolist() == pytest.approx([0.65, 0.0])
 
 
-def test_sampled_groups_agree_with_the_model_row_by_row(model, trace):
+def absolute_model():
+    """A model that, unlike Qwen2, notices when left padding shifts its positions."""
+    config = GPT2Config(
+        vocab_size=len(CHARACTERS), n_embd=16, n_layer=1, n_head=2, n_positions=64, initializer_range=0.5,
+        bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+@pytest.mark.parametrize("absolute", [False, True], ids=["rotary", "absolute"])
+def test_sampled_groups_agree_with_the_model_row_by_row(model, trace, absolute):
     tokenizer = char_tokenizer()
+    if absolute:
+        model = absolute_model()
+        rows = [{"prompt": prompt, "answer": "3"} for prompt in ("Q1+2=", "Q1+1+1=", "Q1+")]
+        trace = sample_groups(model, tokenizer, rows, group=4, max_tokens=12, progress=False)
     assert trace.correct.shape == trace.length.shape == (3, 4)
     for q, prompt in enumerate(trace.prompts):
         for g, text in enumerate(trace.texts[q]):

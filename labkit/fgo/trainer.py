@@ -103,10 +103,8 @@ class FGOTrainer(GRPOTrainer):
         if self.args.method == "fgo":
             start = self.accelerator.process_index * len(inputs)
             output["advantages"] = every[start : start + len(inputs)].to(output["advantages"].dtype)
-            logged = self._logs["advantages"]  # TRL has just appended its own for these rows
-            for _ in range(len(every)):
-                logged.pop()
-            logged.extend(every.tolist())
+            # The log holds one generation batch: these rows push out TRL's own, appended just before.
+            self._logs["advantages"].extend(every.tolist())
         self._report(groups)
         return output
 
