@@ -41,7 +41,7 @@ class PretrainConfig:
     seq_len, batch_size, accumulation   tokens predicted per row, rows per batch (per process), batches
                             per optimiser step
     steps, lr, lr_warmup    optimiser steps, peak learning rate, steps of linear warm-up; the default lr is
-                            LORO's: dense arms want about a tenth of it
+                            LORO's: dense arms want less (0.003 was best at "tiny")
     dense_steps             steps before the 2:4 mask is laid on (the paper's dense warm-up)
     exact_every             Loro's K for low-rank arms; dense arms train with AdamW and no restarts
     weight_decay, max_grad_norm   0 turns either off, as LORO does
