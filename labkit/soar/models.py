@@ -1,0 +1,225 @@
+"""load_model: diffusion language models in transformers' own classes, without remote code or pickle.
+
+LLaDA  -> LlamaForCausalLM under other names; Dream -> Qwen2ForCausalLM under the same names. Both see
+the whole sequence (``is_causal`` off), and Dream's logits stand one position to the left.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from labkit import checks
+from labkit.soar.sudoku_model import SudokuLM
+from labkit.soar.training import train_sudoku
+
+LLADA_TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+LLADA_BLOCK = {  # model.transformer.blocks.N.<left> -> model.layers.N.<right>
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+# What LLaDA's configuration can switch and Llama does not have.
+LLADA_FIXED = {
+    "block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms", "rope": True,
+    "alibi": False, "weight_tying": False, "include_bias": False, "include_qkv_bias": False,
+    "attention_layer_norm": False, "input_emb_norm": False, "scale_logits": False,
+}  # fmt: skip
+
+
+class DiffusionLM(nn.Module):
+    """A masked diffusion LM for ``decode``: tokens (B, L) -> logits (B, L, V), everything seen at once.
+
+    mask_id, eos_id  token ids (eos_id may be None); max_length  positions the model was made for
+    shift            True if the logits at position i - 1 predict position i (Dream)
+    """
+
+    def __init__(
+        self, net: PreTrainedModel, mask_id: int, eos_id: int | None, max_length: int, shift: bool
+    ):
+        super().__init__()
+        self.net, self.mask_id, self.eos_id, self.max_length = net, mask_id, eos_id, max_length
+        self.shift = shift
+
+    def forward(self, tokens: torch.Tensor, lengths: list[int] | None = None) -> torch.Tensor:
+        """Logits (B, L, V); rows longer than their ``lengths`` entry are padding that nobody sees."""
+        every = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        return self.logits_at(tokens, every, lengths)
+
+    def logits_at(
+        self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
+    ) -> torch.Tensor:
+        """Logits (B, W, V) at ``positions`` (B, W): the head, the widest matrix, runs on those alone."""
+        padded = lengths is not None and min(lengths) < tokens.shape[1]
+        mask = None
+        if padded:
+            every = torch.arange(tokens.shape[1], device=tokens.device)
+            mask = (every < torch.tensor(lengths, device=tokens.device)[:, None]).long()
+        hidden = self.net.model(tokens, attention_mask=mask, use_cache=False).last_hidden_state
+        if self.shift:
+            positions = (positions - 1).clamp(min=0)
+        return self.net.lm_head(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
+
+
+def load_model(
+    name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> DiffusionLM | SudokuLM:
+    """A model for ``decode``, in eval mode.
+
+    name   "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
+           a folder with config.json and *.safetensors of LLaDA or Dream;
+           or their name on the Hugging Face hub ("GSAI-ML/LLaDA-8B-Base",
+           "Dream-org/Dream-v0-Base-7B"), which is then downloaded: JSON and safetensors only
+    dtype  of the weights. In bf16 the stock classes round rotary embeddings differently from LLaDA's own
+           code; fp32 is exact
+
+    ValueError if the checkpoint is another model, would need another architecture, holds no
+    safetensors, or lacks a weight, has one too many or one of another shape.
+    """
+    if name == "lab/sudoku4":
+        return train_sudoku(cache=True)[0].to(device, dtype)
+    if not isinstance(name, (str, Path)) or str(name).startswith("lab/"):
+        checks.fail("name", name, "'lab/sudoku4', a folder, or a LLaDA or Dream checkpoint on the hub")
+    folder = Path(name) if Path(name).is_dir() else _download(str(name))
+    about = folder / "config.json"
+    if not about.exists():
+        checks.fail("name", str(name), "a folder with config.json and *.safetensors")
+    raw = json.loads(about.read_text())
+    kind = raw.get("model_type")
+    if kind not in FAMILIES:
+        checks.fail(
+            "name", f"{name} with model_type {kind!r}",
+            "a checkpoint of model_type 'llada' or 'Dream' (others would need remote code)",
+        )  # fmt: skip
+    build, config, rename, shift = FAMILIES[kind]
+    settings = config(raw)
+    settings.is_causal = False  # the one switch that stays off with and without a padding mask
+    with torch.device("meta"):
+        net = build(settings)
+    _fill(net, folder, rename, torch.device(device), dtype)
+    # Its buffers are computed, not stored; on the meta device they were not.
+    net.model.rotary_emb = type(net.model.rotary_emb)(settings).to(device)
+    length = settings.max_position_embeddings
+    model = DiffusionLM(net, raw["mask_token_id"], raw.get("eos_token_id"), length, shift)
+    return model.eval().requires_grad_(False)
+
+
+def _fill(
+    net: PreTrainedModel,
+    folder: Path,
+    rename: Callable[[str], str],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Give ``net`` (on the meta device) the weights in ``folder``; every discrepancy is an error."""
+    wanted = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    found, unexpected, shapes = {}, [], []
+    for key, tensor in _tensors(folder):
+        target = rename(key)
+        if target not in wanted or target in found:
+            unexpected.append(key)
+        elif tuple(tensor.shape) != wanted[target]:
+            shapes.append(f"{key} {tuple(tensor.shape)} instead of {wanted[target]}")
+        else:
+            found[target] = tensor.to(device, dtype)
+    wrong_shape = {text.split(" ")[0] for text in shapes}
+    missing = [key for key in wanted if key not in found and key not in map(rename, wrong_shape)]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if any(problems.values()):
+        told = "; ".join(
+            f"{len(keys)} {problem}: {', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''}"
+            for problem, keys in problems.items()
+            if keys
+        )
+        raise ValueError(f"name must hold exactly the weights of {type(net).__name__}; {folder} has {told}")
+    net.load_state_dict(found, assign=True)
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        checks.fail("name", str(folder), "a folder with *.safetensors (pickled weights are not read)")
+    for file in files:
+        with safe_open(file, "pt") as shard:
+            for key in shard.keys():  # noqa: SIM118 (no mapping)
+                yield key, shard.get_tensor(key)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        allowed = "a folder that exists or a checkpoint that can be downloaded"
+        raise ValueError(f"name must be {allowed}; got {name!r} ({type(error).__name__})") from error
+
+
+def _llada_config(raw: dict) -> PretrainedConfig:
+    for key, value in LLADA_FIXED.items():
+        if raw.get(key, value) != value:
+            raise ValueError(f"name must be a LLaDA checkpoint with {key}={value!r}; got {raw[key]!r}")
+    return LlamaConfig(
+        vocab_size=raw.get("embedding_size") or raw["vocab_size"],
+        hidden_size=raw["d_model"],
+        intermediate_size=raw["mlp_hidden_size"],
+        num_hidden_layers=raw["n_layers"],
+        num_attention_heads=raw["n_heads"],
+        num_key_value_heads=raw.get("n_kv_heads") or raw["n_heads"],
+        max_position_embeddings=raw["max_sequence_length"],
+        rms_norm_eps=raw["rms_norm_eps"],
+        rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
+        tie_word_embeddings=False,
+        attention_bias=False,
+        mlp_bias=False,
+        eos_token_id=raw.get("eos_token_id"),
+        pad_token_id=raw.get("pad_token_id"),
+    )
+
+
+def _dream_config(raw: dict) -> PretrainedConfig:
+    if raw.get("use_sliding_window") or raw.get("rope_scaling") or raw.get("tie_word_embeddings"):
+        raise ValueError("name must be a Dream checkpoint without sliding window, rope scaling or tying")
+    kept = (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act", "eos_token_id",
+        "pad_token_id",
+    )  # fmt: skip
+    theta = {"rope_type": "default", "rope_theta": raw["rope_theta"]}
+    given = {key: raw[key] for key in kept if key in raw}
+    return Qwen2Config(**given, rope_parameters=theta, tie_word_embeddings=False)
+
+
+def _llada_name(key: str) -> str:
+    match = re.fullmatch(r"model\.transformer\.(?:blocks\.(\d+)\.)?(\w+)\.(\w+)", key)
+    if match is None:
+        return f"no place for {key}"
+    block, part, kind = match.groups()
+    if block is None:
+        return f"{LLADA_TOP.get(part, 'no place for ' + part)}.{kind}"
+    return f"model.layers.{block}.{LLADA_BLOCK.get(part, 'no place for ' + part)}.{kind}"
+
+
+FAMILIES = {  # model_type: (class, configuration, names, logits shifted by one)
+    "llada": (LlamaForCausalLM, _llada_config, _llada_name, False),
+    "Dream": (Qwen2ForCausalLM, _dream_config, str, True),
+}
