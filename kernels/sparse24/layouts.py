@@ -29,7 +29,7 @@ def buffer(
     return whole[:half].view(rows, columns // 2), whole[half:].view(torch.uint8)
 
 
-def _nibble_index(rows: int, groups: int, device: torch.device) -> torch.Tensor:
+def nibble_index(rows: int, groups: int, device: torch.device) -> torch.Tensor:
     """(T', K'/4): index of each group's nibble in the cusparselt metadata, counted in nibbles."""
     r = torch.arange(rows, device=device)[:, None]
     g = torch.arange(groups, device=device)
@@ -44,7 +44,7 @@ def to_cusparselt(values: torch.Tensor, metadata: torch.Tensor) -> tuple[torch.T
     new_values.copy_(values)
     nibbles = torch.stack((metadata & 15, metadata >> 4), -1).flatten(-2)
     flat = torch.empty_like(nibbles).flatten()
-    flat[_nibble_index(rows, half // 2, values.device)] = nibbles
+    flat[nibble_index(rows, half // 2, values.device)] = nibbles
     new_metadata.copy_(flat[0::2] | flat[1::2] << 4)
     return new_values, new_metadata
 
@@ -54,7 +54,7 @@ def rows_metadata(metadata: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     *lead, columns = shape
     rows = torch.Size(lead).numel()
     flat = torch.stack((metadata & 15, metadata >> 4), -1).flatten()
-    nibbles = flat[_nibble_index(padded(rows), padded(columns) // 4, metadata.device)]
+    nibbles = flat[nibble_index(padded(rows), padded(columns) // 4, metadata.device)]
     nibbles = nibbles[:rows, : columns // 4]
     if nibbles.shape[1] % 2:
         nibbles = torch.nn.functional.pad(nibbles, (0, 1))
