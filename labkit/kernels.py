@@ -1,0 +1,142 @@
+"""The kernels seen from a notebook: one packed group, the tensor cores' byte map, a live check, results."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+
+import sparse24
+import tokenstats
+from labkit import checks
+from labkit.paths import ROOT
+from sparse24 import layouts
+
+
+def pack_group(values: list[float]) -> dict:
+    """Four numbers as sparse24 packs them: {"values", "kept" (i0, i1), "packed" (two), "nibble"}."""
+    if len(values) != 4:
+        checks.fail("values", values, "four numbers")
+    packed = sparse24.compress(torch.tensor(values, dtype=torch.float32), backend="reference")
+    nibble = int(packed.metadata[0]) & 15
+    kept = (nibble & 3, nibble >> 2)
+    return {"values": list(values), "kept": kept, "packed": packed.values.tolist(), "nibble": nibble}
+
+
+def byte_map() -> np.ndarray:
+    """(64 rows, 16 groups): the byte of one 64 x 64 tile that holds each group's position bits."""
+    return layouts.nibble_index(64, 16, torch.device("cpu")).numpy() // 2
+
+
+def bench_results(name: str) -> dict:
+    """The committed result of `make bench` for "sparse24" or "tokenstats"; the newest if several cards."""
+    checks.choice("name", name, ("sparse24", "tokenstats"))
+    files = (ROOT / "kernels" / "results").glob(f"{name}_*.json")
+    results = [json.loads(path.read_text()) for path in files]
+    if not results:
+        raise FileNotFoundError(
+            f"no kernels/results/{name}_*.json: `make bench` on a CUDA device writes one"
+        )
+    return max(results, key=lambda result: result["date"])
+
+
+def live_check(rows: int = 63, width: int = 264, vocabulary: int = 2049, seed: int = 0) -> list[dict]:
+    """Every Triton kernel against the reference, here and now: on the GPU, else in Triton's interpreter.
+
+    Inputs (rows, width) float16 with ties, zeros, NaN and inf, and (rows, vocabulary) logits. One row
+    per operation: {"operation", "compared" (numbers), "different" (bits, or beyond rounding for
+    statistics), "seconds"}. RuntimeError if Triton is missing or was imported without its interpreter.
+    """
+    checks.integer("rows", rows, 1)
+    checks.integer("width", width, 4)
+    checks.integer("vocabulary", vocabulary, 1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and "triton" not in sys.modules:
+        os.environ["TRITON_INTERPRET"] = "1"
+    if find_spec("triton") is None:
+        raise RuntimeError("Triton is not installed here: there is nothing to compare")
+    generator = torch.Generator().manual_seed(seed)
+    x = _hard(torch.randn(rows, width, generator=generator).half()).to(device)
+    grad = torch.randn(rows, width, generator=generator).half().to(device)
+    logits = (torch.randn(rows, vocabulary, generator=generator) * 4).to(device)
+    return [
+        _compare(name, run)
+        for name, run in {
+            "mask24": lambda b: [sparse24.mask24(x, backend=b)],
+            "sparsify": lambda b: [sparse24.sparsify(x, backend=b)],
+            "compress": lambda b: _parts(sparse24.compress(x, layout="rows", backend=b)),
+            "relu2_compress": lambda b: _parts(sparse24.relu2_compress(x, layout="rows", backend=b)),
+            "relu2_compress, tensor-core layout": lambda b: _parts(
+                sparse24.relu2_compress(x, layout="cusparselt", backend=b)
+            ),
+            "decompress": lambda b: [
+                sparse24.decompress(sparse24.compress(x, layout="rows", backend=b), backend=b)
+            ],
+            "gradient, straight-through": lambda b: _gradient(x, grad, "ste", b),
+            "gradient, masked": lambda b: _gradient(x, grad, "masked", b),
+            "token_stats": lambda b: list(tokenstats.token_stats(logits, backend=b)),
+        }.items()
+    ]
+
+
+def _hard(x: torch.Tensor) -> torch.Tensor:
+    flat = x.view(-1)
+    flat[::7], flat[1::5] = 0, 1
+    flat[2], flat[-1] = float("nan"), float("inf")
+    return x
+
+
+def _parts(packed: sparse24.Packed) -> list[torch.Tensor]:
+    return [packed.values, packed.metadata]
+
+
+def _gradient(x: torch.Tensor, grad: torch.Tensor, gradient: str, backend: str) -> list[torch.Tensor]:
+    x = x.clone().requires_grad_()
+    dense = sparse24.decompress(
+        sparse24.relu2_compress(x, gradient=gradient, backend=backend), backend=backend
+    )
+    return list(torch.autograd.grad(dense, x, grad))
+
+
+def _compare(name: str, run: Callable[[str], list[torch.Tensor]]) -> dict:
+    expected = run("reference")
+    start = time.perf_counter()
+    with np.errstate(all="ignore"):  # NaN and inf are among the inputs on purpose
+        got = run("triton")
+    seconds = time.perf_counter() - start
+    different = 0
+    for a, b in zip(got, expected, strict=True):
+        a, b = a.double(), b.double()
+        # Sums of exponentials and square roots may round apart; everything else is bit for bit.
+        near = 3e-5 if name == "token_stats" else 2e-3 if "masked" in name else 0.0
+        different += int((~torch.isclose(a, b, rtol=near, atol=near, equal_nan=True)).sum())
+    compared = sum(part.numel() for part in expected)
+    return {"operation": name, "compared": compared, "different": different, "seconds": seconds}
+
+
+def backend_words() -> str:
+    """Where ``live_check`` runs its kernels, for a caption."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "Triton's interpreter on the CPU"
+
+
+def live_speed(rows: int = 16384, width: int = 5632) -> str:
+    """One sentence: what packing moves on this CUDA device, beside a copy; or that there is none."""
+    if not torch.cuda.is_available():
+        return "No CUDA device here: the figures are those of the committed results."
+    from sparse24 import timing  # needs Triton
+
+    h = torch.randn(rows, width, device="cuda", dtype=torch.bfloat16)
+    target = torch.empty_like(h)
+    times = timing.interleave({
+        "copy": lambda: target.copy_(h),
+        "pack": lambda: sparse24.relu2_compress(h),
+    })  # fmt: skip
+    copy, pack = 2 * h.nbytes / times["copy"]["p50"] / 1e6, h.nbytes * 25 / 16 / times["pack"]["p50"] / 1e6
+    name = torch.cuda.get_device_name()
+    return f"{name}: copy {copy:,.0f} GB/s, relu2_compress {pack:,.0f} GB/s = {pack / copy:.0%} of it."
