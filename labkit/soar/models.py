@@ -73,7 +73,9 @@ class DiffusionLM(nn.Module):
         if padded:
             every = torch.arange(tokens.shape[1], device=tokens.device)
             mask = (every < torch.tensor(lengths, device=tokens.device)[:, None]).long()
-        hidden = self.net.model(tokens, attention_mask=mask, use_cache=False).last_hidden_state
+        # The configuration turns the mask off, the argument the kernels' own causal switch.
+        given = {"attention_mask": mask, "use_cache": False, "is_causal": False}
+        hidden = self.net.model(tokens, **given).last_hidden_state
         if self.shift:
             positions = (positions - 1).clamp(min=0)
         return self.net.lm_head(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
@@ -111,7 +113,7 @@ def load_model(
         )  # fmt: skip
     build, config, rename, shift = FAMILIES[kind]
     settings = config(raw)
-    settings.is_causal = False  # the one switch that stays off with and without a padding mask
+    settings.is_causal = False  # holds with and without a padding mask; self_attn.is_causal does not
     with torch.device("meta"):
         net = build(settings)
     _fill(net, folder, rename, torch.device(device), dtype)
