@@ -116,6 +116,9 @@ class ReLU2MLP(nn.Module):
         self.packed = config.packed
 
     def forward(self, x: Tensor) -> Tensor:
+        fused = self.packed and self.act_fn.sparse and self.act_fn.gradient == "masked"
+        if fused and self.up_proj.out_features % 4 == 0:
+            return self._fused(x)
         x = self.up_proj(x)
         if not (self.packed and self.act_fn.sparse):
             return self.down_proj(self.act_fn(x))
@@ -123,6 +126,15 @@ class ReLU2MLP(nn.Module):
         if isinstance(down, LowRankLinear):
             return F.linear(sparse24.matmul(packed, pad_to_groups(down.weight_in.T)), down.weight_out)
         return sparse24.matmul(packed, pad_to_groups(down.weight))
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """The same with the wide activation never dense in memory: one function between the factors."""
+        up, down = self.up_proj, self.down_proj
+        low_up, low_down = (isinstance(layer, LowRankLinear) for layer in (up, down))
+        x = F.linear(x, up.weight_in.T) if low_up else x
+        inner = down.weight_in.T if low_down else down.weight
+        y = sparse24.relu2_ffn(x, up.weight_out if low_up else up.weight, inner, gradient="masked")
+        return F.linear(y, down.weight_out) if low_down else y
 
 
 def build_mlp(config: ElasConfig) -> nn.Module:
