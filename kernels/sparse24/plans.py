@@ -10,7 +10,7 @@ from functools import cache
 import torch
 
 CUDA_TYPE = {torch.float16: 2, torch.bfloat16: 14}  # cudaDataType_t
-COLUMN, ROW, COMPUTE_32F = 1, 2, 2  # cusparseOrder_t, cusparseComputeType
+ROW, COMPUTE_32F = 2, 2  # cusparseOrder_t, cusparseComputeType
 ALGORITHM, ALGORITHM_COUNT = 0, 1  # cusparseLtMatmulAlgAttribute_t
 _plans: dict[tuple, "Plan"] = {}
 

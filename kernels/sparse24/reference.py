@@ -29,7 +29,7 @@ def _keys(x: torch.Tensor) -> list[torch.Tensor]:
 def _kept(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Four bool tensors (..., K/4): is neighbour 0, 1, 2, 3 of the group kept?  Exactly two are."""
     k0, k1, k2, k3 = _keys(x)
-    # beats[i][j], i < j: the earlier one wins ties.
+    # aij: i beats j (the earlier one wins ties), i < j.
     a01, a02, a03, a12, a13, a23 = k0 >= k1, k0 >= k2, k0 >= k3, k1 >= k2, k1 >= k3, k2 >= k3
     # Kept = wins at least two of its three comparisons.
     keep0 = (a01 & a02) | (a01 & a03) | (a02 & a03)
@@ -47,11 +47,6 @@ def mask(x: torch.Tensor) -> torch.Tensor:
 def prune(x: torch.Tensor) -> torch.Tensor:
     """``x`` with the two dropped values of each group set to +0."""
     return torch.where(mask(x), x, 0)
-
-
-def relu2(h: torch.Tensor) -> torch.Tensor:
-    """relu(h)^2, NaN kept."""
-    return h.relu().square()
 
 
 def pack(x: torch.Tensor, square: bool = False, layout: str = "rows") -> tuple[torch.Tensor, torch.Tensor]:
