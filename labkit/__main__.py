@@ -1,6 +1,12 @@
-"""The command line: ``labkit run`` executes notebooks, ``labkit report`` writes their page again.
+"""The command line of the lab.
 
-Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage.
+labkit run       execute notebooks headless, compare with baselines, write runs/latest/report.html
+labkit sweep     one notebook over a grid of parameters, on this machine or a dask cluster
+labkit report    write report.html of a finished run again
+labkit compare   two runs, metric by metric
+labkit baseline  accept the metrics of a run as the new baselines, after showing what moves
+
+Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its baseline.
 """
 
 import argparse
@@ -9,6 +15,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from labkit.checks import integer, number
 from labkit.presets import parse_overrides
 
 console = Console()
@@ -18,27 +25,98 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(prog="labkit", description="Notebooks in batch, with one report.")
     commands = top.add_subparsers(dest="command", required=True)
+
     run = commands.add_parser("run", help="execute notebooks headless and write runs/latest/report.html")
     run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="file, name or number; default: all")
     run.add_argument("--preset", default="smoke", help="smoke, full or a YAML file (default: smoke)")
     run.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="overrides"
-    )
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="overrides",
+        help="set one parameter; the value is read as YAML",
+    )  # fmt: skip
     run.add_argument("--jobs", type=int, default=1, help="notebooks at a time (default: 1)")
     run.add_argument("--timeout", type=float, default=1800, help="seconds for one notebook (default: 1800)")
+    run.add_argument(
+        "--resume", action="store_true", help="keep executions that already finished unchanged"
+    )
+    run.set_defaults(call=_run)
+
+    sweep = commands.add_parser("sweep", help="one notebook over a grid of parameters")
+    sweep.add_argument("notebook", metavar="NOTEBOOK")
+    sweep.add_argument(
+        "--grid", required=True, help="YAML: parameter -> list, {from, to, count[, log]}, {seeds}"
+    )
+    sweep.add_argument("--preset", default="smoke", help="the parameters that stay (default: smoke)")
+    sweep.add_argument("--jobs", type=int, default=2, help="local worker processes (default: 2)")
+    sweep.add_argument("--scheduler", help="address of a running dask scheduler, tcp://host:port")
+    sweep.set_defaults(call=_sweep)
+
     report = commands.add_parser("report", help="write report.html of a finished run again")
     report.add_argument("folder", help="the run's folder, for instance runs/latest")
+    report.set_defaults(call=_report)
+
+    compare = commands.add_parser("compare", help="two runs, metric by metric")
+    compare.add_argument("run_a")
+    compare.add_argument("run_b")
+    compare.set_defaults(call=_compare)
+
+    baseline = commands.add_parser("baseline", help="accept a run's metrics as baselines")
+    baseline.add_argument("action", choices=["update"])
+    baseline.add_argument("folder", nargs="?", help="the run (default: runs/latest)")
+    baseline.add_argument("--yes", action="store_true", help="do not ask")
+    baseline.set_defaults(call=_baseline)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; bad input is one line on stderr and exit code 2."""
+    """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
     arguments = parser().parse_args(argv)
     try:
-        return _report(arguments) if arguments.command == "report" else _run(arguments)
-    except ValueError as error:
+        return arguments.call(arguments)
+    except (ValueError, OSError) as error:
         print(f"labkit {arguments.command}: {error}", file=sys.stderr)
         return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from labkit.runs import run
+
+    integer("--jobs", arguments.jobs, 1)
+    number("--timeout", arguments.timeout, 1)
+    overrides = parse_overrides(arguments.overrides)
+    folder, runs = run(
+        arguments.notebooks,
+        arguments.preset,
+        overrides,
+        arguments.jobs,
+        arguments.timeout,
+        arguments.resume,
+    )
+    table = Table("notebook", "result", "seconds", "metrics", box=None)
+    for item in runs:
+        result = "[green]ok[/]" if item.ok else f"[red]FAILED[/] {item.error}"
+        if item.regressions:
+            result = "[red]off baseline[/] " + ", ".join(f"{k} {v}" for k, v in item.regressions.items())
+        table.add_row(item.notebook, result, f"{item.seconds:.1f}", str(len(item.metrics)))
+    console.print(table)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    if not all(item.ok for item in runs):
+        return 1
+    if any(item.regressions for item in runs):
+        console.print(f"if this is meant: labkit baseline update {folder}", soft_wrap=True)
+        return 3
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from labkit.sweep import read_grid, sweep
+
+    integer("--jobs", arguments.jobs, 1)
+    grid = read_grid(arguments.grid)
+    folder, rows = sweep(arguments.notebook, grid, arguments.preset, arguments.jobs, arguments.scheduler)
+    failed = int((rows["error"] != "").sum())
+    console.print(rows.to_string(max_rows=40), soft_wrap=True)
+    console.print(f"{len(rows) - failed} of {len(rows)} points ok: {folder / 'sweep.csv'}", soft_wrap=True)
+    return 1 if failed else 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -48,26 +126,31 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    from labkit.checks import integer, number
-    from labkit.runs import run
+def _compare(arguments: argparse.Namespace) -> int:
+    from labkit.compare import compare_runs
 
-    integer("--jobs", arguments.jobs, 1)
-    number("--timeout", arguments.timeout, 1)
-    folder, runs = run(
-        arguments.notebooks,
-        arguments.preset,
-        parse_overrides(arguments.overrides),
-        arguments.jobs,
-        arguments.timeout,
-    )
-    table = Table("notebook", "result", "seconds", "metrics", box=None)
-    for item in runs:
-        result = "[green]ok[/]" if item.ok else f"[red]FAILED[/] {item.error}"
-        table.add_row(item.notebook, result, f"{item.seconds:.1f}", str(len(item.metrics)))
+    rows = compare_runs(arguments.run_a, arguments.run_b)
+    table = Table("notebook", "metric", "A", "B", "B - A", box=None)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
-    return 0 if all(item.ok for item in runs) else 1
+    return 0
+
+
+def _baseline(arguments: argparse.Namespace) -> int:
+    from labkit.compare import accept, proposals
+    from labkit.paths import runs_dir
+
+    changes, rows = proposals(arguments.folder or runs_dir() / "latest")
+    table = Table("baseline", "metric", "was", "becomes", "allowed move", box=None)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table if rows else "nothing moves")
+    if rows and not arguments.yes and input("accept these baselines? [y/N] ").strip().lower() != "y":
+        console.print("nothing was changed")
+        return 0
+    accept(changes)
+    return 0
 
 
 if __name__ == "__main__":

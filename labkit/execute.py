@@ -24,14 +24,14 @@ def drop_widget_views(notebook) -> None:
                 del data[WIDGET]
 
 
-def execute(source: str, target: str, parameters: dict) -> int:
-    """Run SOURCE with papermill in its own folder and leave the executed copy at TARGET."""
+def execute(source: str, target: str, parameters: dict) -> str:
+    """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran."""
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     os.environ["LABKIT_HEADLESS"] = "1"
-    status = 0
+    failure = ""
     try:
         papermill.execute_notebook(
             source,
@@ -43,21 +43,22 @@ def execute(source: str, target: str, parameters: dict) -> int:
             start_timeout=START_TIMEOUT,
             execution_timeout=CELL_TIMEOUT,
             store_widget_state=False,
+            extra_arguments=["--log-level=40"],  # of the kernel: errors only
         )
     except papermill.PapermillExecutionError as error:
-        print(f"failed: {error.ename}: {error.evalue}", flush=True)
-        status = 1
+        failure = f"{error.ename}: {error.evalue}"
     except (DeadKernelError, TimeoutError) as error:
-        # The saved cells all look completed: only this exit code tells (papermill keeps the rest).
-        print(f"failed: {type(error).__name__}: {error}", flush=True)
-        status = 1
+        # The saved cells all look completed: only this error tells (papermill keeps the rest).
+        failure = f"{type(error).__name__}: {error}"
     notebook = nbformat.read(target, as_version=4)
     drop_widget_views(notebook)
     nbformat.write(notebook, target)
-    return status
+    return failure
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     source, target, parameters = sys.argv[1:]
-    sys.exit(execute(source, target, json.loads(Path(parameters).read_text())))
+    if failure := execute(source, target, json.loads(Path(parameters).read_text())):
+        print(f"failed: {failure}")
+        sys.exit(1)

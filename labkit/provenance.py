@@ -47,6 +47,14 @@ def device_name() -> str:
     return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread(s))"
 
 
+@cache
+def device_class() -> str:
+    """``cuda`` or ``cpu``: what baselines and the store of executed notebooks are kept apart by."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def provenance(**extra: object) -> dict:
     """Versions, device, commit and UTC time, plus whatever the caller adds (seed=..., command=...)."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -8,6 +8,7 @@ import nbformat
 from jinja2 import Environment, PackageLoader
 from nbconvert.filters import ansi2html, markdown2html
 
+from labkit.baselines import move
 from labkit.paths import write_atomic
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -20,12 +21,14 @@ def write_report(folder: str | Path) -> Path:
     if not (folder / "run.json").is_file():
         raise ValueError(f"folder must be a run's folder with run.json; got {str(folder)!r}")
     run = json.loads((folder / "run.json").read_text())
-    sections = [_section(folder, item) for item in run["notebooks"]]
+    past = _history(folder.resolve().parent, run)
+    sections = [_section(folder, item, past) for item in run["notebooks"]]
     environment = Environment(loader=PackageLoader("labkit", "."), autoescape=True)
     page = environment.get_template("report.html.j2").render(
         run=run,
         sections=sections,
         failed=[section for section in sections if section["error"]],
+        regressed=[s for s in sections if any(v != "ok" for v in s["verdicts"].values())],
         plotly_js=_plotly_js() if any(section["plotly"] for section in sections) else "",
     )
     return write_atomic(folder / "report.html", lambda path: path.write_text(page))
@@ -37,7 +40,50 @@ def _plotly_js() -> str:
     return get_plotlyjs()
 
 
-def _section(folder: Path, item: dict) -> dict:
+def _history(runs: Path, now: dict) -> dict[tuple[str, str], list[float]]:
+    """{(notebook, metric): values} over finished runs of the same preset up to this one, oldest first."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for path in sorted(runs.glob("[0-9]*/run.json")):
+        run = json.loads(path.read_text())
+        if run["preset"] != now["preset"] or run["provenance"]["time"] > now["provenance"]["time"]:
+            continue
+        for item in run["notebooks"]:
+            for name, metric in item["metrics"].items():
+                found.setdefault((item["notebook"], name), []).append(metric["value"])
+    return {key: values[-20:] for key, values in found.items()}
+
+
+def _sparkline(values: list[float]) -> str:
+    """Past values as a small inline SVG line; its text alternative gives the range."""
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    scale = 16 / (high - low) if high > low else 0
+    points = " ".join(f"{2 + 5 * i},{18 - (v - low) * scale:.1f}" for i, v in enumerate(values))
+    label = f"{len(values)} runs, from {low:.4g} to {high:.4g}"
+    return (
+        f'<svg role="img" aria-label="{label}" width="{5 * len(values)}" height="20"><title>{label}</title>'
+        f'<polyline points="{points}" fill="none" stroke="#0072B2" stroke-width="1.5"/></svg>'
+    )
+
+
+def _metric_rows(item: dict, past: dict) -> list[dict]:
+    """The metrics table: what was measured, then what the baseline expected and did not get."""
+    rows = []
+    for name in [*item["metrics"], *(n for n, v in item["verdicts"].items() if v == "missing")]:
+        metric, entry = item["metrics"].get(name), item["baseline"].get(name)
+        rows.append({
+            "name": name,
+            "value": f"{metric['value']:.6g}" if metric else "",
+            "unit": metric["unit"] if metric else "",
+            "baseline": f"{entry['value']:.6g} ± {move(entry):.2g}, {entry['direction']}" if entry else "",
+            "verdict": item["verdicts"].get(name, ""),
+            "sparkline": _sparkline(past.get((item["notebook"], name), [])),
+        })  # fmt: skip
+    return rows
+
+
+def _section(folder: Path, item: dict, past: dict) -> dict:
     """What the template shows of one notebook."""
     path = folder / f"{item['notebook']}.ipynb"
     cells = nbformat.read(path, as_version=4).cells if path.exists() else []
@@ -46,6 +92,7 @@ def _section(folder: Path, item: dict) -> dict:
     return {
         **item,
         "title": _title(cells) or item["notebook"],
+        "rows": _metric_rows(item, past),
         "body": body,
         "plotly": any('class="plotly' in part for part in body),
         "log": "\n".join(log.read_text().splitlines()[-40:]) if item["error"] and log.exists() else "",

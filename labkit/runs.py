@@ -8,6 +8,7 @@ report.html   everything on one page                          ../latest   points
 import datetime
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,10 +24,11 @@ import nbformat
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from labkit import baselines, store
 from labkit.metrics import read_metrics
 from labkit.paths import runs_dir, write_atomic
-from labkit.presets import find_notebooks, load_preset, parameters_for
-from labkit.provenance import provenance
+from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_for
+from labkit.provenance import device_class, provenance
 
 NOTEBOOK_TIMEOUT = 1800.0  # seconds
 
@@ -40,10 +42,21 @@ class NotebookRun:
     seconds: float = 0.0
     error: str = ""
     metrics: dict[str, dict] = field(default_factory=dict)
+    cached: bool = False  # taken from an earlier finished execution (--resume)
+    baseline: dict[str, dict] = field(default_factory=dict)  # empty: none applies
+    verdicts: dict[str, str] = field(default_factory=dict)  # metric -> ok, regressed, missing, new
 
     @property
     def ok(self) -> bool:
         return not self.error
+
+    @property
+    def values(self) -> dict[str, float]:
+        return {name: metric["value"] for name, metric in self.metrics.items()}
+
+    @property
+    def regressions(self) -> dict[str, str]:
+        return {name: verdict for name, verdict in self.verdicts.items() if verdict != "ok"}
 
 
 def run(
@@ -52,26 +65,36 @@ def run(
     overrides: dict[str, Any] | None = None,
     jobs: int = 1,
     timeout: float = NOTEBOOK_TIMEOUT,
+    resume: bool = False,
 ) -> tuple[Path, list[NotebookRun]]:
     """Execute notebooks and write the report; returns (folder, one NotebookRun each).
 
-    Every parameter is checked before the first notebook starts: ValueError, nothing written.
-    A failing notebook does not stop the others.
+    Every parameter and baseline is checked before the first notebook starts: ValueError, nothing
+    written. A failing notebook does not stop the others. With ``resume``, executions that already
+    finished with the same source, parameters, code and device are taken as they are.
+    Baselines apply to the lab's own notebooks with a named preset and no overrides.
     """
     from labkit.report import write_report
 
     paths, values = find_notebooks(names), load_preset(preset)
     planned = [(p, NotebookRun(p.stem, parameters_for(p, values, overrides or {}))) for p in paths]
-    folder = _new_folder()
+    for path, item in planned:
+        known = baselines.path_of(item.notebook, preset, device_class())
+        if path.parent == NOTEBOOKS and not overrides and known.is_file():
+            item.baseline = baselines.load(known)
+    folder = new_folder()
     begin = time.monotonic()
     columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars, ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda item: _execute(*item, folder, timeout, bars), planned))
+        list(pool.map(lambda item: _obtain(*item, folder, timeout, bars, resume), planned))
     runs = [item for _, item in planned]
-    metrics = {r.notebook: {name: m["value"] for name, m in r.metrics.items()} for r in runs}
-    _write_json(folder / "metrics.json", metrics)
+    for item in runs:
+        item.verdicts = baselines.compare(item.values, item.baseline) if item.baseline and item.ok else {}
+    _write_json(folder / "metrics.json", {item.notebook: item.values for item in runs})
     record = {
         "preset": preset,
+        "overrides": overrides or {},
+        "device_class": device_class(),
         "seconds": round(time.monotonic() - begin, 2),
         "provenance": provenance(),
         "notebooks": [asdict(r) for r in runs],
@@ -82,10 +105,11 @@ def run(
     return folder, runs
 
 
-def _new_folder() -> Path:
-    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for suffix in ("", *(f"_{i}" for i in range(1, 100))):
-        folder = runs_dir() / (stamp + suffix)
+def new_folder(label: str = "") -> Path:
+    """Make a fresh folder runs/<stamp>[_label][_number]."""
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S") + (f"_{label}" if label else "")
+    for number in ("", *(f"_{i}" for i in range(1, 100))):
+        folder = runs_dir() / (stamp + number)
         try:
             folder.mkdir(parents=True)
             return folder
@@ -94,10 +118,26 @@ def _new_folder() -> Path:
     raise RuntimeError(f"no free folder name for {stamp} in {runs_dir()}")
 
 
+def _obtain(
+    source: Path, item: NotebookRun, folder: Path, timeout: float, bars: Progress, resume: bool
+) -> None:
+    """Take a finished execution from the store or make one and put it there; fill ``item``."""
+    key = store.fingerprint(source, item.parameters)
+    if resume and (found := store.get(key)):
+        shutil.copyfile(found[0], folder / f"{item.notebook}.ipynb")
+        item.seconds, item.metrics, item.cached = found[1]["seconds"], found[1]["metrics"], True
+        bars.add_task(f"{item.notebook} cached", total=1, completed=1)
+        return
+    _execute(source, item, folder, timeout, bars)
+    if item.ok:
+        result = {"seconds": item.seconds, "metrics": item.metrics}
+        store.put(key, folder / f"{item.notebook}.ipynb", result)
+
+
 def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars: Progress) -> None:
     """Run one notebook in its own process group; fill ``item``; never raises for a failing one."""
-    total = sum(cell.cell_type == "code" for cell in nbformat.read(source, as_version=4).cells)
-    task = bars.add_task(item.notebook, total=total)
+    cells = len(nbformat.read(source, as_version=4).cells)
+    task = bars.add_task(item.notebook, total=cells + bool(item.parameters))  # papermill adds one
     target, log = folder / f"{item.notebook}.ipynb", folder / f"{item.notebook}.log"
     parameters = folder / f".{item.notebook}.json"
     parameters.write_text(json.dumps(item.parameters))

@@ -1,25 +1,20 @@
 """The runner: parameters checked first, failures reported and survived, one folder left behind."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
 import yaml
+from notebook_maker import write_notebook
 
 from labkit.__main__ import main
 from labkit.presets import find_notebooks, load_preset, parameters_for, parse_overrides
 from labkit.runs import run
-
-
-def notebook(path, *cells, parameters=""):
-    """Write a tiny notebook; ``parameters`` becomes its tagged cell."""
-    made = [nbformat.v4.new_code_cell(source) for source in cells]
-    tagged = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    heading = nbformat.v4.new_markdown_cell(f"# About {path.stem}")
-    book = nbformat.v4.new_notebook(cells=[heading, tagged, *made])
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(book, path)
-    return path
 
 
 @pytest.fixture
@@ -30,7 +25,7 @@ def runs_at(tmp_path, monkeypatch):
 
 @pytest.fixture
 def book(tmp_path):
-    return notebook(
+    return write_notebook(
         tmp_path / "good.ipynb",
         "from labkit.metrics import record\nrecord('twice', 2 * size, 'pieces')",
         parameters="size: int = 3  # pieces\nrate: float = 0.5  # share\nshow: bool = True  # draw it",
@@ -93,7 +88,7 @@ def test_notebooks_are_found_by_number_name_or_path(book):
 
 
 def test_a_failing_notebook_is_reported_and_the_others_run(tmp_path, book, runs_at, capfd):
-    bad = notebook(
+    bad = write_notebook(
         tmp_path / "bad.ipynb",
         "from labkit.metrics import record\nrecord('before', 1)",
         "raise ValueError('beam must be >= 1; got 0')",
@@ -116,8 +111,8 @@ def test_a_failing_notebook_is_reported_and_the_others_run(tmp_path, book, runs_
 
 
 def test_a_dead_kernel_and_a_slow_notebook_fail(tmp_path, runs_at):
-    dead = notebook(tmp_path / "dead.ipynb", "import os\nos._exit(9)")
-    slow = notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(60)")
+    dead = write_notebook(tmp_path / "dead.ipynb", "import os\nos._exit(9)")
+    slow = write_notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(60)")
     empty = str(_flat(dead, {}))
     _, runs = run([str(dead)], empty)
     assert "DeadKernelError" in runs[0].error
@@ -133,3 +128,71 @@ def test_bad_usage_exits_2_with_one_line(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("labkit ") for line in lines)
+
+
+def test_killed_runner_then_resume_runs_only_what_is_left(tmp_path, runs_at):
+    touch = "from pathlib import Path\nPath(r'{}').open('a').write('x')"
+    first = write_notebook(tmp_path / "first.ipynb", touch.format(tmp_path / "first.txt"))
+    late = write_notebook(
+        tmp_path / "late.ipynb", touch.format(tmp_path / "late.txt"), "import time\ntime.sleep(wait)",
+        parameters="wait: float = 60.0  # s",
+    )  # fmt: skip
+    empty = str(_flat(first, {}))
+    command = [sys.executable, "-m", "labkit", "run", str(first), str(late), "--preset", empty]
+    process = subprocess.Popen(command, env=os.environ | {"LABKIT_RUNS": str(runs_at)})
+    _wait_for(tmp_path / "late.txt")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (runs_at / "latest").exists()  # no half-written report is ever the latest
+
+    write_notebook(late, touch.format(tmp_path / "late.txt"), parameters="wait: float = 0.0  # s")
+    subprocess.run([*command, "--resume"], env=os.environ | {"LABKIT_RUNS": str(runs_at)}, check=True)
+    assert (tmp_path / "first.txt").read_text() == "x"  # not run again
+    run = json.loads((runs_at / "latest" / "run.json").read_text())
+    assert [(item["notebook"], item["cached"]) for item in run["notebooks"]] == [
+        ("first", True),
+        ("late", False),
+    ]
+    page = (runs_at / "latest" / "report.html").read_text()
+    assert "About first" in page
+    assert "About late" in page
+
+
+def _wait_for(path, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} never came"
+        time.sleep(0.1)
+
+
+def test_a_changed_parameter_or_source_is_run_again(book, runs_at):
+    empty = str(_flat(book, {}))
+    assert not run([str(book)], empty, resume=True)[1][0].cached
+    assert run([str(book)], empty, resume=True)[1][0].cached
+    assert not run([str(book)], empty, {"size": 4}, resume=True)[1][0].cached
+    assert not run([str(book)], empty)[1][0].cached
+
+
+def test_a_metric_off_its_baseline_exits_3(book, runs_at, monkeypatch, capsys):
+    from labkit import baselines, runs
+
+    monkeypatch.setattr(runs, "NOTEBOOKS", book.parent)
+    monkeypatch.setattr(baselines, "FOLDER", book.parent / "baselines")
+    empty = str(_flat(book, {}))
+    monkeypatch.setattr(baselines, "path_of", lambda *names: book.parent / "b.json")
+    entry = {"value": 6, "abs": 0, "rel": 0, "direction": "equal", "why": "an integer"}
+    baselines.save(book.parent / "b.json", {"twice": entry})
+    assert main(["run", str(book), "--preset", empty]) == 0
+    baselines.save(book.parent / "b.json", {"twice": {**entry, "value": 7}, "gone": entry})
+    assert main(["run", str(book), "--preset", empty]) == 3
+    assert "labkit baseline update" in capsys.readouterr().out
+    page = (runs_at / "latest" / "report.html").read_text()
+    assert "twice: regressed" in page
+    assert "gone: missing" in page
+    assert "2 runs, from 6 to 6" in page
+
+
+def test_a_read_only_folder_is_one_error(book, monkeypatch, capsys):
+    monkeypatch.setenv("LABKIT_RUNS", "/proc/nowhere")
+    assert main(["run", str(book), "--preset", str(_flat(book, {}))]) == 2
+    assert capsys.readouterr().err.startswith("labkit run: ")

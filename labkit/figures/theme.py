@@ -3,6 +3,7 @@
 import matplotlib as mpl
 import plotly.graph_objects as go
 import plotly.io as pio
+from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#6b7280", "#e5e7eb", "#ffffff"
 # Okabe and Ito (2008): told apart under the common colour-vision deficiencies.
@@ -46,7 +47,7 @@ def apply() -> None:
     pio.renderers.default = "plotly_mimetype"
 
 
-def caption(figure: mpl.figure.Figure, text: str) -> None:
+def caption(figure: Figure, text: str) -> None:
     """Write a small provenance line under the figure (model, seed, card)."""
     figure.supxlabel(text, fontsize=8, color=MUTED, x=0.01, ha="left")
 
@@ -59,10 +60,10 @@ def _describe_figures() -> None:
     if shell is None:
         return
     plain = shell.display_formatter.formatters["text/plain"]
-    plain.for_type(mpl.figure.Figure, lambda figure, printer, cycle: printer.text(describe(figure)))
+    plain.for_type(Figure, lambda figure, printer, cycle: printer.text(describe(figure)))
 
 
-def describe(figure: mpl.figure.Figure) -> str:
+def describe(figure: Figure) -> str:
     """The word Figure and every title in it, in reading order."""
     titles = [figure.get_suptitle()]
     for axes in figure.axes:

@@ -1,0 +1,70 @@
+"""Finished runs side by side: one against another, or against the baselines they would become."""
+
+import json
+from pathlib import Path
+
+from labkit import baselines
+
+
+def read_run(folder: str | Path) -> dict:
+    """A run's run.json; ValueError if the folder holds none."""
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise ValueError(f"folder must be a run's folder with run.json; got {str(folder)!r}")
+    return json.loads(path.read_text())
+
+
+def _values(run: dict) -> dict[tuple[str, str], float]:
+    return {
+        (item["notebook"], name): metric["value"]
+        for item in run["notebooks"]
+        for name, metric in item["metrics"].items()
+    }
+
+
+def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, str, str, str, str]]:
+    """(notebook, metric, value in A, value in B, B - A) for every metric of either run."""
+    a, b = _values(read_run(folder_a)), _values(read_run(folder_b))
+    rows = []
+    for key in sorted(a.keys() | b.keys()):
+        shown = [f"{side[key]:.6g}" if key in side else "absent" for side in (a, b)]
+        difference = f"{b[key] - a[key]:+.3g}" if key in a and key in b else ""
+        rows.append((*key, *shown, difference))
+    return rows
+
+
+def proposals(folder: str | Path) -> tuple[dict[Path, dict], list[tuple[str, str, str, str, str]]]:
+    """({baseline file: new content}, rows of what moves) that would accept the run's metrics.
+
+    ValueError if a notebook of the run failed, or the run changed parameters by hand.
+    """
+    run = read_run(folder)
+    if failed := [item["notebook"] for item in run["notebooks"] if item["error"]]:
+        raise ValueError(f"a baseline must come from a run without failures; {', '.join(failed)} failed")
+    if run["overrides"]:
+        raise ValueError(f"a baseline must come from a preset alone; this run set {run['overrides']}")
+    changes, rows = {}, []
+    for item in run["notebooks"]:
+        path = baselines.path_of(item["notebook"], run["preset"], run["device_class"])
+        old = baselines.load(path) if path.is_file() else {}
+        new = baselines.propose({name: m["value"] for name, m in item["metrics"].items()}, old)
+        if new == old or not (new or old):
+            continue
+        changes[path] = new
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                was, becomes = (
+                    f"{side[name]['value']:.6g}" if name in side else "-" for side in (old, new)
+                )
+                allowed = f"±{baselines.move(new[name]):.3g}" if name in new else ""
+                rows.append((path.stem, name, was, becomes, allowed))
+    return changes, rows
+
+
+def accept(changes: dict[Path, dict]) -> None:
+    """Write the proposed baselines; all are checked before the first file changes."""
+    for path, content in changes.items():
+        for name, entry in content.items():
+            baselines.check_entry(f"{path.name}: {name}", entry)
+    for path, content in changes.items():
+        baselines.save(path, content)

@@ -1,0 +1,211 @@
+"""A grid of parameters for one notebook, fanned out through dask.distributed; resumable.
+
+Grid file (YAML), one line a parameter; the sweep runs every combination:
+
+    beam: [1, 2, 4]                                        # a list
+    threshold: {from: 0.5, to: 0.99, count: 5}             # evenly spaced, both ends included
+    lr: {from: 1.0e-4, to: 1.0e-2, count: 3, log: true}    # evenly spaced in the logarithm
+    seed: {seeds: 3}                                       # 0, 1, 2
+"""
+
+import contextlib
+import itertools
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from labkit import store
+from labkit.checks import fail, integer, number
+from labkit.metrics import read_metrics
+from labkit.paths import write_atomic
+from labkit.presets import find_notebooks, load_preset, parameters_for
+from labkit.runs import new_folder
+
+CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
+POINT_LIMIT = 100_000
+
+
+def read_grid(path: str | Path) -> dict[str, list[Any]]:
+    """{parameter: values} from a grid file; ValueError names the line that is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        fail("--grid", str(path), "a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"--grid must be valid YAML; {path} is not: {error}") from None
+    if not isinstance(content, dict) or not content:
+        fail("--grid", content, "a mapping of parameters to lists or ranges")
+    grid = {name: _values(name, spec) for name, spec in content.items()}
+    count = int(np.prod([len(values) for values in grid.values()], dtype=np.int64))
+    integer("--grid points", count, 1, POINT_LIMIT)
+    return grid
+
+
+def _values(name: str, spec: Any) -> list[Any]:
+    if isinstance(spec, list) and spec:
+        return spec
+    if not isinstance(spec, dict):
+        fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
+    if set(spec) == {"seeds"}:
+        return list(range(integer(f"{name}.seeds", spec["seeds"], 1)))
+    if not {"from", "to", "count"} <= set(spec) <= {"from", "to", "count", "log"}:
+        fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
+    low, high = (number(f"{name}.{end}", spec[end], -1e300, 1e300) for end in ("from", "to"))
+    count = integer(f"{name}.count", spec["count"], 1)
+    if spec.get("log"):
+        number(f"{name}.from", low, 1e-300), number(f"{name}.to", high, 1e-300)
+        return [float(f"{value:.6g}") for value in np.geomspace(low, high, count)]
+    values = [float(f"{value:.6g}") for value in np.linspace(low, high, count)]
+    whole = isinstance(spec["from"], int) and all(value.is_integer() for value in values)
+    return [int(value) for value in values] if whole else values
+
+
+def execute_point(source: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Run one notebook, given as its JSON text, on whichever worker this is; never raises.
+
+    Returns {"seconds", "metrics", "error", "notebook"}; the executed notebook comes back as text.
+    """
+    from labkit.execute import execute
+
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        target = Path(folder) / "executed.ipynb"
+        Path(folder, "source.ipynb").write_text(source)
+        try:
+            error = execute(str(Path(folder, "source.ipynb")), str(target), parameters)
+            metrics, text = read_metrics(target), target.read_text()
+        except Exception as problem:  # a broken point is a row of the table, not the end of the sweep
+            error, metrics, text = f"{type(problem).__name__}: {problem}", {}, ""
+    seconds = round(time.monotonic() - begin, 2)
+    return {"seconds": seconds, "metrics": metrics, "error": error, "notebook": text}
+
+
+def sweep(
+    name: str,
+    grid: dict[str, list[Any]],
+    preset: str = "smoke",
+    jobs: int = 2,
+    scheduler: str | None = None,
+) -> tuple[Path, pd.DataFrame]:
+    """Run every point; returns (folder, table) with one row a point, in the grid's order.
+
+    Points that finished earlier with the same source, parameters, code and device are not run
+    again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed.
+    """
+    (path,) = find_notebooks([name])
+    values = load_preset(preset)
+    points = [
+        dict(zip(grid, combination, strict=True)) for combination in itertools.product(*grid.values())
+    ]
+    planned = [parameters_for(path, values, point) for point in points]
+    source = path.read_text()
+    keys = [store.fingerprint(path, parameters) for parameters in planned]
+    rows: list[dict] = [{} for _ in points]
+    with connect(scheduler, jobs) as client:
+        folder = new_folder(f"sweep_{path.stem}")
+        todo = []
+        for i, key in enumerate(keys):
+            found = store.get(key)
+            if found:
+                rows[i] = found[1]
+            else:
+                todo.append(i)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(path.stem, total=len(points), completed=len(points) - len(todo))
+            for i, result in _completed(client, source, planned, todo):
+                rows[i] = _keep(folder, i, keys[i], result)
+                bars.advance(task)
+    table = pd.DataFrame([_row(point, row) for point, row in zip(points, rows, strict=True)])
+    write_atomic(folder / "sweep.parquet", lambda temporary: table.to_parquet(temporary, index=False))
+    write_atomic(folder / "sweep.csv", lambda temporary: table.to_csv(temporary, index=False))
+    _draw(folder, table, grid)
+    return folder, table
+
+
+def _draw(folder: Path, table: pd.DataFrame, grid: dict[str, list[Any]]) -> None:
+    """sweep.png: every metric against the first parameter that takes more than one value."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from labkit.figures import theme
+    from labkit.figures.sweep import sweep_curves
+
+    metrics = [name for name in table if name not in (*grid, "seconds", "error")]
+    fine = table[table["error"] == ""]
+    if not metrics or fine.empty:
+        return
+    theme.apply()
+    figure = sweep_curves(fine, sorted(grid, key=lambda name: len(grid[name]) < 2), metrics)
+    write_atomic(folder / "sweep.png", figure.savefig)
+
+
+def _completed(client, source: str, planned: list[dict], todo: list[int]):
+    """(index, result) as points finish; results are released at once, so memory stays flat."""
+    from distributed import as_completed
+
+    shared = client.scatter(source, broadcast=True)
+    waiting = {
+        client.submit(execute_point, shared, planned[i], key=f"point-{i}-{time.time_ns()}", pure=False): i
+        for i in todo
+    }
+    for future in as_completed(list(waiting)):
+        i = waiting.pop(future)
+        if future.status == "error":
+            result = {"seconds": 0.0, "metrics": {}, "error": repr(future.exception()), "notebook": ""}
+        else:
+            result = future.result()
+        future.release()
+        yield i, result
+
+
+def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
+    """Put a finished point into the store; leave a failed one's notebook in the folder."""
+    text = result.pop("notebook")
+    place = folder / f"point_{index:05d}.ipynb"
+    if text:
+        place.write_text(text)
+    if not result["error"]:
+        store.put(key, place, result)
+        place.unlink()
+    return result
+
+
+def _row(point: dict, result: dict) -> dict:
+    metrics = {name: metric["value"] for name, metric in result["metrics"].items()}
+    return {**point, **metrics, "seconds": result["seconds"], "error": result.get("error", "")}
+
+
+@contextlib.contextmanager
+def connect(scheduler: str | None, jobs: int):
+    """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes."""
+    from distributed import Client, LocalCluster
+
+    if scheduler is None:
+        options = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+        with LocalCluster(**options) as cluster, Client(cluster) as client:
+            yield client
+        return
+    try:
+        client = Client(scheduler, timeout=CONNECT_TIMEOUT)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ValueError(
+            f"--scheduler must be the address of a running dask scheduler; got {scheduler!r} ({error})"
+        ) from None
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise ValueError(f"--scheduler must have at least one worker; got {scheduler!r} with none")
+        yield client

@@ -1,0 +1,88 @@
+"""Baselines: directions, missing and new metrics, and tolerances that are too loose to mean anything."""
+
+import json
+
+import pytest
+
+from labkit import baselines
+from labkit.compare import accept, compare_runs, proposals
+
+
+def entry(value=2.0, absolute=0.0, relative=0.1, direction="equal", **more):
+    return {"value": value, "abs": absolute, "rel": relative, "direction": direction, "why": "test", **more}
+
+
+@pytest.mark.parametrize(
+    ("value", "direction", "verdict"),
+    [
+        (2.2, "equal", "ok"), (2.21, "equal", "regressed"), (1.79, "equal", "regressed"),
+        (9.0, "higher", "ok"), (1.8, "higher", "ok"), (1.79, "higher", "regressed"),
+        (0.1, "lower", "ok"), (2.2, "lower", "ok"), (2.21, "lower", "regressed"),
+        (float("nan"), "lower", "regressed"),
+    ],
+)  # fmt: skip
+def test_directions(value, direction, verdict):
+    assert baselines.verdict(value, entry(direction=direction)) == verdict
+
+
+def test_missing_and_new_metrics_are_told_apart():
+    found = baselines.compare({"a": 2.0, "c": 1.0}, {"a": entry(), "b": entry()})
+    assert found == {"a": "ok", "b": "missing", "c": "new"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (entry(relative=1.0), "must not let 0 pass; got value 2"),
+        (entry(absolute=2.5, direction="higher"), "must not let 0 pass"),
+        (entry(relative=0.5, direction="higher", trivial=1.5), "must not let 1.5 pass"),
+        (entry(relative=0.5, direction="lower", trivial=2.5), "must not let 2.5 pass"),
+        (entry(relative=-1), "rel must be a number >= 0; got -1"),
+        (entry(direction="up"), "direction must be one of 'higher', 'lower', 'equal'; got 'up'"),
+        ({**entry(), "why": " "}, "why must say why this tolerance"),
+        ({"value": 1.0}, "it lacks abs, direction, rel, why"),
+    ],
+)
+def test_loose_or_unexplained_tolerances_are_refused(tmp_path, bad, message):
+    with pytest.raises(ValueError, match=message):
+        baselines.save(tmp_path / "b.json", {"metric": bad})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exact_zero_and_a_loss_are_fine(tmp_path):
+    good = {"zero": entry(value=0.0, relative=0.0), "loss": entry(direction="lower", trivial=2.3)}
+    baselines.save(tmp_path / "b.json", good)
+    assert baselines.load(tmp_path / "b.json") == good
+
+
+def write_run(folder, value, **more):
+    folder.mkdir()
+    item = {"notebook": "n", "error": "", "metrics": {"m": {"value": value, "unit": ""}}}
+    run = {"preset": "smoke", "device_class": "cpu", "overrides": {}, "notebooks": [item], **more}
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_update_keeps_tolerances_and_shows_what_moves(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    first = write_run(tmp_path / "a", 2.0)
+    changes, rows = proposals(first)
+    assert rows == [("n.smoke.cpu", "m", "-", "2", "±0.1")]
+    accept(changes)
+    assert proposals(first) == ({}, [])
+    path = baselines.path_of("n", "smoke", "cpu")
+    kept = baselines.load(path)
+    kept["m"] |= {"rel": 0.01, "why": "three seeds"}
+    baselines.save(path, kept)
+    changes, rows = proposals(write_run(tmp_path / "b", 3.0))
+    assert rows == [("n.smoke.cpu", "m", "2", "3", "±0.03")]
+    assert changes[path]["m"]["why"] == "three seeds"
+    assert compare_runs(tmp_path / "a", tmp_path / "b") == [("n", "m", "2", "3", "+1")]
+
+
+def test_no_baseline_from_a_failed_or_changed_run(tmp_path):
+    failed = {"notebook": "n", "error": "boom", "metrics": {}}
+    with pytest.raises(ValueError, match="without failures; n failed"):
+        proposals(write_run(tmp_path / "a", 1.0, notebooks=[failed]))
+    with pytest.raises(ValueError, match="a preset alone"):
+        proposals(write_run(tmp_path / "b", 1.0, overrides={"seed": 3}))

@@ -1,0 +1,114 @@
+"""Sweeps: grids, a failed point, resuming, and a scheduler that somebody else started."""
+
+import socket
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from notebook_maker import write_notebook
+
+from labkit.__main__ import main
+from labkit.sweep import read_grid, sweep
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    write(tmp_path / "empty.yaml", "{}")
+    return write_notebook(
+        tmp_path / "square.ipynb",
+        f"open(r'{tmp_path / 'count'}', 'a').write('x')",
+        "from labkit.metrics import record\nif size == 3: raise RuntimeError('no threes')",
+        "record('square', size**2 * scale)",
+        parameters="size: int = 1  # side\nscale: float = 1.0  # factor",
+    )
+
+
+def test_a_grid_of_lists_ranges_logs_and_seeds(tmp_path):
+    text = "a: [x, y]\nb: {from: 0, to: 1, count: 3}\nc: {from: 1.0e-4, to: 0.01, count: 3, log: true}\n"
+    grid = read_grid(write(tmp_path / "g.yaml", text + "d: {from: 1, to: 5, count: 3}\nseed: {seeds: 2}\n"))
+    assert grid == {
+        "a": ["x", "y"],
+        "b": [0.0, 0.5, 1.0],
+        "c": [1e-4, 1e-3, 1e-2],
+        "d": [1, 3, 5],
+        "seed": [0, 1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "--grid must be valid YAML"),
+        ("[]", "--grid must be a mapping"),
+        ("a: 3", r"a must be a non-empty list, \{from, to, count\} or \{seeds\}; got 3"),
+        ("a: []", "a must be a non-empty list"),
+        ("a: {from: 1, to: 2}", "a must be a non-empty list"),
+        ("a: {from: 0, to: 2, count: 2, log: true}", "a.from must be a number >= 1e-300; got 0"),
+        ("a: {seeds: 0}", "a.seeds must be an integer >= 1; got 0"),
+        ("a: {seeds: 1000}\nb: {seeds: 1000}", "--grid points must be an integer between 1 and 100000"),
+    ],
+)
+def test_a_bad_grid_is_one_error(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_grid(write(tmp_path / "g.yaml", text))
+
+
+def test_local_and_separately_started_schedulers_give_the_same_table(book, tmp_path):
+    preset = str(tmp_path / "empty.yaml")
+    grid = {"size": [2, 3, 4], "scale": [0.5, 2]}
+    folder, local = sweep(str(book), grid, preset)
+    assert local["square"].tolist()[:2] == [2.0, 8.0]
+    assert local["error"].tolist()[2:4] == ["RuntimeError: no threes"] * 2  # the rest went on
+    assert {path.name for path in folder.iterdir()} == {
+        "sweep.parquet", "sweep.csv", "sweep.png", "point_00002.ipynb", "point_00003.ipynb",
+    }  # fmt: skip
+    assert (tmp_path / "count").read_text() == "x" * 6
+
+    again = sweep(str(book), grid, preset)[1]
+    assert (tmp_path / "count").read_text() == "x" * 8  # only the two that failed
+    assert again["square"].equals(local["square"])
+
+    for path in (tmp_path / "runs" / "cache" / "notebooks").iterdir():
+        path.unlink()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    port = address.rsplit(":", 1)[1]
+    parts = [
+        [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]
+    ]
+    parts += [[sys.executable, "-m", "dask", "worker", address, "--nthreads", "1", "--no-dashboard"]] * 2
+    processes = [subprocess.Popen(part, **quiet) for part in parts]
+    try:
+        remote = sweep(str(book), grid, preset, scheduler=address)[1]
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+    pd.testing.assert_frame_equal(remote.drop(columns="seconds"), local.drop(columns="seconds"))
+
+
+def test_an_unreachable_scheduler_and_an_unknown_parameter_are_one_error(
+    book, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("labkit.sweep.CONNECT_TIMEOUT", 1)
+    preset = str(tmp_path / "empty.yaml")
+    grid = write(tmp_path / "g.yaml", "size: [1]")
+    common = ["sweep", str(book), "--preset", preset]
+    assert main([*common, "--grid", grid, "--scheduler", "tcp://127.0.0.1:9"]) == 2
+    assert main([*common, "--grid", write(tmp_path / "h.yaml", "sise: [1]")]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("labkit")]
+    assert (
+        "--scheduler must be the address of a running dask scheduler; got 'tcp://127.0.0.1:9'" in lines[0]
+    )
+    assert "did you mean 'size'?" in lines[1]
+    assert not list((tmp_path / "runs").glob("*sweep*"))
