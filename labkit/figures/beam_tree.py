@@ -237,10 +237,8 @@ def _finding(
     title = f"{name} {verb} in {calls} forward calls"
     if baseline is not None:
         title += f" (greedy: {baseline.calls[prompt]})"
-    dropped = (one.cand_fate != KEPT).sum()
-    return (
-        f"{title}; {sure} of {calls} steps accelerate, {dropped} of {len(one.cand_step)} candidates dropped"
-    )
+    dropped = f"{(one.cand_fate != KEPT).sum()} of {len(one.cand_step)} candidates dropped"
+    return f"{title}; {sure} of {calls} steps accelerate, {dropped}"
 
 
 def _score_name(trace: BeamTrace) -> str:
