@@ -2,10 +2,12 @@
 
 import html
 import json
+import re
 from pathlib import Path
 
 import nbformat
 from jinja2 import Environment, PackageLoader
+from latex2mathml.converter import convert
 from nbconvert.filters import ansi2html, markdown2html
 
 from labkit.baselines import move
@@ -113,13 +115,27 @@ def _cell(cell) -> list[str]:
     if cell.cell_type == "markdown":
         if "papermill-error-cell-tag" in cell.metadata.get("tags", []):
             return []  # the error stands at the top of the section
-        return [f'<div class="prose">{_lower_headings(markdown2html(cell.source))}</div>']
+        return [_prose(cell.source)]
     if cell.cell_type != "code" or not cell.source.strip():
         return []
     code = html.escape(cell.source)
     lines = len(cell.source.splitlines())
     parts = [f"<details><summary>code, {lines} lines</summary><pre>{code}</pre></details>"]
     return parts + [part for output in cell.outputs if (part := _output(output))]
+
+
+MATH = re.compile(r"```.*?```|`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.S)
+
+
+def _prose(text: str) -> str:
+    """Markdown as HTML; formulas become MathML, which browsers draw without a network."""
+
+    def mathml(found: re.Match) -> str:
+        if found["block"]:
+            return convert(" ".join(found["block"].split()), display="block")
+        return convert(found["inline"]) if found["inline"] else found[0]
+
+    return f'<div class="prose">{_lower_headings(markdown2html(MATH.sub(mathml, text)))}</div>'
 
 
 def _lower_headings(text: str) -> str:
@@ -151,7 +167,7 @@ def _output(output) -> str:
     if "text/html" in data:
         return f'<div class="table">{data["text/html"]}</div>'
     if "text/markdown" in data:
-        return f'<div class="prose">{_lower_headings(markdown2html(data["text/markdown"]))}</div>'
+        return _prose(data["text/markdown"])
     if text.startswith("Output(") or text.startswith("VBox("):
         return ""  # a live control: its static twin stands beside it
     return f"<pre>{html.escape(text)}</pre>" if text else ""

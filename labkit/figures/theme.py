@@ -3,7 +3,7 @@
 import matplotlib as mpl
 import plotly.graph_objects as go
 import plotly.io as pio
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#6b7280", "#e5e7eb", "#ffffff"
 # Okabe and Ito (2008): told apart under the common colour-vision deficiencies.
@@ -60,7 +60,8 @@ def _describe_figures() -> None:
     if shell is None:
         return
     plain = shell.display_formatter.formatters["text/plain"]
-    plain.for_type(Figure, lambda figure, printer, cycle: printer.text(describe(figure)))
+    # Under FigureBase: the inline backend drops whatever is registered for Figure when it starts.
+    plain.for_type(FigureBase, lambda figure, printer, cycle: printer.text(describe(figure)))
 
 
 def describe(figure: Figure) -> str:
