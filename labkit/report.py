@@ -15,6 +15,7 @@ from labkit.paths import write_atomic
 
 PLOTLY = "application/vnd.plotly.v1+json"
 METRIC = "application/vnd.labkit.metric+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def write_report(folder: str | Path) -> Path:
@@ -90,6 +91,8 @@ def _section(folder: Path, item: dict, past: dict) -> dict:
     path = folder / f"{item['notebook']}.ipynb"
     cells = nbformat.read(path, as_version=4).cells if path.exists() else []
     body = [part for cell in cells for part in _cell(cell)]
+    if body:
+        body[0] = TITLE.sub("", body[0], count=1)  # the section's own heading says it
     log = folder / f"{item['notebook']}.log"
     return {
         **item,
@@ -124,6 +127,8 @@ def _cell(cell) -> list[str]:
     return parts + [part for output in cell.outputs if (part := _output(output))]
 
 
+TITLE = re.compile(r"<h3[^>]*>.*?</h3>", re.S)
+LINK = re.compile(r'href="(?:\./)?(\d\d_\w+)\.ipynb"')
 MATH = re.compile(r"```.*?```|`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.S)
 
 
@@ -135,7 +140,9 @@ def _prose(text: str) -> str:
             return convert(" ".join(found["block"].split()), display="block")
         return convert(found["inline"]) if found["inline"] else found[0]
 
-    return f'<div class="prose">{_lower_headings(markdown2html(MATH.sub(mathml, text)))}</div>'
+    page = _lower_headings(markdown2html(MATH.sub(mathml, text)))
+    page = LINK.sub(r'href="#\1"', page)
+    return f'<div class="prose">{page}</div>'
 
 
 def _lower_headings(text: str) -> str:
@@ -168,8 +175,8 @@ def _output(output) -> str:
         return f'<div class="table">{data["text/html"]}</div>'
     if "text/markdown" in data:
         return _prose(data["text/markdown"])
-    if text.startswith("Output(") or text.startswith("VBox("):
-        return ""  # a live control: its static twin stands beside it
+    if WIDGET in data:
+        return ""  # a live control or a progress bar: what it shows stands beside it
     return f"<pre>{html.escape(text)}</pre>" if text else ""
 
 
