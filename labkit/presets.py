@@ -18,23 +18,25 @@ def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
     known = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     if not names:
         return known
-    found = []
+    found: dict[str, Path] = {}
     for name in names:
         matches = [path for path in known if path.stem == name or path.stem.split("_")[0] == name]
         if Path(name).suffix == ".ipynb" and Path(name).is_file():
-            matches = [Path(name)]
+            matches = [Path(name).resolve()]
         if len(matches) != 1:
             stems = ", ".join(path.stem for path in known)
             raise ValueError(f"NOTEBOOK must be a .ipynb file or one of {stems}; got {name!r}")
-        found += matches
-    return found
+        if found.setdefault(matches[0].stem, matches[0]) != matches[0]:
+            raise ValueError(f"NOTEBOOK must be of another name than the others; got {name!r} twice")
+    return list(found.values())
 
 
-def load_preset(preset: str) -> dict[str, dict[str, Any]]:
+def load_preset(preset: str, notebooks: Sequence[Path] = ()) -> dict[str, dict[str, Any]]:
     """{notebook stem: {parameter: value}} from presets/<preset>.yaml or a YAML file.
 
     A flat file (parameters at the top, as "Copy as preset" writes it) applies to every notebook
-    of the run: it is returned under the key ``*``.
+    of the run: it is returned under the key ``*``. A stem that is neither a notebook of the lab nor one
+    of ``notebooks`` is refused, for its parameters would go unused.
     """
     path = NOTEBOOKS / "presets" / f"{preset}.yaml"
     if not path.exists():
@@ -48,14 +50,30 @@ def load_preset(preset: str) -> dict[str, dict[str, Any]]:
         raise ValueError(f"preset must be valid YAML; {path} is not: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"preset must be a mapping; {path} holds a {type(content).__name__}")
-    if any(isinstance(value, dict) for value in content.values()):
-        return {str(stem): dict(values or {}) for stem, values in content.items()}
-    return {"*": content}
+    if not any(isinstance(value, dict) for value in content.values()):
+        return {"*": content}
+    stems = {path.stem for path in (*find_notebooks(), *notebooks)}
+    for stem, values in content.items():
+        if stem not in stems:
+            close = get_close_matches(str(stem), stems, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(f"preset must name notebooks that exist; {path} names {stem!r}{hint}")
+        if not isinstance(values, dict | None):
+            raise ValueError(
+                f"preset must hold one mapping of parameters per notebook; {path} has {stem}: {values!r}"
+            )
+    return {stem: values or {} for stem, values in content.items()}
 
 
 def parse_overrides(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
     """``-p name value`` pairs; values are YAML, so ``false`` is False and ``[1, 2]`` a list."""
-    return {name: yaml.safe_load(value) for name, value in pairs}
+    overrides = {}
+    for name, value in pairs:
+        try:
+            overrides[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"{name} must be a YAML value; got {value!r}") from None
+    return overrides
 
 
 def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -73,8 +91,18 @@ def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> d
                 f"for {notebook.stem}; got {name!r}{hint}"
             )
         wanted = known[name]["inferred_type_name"]
+        if wanted == "float" and isinstance(value, str):
+            value = chosen[name] = _float(value)
         allowed = TYPES.get(wanted)
         wrong_bool = isinstance(value, bool) and wanted != "bool"
         if allowed and (wrong_bool or not isinstance(value, allowed)):
             raise ValueError(f"{name} must be a {wanted} for {notebook.stem}; got {value!r}")
     return chosen
+
+
+def _float(text: str) -> float | str:
+    """1e-3, which YAML reads as a string (it wants 1.0e-3), as a number; other strings as they are."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -76,7 +76,8 @@ def run(
     """
     from labkit.report import write_report
 
-    paths, values = find_notebooks(names), load_preset(preset)
+    paths = find_notebooks(names)
+    values = load_preset(preset, paths)
     planned = [(p, NotebookRun(p.stem, parameters_for(p, values, overrides or {}))) for p in paths]
     for path, item in planned:
         known = baselines.path_of(item.notebook, preset, device_class())

@@ -101,7 +101,7 @@ def sweep(
     again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed.
     """
     (path,) = find_notebooks([name])
-    values = load_preset(preset)
+    values = load_preset(preset, [path])
     points = [
         dict(zip(grid, combination, strict=True)) for combination in itertools.product(*grid.values())
     ]

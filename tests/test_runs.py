@@ -13,7 +13,7 @@ import yaml
 from notebook_maker import write_notebook
 
 from labkit.__main__ import main
-from labkit.presets import find_notebooks, load_preset, parameters_for, parse_overrides
+from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_for, parse_overrides
 from labkit.runs import run
 
 
@@ -59,6 +59,15 @@ def test_values_are_yaml_so_false_is_false():
     assert parse_overrides([("c", "[1, 2]")]) == {"c": [1, 2]}
 
 
+def test_a_value_that_is_no_yaml_is_one_error():
+    with pytest.raises(ValueError, match=r"size must be a YAML value; got '\['"):
+        parse_overrides([("size", "[")])
+
+
+def test_a_float_may_be_written_with_a_bare_exponent(book):
+    assert parameters_for(book, {}, parse_overrides([("rate", "1e-3")])) == {"rate": 1e-3}
+
+
 def test_an_int_is_a_fine_float(book):
     assert parameters_for(book, {}, {"rate": 1}) == {"rate": 1}
 
@@ -70,7 +79,16 @@ def test_overrides_beat_the_preset_and_the_preset_beats_the_default(book):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "valid YAML"), ("- 1", "a mapping"), (None, "preset must be one of .*smoke")],
+    [
+        ("a: [1", "valid YAML"),
+        ("- 1", "a mapping"),
+        (None, "preset must be one of .*smoke"),
+        (
+            "07_kernels: {rows: 2}\n00_start_here: 1",
+            "one mapping of parameters per notebook; .* 00_start_here: 1",
+        ),
+        ("07_kernel: {rows: 2}", "names '07_kernel' .*'07_kernels'"),
+    ],
 )
 def test_a_bad_preset_names_the_file(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
@@ -83,8 +101,17 @@ def test_a_bad_preset_names_the_file(tmp_path, text, message):
 def test_notebooks_are_found_by_number_name_or_path(book):
     assert [path.stem for path in find_notebooks(["00"])] == ["00_start_here"]
     assert find_notebooks([str(book)]) == [book]
+    assert find_notebooks(["07", "07_kernels"]) == find_notebooks(["07"])  # once, not two in one file
+    with pytest.raises(ValueError, match="of another name"):
+        find_notebooks(["07", str(write_notebook(book.with_name("07_kernels.ipynb")))])
     with pytest.raises(ValueError, match="NOTEBOOK must be a .ipynb file or one of 00_start_here"):
         find_notebooks(["nope"])
+
+
+def test_a_relative_path_is_the_same_notebook(monkeypatch):
+    """Otherwise its baseline would not be looked for."""
+    monkeypatch.chdir(NOTEBOOKS)
+    assert find_notebooks(["07_kernels.ipynb"]) == find_notebooks(["07"])
 
 
 def test_a_failing_notebook_is_reported_and_the_others_run(tmp_path, book, runs_at, capfd):
