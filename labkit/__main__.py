@@ -6,7 +6,7 @@ labkit report    write report.html of a finished run again
 labkit compare   two runs, metric by metric
 labkit baseline  accept the metrics of a run as the new baselines, after showing what moves
 
-Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its baseline.
+Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its baseline, 130 Ctrl-C.
 """
 
 import argparse
@@ -75,6 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"labkit {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"labkit {arguments.command}: interrupted", file=sys.stderr)
+        return 130
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -146,11 +149,18 @@ def _baseline(arguments: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(*row)
     console.print(table if rows else "nothing moves")
-    if rows and not arguments.yes and input("accept these baselines? [y/N] ").strip().lower() != "y":
+    if rows and not arguments.yes and not _agreed("accept these baselines? [y/N] "):
         console.print("nothing was changed")
         return 0
     accept(changes)
     return 0
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() == "y"
+    except EOFError:  # nobody to ask
+        return False
 
 
 if __name__ == "__main__":

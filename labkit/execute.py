@@ -46,7 +46,7 @@ def execute(source: str, target: str, parameters: dict) -> str:
             extra_arguments=["--log-level=40"],  # of the kernel: errors only
         )
     except papermill.PapermillExecutionError as error:
-        failure = f"{error.ename}: {error.evalue}"
+        failure = " ".join(f"{error.ename}: {error.evalue}".split())  # the runner reads one line
     except (DeadKernelError, TimeoutError) as error:
         # The saved cells all look completed: only this error tells (papermill keeps the rest).
         failure = f"{type(error).__name__}: {error}"

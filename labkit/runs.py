@@ -5,6 +5,7 @@ metrics.json  {notebook: {metric: value}}                     run.json    parame
 report.html   everything on one page                          ../latest   points here
 """
 
+import contextlib
 import datetime
 import json
 import os
@@ -31,6 +32,7 @@ from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_fo
 from labkit.provenance import device_class, provenance
 
 NOTEBOOK_TIMEOUT = 1800.0  # seconds
+_running: set[subprocess.Popen] = set()  # what an interrupted run has to end
 
 
 @dataclass
@@ -87,7 +89,13 @@ def run(
     begin = time.monotonic()
     columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars, ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda item: _obtain(*item, folder, timeout, bars, resume), planned))
+        try:
+            list(pool.map(lambda item: _obtain(*item, folder, timeout, bars, resume), planned))
+        except KeyboardInterrupt:  # Ctrl-C does not reach the children: they have sessions of their own
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(_running):
+                _kill(process)
+            raise
     runs = [item for _, item in planned]
     for item in runs:
         item.verdicts = baselines.compare(item.values, item.baseline) if item.baseline and item.ok else {}
@@ -149,13 +157,16 @@ def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,  # so that a time-out also ends the kernel
     )
 
+    _running.add(process)
+
     def expire() -> None:
         expired.set()
-        os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
 
     timer = threading.Timer(timeout, expire)
     timer.start()
@@ -169,8 +180,9 @@ def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars
         code = process.wait()
     finally:
         timer.cancel()
+        _running.discard(process)
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
         parameters.unlink(missing_ok=True)
     item.seconds = round(time.monotonic() - begin, 2)
     if target.exists():
@@ -180,6 +192,11 @@ def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars
     elif code:
         item.error = last.removeprefix("failed: ") or f"exit code {code}"
     bars.update(task, description=f"{item.notebook} {'ok' if item.ok else 'FAILED'}")
+
+
+def _kill(process: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it may just have ended
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _write_json(path: Path, content: object) -> None:

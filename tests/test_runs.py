@@ -148,6 +148,31 @@ def test_a_dead_kernel_and_a_slow_notebook_fail(tmp_path, runs_at):
     assert runs[0].seconds < 20
 
 
+def test_an_error_of_several_lines_is_told_whole(tmp_path, runs_at):
+    bad = write_notebook(tmp_path / "bad.ipynb", "raise ValueError('beam must be\\n  >= 1; got 0')")
+    _, runs = run([str(bad)], str(_flat(bad, {})))
+    assert runs[0].error == "ValueError: beam must be >= 1; got 0"
+
+
+def test_ctrl_c_ends_the_notebooks_too(tmp_path, runs_at):
+    """They run in sessions of their own, where the terminal's signal does not reach them."""
+    slow = write_notebook(
+        tmp_path / "slow.ipynb",
+        f"from pathlib import Path\nPath({str(tmp_path / 'begun.txt')!r}).write_text('x')",
+        "import time\ntime.sleep(60)",
+    )
+    command = [sys.executable, "-m", "labkit", "run", str(slow), "--preset", str(_flat(slow, {}))]
+    process = subprocess.Popen(
+        command, env=os.environ | {"LABKIT_RUNS": str(runs_at)}, stderr=subprocess.PIPE, text=True
+    )
+    _wait_for(tmp_path / "begun.txt")
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert messages.splitlines()[-1] == "labkit run: interrupted"
+    assert not (runs_at / "latest").exists()
+
+
 def test_bad_usage_exits_2_with_one_line(capsys):
     assert main(["run", "00", "--preset", "nope"]) == 2
     assert main(["run", "00", "--jobs", "0"]) == 2
