@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from labkit import baselines
+from labkit.presets import NOTEBOOKS
 
 
 def read_run(folder: str | Path) -> dict:
@@ -36,13 +37,15 @@ def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, 
 def proposals(folder: str | Path) -> tuple[dict[Path, dict], list[tuple[str, str, str, str, str]]]:
     """({baseline file: new content}, rows of what moves) that would accept the run's metrics.
 
-    ValueError if a notebook of the run failed, or the run changed parameters by hand.
+    ValueError if a notebook of the run failed, or the run changed parameters by hand or by a file.
     """
     run = read_run(folder)
     if failed := [item["notebook"] for item in run["notebooks"] if item["error"]]:
         raise ValueError(f"a baseline must come from a run without failures; {', '.join(failed)} failed")
     if run["overrides"]:
         raise ValueError(f"a baseline must come from a preset alone; this run set {run['overrides']}")
+    if run["preset"] not in {path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml")}:
+        raise ValueError(f"a baseline must come from a named preset; this run used {run['preset']!r}")
     changes, rows = {}, []
     for item in run["notebooks"]:
         path = baselines.path_of(item["notebook"], run["preset"], run["device_class"])

@@ -1,10 +1,12 @@
 """Baselines: directions, missing and new metrics, and tolerances that are too loose to mean anything."""
 
+import io
 import json
 
 import pytest
 
 from labkit import baselines
+from labkit.__main__ import main
 from labkit.compare import accept, compare_runs, proposals
 
 
@@ -80,9 +82,19 @@ def test_update_keeps_tolerances_and_shows_what_moves(tmp_path, monkeypatch):
     assert compare_runs(tmp_path / "a", tmp_path / "b") == [("n", "m", "2", "3", "+1")]
 
 
+def test_without_an_answer_nothing_is_accepted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # as in CI
+    assert main(["baseline", "update", str(write_run(tmp_path / "a", 2.0))]) == 0
+    assert "nothing was changed" in capsys.readouterr().out
+    assert not (tmp_path / "baselines").exists()
+
+
 def test_no_baseline_from_a_failed_or_changed_run(tmp_path):
     failed = {"notebook": "n", "error": "boom", "metrics": {}}
     with pytest.raises(ValueError, match="without failures; n failed"):
         proposals(write_run(tmp_path / "a", 1.0, notebooks=[failed]))
+    with pytest.raises(ValueError, match="must come from a named preset"):
+        proposals(write_run(tmp_path / "c", 1.0, preset="../mine.yaml"))
     with pytest.raises(ValueError, match="a preset alone"):
         proposals(write_run(tmp_path / "b", 1.0, overrides={"seed": 3}))
