@@ -228,6 +228,12 @@ def test_an_accelerate_step_commits_the_sure_ones_and_keeps_one_beam():
     assert trace.sequences.tolist() == [[1, 1, 2, 2]]
 
 
+def test_a_mask_is_sure_above_the_threshold_not_at_it():
+    model = tabled([0, 1, 0], [0, 0, 1], [0, 1, 0])  # confidence 1 everywhere, exactly
+    calls = [decode(model, [[0, 0, 0]], "soar", mask_id=0, threshold=t).calls[0] for t in (0.999, 1.0)]
+    assert calls == [1, 3]
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 20])
 def test_a_schedule_spreads_the_masks_evenly(steps):
     trace = decode(TinyModel(2), [[1, 2]], "greedy", mask_id=MASK, gen_length=8, steps=steps)
@@ -359,6 +365,7 @@ WRONG = {
     "threshold nan": ({"threshold": math.nan}, r"threshold must be a number in \[0, 1\]; got nan"),
     "blocks": ({"block_length": 3}, "gen_length must be a multiple of block_length=3; got 8"),
     "gen_length": ({"gen_length": -1}, "gen_length must be an integer >= 0; got -1"),
+    "gen_length type": ({"gen_length": False}, "gen_length must be an integer >= 0; got False"),
     "block_length": ({"block_length": 0}, "block_length must be an integer >= 1; got 0"),
     "strategy": ({"strategy": "best"}, "strategy must be one of 'greedy', .*; got 'best'"),
     "score": ({"score": "max"}, "score must be one of 'mean', 'sum'; got 'max'"),
@@ -408,3 +415,16 @@ def test_a_prompt_longer_than_the_model_is_refused():
     model.max_length = 9
     with pytest.raises(ValueError, match="prompts must be .* max_length=9"):
         decode(model, [[1, 2]], mask_id=MASK, gen_length=8)
+
+
+def test_numpy_numbers_are_fine_and_the_trace_can_be_saved(tmp_path):
+    """Sliders and grids hand them over; JSON, which keeps the parameters, takes none."""
+    trace = decode(
+        TinyModel(0), [[1, 2]], "soar", mask_id=MASK, gen_length=np.int64(8), block_length=np.int64(4),
+        beam=np.int64(2), threshold=np.float32(0.5), min_parallel=np.int64(1), max_parallel=np.int64(3),
+        min_collapse=np.int64(1), eos_early_stop=np.True_,
+    )  # fmt: skip
+    greedy = decode(TinyModel(0), [[1, 2]], "greedy", mask_id=MASK, gen_length=8, steps=np.int64(4))
+    for number, made in enumerate((trace, greedy)):
+        saved = made.save(tmp_path / f"{number}.npz")
+        assert BeamTrace.load(saved).meta["parameters"] == made.meta["parameters"]

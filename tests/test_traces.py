@@ -1,5 +1,7 @@
 """Traces: what is saved comes back, pickles and strangers are refused, shares are right."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,23 @@ def test_strangers_are_refused(tmp_path):
             MaskTrace.load(tmp_path / name)
     with pytest.raises(ValueError, match="path must end in .npz"):
         mask_trace().save(tmp_path / "mask.pkl")
+
+
+class Bomb:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_in_a_trace_is_not_run(tmp_path):
+    np.savez(tmp_path / "bomb.npz", json=np.array(Bomb(tmp_path / "run"), dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        MaskTrace.load(tmp_path / "bomb.npz")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
