@@ -6,7 +6,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: run test lab bench clean
+.PHONY: run test lab bench mutants clean
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
 	$(PY) -m labkit run --preset smoke
 
@@ -20,6 +20,9 @@ lab: $(READY)  ## open JupyterLab on the first notebook
 
 bench: $(READY)  ## check, then time the kernels (needs a CUDA device)
 	$(PY) -m sparse24.bench && $(PY) -m tokenstats.bench
+
+mutants: $(READY)  ## plant known faults one by one in a copy: the tests must catch each
+	$(PY) tests/mutants.py
 
 clean:  ## remove the environment and everything that was generated
 	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis

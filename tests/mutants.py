@@ -1,0 +1,238 @@
+"""Does the suite notice a mistake?  Plant one known fault at a time in a copy and see which test fails.
+
+    python tests/mutants.py           every fault (`make mutants`)
+    python tests/mutants.py NAME      those whose name contains NAME
+
+The copy holds the tracked files as they are now; the working tree is never touched. Exit code: 0 every
+fault was caught, 1 one survived, 2 nothing can be said (a stale fault, a suite that is red without any).
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfile
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("labkit", "sparse24", "tokenstats")
+TIMEOUT = 120.0  # seconds until a fault that never ends counts as survived
+
+
+class Unusable(Exception):
+    """The run can say nothing about the suite; the message says why."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake: in ``file`` the text ``old``, found exactly once, becomes ``new``.
+
+    tests   the smallest pytest files or node ids that should notice
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def apply(self, source: str) -> str:
+        """``source`` with the fault in it. Unusable if ``old`` does not occur exactly once."""
+        if (count := source.count(self.old)) != 1:
+            raise Unusable(
+                f"fault {self.name!r} is stale: its old text must occur once in {self.file}; "
+                f"it occurs {count} times"
+            )
+        return source.replace(self.old, self.new)
+
+
+REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py"
+STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/triton.py"
+SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
+ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/groups.py"
+EVALUATION, PRESETS, BASELINES = "labkit/elas/evaluation.py", "labkit/presets.py", "labkit/baselines.py"
+
+SPARSE24, TOKENSTATS = ("tests/test_sparse24.py",), ("tests/test_tokenstats.py",)
+KERNELS = ("tests/test_sparse24_kernels.py::test_every_operation_equals_the_reference",)
+SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
+ENTROPY = ("tests/test_fgo_tasks.py::test_three_entropies_by_hand",)
+EVALUATOR = ("tests/test_elas_pretrain.py::test_the_evaluator_counts_every_token_once",)
+PARAMETERS = ("tests/test_runs.py::test_a_wrong_parameter_is_one_error_and_nothing_is_written",)
+BASELINE = ("tests/test_baselines.py",)
+
+FAULTS = (
+    Fault("mask keeps the smallest two, reference", REFERENCE,
+          "return list(keys.unflatten", "return list((-keys).unflatten", SPARSE24),
+    Fault("mask keeps the smallest two, Triton", GROUPS,
+          """best = tl.maximum(high01, high23)
+    second = tl.maximum(tl.minimum(high01, high23), tl.maximum(low01, low23))""",
+          """best = tl.minimum(low01, low23)
+    second = tl.minimum(tl.maximum(low01, low23), tl.minimum(high01, high23))""", KERNELS),
+    Fault("metadata index swapped, reference", REFERENCE,
+          "(first | second << 2)", "(second | first << 2)", SPARSE24),
+    Fault("metadata index swapped, Triton float32", GROUPS,
+          "<< 32, i0 | i1 << 2", "<< 32, i1 | i0 << 2", KERNELS),
+    Fault("metadata index swapped, Triton 16-bit", GROUPS,
+          "15 - (p & 3 | (q & 3) << 2)", "15 - (q & 3 | (p & 3) << 2)", KERNELS),
+    Fault("metadata nibbles swapped", REFERENCE, "low | high << 4", "high | low << 4", SPARSE24),
+    Fault("masked gradient reaches the dropped entries", REFERENCE,
+          "return groups.new_zeros(groups.shape).scatter_", "return groups.clone().scatter_", SPARSE24),
+    Fault("token_stats takes the highest index of a tie, reference", STATS,
+          "logits.argmax(-1)", "logits.shape[-1] - 1 - logits.flip(-1).argmax(-1)", TOKENSTATS),
+    Fault("token_stats takes the highest index of a near tie, Triton", STATS_TRITON,
+          "tl.min(tl.where(x == best, at, 2147483647), 0)", "tl.max(tl.where(x == best, at, -1), 0)",
+          TOKENSTATS),
+    Fault("token_stats takes the last chunk of a far tie, Triton", STATS_TRITON,
+          "tl.where(top > m, start", "tl.where(top >= m, start", TOKENSTATS),
+    Fault("beam never prunes", BEAMS,
+          "kept = valid & ~merged & (rank < limit)", "kept = valid & ~merged", SOAR),
+    Fault("beam one too wide", SEARCH, "width=beam if searching", "width=beam + 1 if searching", SOAR),
+    Fault("merged duplicates not merged", BEAMS,
+          "merged = torch.tril(same, diagonal=-1).any(-1)", "merged = torch.zeros_like(valid)", SOAR),
+    Fault("collapse rule ignored", BEAMS,
+          "rule.collapse), 1, limit)", "rule.collapse), limit, limit)", SOAR),
+    Fault("threshold comparison flipped", RULES,
+          "(confidence > self.threshold)", "(confidence < self.threshold)", SOAR),
+    Fault("threshold itself counts as above", RULES,
+          "(confidence > self.threshold)", "(confidence >= self.threshold)", SOAR),
+    Fault("advantage sign flipped, FGO", ADVANTAGES, "reward += sign", "reward -= sign", FGO),
+    Fault("advantage sign flipped, GRPO", ADVANTAGES,
+          "(kept, reward - mean, 0)", "(kept, mean - reward, 0)", FGO),
+    Fault("clamp dropped", ADVANTAGES, ".clamp(1 / clamp, clamp)", "", FGO),
+    Fault("entropy mean for sum, sampled", ENTROPIES,
+          '"sampled_sum": sampled,', '"sampled_sum": sampled / mask.sum(1).clamp(min=1),', ENTROPY),
+    Fault("entropy mean for sum, full", ENTROPIES,
+          '"full_sum": full,', '"full_sum": full / mask.sum(1).clamp(min=1),', ENTROPY),
+    Fault("evaluator off by one token", EVALUATION,
+          "total_nats / targets.size", "total_nats / (targets.size + 1)", EVALUATOR),
+    Fault("evaluator skips the first batch", EVALUATION,
+          "range(0, len(rows), batch_size)", "range(batch_size, len(rows), batch_size)", EVALUATOR),
+    Fault("evaluator averages batches unweighted", EVALUATION,
+          'reduction="sum"\n        ).item()',
+          'reduction="mean"\n        ).item() * rows[:, 1:].size / -(-len(rows) // batch_size)', EVALUATOR),
+    Fault("Loro's exact step skipped", "labkit/elas/loro.py",
+          "self._step_pairs(group, lr, exact)", "self._step_pairs(group, lr, False)",
+          ("tests/test_elas_loro.py",)),
+    Fault("warm-up counter not saved", "labkit/elas/layers.py",
+          '"dense_steps_left", torch.empty((), dtype=torch.int64)',
+          '"dense_steps_left", torch.empty((), dtype=torch.int64), persistent=False',
+          ("tests/test_elas_model.py",)),
+    Fault("record accepts NaN", "labkit/metrics.py",
+          " or not math.isfinite(value)", "", ("tests/test_metrics.py",)),
+    Fault("trace loads pickles", "labkit/traces.py",
+          "allow_pickle=False", "allow_pickle=True",
+          ("tests/test_traces.py::test_a_pickle_in_a_trace_is_not_run",)),
+    Fault("runner ignores unknown parameters", PRESETS,
+          "if name not in known:\n", "if name not in known:\n            continue\n", PARAMETERS),
+    Fault("baseline direction ignored", BASELINES, '}[entry["direction"]]', '}["equal"]', BASELINE),
+    Fault("baseline lets zero pass", BASELINES, "trivial.append(0.0)", "pass", BASELINE),
+    Fault("missing metric passes its baseline", BASELINES, '"missing"', '"ok"', BASELINE),
+)  # fmt: skip
+
+
+@contextmanager
+def project_copy() -> Iterator[Path]:
+    """A temporary folder with the tracked files, as the working tree has them."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder).resolve()
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():  # a tracked file may be deleted
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                copyfile(ROOT / name, copy / name)
+        yield copy
+
+
+def python(copy: Path, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess:
+    """Run this interpreter in ``copy`` so that it imports the copy's packages, not the installed ones."""
+    changed = {
+        "PYTHONPATH": os.pathsep.join((str(copy), str(copy / "kernels"))),
+        # Bytecode is matched by second and size: a fault of equal length could go unseen.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LABKIT_RUNS": str(copy / "runs"),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=copy, env=os.environ | changed, capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+
+
+def pytest(copy: Path, tests: Sequence[str], timeout: float | None = None) -> subprocess.CompletedProcess:
+    options = ("-x", "-q", "--tb=line", "-p", "no:cacheprovider")
+    return python(copy, "-m", "pytest", *options, *tests, timeout=timeout)
+
+
+def check_copy(copy: Path, faults: Sequence[Fault]) -> None:
+    """Unusable unless every fault applies, the copy is what gets imported, and its tests pass."""
+    for fault in faults:
+        fault.apply((copy / fault.file).read_text())
+    code = f"import {', '.join(PACKAGES)}; print(*(m.__file__ for m in ({', '.join(PACKAGES)})), sep='\\n')"
+    found = python(copy, "-c", code)
+    if not all(Path(line).is_relative_to(copy) for line in found.stdout.split()) or found.returncode:
+        raise Unusable(f"the copy's packages must be imported; got {found.stdout}{found.stderr}")
+    healthy = pytest(copy, sorted({test for fault in faults for test in fault.tests}))
+    if healthy.returncode:
+        raise Unusable(f"the tests must pass without any fault; they say\n{healthy.stdout[-3000:]}")
+
+
+def first_failure(copy: Path, fault: Fault) -> str:
+    """The test that notices ``fault``, or "" if none does; the copy is left as it was."""
+    path = copy / fault.file
+    sound = path.read_text()
+    path.write_text(fault.apply(sound))
+    try:
+        done = pytest(copy, fault.tests, TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return ""
+    finally:
+        path.write_text(sound)
+    if done.returncode == 0:
+        return ""
+    if not (failed := re.search(r"^FAILED (.+?)(?: - |$)", done.stdout, re.M)):
+        # A module that no longer imports would stop any suite: that proves nothing.
+        raise Unusable(f"fault {fault.name!r} broke pytest itself:\n{done.stdout[-3000:]}")
+    return failed[1].removeprefix("tests/")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("name", nargs="?", default="", help="only faults whose name contains this")
+    name = parser.parse_args(arguments).name
+    faults = [fault for fault in FAULTS if name.lower() in fault.name.lower()]
+    if not faults:
+        parser.error(f"NAME must be part of one of {'; '.join(f.name for f in FAULTS)}. Got {name!r}")
+    table = Table("fault", "caught by", "seconds")
+    survived = 0
+    try:
+        with project_copy() as copy:
+            check_copy(copy, faults)
+            for fault in track(faults, "planting faults", console=Console(stderr=True)):
+                began = time.monotonic()
+                test = first_failure(copy, fault)
+                survived += not test
+                shown = test.replace("[", r"\[") or "[bold red]SURVIVED"
+                table.add_row(fault.name, shown, f"{time.monotonic() - began:.1f}")
+    except (Unusable, subprocess.SubprocessError) as error:
+        print(f"mutants: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if table.row_count:
+            Console(width=None if sys.stdout.isatty() else 170).print(table)
+    print(f"{len(faults) - survived} of {len(faults)} faults caught")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
