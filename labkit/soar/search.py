@@ -79,16 +79,16 @@ def decode(
         checks.fail("model", type(model).__name__, "callable: tokens (B, L) -> logits (B, L, V)")
     mask_id = getattr(model, "mask_id", None) if mask_id is None else mask_id
     mask_id = checks.integer("mask_id", mask_id, 0)
-    gen_length = checks.integer("gen_length", gen_length or 0, 0)
+    gen_length = 0 if gen_length is None else checks.integer("gen_length", gen_length, 0)
     if block_length is not None:
-        checks.integer("block_length", block_length, 1)
+        block_length = checks.integer("block_length", block_length, 1)
         if gen_length % block_length:
             checks.fail("gen_length", gen_length, f"a multiple of block_length={block_length}")
     temperature = checks.number("temperature", temperature, 0)
     cfg_scale = checks.number("cfg_scale", cfg_scale, 0)
     seed = secrets.randbits(31) if seed is None else checks.integer("seed", seed, 0)
-    for name, flag in (("eos_early_stop", eos_early_stop), ("record", record)):
-        checks.choice(name, flag, (True, False))
+    eos_early_stop = bool(checks.choice("eos_early_stop", eos_early_stop, (True, False)))
+    checks.choice("record", record, (True, False))
     layout = lay_out(prompts, mask_id, gen_length)
     limit = getattr(model, "max_length", None)
     if limit is not None and max(layout.lengths) > limit:
@@ -96,20 +96,24 @@ def decode(
         checks.fail("prompts", f"{longest} positions", f"with gen_length at most max_length={limit} long")
     device = _device(model, prompts)
     span = block_length or layout.slots.shape[1]
-    checks.integer("beam", beam, 1)
-    checks.integer("max_parallel", max_parallel, 1)
+    beam = checks.integer("beam", beam, 1)
+    max_parallel = checks.integer("max_parallel", max_parallel, 1)
+    min_parallel = checks.integer("min_parallel", min_parallel, 1, max_parallel)
+    min_collapse = checks.integer("min_collapse", min_collapse, 1)
+    threshold = checks.number("threshold", threshold, 0, 1)
     searching = strategy in ("pbs", "soar")
     reach = {"greedy": 1, "pbs": 1}.get(strategy, min(max_parallel, span))
     per_block = _steps_per_block(steps, strategy, layout, span)
+    steps = None if steps is None else int(steps)
     if per_block is not None:
         reach = max(1, -(-min(span, layout.slots.shape[1]) // int(per_block.min())))
     rule = Rule(
         strategy=strategy,
         width=beam if searching else 1,
         reach=reach,
-        threshold=checks.number("threshold", threshold, 0, 1),
-        min_parallel=checks.integer("min_parallel", min_parallel, 1, max_parallel),
-        collapse=checks.integer("min_collapse", min_collapse, 1),
+        threshold=threshold,
+        min_parallel=min_parallel,
+        collapse=min_collapse,
         mean=checks.choice("score", score, ("mean", "sum")) == "mean",
         steps=None if per_block is None else per_block.to(device),
     )
