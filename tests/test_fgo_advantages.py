@@ -270,6 +270,7 @@ BAD = [
     ({"beta": NAN}, "beta must be a number in [0, 10]; got nan"),
     ({"beta": "1"}, "beta must be a number in [0, 10]; got '1'"),
     ({"clamp": 0.5}, "clamp must be a number in [1, 1000]; got 0.5"),
+    ({"zero_all_wrong": "no"}, "zero_all_wrong must be one of True, False; got 'no'"),
     ({"scale": "batch"}, "scale must be one of 'none', 'std'; got 'batch'"),
     ({"valid": table([1, 1])}, "valid must be bool; got 'torch.float64'"),
     ({"valid": torch.tensor([True])}, "valid must be a tensor of shape (1, 2); got (1,)"),

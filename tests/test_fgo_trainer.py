@@ -163,6 +163,7 @@ def test_resume_continues_as_if_never_stopped(tmp_path):
 
 
 BAD = [
+    ({"zero_all_wrong": "no"}, "zero_all_wrong must be one of True, False; got 'no'"),
     ({"method": "ppo"}, "method must be one of 'fgo', 'grpo'; got 'ppo'"),
     ({"entropy": "mean"}, "entropy must be one of 'sampled_sum', 'full_sum', 'full_mean'; got 'mean'"),
     ({"scale": "batch"}, "scale must be one of 'none', 'std'; got 'batch'"),

@@ -45,6 +45,7 @@ def fgo_advantages(
     Returns floats of entropy's dtype (at least float32). ValueError names a bad argument.
     """
     checks.choice("scale", scale, SCALES)
+    checks.choice("zero_all_wrong", zero_all_wrong, (True, False))
     reward = fgo_rewards(correct, length, entropy, alpha=alpha, beta=beta, clamp=clamp, valid=valid)
     right, wrong = subgroups(correct, length, valid)
     advantage = _centre(reward, right | wrong, scale)

@@ -61,6 +61,7 @@ class FGOConfig(GRPOConfig):
         checks.choice("method", self.method, METHODS)
         checks.choice("entropy", self.entropy, ENTROPY_KINDS)
         checks.choice("scale", self.scale, SCALES)
+        checks.choice("zero_all_wrong", self.zero_all_wrong, (True, False))
         checks.number("alpha", self.alpha, 0, 10)
         checks.number("beta_entropy", self.beta_entropy, 0, 10)
         checks.number("clamp", self.clamp, 1, 1000)
