@@ -185,6 +185,8 @@ def test_cosine_restart_schedule():
         ({"lr": -1.0}, "lr must be a number >= 0; got -1.0"),
         ({"exact_every": 0}, "exact_every must be an integer >= 1; got 0"),
         ({"betas": (0.9, 1.0)}, r"betas must be two numbers in \[0, 1\); got"),
+        ({"betas": 0.9}, r"betas must be two numbers in \[0, 1\); got 0.9"),
+        ({"betas": (0.9,)}, r"betas must be two numbers in \[0, 1\); got \(0.9,\)"),
         ({"eps": float("nan")}, "eps must be a number >= 0; got nan"),
     ],
 )

@@ -46,8 +46,10 @@ class Loro(Optimizer):
         number("lr", lr, 0)
         if exact_every is not None:
             integer("exact_every", exact_every, 1)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            fail("betas", betas, "two numbers in [0, 1)")
         for beta in betas:
-            if not 0 <= number("betas", beta, 0, 1) < 1:
+            if number("betas", beta, 0, 1) == 1:
                 fail("betas", betas, "two numbers in [0, 1)")
         number("eps", eps, 0)
         number("weight_decay", weight_decay, 0)
