@@ -28,6 +28,10 @@ SIZES = {
     "1b": (2048, 5461, 32, 24, 512, 1000),
     "tiny": (96, 256, 4, 4, 24, 20),
 }
+COUNTS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "max_position_embeddings",
+)  # fmt: skip
 
 
 class ElasConfig(LlamaConfig):
@@ -41,7 +45,8 @@ class ElasConfig(LlamaConfig):
     warmup_steps    dense optimiser steps before the mask
     packed          run the FFN on the packed activation: 9/16 of its bytes are kept for the backward
 
-    ValueError names the argument at fault.
+    ValueError names the argument at fault. The types of Llama's own fields are transformers' to check:
+    StrictDataclassError, which ``from_name`` turns into ValueError.
     """
 
     model_type = "elas"
@@ -62,15 +67,20 @@ class ElasConfig(LlamaConfig):
     def __post_init__(self, **kwargs):
         choice("ffn", self.ffn, ("relu2", "swiglu"))
         choice("gradient", self.gradient, GRADIENTS)
-        integer("warmup_steps", self.warmup_steps, 0)
+        self.warmup_steps = integer("warmup_steps", self.warmup_steps, 0)
+        for name in COUNTS:
+            integer(name, getattr(self, name), 1)
+        choice("sparse", self.sparse, (None, True, False))
+        choice("packed", self.packed, (True, False))
         if self.hidden_size % self.num_attention_heads:
             fail("num_attention_heads", self.num_attention_heads, f"a divisor of {self.hidden_size}")
         if self.rank is not None:
-            integer("rank", self.rank, 1, self.hidden_size)
+            self.rank = integer("rank", self.rank, 1, self.hidden_size)
         if self.mlp_rank is not None:
             if self.rank is None:
                 fail("mlp_rank", self.mlp_rank, "None where rank is None")
-            integer("mlp_rank", self.mlp_rank, 1, min(self.hidden_size, self.intermediate_size))
+            widest = min(self.hidden_size, self.intermediate_size)
+            self.mlp_rank = integer("mlp_rank", self.mlp_rank, 1, widest)
         if self.sparse is None:
             self.sparse = self.ffn == "relu2"
         if self.sparse and self.ffn == "swiglu":
