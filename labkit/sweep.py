@@ -206,6 +206,9 @@ def connect(scheduler: str | None, jobs: int):
             f"--scheduler must be the address of a running dask scheduler; got {scheduler!r} ({error})"
         ) from None
     with client:
-        if not client.scheduler_info()["workers"]:
-            raise ValueError(f"--scheduler must have at least one worker; got {scheduler!r} with none")
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_TIMEOUT)
+        except TimeoutError:
+            problem = f"got {scheduler!r}, with none after {CONNECT_TIMEOUT} s"
+            raise ValueError(f"--scheduler must have at least one worker; {problem}") from None
         yield client

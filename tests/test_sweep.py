@@ -91,7 +91,7 @@ def test_local_and_separately_started_schedulers_give_the_same_table(book, tmp_p
         remote = sweep(str(book), grid, preset, scheduler=address)[1]
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()
         for process in processes:
             process.wait(30)
     pd.testing.assert_frame_equal(remote.drop(columns="seconds"), local.drop(columns="seconds"))
