@@ -4,6 +4,7 @@ PY := .venv/bin/python
 READY := .venv/.ready
 # Two-core machines are faster when each process keeps to one thread.
 export OMP_NUM_THREADS ?= 1
+NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: run test lab bench mutants clean
@@ -13,7 +14,7 @@ run: $(READY)  ## execute every notebook with the smoke preset, write runs/lates
 test: $(READY)  ## style, unit tests, notebooks under nbval
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	$(PY) -m pytest -q -n 2 --dist loadfile tests
-	$(PY) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks
+	LABKIT_HEADLESS=1 $(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) notebooks
 
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
