@@ -66,6 +66,14 @@ def test_titles_state_the_computed_finding(runs):
     assert title == "Zero by ReLU² itself: 50.0 % at the start, 65.0 % at the end"
 
 
+def test_one_seed_says_nothing_about_chance(runs):
+    """A range over one seed would be 0, and every difference would look real."""
+    alone = [run("elas_ste", 0, 4.2), run("lowrank_relu2", 0, 4.3)]
+    assert np.isnan(pretraining.seed_range(alone))
+    title = pretraining.paired_differences(alone).get_suptitle()
+    assert title == "Differences up to 0.100 nats; with one seed per arm, chance is not ruled out"
+
+
 def test_every_run_is_a_curve_and_every_arm_one_legend_entry(runs):
     axis = pretraining.loss_curves(runs, "loss").axes[0]
     curves = [line for line in axis.lines if list(line.get_xdata()) == [5, 10]]

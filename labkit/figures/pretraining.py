@@ -110,9 +110,12 @@ def differences(traces: Sequence[TrainTrace], against: str) -> dict[str, np.ndar
 
 
 def seed_range(traces: Sequence[TrainTrace]) -> float:
-    """Largest gap in last held-out nats between two seeds of one arm: what chance alone does here."""
-    groups = ([run.meta["eval_nats"] for run in runs] for runs in by_arm(traces).values())
-    return max(max(values) - min(values) for values in groups)
+    """Largest gap in last held-out nats between two seeds of one arm: what chance alone does here.
+
+    NaN if no arm has two runs, for then nobody knows.
+    """
+    groups = [[run.meta["eval_nats"] for run in runs] for runs in by_arm(traces).values()]
+    return max((max(values) - min(values) for values in groups if len(values) > 1), default=float("nan"))
 
 
 def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> Figure:
@@ -125,15 +128,10 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
             f"runs of another arm with seeds of {against}",
         )
     figure, axis = pyplot.subplots(figsize=(8.6, 1.7 + 0.5 * len(found)))
-    axis.axvspan(-noise, noise, color=theme.GRID, alpha=0.6, linewidth=0)
-    axis.text(
-        -noise,
-        -0.65,
-        " largest effect of a new seed on one arm",
-        va="center",
-        fontsize=8,
-        color=theme.MUTED,
-    )
+    if not np.isnan(noise):
+        axis.axvspan(-noise, noise, color=theme.GRID, alpha=0.6, linewidth=0)
+        words = " largest effect of a new seed on one arm"
+        axis.text(-noise, -0.65, words, va="center", fontsize=8, color=theme.MUTED)
     axis.axvline(0, color=theme.INK, linewidth=1.2)
     for row, (arm, values) in enumerate(found.items()):
         i = list(NAMES).index(arm)
@@ -151,11 +149,15 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
     )
     axis.margins(x=0.15)
     axis.grid(axis="y", visible=False)
-    inside = [NAMES[arm] for arm, values in found.items() if abs(values.mean()) <= noise]
-    count = f"{len(inside)} of {len(found)}"
+    means = [abs(values.mean()) for values in found.values()]
+    title = (
+        f"{sum(mean <= noise for mean in means)} of {len(means)} mean differences are below "
+        f"{noise:.3f} nats, the effect of a new seed"
+    )
+    if np.isnan(noise):
+        title = f"Differences up to {max(means):.3f} nats; with one seed per arm, chance is not ruled out"
     figure.suptitle(
-        f"{count} mean differences are below {noise:.3f} nats, the effect of a new seed",
-        fontweight="bold", fontsize=11, x=0.01, ha="left",
+        title, fontweight="bold", fontsize=11, x=0.01, ha="left",
     )  # fmt: skip
     return figure
 
