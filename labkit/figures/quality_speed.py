@@ -149,7 +149,7 @@ def _finding(outcomes: Sequence[dict[str, Any]], chosen: Sequence[str]) -> str:
             noise = o["difference_low"] <= 0 <= o["difference_high"]
             verdict = "within noise" if noise else "better" if o["difference"] > 0 else "worse"
             change = f"{100 * o['difference']:+.1f} points ({verdict})"
-            parts.append(f"{o['label']} {change} with {o['speed']:.1f}× fewer calls")
+            parts.append(f"{o['label']} {change} in {o['calls']:.1f} calls, greedy {base['calls']:.1f}")
     if parts:
         joined = ";\n".join(parts)
         return f"Against greedy's {base['accuracy']:.1%}: {joined}"
