@@ -3,7 +3,7 @@
 In between, B and A move like ordinary parameters at rate lr * r/h. Every K-th step the pair moves along
 the tangent of the rank-r manifold and is retracted by a truncated SVD, then all Adam states restart.
 All other parameters get AdamW at rate lr. ``cosine_restart`` is the learning-rate schedule that goes
-with it. Source: elas design notes (b); LORO (ICLR 2025), Algorithm 2.
+with it. Source: LORO (Mo et al., ICLR 2025), Algorithm 2.
 """
 
 import math
