@@ -91,8 +91,8 @@ def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> d
                 f"for {notebook.stem}; got {name!r}{hint}"
             )
         wanted = known[name]["inferred_type_name"]
-        if wanted == "float" and isinstance(value, str):
-            value = chosen[name] = _float(value)
+        if wanted == "float":
+            value = chosen[name] = as_float(value)
         allowed = TYPES.get(wanted)
         wrong_bool = isinstance(value, bool) and wanted != "bool"
         if allowed and (wrong_bool or not isinstance(value, allowed)):
@@ -100,9 +100,9 @@ def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> d
     return chosen
 
 
-def _float(text: str) -> float | str:
-    """1e-3, which YAML reads as a string (it wants 1.0e-3), as a number; other strings as they are."""
+def as_float(value: Any) -> Any:
+    """ "1e-3" as 0.001: YAML, which wants 1.0e-3, reads it as a string. Anything else as it is."""
     try:
-        return float(text)
+        return float(value) if isinstance(value, str) else value
     except ValueError:
-        return text
+        return value

@@ -25,7 +25,7 @@ from labkit import store
 from labkit.checks import fail, integer, number
 from labkit.metrics import read_metrics
 from labkit.paths import write_atomic
-from labkit.presets import find_notebooks, load_preset, parameters_for
+from labkit.presets import as_float, find_notebooks, load_preset, parameters_for
 from labkit.runs import new_folder
 
 CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
@@ -55,11 +55,11 @@ def _values(name: str, spec: Any) -> list[Any]:
     if not isinstance(spec, dict):
         fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
     if set(spec) == {"seeds"}:
-        return list(range(integer(f"{name}.seeds", spec["seeds"], 1)))
+        return list(range(integer(f"{name}.seeds", spec["seeds"], 1, POINT_LIMIT)))
     if not {"from", "to", "count"} <= set(spec) <= {"from", "to", "count", "log"}:
         fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
-    low, high = (number(f"{name}.{end}", spec[end], -1e300, 1e300) for end in ("from", "to"))
-    count = integer(f"{name}.count", spec["count"], 1)
+    low, high = (number(f"{name}.{end}", as_float(spec[end]), -1e300, 1e300) for end in ("from", "to"))
+    count = integer(f"{name}.count", spec["count"], 1, POINT_LIMIT)
     if spec.get("log"):
         number(f"{name}.from", low, 1e-300), number(f"{name}.to", high, 1e-300)
         return [float(f"{value:.6g}") for value in np.geomspace(low, high, count)]
@@ -129,7 +129,8 @@ def sweep(
             for i, result in _completed(client, source, planned, todo):
                 rows[i] = _keep(folder, i, keys[i], result)
                 bars.advance(task)
-    table = pd.DataFrame([_row(point, row) for point, row in zip(points, rows, strict=True)])
+    ran = [{name: parameters[name] for name in grid} for parameters in planned]
+    table = pd.DataFrame([_row(point, row) for point, row in zip(ran, rows, strict=True)])
     write_atomic(folder / "sweep.parquet", lambda temporary: table.to_parquet(temporary, index=False))
     write_atomic(folder / "sweep.csv", lambda temporary: table.to_csv(temporary, index=False))
     _draw(folder, table, grid)

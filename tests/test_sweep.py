@@ -31,7 +31,7 @@ def book(tmp_path, monkeypatch):
 
 
 def test_a_grid_of_lists_ranges_logs_and_seeds(tmp_path):
-    text = "a: [x, y]\nb: {from: 0, to: 1, count: 3}\nc: {from: 1.0e-4, to: 0.01, count: 3, log: true}\n"
+    text = "a: [x, y]\nb: {from: 0, to: 1, count: 3}\nc: {from: 1e-4, to: 0.01, count: 3, log: true}\n"
     grid = read_grid(write(tmp_path / "g.yaml", text + "d: {from: 1, to: 5, count: 3}\nseed: {seeds: 2}\n"))
     assert grid == {
         "a": ["x", "y"],
@@ -52,6 +52,7 @@ def test_a_grid_of_lists_ranges_logs_and_seeds(tmp_path):
         ("a: {from: 1, to: 2}", "a must be a non-empty list"),
         ("a: {from: 0, to: 2, count: 2, log: true}", "a.from must be a number >= 1e-300; got 0"),
         ("a: {seeds: 0}", "a.seeds must be an integer >= 1; got 0"),
+        ("a: {seeds: 1000000000}", "a.seeds must be an integer between 1 and 100000; got 1000000000"),
         ("a: {seeds: 1000}\nb: {seeds: 1000}", "--grid points must be an integer between 1 and 100000"),
     ],
 )
