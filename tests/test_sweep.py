@@ -51,7 +51,7 @@ def test_a_grid_of_lists_ranges_logs_and_seeds(tmp_path):
         ("a: []", "a must be a non-empty list"),
         ("a: {from: 1, to: 2}", "a must be a non-empty list"),
         ("a: {from: 0, to: 2, count: 2, log: true}", "a.from must be a number >= 1e-300; got 0"),
-        ("a: {seeds: 0}", "a.seeds must be an integer >= 1; got 0"),
+        ("a: {seeds: 0}", "a.seeds must be an integer between 1 and 100000; got 0"),
         ("a: {seeds: 1000000000}", "a.seeds must be an integer between 1 and 100000; got 1000000000"),
         ("a: {seeds: 1000}\nb: {seeds: 1000}", "--grid points must be an integer between 1 and 100000"),
     ],
