@@ -202,6 +202,7 @@ BAD = {
     "x must have a last dimension that is a multiple of 4; got shape \\(2, 6\\)": lambda: sparsify(
         torch.ones(2, 6)
     ),
+    "x must be a dense .strided. tensor": lambda: sparsify(torch.ones(2, 8).to_sparse()),
     "h must have a last dimension": lambda: relu2_compress(torch.ones(5)),
     "x must be a float16": lambda: compress(torch.ones(4, dtype=torch.int64)),
     "x must be a float16.*got list": lambda: mask24([1.0, 2, 3, 4]),

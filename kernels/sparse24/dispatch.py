@@ -28,6 +28,8 @@ def _operand(name: str, x: torch.Tensor) -> torch.Tensor:
     if not isinstance(x, torch.Tensor) or x.dtype not in reference.BITS:
         given = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
         raise ValueError(f"{name} must be a float16, bfloat16, float32 or float64 tensor; got {given}")
+    if x.layout != torch.strided:
+        raise ValueError(f"{name} must be a dense (strided) tensor; got layout {x.layout}")
     if x.dim() == 0 or x.shape[-1] % 4:
         shape = tuple(x.shape)
         raise ValueError(f"{name} must have a last dimension that is a multiple of 4; got shape {shape}")
