@@ -14,7 +14,7 @@ run: $(READY)  ## execute every notebook with the smoke preset, write runs/lates
 test: $(READY)  ## style, unit tests, notebooks under nbval
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	$(PY) -m pytest -q -n 2 --dist loadfile tests
-	LABKIT_HEADLESS=1 $(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) notebooks
+	LABKIT_HEADLESS=1 $(PY) -m pytest -q $(NBVAL) notebooks
 
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb

@@ -11,6 +11,7 @@ from pathlib import Path
 
 CELL_TIMEOUT = 600  # seconds
 START_TIMEOUT = 120
+START_ATTEMPTS = 3
 WIDGET = "application/vnd.jupyter.widget-view+json"
 VISUAL = ("image/png", "image/svg+xml", "application/vnd.plotly.v1+json", "text/html")
 
@@ -32,24 +33,31 @@ def execute(source: str, target: str, parameters: dict) -> str:
 
     os.environ["LABKIT_HEADLESS"] = "1"
     failure = ""
-    try:
-        papermill.execute_notebook(
-            source,
-            target,
-            parameters=parameters,
-            cwd=str(Path(source).resolve().parent),
-            progress_bar=False,
-            log_output=True,
-            start_timeout=START_TIMEOUT,
-            execution_timeout=CELL_TIMEOUT,
-            store_widget_state=False,
-            extra_arguments=["--log-level=40"],  # of the kernel: errors only
-        )
-    except papermill.PapermillExecutionError as error:
-        failure = " ".join(f"{error.ename}: {error.evalue}".split())  # the runner reads one line
-    except (DeadKernelError, TimeoutError) as error:
-        # The saved cells all look completed: only this error tells (papermill keeps the rest).
-        failure = f"{type(error).__name__}: {error}"
+    for attempt in range(START_ATTEMPTS):
+        try:
+            papermill.execute_notebook(
+                source,
+                target,
+                parameters=parameters,
+                cwd=str(Path(source).resolve().parent),
+                progress_bar=False,
+                log_output=True,
+                start_timeout=START_TIMEOUT,
+                execution_timeout=CELL_TIMEOUT,
+                store_widget_state=False,
+                extra_arguments=["--log-level=40"],  # of the kernel: errors only
+            )
+        except papermill.PapermillExecutionError as error:
+            failure = " ".join(f"{error.ename}: {error.evalue}".split())  # the runner reads one line
+        except (DeadKernelError, TimeoutError) as error:
+            # The saved cells all look completed: only this error tells (papermill keeps the rest).
+            failure = f"{type(error).__name__}: {error}"
+        except RuntimeError as error:
+            # Kernels that start at the same moment can pick the same port. No cell has run yet.
+            if "Kernel died before replying" in str(error) and attempt < START_ATTEMPTS - 1:
+                continue
+            failure = f"{type(error).__name__}: {error}"
+        break
     notebook = nbformat.read(target, as_version=4)
     drop_widget_views(notebook)
     nbformat.write(notebook, target)

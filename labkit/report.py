@@ -47,7 +47,10 @@ def _history(runs: Path, now: dict) -> dict[tuple[str, str], list[float]]:
     """{(notebook, metric): values} over finished runs of the same preset up to this one, oldest first."""
     found: dict[tuple[str, str], list[float]] = {}
     for path in sorted(runs.glob("[0-9]*/run.json")):
-        run = json.loads(path.read_text())
+        try:
+            run = json.loads(path.read_text())
+        except json.JSONDecodeError:
+            continue  # a damaged old run costs its point in the sparkline, not this report
         if run["preset"] != now["preset"] or run["provenance"]["time"] > now["provenance"]["time"]:
             continue
         for item in run["notebooks"]:

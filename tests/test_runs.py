@@ -248,3 +248,21 @@ def test_a_read_only_folder_is_one_error(book, monkeypatch, capsys):
     monkeypatch.setenv("LABKIT_RUNS", "/proc/nowhere")
     assert main(["run", str(book), "--preset", str(_flat(book, {}))]) == 2
     assert capsys.readouterr().err.startswith("labkit run: ")
+
+
+def test_a_kernel_that_never_started_is_started_again(book, tmp_path, monkeypatch):
+    import papermill
+
+    from labkit.execute import execute
+
+    tries, real = [], papermill.execute_notebook
+
+    def clash_once(*arguments, **options):
+        tries.append(1)
+        if len(tries) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", clash_once)
+    assert execute(str(book), str(tmp_path / "out.ipynb"), {}) == ""
+    assert len(tries) == 2
