@@ -11,19 +11,18 @@ from latex2mathml.converter import convert
 from nbconvert.filters import ansi2html, markdown2html
 
 from labkit.baselines import move
+from labkit.compare import read_run
+from labkit.execute import WIDGET
+from labkit.metrics import MIME as METRIC
 from labkit.paths import write_atomic
 
 PLOTLY = "application/vnd.plotly.v1+json"
-METRIC = "application/vnd.labkit.metric+json"
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def write_report(folder: str | Path) -> Path:
     """Write ``report.html`` from a run's ``run.json`` and executed notebooks; returns its path."""
     folder = Path(folder)
-    if not (folder / "run.json").is_file():
-        raise ValueError(f"folder must be a run's folder with run.json; got {str(folder)!r}")
-    run = json.loads((folder / "run.json").read_text())
+    run = read_run(folder)
     past = _history(folder.resolve().parent, run)
     sections = [_section(folder, item, past) for item in run["notebooks"]]
     environment = Environment(loader=PackageLoader("labkit", "."), autoescape=True)
