@@ -1,6 +1,7 @@
 """The command line of the lab.
 
 labkit run       execute notebooks headless, compare with baselines, write runs/latest/report.html
+labkit train     pre-train ELAS or its baselines, or fine-tune by FGO, from the shell
 labkit sweep     one notebook over a grid of parameters, on this machine or a dask cluster
 labkit report    write report.html of a finished run again
 labkit compare   two runs, metric by metric
@@ -11,6 +12,7 @@ Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its 
 
 import argparse
 import sys
+from importlib import import_module
 
 from rich.console import Console
 from rich.table import Table
@@ -19,10 +21,11 @@ from labkit.checks import integer, number
 from labkit.presets import parse_overrides
 
 console = Console()
+TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-thought of a causal LM"}
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+def parser(train: str = "") -> argparse.ArgumentParser:
+    """All commands and their options; `train` names the trainer whose options (torch, seconds) are needed."""
     top = argparse.ArgumentParser(prog="labkit", description="Notebooks in batch, with one report.")
     commands = top.add_subparsers(dest="command", required=True)
 
@@ -39,6 +42,16 @@ def parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="keep executions that already finished unchanged"
     )
     run.set_defaults(call=_run)
+
+    trainers = commands.add_parser("train", help="train from the shell").add_subparsers(
+        dest="algorithm", required=True
+    )
+    for name, purpose in TRAINERS.items():
+        trainer = trainers.add_parser(name, help=purpose)
+        if name == train:
+            cli = import_module(f"labkit.{name}.cli")
+            cli.add_arguments(trainer)
+            trainer.set_defaults(call=cli.main)
 
     sweep = commands.add_parser("sweep", help="one notebook over a grid of parameters")
     sweep.add_argument("notebook", metavar="NOTEBOOK")
@@ -69,7 +82,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    train = argv[1] if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS else ""
+    arguments = parser(train).parse_args(argv)
     try:
         return arguments.call(arguments)
     except (ValueError, OSError) as error:
