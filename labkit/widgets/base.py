@@ -1,9 +1,15 @@
-"""explore: a figure redrawn by controls, with visible errors, a static twin and no leaks on re-run."""
+"""What every live widget shares: a static twin when headless, visible errors, nothing left by re-runs.
+
+present   a widget or, headless, its static twin; running the cell again closes the previous widget
+explore   a figure redrawn by controls
+static    a file of static/ as text: scripts and styles are part of the widget, nothing is fetched
+"""
 
 import html
 import os
 import traceback
 from collections.abc import Callable
+from importlib.resources import files
 
 import ipywidgets
 from IPython.display import display
@@ -24,6 +30,41 @@ def show(figure: object) -> None:
         pyplot.close(figure)
 
 
+def static(*names: str) -> str:
+    """The files ``names`` of labkit/widgets/static, one after the other (a shared script goes first)."""
+    folder = files("labkit.widgets") / "static"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def error_text(error: BaseException) -> str:
+    """The last lines of a traceback: what a panel shows in place of a picture."""
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def alert(error: BaseException) -> str:
+    """``error_text`` as HTML that stands out and that a screen reader announces."""
+    text = html.escape(error_text(error))
+    return f"<pre role='alert' style='color:#b00020;white-space:pre-wrap'>{text}</pre>"
+
+
+def present(
+    build: Callable[[], ipywidgets.Widget], twin: Callable[[], None], *, name: str
+) -> ipywidgets.Widget | None:
+    """Display the widget that ``build()`` makes and return it; headless call ``twin()`` instead.
+
+    twin   shows figures and text that say the same without a browser
+    name   unique in the notebook; running the cell again closes the widget of that name first
+    """
+    if headless():
+        twin()
+        return None
+    if previous := _open.pop(name, None):
+        _close(previous)
+    widget = _open[name] = build()
+    display(widget)
+    return widget
+
+
 def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Widget) -> None:
     """Show ``controls`` above ``draw(**values)`` and redraw whenever a value changes.
 
@@ -34,19 +75,21 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
     Headless, the figure at the initial values is shown (the static twin) and errors raise; live,
     an error appears in red in the panel and the controls stay usable.
     """
-    if headless():
-        show(draw(**{key: control.value for key, control in controls.items()}))
-        return
-    if previous := _open.pop(name, None):
-        _close(previous)
+    present(
+        lambda: _panel(draw, controls),
+        lambda: show(draw(**{key: control.value for key, control in controls.items()})),
+        name=name,
+    )
+
+
+def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) -> ipywidgets.VBox:
     picture, problem = ipywidgets.Output(), ipywidgets.HTML()
 
     def redraw(_change=None):
         try:
             figure = draw(**{key: control.value for key, control in controls.items()})
         except Exception as error:
-            text = html.escape("".join(traceback.format_exception_only(error)))
-            problem.value = f"<pre role='alert' style='color:#b00020;white-space:pre-wrap'>{text}</pre>"
+            problem.value = alert(error)
             return
         problem.value = ""
         with picture:
@@ -55,10 +98,8 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
 
     for control in controls.values():
         control.observe(redraw, "value")
-    panel = ipywidgets.VBox([*controls.values(), problem, picture])
-    _open[name] = panel
     redraw()
-    display(panel)
+    return ipywidgets.VBox([*controls.values(), problem, picture])
 
 
 def _close(widget: ipywidgets.Widget) -> None:
