@@ -7,14 +7,17 @@ export OMP_NUM_THREADS ?= 1
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: run test lab bench mutants clean
+.PHONY: run test test-browser lab bench mutants clean
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
 	$(PY) -m labkit run --preset smoke
 
 test: $(READY)  ## style, unit tests, notebooks under nbval
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
-	$(PY) -m pytest -q -n 2 --dist loadfile tests
+	$(PY) -m pytest -q -n 2 --dist loadfile --ignore=tests/browser tests
 	LABKIT_HEADLESS=1 $(PY) -m pytest -q $(NBVAL) notebooks
+
+test-browser: $(READY)  ## the notebooks in JupyterLab in Chromium, screenshots to runs/browser (needs chromium)
+	$(PY) -m pytest -q -n 2 --dist worksteal --require-chromium tests/browser
 
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb

@@ -1,0 +1,255 @@
+"""A real JupyterLab in a real Chromium: the server, one open notebook, and what can be asked of it."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect
+
+from labkit.paths import runs_dir
+from labkit.presets import NOTEBOOKS, load_preset, parameters_for
+
+PICTURES = runs_dir() / "browser"
+TOKEN = "browser-tests"
+CHROMIUM_ARGUMENTS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+MISSING = "no chromium: install it (Debian: apt-get install chromium) or set LABKIT_CHROMIUM to its path"
+SETTINGS = {  # no news toast, no cell is left out of the page, nothing is written behind our back
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
+}
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+PANEL = "const panel = window.jupyterapp.shell.currentWidget;"
+
+
+def find_chromium() -> str | None:
+    """$LABKIT_CHROMIUM if it is set, else the system's chromium; None if there is none."""
+    if named := os.environ.get("LABKIT_CHROMIUM"):
+        return named if Path(named).is_file() else None
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Lab:
+    """JupyterLab on a free port, with settings, data and notebooks of its own in ``folder``."""
+
+    def __init__(self, folder: Path):
+        self.notebooks = folder / "notebooks"
+        shutil.copytree(NOTEBOOKS, self.notebooks, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+        overrides = folder / "config" / "labconfig" / "default_setting_overrides.json"
+        overrides.parent.mkdir(parents=True)
+        overrides.write_text(json.dumps(SETTINGS))
+        self.url = f"http://127.0.0.1:{free_port()}"
+        environment = os.environ | {
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "JUPYTER_DATA_DIR": str(folder / "data"),
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+            "OMP_NUM_THREADS": "1",
+        }
+        environment.pop("LABKIT_HEADLESS", None)
+        command = [
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
+            "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.url.rsplit(':', 1)[1]}",
+            "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
+            f"--ServerApp.root_dir={self.notebooks}", "--LabApp.expose_app_in_browser=True",
+        ]  # fmt: skip
+        self.log = folder / "server.log"
+        with self.log.open("w") as log:
+            self.server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while not self._answers():
+            if self.server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"JupyterLab did not start:\n{self.log.read_text()[-2000:]}")
+            time.sleep(0.2)
+
+    def _answers(self) -> bool:
+        try:
+            return self.ask("GET", "/api/status") is not None
+        except OSError:
+            return False
+
+    def ask(self, method: str, path: str, body: object = None) -> object:
+        """One request to the server's REST interface; the decoded answer."""
+        headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            content = answer.read()
+        return json.loads(content) if content else ""
+
+    def set_theme(self, theme: str) -> None:
+        """Switch to "light" or "dark" for pages opened from now on."""
+        raw = json.dumps({"raw": json.dumps({"theme": THEMES[theme]})})
+        self.ask("PUT", "/lab/api/settings/@jupyterlab/apputils-extension:themes", json.loads(raw))
+
+    def add(self, notebook: object, name: str) -> str:
+        """Write an nbformat notebook into the server's folder; returns the name to open."""
+        import nbformat
+
+        nbformat.write(notebook, self.notebooks / name)
+        return name
+
+    def prepare(self, stem: str, preset: str = "smoke") -> str:
+        """The notebook ``stem`` with the preset's parameters injected, as papermill would."""
+        import papermill
+
+        values = parameters_for(NOTEBOOKS / f"{stem}.ipynb", load_preset(preset), {})
+        book = papermill.iorw.load_notebook_node(str(NOTEBOOKS / f"{stem}.ipynb"))
+        return self.add(papermill.parameterize.parameterize_notebook(book, values), f"{stem}.ipynb")
+
+    def stop(self) -> None:
+        """Shut down the kernels, then the server."""
+        try:
+            for session in self.ask("GET", "/api/sessions"):
+                self.ask("DELETE", f"/api/sessions/{session['id']}")
+        except OSError:
+            pass
+        self.server.terminate()
+        try:
+            self.server.wait(15)
+        except subprocess.TimeoutExpired:
+            self.server.kill()
+
+
+class Notebook:
+    """One notebook open in JupyterLab; ``page`` is playwright's."""
+
+    def __init__(self, lab: Lab, page: Page, name: str):
+        self.lab, self.page, self.name = lab, page, name
+        self.console_errors: list[str] = []
+        page.on("console", lambda message: self._keep(message) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.console_errors.append(f"uncaught: {error}"))
+        page.goto(f"{lab.url}/lab/tree/{name}?reset&token={TOKEN}", wait_until="domcontentloaded")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+        self._wait_for_kernel()
+        page.keyboard.press("Control+b")  # the file browser takes a third of the page
+
+    def _keep(self, message) -> None:
+        where = message.location.get("url", "")
+        self.console_errors.append(f"{message.text} ({where})"[:500])
+
+    def _wait_for_kernel(self) -> None:
+        # The toolbar shows idle before the session exists, and Run All then silently does nothing.
+        deadline = time.monotonic() + 90
+        while not self._connected():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no idle kernel for {self.name}")
+            self.page.wait_for_timeout(200)
+        self.page.get_by_text(re.compile(r"\| Idle$")).first.wait_for(timeout=60_000)
+
+    def _connected(self) -> bool:
+        return any(
+            session["path"] == self.name
+            and session["kernel"]
+            and session["kernel"]["execution_state"] == "idle"
+            and session["kernel"]["connections"] > 0
+            for session in self.lab.ask("GET", "/api/sessions")
+        )
+
+    def run_all(self, timeout: float = 180) -> None:
+        """Run > Run All Cells by the menu, then ``wait_idle``."""
+        page = self.page
+        for _ in range(5):
+            page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
+            page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
+            try:  # a prompt with a number or a star: it really started
+                first = page.locator(".jp-CodeCell .jp-InputPrompt").first
+                expect(first).to_have_text(re.compile(r"\[(\*|\d+)\]"), timeout=4000)
+                break
+            except AssertionError:
+                continue
+        else:
+            raise TimeoutError(f"Run All Cells had no effect on {self.name}")
+        self.wait_idle(timeout)
+
+    def run_cell(self, index: int, timeout: float = 60) -> None:
+        """Run the code cell ``index`` (counted among code cells, from 0) again."""
+        self.page.evaluate(
+            f"""async index => {{ {PANEL}
+                const book = panel.content;
+                book.activeCellIndex = book.widgets.findIndex(
+                    cell => cell === book.widgets.filter(c => c.model.type === 'code')[index]);
+                await window.jupyterapp.commands.execute('notebook:run-cell'); }}""",
+            index,
+        )
+        self.wait_idle(timeout)
+
+    def wait_idle(self, timeout: float = 60) -> None:
+        """Until the kernel is idle and no cell waits or runs, seen three times in a row."""
+        busy = f"""() => {{ {PANEL}
+            const kernel = panel.sessionContext.session.kernel;
+            return kernel.status !== 'idle' || kernel.hasPendingInput ||
+                panel.content.widgets.some(cell => cell.model.type === 'code' &&
+                    (cell.model.executionState === 'running' || /\\*/.test(cell.node.querySelector(
+                        '.jp-InputPrompt')?.textContent ?? ''))); }}"""
+        deadline, quiet = time.monotonic() + timeout, 0
+        while quiet < 3:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name} is still busy after {timeout} s")
+            self.page.wait_for_timeout(150)
+            quiet = 0 if self.page.evaluate(busy) else quiet + 1
+
+    def output_errors(self) -> list[str]:
+        """Every error, stderr text and visible alert on the page."""
+        in_model = self.page.evaluate(
+            f"""() => {{ {PANEL} const found = [];
+                for (const cell of panel.content.widgets) {{
+                    for (const output of cell.model.outputs?.toJSON() ?? []) {{
+                        if (output.output_type === 'error') found.push(output.ename + ': ' + output.evalue);
+                        if (output.name === 'stderr') found.push([output.text].flat().join(''));
+                    }} }}
+                return found; }}"""
+        )
+        selector = "[role=alert], .jp-OutputArea-output[data-mime-type*=error]"
+        shown = [t for t in self.page.locator(selector).all_inner_texts() if t.strip()]
+        return [text[:500] for text in (*in_model, *shown)]
+
+    def evaluate(self, expression: str) -> object:
+        """The JSON value of a Python expression in the notebook's kernel."""
+        text = self.page.evaluate(
+            f"""async code => {{ {PANEL}
+                const future = panel.sessionContext.session.kernel.requestExecute(
+                    {{code: '', silent: true, user_expressions: {{value: code}}}});
+                const value = (await future.done).content.user_expressions.value;
+                return value.status === 'ok' ? value.data['text/plain'] : 'ERROR ' + value.evalue; }}""",
+            f"__import__('json').dumps({expression})",
+        )
+        if text.startswith("ERROR"):
+            raise ValueError(f"{expression}: {text}")
+        return json.loads(ast.literal_eval(text))
+
+    def comms(self) -> dict[str, int]:
+        """How many widget channels are open in the kernel, and how many the page holds."""
+        kernel = "len(__import__('comm').get_comm_manager().comms)"
+        page = f"() => {{ {PANEL} return panel.sessionContext.session.kernel._comms.size; }}"
+        return {"kernel": self.evaluate(kernel), "page": self.page.evaluate(page)}
+
+    def screenshot(self, name: str, locator: Locator | None = None) -> Path:
+        """runs/browser/<name>.png of the page, or of one element."""
+        path = PICTURES / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (locator or self.page).screenshot(path=str(path))
+        return path
+
+    def close(self) -> None:
+        """Shut the kernel down, so that the next notebook has the machine to itself."""
+        for session in self.lab.ask("GET", "/api/sessions"):
+            if session["path"] == self.name:
+                self.lab.ask("DELETE", f"/api/sessions/{session['id']}")
+        self.page.close()
