@@ -11,6 +11,7 @@ Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its 
 """
 
 import argparse
+import errno
 import sys
 from importlib import import_module
 
@@ -25,7 +26,7 @@ TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-
 
 
 def parser(train: str = "") -> argparse.ArgumentParser:
-    """All commands and their options; `train` names the trainer whose options (torch, seconds) are needed."""
+    """All commands and their options; `train` names the trainer whose own options are read too."""
     top = argparse.ArgumentParser(prog="labkit", description="Notebooks in batch, with one report.")
     commands = top.add_subparsers(dest="command", required=True)
 
@@ -88,7 +89,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.call(arguments)
     except (ValueError, OSError) as error:
-        print(f"labkit {arguments.command}: {error}", file=sys.stderr)
+        full = getattr(error, "errno", None) == errno.ENOSPC
+        advice = "; free some and repeat: sweep and run --resume keep what finished" if full else ""
+        print(f"labkit {arguments.command}: {error}{advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"labkit {arguments.command}: interrupted", file=sys.stderr)

@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from labkit.paths import write_atomic
+
 CELL_TIMEOUT = 600  # seconds
 START_TIMEOUT = 120
 START_ATTEMPTS = 3
@@ -60,7 +62,7 @@ def execute(source: str, target: str, parameters: dict) -> str:
         break
     notebook = nbformat.read(target, as_version=4)
     drop_widget_views(notebook)
-    nbformat.write(notebook, target)
+    write_atomic(target, lambda temporary: nbformat.write(notebook, temporary))
     return failure
 
 

@@ -23,13 +23,20 @@ def cache_dir(name: str) -> Path:
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Call ``write(temporary_path)`` in the same folder, then rename: never a half-written file."""
+    """Call ``write(temporary_path)`` in the same folder, then rename: never a half-written file.
+
+    An OSError that names no file (a full disk's does not) is raised again with ``path`` in it.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         write(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

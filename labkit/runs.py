@@ -147,10 +147,10 @@ def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars
     """Run one notebook in its own process group; fill ``item``; never raises for a failing one."""
     cells = len(nbformat.read(source, as_version=4).cells)
     task = bars.add_task(item.notebook, total=cells + bool(item.parameters))  # papermill adds one
-    target, log = folder / f"{item.notebook}.ipynb", folder / f"{item.notebook}.log"
+    partial, log = folder / f".{item.notebook}.part.ipynb", folder / f"{item.notebook}.log"
     parameters = folder / f".{item.notebook}.json"
-    parameters.write_text(json.dumps(item.parameters))
-    command = [sys.executable, "-m", "labkit.execute", str(source), str(target), str(parameters)]
+    _write_json(parameters, item.parameters)
+    command = [sys.executable, "-m", "labkit.execute", str(source), str(partial), str(parameters)]
     begin, expired, last = time.monotonic(), threading.Event(), ""
     process = subprocess.Popen(
         command,
@@ -178,20 +178,34 @@ def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars
                 if line.startswith("Ending Cell"):
                     bars.advance(task)
         code = process.wait()
+    except OSError as error:  # the log could not be written
+        raise OSError(error.errno, error.strerror, str(log)) from error
     finally:
         timer.cancel()
         _running.discard(process)
         if process.poll() is None:
             _kill(process)
         parameters.unlink(missing_ok=True)
+        whole = _keep_whole(partial, folder / f"{item.notebook}.ipynb")
     item.seconds = round(time.monotonic() - begin, 2)
-    if target.exists():
-        item.metrics = read_metrics(target)
+    if whole:
+        item.metrics = read_metrics(folder / f"{item.notebook}.ipynb")
     if expired.is_set():
         item.error = f"timed out after {timeout:g} s"
     elif code:
         item.error = last.removeprefix("failed: ") or f"exit code {code}"
     bars.update(task, description=f"{item.notebook} {'ok' if item.ok else 'FAILED'}")
+
+
+def _keep_whole(partial: Path, target: Path) -> bool:
+    """Give an executed notebook its name unless a kill or a full disk cut it off in the middle."""
+    try:
+        nbformat.read(partial, as_version=4)
+    except (OSError, ValueError):  # nothing was written, or not all of it
+        partial.unlink(missing_ok=True)
+        return False
+    partial.replace(target)
+    return True
 
 
 def _kill(process: subprocess.Popen) -> None:

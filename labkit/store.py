@@ -15,7 +15,10 @@ import nbformat
 from labkit.paths import ROOT, cache_dir, write_atomic
 from labkit.provenance import device_class, versions
 
-CODE = ("labkit/**/*.py", "labkit/**/*.js", "labkit/checkpoints/*", "kernels/**/*.py", "kernels/**/*.json")
+CODE = (
+    "labkit/**/*.py", "labkit/widgets/static/*", "labkit/checkpoints/**/*", "labkit/*/results/**/*",
+    "kernels/**/*.py", "kernels/**/*.json",
+)  # fmt: skip
 
 
 @cache

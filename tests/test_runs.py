@@ -250,6 +250,32 @@ def test_a_read_only_folder_is_one_error(book, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("labkit run: ")
 
 
+FULL = """
+mount -t tmpfs -o size={size} none "$LABKIT_RUNS" || exit 77
+"{python}" -m labkit run "{book}" --preset "{preset}"
+echo "exit $?"
+find "$LABKIT_RUNS" -name '*.ipynb' -exec "{python}" -m json.tool {{}} /dev/null ';'
+find "$LABKIT_RUNS" -name '*.json' -o -name latest -o -name '.*.part*' -o -name '*.tmp*'
+"""
+
+
+@pytest.mark.parametrize("size", ["64k", "5m"])  # the log does not fit; the notebook does not
+def test_a_full_disk_is_one_error_and_nothing_is_half_written(tmp_path, size):
+    book = write_notebook(tmp_path / "long.ipynb", "print('x' * 3_000_000)", parameters="n: int = 1  # n")
+    (tmp_path / "disk").mkdir()
+    script = FULL.format(size=size, python=sys.executable, book=book, preset=_flat(book, {}))
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        env=os.environ | {"LABKIT_RUNS": str(tmp_path / "disk")}, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip("this machine lets nobody mount a small disk")
+    assert done.stdout.split() == ["exit", "2"]
+    assert "No space left on device: '" in done.stderr
+    assert "free some" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_kernel_that_never_started_is_started_again(book, tmp_path, monkeypatch):
     import papermill
 
