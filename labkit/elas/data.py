@@ -1,45 +1,21 @@
-"""Real text for language models without a download: sources, held-out split, byte-level BPE, packing.
+"""Real text for language models: held-out split, byte-level BPE, packing (sources.py has the sources).
 
 load_text(source)   tokenizer and token streams, trained and encoded once and cached
 windows(stream, n)  the stream as rows for next-token prediction; every token is predicted once
 """
 
 import hashlib
-import sysconfig
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from labkit.checks import choice, integer
+from labkit.checks import integer
+from labkit.elas.sources import documents
 from labkit.paths import cache_dir, write_atomic
 
 END = "<|endoftext|>"
 HELD_OUT = 20  # one file in twenty is held out
-# Deliberately broken sources and generated tables say little about real code.
-SKIPPED = {
-    "site-packages", "dist-packages", "__pycache__",
-    "test", "tests", "idle_test", "encodings", "pydoc_data",
-}  # fmt: skip
-
-Documents = Iterator[tuple[str, str]]
-
-
-def stdlib_documents() -> Documents:
-    """(relative path, text) of the running Python's own library sources. Licence: PSF-2.0."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    for path in root.rglob("*.py"):
-        relative = path.relative_to(root)
-        # _sysconfigdata differs between installs of one version
-        if SKIPPED.isdisjoint(relative.parts) and not relative.name.startswith("_sysconfigdata"):
-            try:
-                yield relative.as_posix(), path.read_text(encoding="utf-8")
-            except UnicodeDecodeError:
-                continue
-
-
-SOURCES: dict[str, Callable[[], Documents]] = {"stdlib": stdlib_documents}
 
 
 @dataclass(frozen=True)
@@ -68,10 +44,10 @@ def split_documents(source: str = "stdlib", max_bytes: int | None = None) -> dic
 
     max_bytes   stop the training side at the first file that goes beyond it (None: all files)
     """
-    documents = sorted(SOURCES[choice("source", source, tuple(SOURCES))](), key=lambda item: _hash(item[0]))
+    ordered = sorted(documents(source), key=lambda item: _hash(item[0]))
     sides: dict[str, list[str]] = {"train": [], "held_out": []}
     room = float("inf") if max_bytes is None else integer("max_bytes", max_bytes, 1)
-    for name, text in documents:
+    for name, text in ordered:
         if _hash(name) % HELD_OUT == 0:
             sides["held_out"].append(text)
         elif room > 0:
@@ -83,10 +59,13 @@ def split_documents(source: str = "stdlib", max_bytes: int | None = None) -> dic
 def load_text(source: str = "stdlib", *, vocab_size: int = 1024, max_bytes: int | None = None) -> Text:
     """Tokenizer and streams of a source; trained and encoded on the first call, then read from the cache.
 
+    source      a name of ``sources.SOURCES``, or several joined by "+"; all but "stdlib" download on
+                first use
     vocab_size  256 bytes + END + merges, 257 to 65536 (fewer come out if the text runs out of pairs)
     max_bytes   limit on the training text; the held-out files do not depend on it
 
-    ValueError names the argument. The held-out text never reaches the tokenizer's training.
+    ValueError names the argument, OSError a failed download. The held-out text never reaches the
+    tokenizer's training.
     """
     integer("vocab_size", vocab_size, 257, 65536)
     sides = split_documents(source, max_bytes)

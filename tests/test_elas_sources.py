@@ -1,0 +1,142 @@
+"""Text sources: what is read out of each kind of archive; how a download is checked, kept, refused."""
+
+import base64
+import gzip
+import hashlib
+import io
+import tarfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from labkit.elas import data, sources
+from labkit.elas.sources import SOURCES, Source, dictionary, documents, tarball
+
+
+def tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def number(value: int) -> str:
+    """A dictd number, by way of the standard library's base 64."""
+    return base64.b64encode(value.to_bytes(3)).decode().lstrip("A") or "A"
+
+
+def deb(entries: list[str]) -> bytes:
+    body, index = "about\n", ["00-database-short\tA\tG"]
+    for entry in entries:
+        index.append(f"{entry.split()[0].lower()}\t{number(len(body))}\t{number(len(entry))}")
+        body += entry
+    index.append(index[-1].replace("zebra", "equus"))  # a second headword of the same entry
+    share = "./usr/share/dictd/tiny"
+    content = tar(
+        {f"{share}.dict.dz": gzip.compress(body.encode()), f"{share}.index": "\n".join(index).encode()},
+        "w:xz",
+    )
+    members = {"debian-binary": b"2.0\n", "control.tar.xz": b"odd", "data.tar.xz": content}
+    out = b"!<arch>\n"
+    for name, member in members.items():
+        out += f"{name:<16}{0:<12}{0:<6}{0:<6}{0:<8}{len(member):<10}`\n".encode()
+        out += member + b"\n" * (len(member) % 2)
+    return out
+
+
+def test_a_dictionary_gives_each_entry_once_in_order(monkeypatch):
+    monkeypatch.setattr(sources, "ENTRIES", 2)
+    entries = [f"{word} is an animal\n" for word in ("Ant", "Bee", "Cat", "Zebra")]
+    found = list(dictionary(deb(entries), "tiny"))
+    assert found == [("00000", entries[0] + entries[1]), ("00001", entries[2] + entries[3])]
+
+
+def test_a_tarball_gives_the_files_asked_for():
+    archive = tar({"p/b.txt": b"B", "p/a.txt": "ä".encode(), "p/c.json": b"{}", "q/d.txt": b"D"})
+    assert list(tarball(archive, ".txt", "p/")) == [("p/a.txt", "ä"), ("p/b.txt", "B")]
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A source "tiny" whose archive a server on this machine hands out; counts the requests."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "web").mkdir()
+    pages = {f"p/{i}.txt": f"page {i} says {i * i} and no more\n".encode() * 20 for i in range(60)}
+    archive = tar(pages)
+    (tmp_path / "web" / "tiny.tgz").write_bytes(archive)
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(tmp_path / "web"))
+
+        def log_message(self, *args):
+            asked.append(self.path)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/tiny.tgz"
+    checksum = hashlib.sha256(archive).hexdigest()
+    tiny = Source(lambda content: tarball(content, ".txt", "p/"), "none", url, checksum)
+    monkeypatch.setitem(SOURCES, "tiny", tiny)
+    yield server, asked, tmp_path
+    server.shutdown()
+
+
+def test_a_download_is_kept_and_not_repeated(served):
+    server, asked, _ = served
+    first = list(documents("tiny"))
+    assert len(first) == 60
+    server.shutdown()
+    assert list(documents("tiny")) == first
+    assert asked == ["/tiny.tgz"]
+
+
+def test_a_damaged_copy_is_fetched_again(served):
+    _, asked, folder = served
+    first = list(documents("tiny"))
+    (kept,) = (folder / "runs" / "cache" / "downloads").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-10])
+    assert list(documents("tiny")) == first
+    assert len(asked) == 2
+
+
+def test_another_file_than_expected_is_refused_and_not_kept(served):
+    _, _, folder = served
+    (folder / "web" / "tiny.tgz").write_bytes(b"something else")
+    with pytest.raises(OSError, match=r"tiny\.tgz is not the file expected: its SHA-256 is \w+, not \w+"):
+        list(documents("tiny"))
+    assert not list((folder / "runs" / "cache" / "downloads").iterdir())
+
+
+def test_without_a_network_one_error_names_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    gone = Source(lambda content: iter(()), "none", "http://127.0.0.1:9/x.tgz", "0" * 64)
+    monkeypatch.setitem(SOURCES, "gone", gone)
+    with pytest.raises(OSError, match=r"cannot download http://127\.0\.0\.1:9/x\.tgz .*'stdlib' needs no"):
+        data.load_text("gone")
+
+
+def test_a_downloaded_source_becomes_tokens(served):
+    text = data.load_text("tiny", vocab_size=280)
+    assert text.name.startswith("tiny-280-")
+    assert text.tokenizer.decode(text.train[:12].tolist()).startswith("page")
+
+
+def test_joined_sources_keep_their_names_apart(served):
+    names = [name for name, _ in documents("tiny+stdlib")]
+    assert {name.split("/")[0] for name in names} == {"tiny", "stdlib"}
+    with pytest.raises(ValueError, match="source must be one of 'stdlib', .*; got 'web'"):
+        list(documents("tiny+web"))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_states_its_licence_and_every_download_a_checksum(name):
+    source = SOURCES[name]
+    assert source.licence
+    assert (source.url is None) == (name == "stdlib")
+    assert source.url is None or len(bytes.fromhex(source.sha256)) == 32
