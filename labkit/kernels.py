@@ -1,11 +1,14 @@
-"""The kernels seen from a notebook: one packed group, the tensor cores' byte map, a live check, results."""
+"""The kernels seen from a notebook: one packed group, the tensor cores' byte map, live checks, results."""
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -81,6 +84,62 @@ def live_check(rows: int = 63, width: int = 264, vocabulary: int = 2049, seed: i
             "token_stats": lambda b: list(tokenstats.token_stats(logits, backend=b)),
         }.items()
     ]
+
+
+def compare_packing(activations: np.ndarray) -> dict:
+    """Pack float (..., features) activations by the Triton kernel and by the reference, and compare.
+
+    {"where": words for the machine that ran the kernel, "groups": how many groups of four were compared,
+    "nibbles" uint8 (2, groups): the reference's and the kernel's position bits,
+    "differs" bool (groups,): the bits or one of the two stored values are not the same, bit for bit}.
+    On the GPU if there is one, else in Triton's interpreter; where Triton was already imported without
+    it (it reads its switch once), in a second process, about 3 s. RuntimeError if Triton is missing.
+    """
+    if find_spec("triton") is None:
+        raise RuntimeError("Triton is not installed here: there is nothing to compare")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        if "triton" not in sys.modules:
+            os.environ["TRITON_INTERPRET"] = "1"
+        from sparse24 import triton  # late: it reads the switch
+
+        if not triton.INTERPRETED:
+            return _compare_elsewhere(activations)
+    x = torch.from_numpy(np.ascontiguousarray(activations)).float().flatten(0, -2).to(device)
+    nibbles, values = [], []
+    for backend in ("reference", "triton"):
+        packed = sparse24.compress(x, layout="rows", backend=backend)
+        halves = torch.stack((packed.metadata & 15, packed.metadata >> 4), -1).flatten(1)
+        nibbles.append(halves[:, : x.shape[1] // 4].flatten().cpu().numpy())
+        values.append(packed.values.view(torch.int32).view(-1, 2).cpu().numpy())
+    return {
+        "where": backend_words(),
+        "groups": len(nibbles[0]),
+        "nibbles": np.stack(nibbles),
+        "differs": (nibbles[0] != nibbles[1]) | (values[0] != values[1]).any(1),
+    }
+
+
+def _compare_elsewhere(activations: np.ndarray) -> dict:
+    """``compare_packing`` in a process that imports Triton with its interpreter on."""
+    code = (
+        "import sys, numpy as np; from labkit.kernels import compare_packing as c; "
+        "np.savez(sys.argv[2], **c(np.load(sys.argv[1])))"
+    )
+    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        given, found = Path(folder, "in.npy"), Path(folder, "out.npz")
+        np.save(given, activations)
+        child = subprocess.run(
+            [sys.executable, "-c", code, given, found],
+            env={**os.environ, "TRITON_INTERPRET": "1"},
+            capture_output=True,
+            text=True,
+        )
+        if child.returncode:
+            raise RuntimeError(f"the kernel's process failed: {child.stderr.strip()[-500:]}")
+        with np.load(found) as result:
+            read = {name: result[name] for name in result.files}
+    return read | {"where": str(read["where"]), "groups": int(read["groups"])}
 
 
 def _hard(x: torch.Tensor) -> torch.Tensor:
