@@ -111,40 +111,66 @@ class Loro(Optimizer):
         return loss
 
     def _step_regular(self, group: dict[str, Any], lr: float) -> None:
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            direction = self._direction(p, group)
-            decay = 1 - group["lr"] * group["weight_decay"]
-            p.copy_(p.to(direction.dtype) * decay - lr * direction)
+        params = [p for p in group["params"] if p.grad is not None]
+        decay = 1 - group["lr"] * group["weight_decay"]
+        self._move(params, self._directions(params, group), lr, decay)
 
     def _step_pairs(self, group: dict[str, Any], lr: float, exact: bool) -> None:
-        for b, a in zip(group["params"][::2], group["params"][1::2], strict=True):
-            if b.grad is None or a.grad is None:
-                continue
-            db, da = self._direction(b, group), self._direction(a, group)
-            if exact:
-                new_b, new_a = riemannian_step(b.to(db.dtype), a.to(da.dtype), db, da, lr)
-            else:
-                scale = lr * b.shape[1] / group["hidden_size"]
-                new_b, new_a = b.to(db.dtype) - scale * db, a.to(da.dtype) - scale * da
-            b.copy_(new_b)
-            a.copy_(new_a)
+        pairs = zip(group["params"][::2], group["params"][1::2], strict=True)
+        pairs = [pair for pair in pairs if all(p.grad is not None for p in pair)]
+        params = [p for pair in pairs for p in pair]
+        directions = self._directions(params, group)
+        if exact:
+            moves = zip(pairs, directions[::2], directions[1::2], strict=True)
+            for (b, a), db, da in moves:
+                # On the CPU: many small QRs and SVDs, for which a GPU takes several times as long.
+                wide = [t.to("cpu", db.dtype) for t in (b, a, db, da)]
+                for p, new in zip((b, a), riemannian_step(*wide, lr), strict=True):
+                    p.copy_(new)
+            return
+        for rank in {p.shape[1] for p in params}:
+            chosen = [i for i, p in enumerate(params) if p.shape[1] == rank]
+            scale = lr * rank / group["hidden_size"]
+            self._move([params[i] for i in chosen], [directions[i] for i in chosen], scale)
 
-    def _direction(self, p: Tensor, group: dict[str, Any]) -> Tensor:
-        """Update p's moments; return m / (sqrt(v) + eps) in float32 or wider."""
-        state = self.state[p]
-        if not state:
-            state["m"], state["v"] = torch.zeros_like(p), torch.zeros_like(p)
-        wide = torch.promote_types(p.dtype, torch.float32)
-        grad, (beta1, beta2) = p.grad.to(wide), group["betas"]
-        m, v = state["m"].to(wide), state["v"].to(wide)  # the states themselves if they are wide
-        m.lerp_(grad, 1 - beta1)
-        v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        if p.dtype != wide:
-            state["m"].copy_(m)
-            state["v"].copy_(v)
-        return m / v.sqrt().add_(group["eps"])
+    @staticmethod
+    def _move(params: list[Tensor], directions: list[Tensor], rate: float, decay: float = 1.0) -> None:
+        """p <- decay p - rate d, in the directions' dtype."""
+        if not params:
+            return
+        wide = [p.to(d.dtype) for p, d in zip(params, directions, strict=True)]  # p itself if it is wide
+        if decay != 1:
+            torch._foreach_mul_(wide, decay)
+        torch._foreach_add_(wide, directions, alpha=-rate)
+        _copy_narrow(params, wide)
+
+    def _directions(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Update the moments; return m / (sqrt(v) + eps) of each parameter in float32 or wider."""
+        if not params:
+            return []
+        states = [self.state[p] for p in params]
+        for p, state in zip(params, states, strict=True):
+            if not state:
+                state["m"], state["v"] = torch.zeros_like(p), torch.zeros_like(p)
+        types = [torch.promote_types(p.dtype, torch.float32) for p in params]
+        beta1, beta2 = group["betas"]
+        grads = [p.grad.to(t) for p, t in zip(params, types, strict=True)]
+        m, v = ([s[k].to(t) for s, t in zip(states, types, strict=True)] for k in "mv")
+        torch._foreach_lerp_(m, grads, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, grads, grads, value=1 - beta2)
+        _copy_narrow([s["m"] for s in states], m)
+        _copy_narrow([s["v"] for s in states], v)
+        roots = torch._foreach_sqrt(v)
+        torch._foreach_add_(roots, group["eps"])
+        return torch._foreach_div(m, roots)
+
+
+def _copy_narrow(kept: list[Tensor], wide: list[Tensor]) -> None:
+    """Write float32 results back to parameters or states of a narrower type (nothing to do for others)."""
+    for target, value in zip(kept, wide, strict=True):
+        if target is not value:
+            target.copy_(value)
 
 
 def riemannian_step(b: Tensor, a: Tensor, db: Tensor, da: Tensor, lr: float) -> tuple[Tensor, Tensor]:
