@@ -193,11 +193,13 @@ def _row(point: dict, result: dict) -> dict:
 @contextlib.contextmanager
 def connect(scheduler: str | None, jobs: int):
     """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes."""
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler is None:
         options = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-        with LocalCluster(**options) as cluster, Client(cluster) as client:
+        quiet = dask.config.set({"distributed.worker.profile.enabled": False})  # it keeps an hour of stacks
+        with quiet, LocalCluster(**options) as cluster, Client(cluster) as client:
             yield client
         return
     try:
