@@ -1,5 +1,6 @@
 """Live controls over traces; each has a static twin for headless runs."""
 
 from labkit.widgets.base import explore
+from labkit.widgets.mask_grid import mask_grid
 
-__all__ = ["explore"]
+__all__ = ["explore", "mask_grid"]

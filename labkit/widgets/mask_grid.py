@@ -1,0 +1,212 @@
+"""mask_grid: a 2:4 mask under the pointer, with the bits that store it and the kernel that made it checked.
+
+The trace stays in Python; the browser holds as many layers as fit in BUDGET and draws from them without
+asking. Going to a layer it does not hold fetches that one and its neighbours.
+"""
+
+from collections.abc import Mapping
+
+import anywidget
+import numpy as np
+from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode, observe
+
+from labkit import checks
+from labkit.figures import masks
+from labkit.traces import MaskTrace
+from labkit.widgets.base import error_text, present, show, static
+
+BUDGET = 880_000  # bytes of values and metadata in the widget's state, which must stay under 1 MB
+LISTED = 500  # differing groups that are sent one by one; the count is always exact
+
+
+class MaskGrid(anywidget.AnyWidget):
+    """The live instrument; ``mask_grid`` makes it. Set ``step, layer, token, feature`` to move its cursor.
+
+    values, metadata   the planes (step * layers + layer) listed in ``held``: float16 activations divided
+                       by ``scales``, and packed position bits as sparse24 lays them out in rows
+    natural, enforced, difference   what is marked
+    compared           result of the kernel against the reference, or why there is none
+    """
+
+    _esm = Unicode(static("instrument.js", "mask_grid.js")).tag(sync=True)
+    _css = Unicode(static("instrument.css", "mask_grid.css")).tag(sync=True)
+    steps = List(Unicode()).tag(sync=True)
+    tokens = List(Unicode()).tag(sync=True)
+    left_out = Int(0).tag(sync=True)  # tokens at the end that do not fit in the state
+    layers = Int(1).tag(sync=True)
+    features = Int(4).tag(sync=True)
+    shares = List(Dict()).tag(sync=True)
+    step = Int(0).tag(sync=True)
+    layer = Int(0).tag(sync=True)
+    token = Int(0).tag(sync=True)
+    feature = Int(0).tag(sync=True)
+    natural = Bool(True).tag(sync=True)
+    enforced = Bool(True).tag(sync=True)
+    difference = Bool(False).tag(sync=True)
+    held = List(Int()).tag(sync=True)
+    scales = List(Float()).tag(sync=True)
+    values = Bytes().tag(sync=True)
+    metadata = Bytes().tag(sync=True)
+    compared = Dict().tag(sync=True)
+    problem = Unicode().tag(sync=True)
+
+    def __init__(self, traces: Mapping[str, MaskTrace], **state: object):
+        self._traces = list(traces.values())
+        layers, tokens, features = self._traces[0].activations.shape
+        row = 2 * features + -(-features // 8)
+        if row > BUDGET:
+            checks.fail("trace", features, f"of at most {BUDGET * 8 // 17} features")
+        fit = min(tokens, BUDGET // row)
+        self._per_plane, self._fit = fit * row, fit
+        super().__init__(
+            steps=list(traces), tokens=self._traces[0].tokens[:fit], left_out=tokens - fit,
+            layers=layers, features=features, **state,
+            shares=[share for trace in self._traces for share in _shares(trace)],
+            compared=_compare([trace.activations[:, :fit] for trace in self._traces]),
+        )  # fmt: skip
+        self._follow()
+
+    @observe("step", "layer")
+    def _follow(self, change: object = None) -> None:
+        """Hold the plane that is looked at; what goes wrong is shown in the instrument."""
+        try:
+            checks.integer("step", self.step, 0, len(self._traces) - 1)
+            plane = self.step * self.layers + checks.integer("layer", self.layer, 0, self.layers - 1)
+            if plane not in self.held:
+                self._hold(plane)
+            self.problem = ""
+        except ValueError as error:
+            self.problem = error_text(error)
+
+    def _hold(self, plane: int) -> None:
+        total = len(self._traces) * self.layers
+        room = min(total, BUDGET // self._per_plane)
+        first = min(max(0, plane - room // 2), total - room)
+        found = [self._plane(i) for i in range(first, first + room)]
+        with self.hold_sync():
+            self.held = list(range(first, first + room))
+            self.scales = [scale for _, _, scale in found]
+            self.values = b"".join(values for values, _, _ in found)
+            self.metadata = b"".join(metadata for _, metadata, _ in found)
+
+    def _plane(self, plane: int) -> tuple[bytes, bytes, float]:
+        trace = self._traces[plane // self.layers]
+        values = trace.activations[plane % self.layers, : self._fit].astype(np.float32)
+        finite = np.abs(values[np.isfinite(values)])
+        scale = float(finite.max(initial=0)) or 1.0
+        half = (values / scale).astype("<f2")
+        half[(half == 0) & (values != 0)] = np.float16(6e-8)  # small is not zero
+        return half.tobytes(), pack_rows(trace.kept[plane % self.layers, : self._fit]).tobytes(), scale
+
+
+def mask_grid(
+    trace: MaskTrace | Mapping[str, MaskTrace],
+    *,
+    layer: int = 0,
+    token: int = 0,
+    feature: int = 0,
+    name: str = "mask grid",
+) -> MaskGrid | None:
+    """Show 2:4 masks to touch; headless, ``masks.mask_grid`` of the same place and its text.
+
+    trace    one trace, or {label: trace} of one model at several steps (same tokens and shape)
+    layer, token, feature   where the cursor starts
+    name     unique in the notebook; running the cell again replaces the instrument of that name
+
+    Under the pointer or the arrow keys: the group of four, the pair that is kept, and the bits of the
+    packed metadata. The Triton kernel packs the same activations here and now (on the GPU or in
+    Triton's interpreter) and every difference from the reference is shown.
+    """
+    traces = {"": trace} if isinstance(trace, MaskTrace) else dict(trace)
+    if not traces or not all(isinstance(item, MaskTrace) for item in traces.values()):
+        checks.fail("trace", trace, "a MaskTrace or a mapping of labels to them")
+    shapes = {item.activations.shape for item in traces.values()}
+    if len(shapes) > 1:
+        checks.fail("trace", sorted(shapes), "traces of one shape (layers, tokens, features)")
+    for item in traces.values():
+        pack_rows(item.kept[:1])
+    layers, tokens, features = shapes.pop()
+    checks.integer("layer", layer, 0, layers - 1)
+    checks.integer("token", token, 0, tokens - 1)
+    checks.integer("feature", feature, 0, features - 1)
+    last = list(traces.values())[-1]
+
+    def twin() -> None:
+        show(masks.mask_grid(last, layer, token, feature // 4))
+        print(describe(last, layer, token, feature))
+        print(sentence(_compare([item.activations for item in traces.values()])))
+
+    return present(
+        lambda: MaskGrid(traces, step=len(traces) - 1, layer=layer, token=token, feature=feature),
+        twin,
+        name=name,
+    )
+
+
+def pack_rows(kept: np.ndarray) -> np.ndarray:
+    """bool (..., features) -> uint8 (..., ceil(features / 8)): sparse24's metadata in layout "rows".
+
+    Group 2j is the low nibble of byte j, i0 | i1 << 2. ValueError if a group does not keep exactly two.
+    """
+    groups = kept.reshape(*kept.shape[:-1], -1, 4)
+    if not (groups.sum(-1) == 2).all():
+        checks.fail("trace.kept", sorted(set(groups.sum(-1).ravel().tolist())), "two kept of every four")
+    first, second = groups.argmax(-1), 3 - groups[..., ::-1].argmax(-1)
+    nibbles = (first | second << 2).astype(np.uint8)
+    if nibbles.shape[-1] % 2:
+        nibbles = np.concatenate((nibbles, np.zeros_like(nibbles[..., :1])), -1)
+    return nibbles[..., ::2] | nibbles[..., 1::2] << 4
+
+
+def describe(trace: MaskTrace, layer: int, token: int, feature: int) -> str:
+    """The group of four around one feature in words, with its packed bits."""
+    first = feature - feature % 4
+    values = trace.activations[layer, token, first : first + 4]
+    kept = trace.kept[layer, token, first : first + 4]
+    words = [
+        f"{value:.4g} {'zero by itself' if value == 0 else 'kept' if keep else 'dropped'}"
+        for value, keep in zip(values, kept, strict=True)
+    ]
+    i0, i1 = np.flatnonzero(kept)
+    return (
+        f"Layer {layer}, token {trace.tokens[token]!r}, features {first}-{first + 3}: {', '.join(words)}. "
+        f"Places {i0} and {i1} are stored: bits {i0 | i1 << 2:04b}."
+    )
+
+
+def sentence(compared: dict) -> str:
+    """What the comparison of kernel and reference found."""
+    if compared.get("problem"):
+        return f"Kernel and reference were not compared: {compared['problem']}."
+    words = "all agree bit for bit" if not compared["different"] else f"{compared['different']:,} DIFFER"
+    return f"Triton kernel against reference, {compared['groups']:,} groups, {compared['where']}: {words}."
+
+
+def _shares(trace: MaskTrace) -> list[dict[str, float]]:
+    columns = {
+        "natural": trace.natural_zeros,
+        "enforced": trace.enforced_zeros,
+        "energy": trace.energy_kept,
+        "crowded": trace.crowded_groups,
+    }
+    return [{key: float(value[i]) for key, value in columns.items()} for i in range(len(trace.activations))]
+
+
+def _compare(activations: list[np.ndarray]) -> dict:
+    """The kernel against the reference on all that is shown; found: (plane, token, group, nibbles)."""
+    from labkit.kernels import compare_packing  # late: it needs torch
+
+    stacked = np.concatenate(activations)
+    try:
+        result = compare_packing(stacked)
+    except RuntimeError as error:
+        return {"problem": str(error)}
+    wrong = np.flatnonzero(result["differs"])
+    places = np.unravel_index(wrong[:LISTED], (*stacked.shape[:2], stacked.shape[2] // 4))
+    found = np.stack((*places, *result["nibbles"][:, wrong[:LISTED]]), -1)
+    return {
+        "where": result["where"],
+        "groups": result["groups"],
+        "different": len(wrong),
+        "found": found.tolist(),
+    }
