@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.elas import ElasConfig, ElasForCausalLM, LowRankLinear, Sparse24ReLU2
+from labkit.elas import ElasConfig, ElasForCausalLM, LowRankLinear, Sparse24ReLU2, saved_bytes
+from labkit.elas.model import build_mlp
 
 # elas.md (c, d): parameters in millions, as published by LORO and recomputed from GaLore's configs
 COUNTS = [
@@ -186,6 +187,7 @@ def test_generates():
         ({"vocab_size": 0}, "vocab_size must be an integer >= 1; got 0"),
         ({"sparse": "yes"}, "sparse must be one of None, True, False; got 'yes'"),
         ({"packed": "no"}, "packed must be one of True, False; got 'no'"),
+        ({"recompute": True, "packed": True}, "recompute must be False with packed=True or ffn='swiglu'"),
         ({"num_attention_heads": 7}, "num_attention_heads must be a divisor of 96; got 7"),
         ({"rank": None, "mlp_rank": 3}, "mlp_rank must be None where rank is None; got 3"),
         ({"rnak": 3}, "option must be one of .*'rank'.*; got 'rnak'"),
@@ -197,6 +199,36 @@ def test_a_bad_option_is_one_clear_error(options, message):
         ElasConfig.from_name("tiny", **options)
 
 
+def test_an_unknown_name_is_refused_by_the_class_too():
+    with pytest.raises(ValueError, match="option must be one of .*'rank'.*; got 'rnak'"):
+        ElasConfig(rnak=3)
+
+
 def test_unknown_size():
     with pytest.raises(ValueError, match="name must be one of '60m', .*; got '7b'"):
         ElasConfig.from_name("7b")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"sparse": False}, {"rank": None}], ids=["masked", "dense", "full rank"]
+)
+def test_recomputing_changes_neither_output_nor_gradients_and_keeps_narrow_tensors_only(options):
+    config = ElasConfig.from_name("tiny", warmup_steps=0, **options)
+    mlp, x = build_mlp(config), torch.randn(2, 7, 96, requires_grad=True)
+    plain = mlp(x)
+    grads = torch.autograd.grad(plain.square().sum(), [x, *mlp.parameters()])
+    kept = saved_bytes(mlp, x)
+    mlp.recompute = True
+    again = mlp(x)
+    assert torch.equal(again, plain)
+    for a, b in zip(torch.autograd.grad(again.square().sum(), [x, *mlp.parameters()]), grads, strict=True):
+        torch.testing.assert_close(a, b)
+    narrow = 4 * 14 * (96 + 24 + 24) if config.rank else 4 * 14 * 96
+    assert saved_bytes(mlp, x) == narrow < kept
+
+
+def test_casting_leaves_the_rotary_frequencies_in_float32():
+    net = ElasForCausalLM(ElasConfig.from_name("tiny", num_hidden_layers=1))
+    before = net.model.rotary_emb.inv_freq.clone()
+    assert net.to_dtype(torch.bfloat16).dtype == torch.bfloat16
+    assert torch.equal(net.model.rotary_emb.inv_freq, before)

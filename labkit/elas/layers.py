@@ -103,8 +103,7 @@ class Sparse24ReLU2(nn.Module):
         if not self.sparse:
             return y
         width = x.shape[-1]
-        masked = sparsify(pad_to_groups(y), gradient=self.gradient)
-        return masked[..., :width]
+        return _masked(pad_to_groups(y), self.gradient)[..., :width]
 
     def packed(self, x: Tensor) -> Packed:
         """The masked activation in packed form (9/16 of the dense bf16 bytes), for ``sparse24.matmul``.
@@ -128,6 +127,11 @@ class Sparse24ReLU2(nn.Module):
     def _load_from_state_dict(self, *args, **kwargs):
         self._forget()
         super()._load_from_state_dict(*args, **kwargs)
+
+
+@torch.compiler.disable  # a kernel of its own, nothing for torch.compile to look into
+def _masked(y: Tensor, gradient: str) -> Tensor:
+    return sparsify(y, gradient=gradient)
 
 
 def pad_to_groups(x: Tensor) -> Tensor:

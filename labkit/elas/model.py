@@ -8,9 +8,11 @@ around Sparse24ReLU2. Embedding, head (untied) and norms stay dense.
 import dataclasses
 from typing import Self
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers import initialization as init
 from transformers.models.llama.modeling_llama import LlamaMLP
@@ -20,18 +22,26 @@ from labkit.checks import choice, fail, integer
 from labkit.elas.layers import GRADIENTS, LowRankLinear, Sparse24ReLU2, pad_to_groups, replace_linears
 
 # hidden, SwiGLU width i, heads, layers, rank, dense warm-up. 60m to 1b: GaLore's LLaMA family, which
-# LORO and ELAS share; the ranks are LORO's.
+# LORO and ELAS share; the ranks are LORO's. 12m and 3m: the lab's own studies and checkpoints.
 SIZES = {
     "60m": (512, 1376, 8, 8, 128, 1000),
     "130m": (768, 2048, 12, 12, 256, 1000),
     "350m": (1024, 2736, 16, 24, 256, 1000),
     "1b": (2048, 5461, 32, 24, 512, 1000),
+    "12m": (384, 1024, 6, 8, 96, 100),
+    "3m": (256, 640, 4, 6, 64, 100),
     "tiny": (96, 256, 4, 4, 24, 20),
 }
 COUNTS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "max_position_embeddings",
 )  # fmt: skip
+# Names that are no fields but that transformers itself passes when it saves, loads or dispatches.
+ACCEPTED = {
+    "model_type", "torch_dtype", "name_or_path", "num_labels", "attn_implementation",
+    "experts_implementation", "output_attentions", "rope_theta", "rope_scaling", "per_layer_config",
+    "transformers_version",
+}  # fmt: skip
 
 
 class ElasConfig(LlamaConfig):
@@ -44,8 +54,10 @@ class ElasConfig(LlamaConfig):
     gradient        "ste" or "masked" (see Sparse24ReLU2)
     warmup_steps    dense optimiser steps before the mask
     packed          run the FFN on the packed activation: 9/16 of its bytes are kept for the backward
+    recompute       keep only the input and the low-rank intermediates of the ReLU² FFN and compute the
+                    wide activation again in the backward pass (exact, with or without the mask)
 
-    ValueError names the argument at fault. The types of Llama's own fields are transformers' to check:
+    ValueError names the argument at fault, an unknown one too. The types of Llama's own fields are transformers' to check:
     StrictDataclassError, which ``from_name`` turns into ValueError.
     """
 
@@ -63,8 +75,12 @@ class ElasConfig(LlamaConfig):
     gradient: str = "ste"
     warmup_steps: int = 1000
     packed: bool = False
+    recompute: bool = False
 
     def __post_init__(self, **kwargs):
+        for option in kwargs:
+            if option not in ACCEPTED and not option.startswith("_"):
+                choice("option", option, sorted(field.name for field in dataclasses.fields(self)))
         choice("ffn", self.ffn, ("relu2", "swiglu"))
         choice("gradient", self.gradient, GRADIENTS)
         self.warmup_steps = integer("warmup_steps", self.warmup_steps, 0)
@@ -72,6 +88,7 @@ class ElasConfig(LlamaConfig):
             integer(name, getattr(self, name), 1)
         choice("sparse", self.sparse, (None, True, False))
         choice("packed", self.packed, (True, False))
+        choice("recompute", self.recompute, (True, False))
         if self.hidden_size % self.num_attention_heads:
             fail("num_attention_heads", self.num_attention_heads, f"a divisor of {self.hidden_size}")
         if self.rank is not None:
@@ -87,6 +104,8 @@ class ElasConfig(LlamaConfig):
             fail("sparse", True, "False with ffn='swiglu': the 2:4 mask belongs to ReLU²")
         if self.packed and not self.sparse:
             fail("packed", True, "False where sparse is False")
+        if self.recompute and (self.packed or self.ffn == "swiglu"):
+            fail("recompute", True, "False with packed=True or ffn='swiglu'")
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -123,16 +142,33 @@ class ReLU2MLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self.act_fn = Sparse24ReLU2(config.gradient, sparse=config.sparse, warmup_steps=config.warmup_steps)
-        self.packed = config.packed
+        self.packed, self.recompute = config.packed, config.recompute
 
     def forward(self, x: Tensor) -> Tensor:
-        fused = self.packed and self.act_fn.sparse and self.act_fn.gradient == "masked"
-        if fused and self.up_proj.out_features % 4 == 0:
+        if self.packed and self.act_fn.sparse:
+            return self._packed(x)
+        if self.recompute and torch.is_grad_enabled():
+            return self._recomputed(x)
+        return self.down_proj(self.act_fn(self.up_proj(x)))
+
+    def _recomputed(self, x: Tensor) -> Tensor:
+        """The same; of a low-rank layer, the factor beyond the wide activation is not run again."""
+        up, down = self.up_proj, self.down_proj
+        low_up, low_down = (isinstance(layer, LowRankLinear) for layer in (up, down))
+
+        def wide(x: Tensor) -> Tensor:
+            x = self.act_fn(F.linear(x, up.weight_out if low_up else up.weight))
+            return x @ down.weight_in if low_down else down(x)
+
+        x = F.linear(x, up.weight_in.T) if low_up else x
+        x = checkpoint(wide, x, use_reentrant=False)
+        return F.linear(x, down.weight_out) if low_down else x
+
+    @torch.compiler.disable
+    def _packed(self, x: Tensor) -> Tensor:
+        if self.act_fn.gradient == "masked" and self.up_proj.out_features % 4 == 0:
             return self._fused(x)
-        x = self.up_proj(x)
-        if not (self.packed and self.act_fn.sparse):
-            return self.down_proj(self.act_fn(x))
-        packed, down = self.act_fn.packed(x), self.down_proj
+        packed, down = self.act_fn.packed(self.up_proj(x)), self.down_proj
         if isinstance(down, LowRankLinear):
             return F.linear(sparse24.matmul(packed, pad_to_groups(down.weight_in.T)), down.weight_out)
         return sparse24.matmul(packed, pad_to_groups(down.weight))
@@ -192,3 +228,10 @@ class ElasForCausalLM(LlamaForCausalLM):
         """Turn the 2:4 mask of every layer on or off, whatever is left of the warm-up."""
         for activation in self.activations():
             activation.set_sparse(sparse)
+
+    def to_dtype(self, dtype: torch.dtype) -> Self:
+        """Weights in ``dtype``, in place; the rotary frequencies stay float32, as from_pretrained has them."""
+        frequencies = self.model.rotary_emb.inv_freq
+        self.to(dtype)
+        self.model.rotary_emb.inv_freq = frequencies
+        return self

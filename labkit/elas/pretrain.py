@@ -126,7 +126,7 @@ def build_model(config: PretrainConfig, text: "Text | None" = None) -> "ElasForC
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = ElasForCausalLM(config.model_config(text.vocab_size))
-    return model.to(getattr(torch, config.dtype))
+    return model.to_dtype(getattr(torch, config.dtype))
 
 
 def pretrain(
