@@ -17,6 +17,9 @@ from labkit.metrics import MIME as METRIC
 from labkit.paths import write_atomic
 
 PLOTLY = "application/vnd.plotly.v1+json"
+NO_TEXT = re.compile(
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]"
+)  # HTML forbids them as they are
 
 
 def write_report(folder: str | Path) -> Path:
@@ -39,7 +42,7 @@ def write_report(folder: str | Path) -> Path:
 def _plotly_js() -> str:
     from plotly.offline import get_plotlyjs
 
-    return get_plotlyjs()
+    return NO_TEXT.sub(lambda found: f"\\u{ord(found[0]):04x}", get_plotlyjs())
 
 
 def _history(runs: Path, now: dict) -> dict[tuple[str, str], list[float]]:
@@ -148,9 +151,9 @@ def _prose(text: str) -> str:
 
 
 def _lower_headings(text: str) -> str:
-    """Notebook headings become h3..h5, below the page's own h1 and h2."""
-    for level in (4, 3, 2, 1):
-        text = text.replace(f"<h{level}", f"<h{level + 2}").replace(f"</h{level}>", f"</h{level + 2}>")
+    """Notebook headings become h3..h5: the page has h1, the notebook's title is the section's h2."""
+    for level, lowered in ((4, 5), (3, 4), (2, 3), (1, 3)):
+        text = text.replace(f"<h{level} ", f"<h{lowered} ").replace(f"</h{level}>", f"</h{lowered}>")
     return text
 
 
@@ -174,7 +177,8 @@ def _output(output) -> str:
     if "image/svg+xml" in data:
         return f'<div role="img" aria-label="{html.escape(text, quote=True)}">{data["image/svg+xml"]}</div>'
     if "text/html" in data:
-        return f'<div class="table">{data["text/html"]}</div>'
+        table = data["text/html"].replace("<th></th>", "<td></td>")  # an empty cell heads nothing
+        return f'<div class="table">{table}</div>'
     if "text/markdown" in data:
         return _prose(data["text/markdown"])
     if WIDGET in data:
@@ -188,6 +192,6 @@ def _plotly(spec: dict) -> str:
     label = html.escape(title.get("text", "interactive figure") if isinstance(title, dict) else str(title))
     content = json.dumps({"data": spec["data"], "layout": spec.get("layout", {})}).replace("</", "<\\/")
     return (
-        f'<div class="plotly" role="img" aria-label="{label}">'
+        f'<div class="plotly" role="figure" aria-label="{label}">'
         f'<script type="application/json">{content}</script></div>'
     )
