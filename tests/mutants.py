@@ -3,8 +3,9 @@
     python tests/mutants.py           every fault (`make mutants`)
     python tests/mutants.py NAME      those whose name contains NAME
 
-The copy holds the tracked files as they are now; the working tree is never touched. Exit code: 0 every
-fault was caught, 1 one survived, 2 nothing can be said (a stale fault, a suite that is red without any).
+Two faults are tried at a time, each in a copy of its own, which holds the tracked files as they are now;
+the working tree is never touched. Exit code: 0 every fault was caught, 1 one survived, 2 nothing can be
+said (a stale fault, a suite that is red without any).
 """
 
 import argparse
@@ -15,9 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from shutil import copyfile
 
 from rich.console import Console
@@ -26,7 +29,8 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("labkit", "sparse24", "tokenstats")
-TIMEOUT = 120.0  # seconds until a fault that never ends counts as survived
+TIMEOUT = 240.0  # seconds until a fault that never ends counts as survived
+JOBS = 2  # copies, and faults tried at a time
 
 
 class Unusable(Exception):
@@ -215,15 +219,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"NAME must be part of one of {'; '.join(f.name for f in FAULTS)}. Got {name!r}")
     table = Table("fault", "caught by", "seconds")
     survived = 0
+    idle: SimpleQueue[Path] = SimpleQueue()
+
+    def plant(fault: Fault) -> tuple[str, float]:
+        copy, began = idle.get(), time.monotonic()
+        try:
+            return first_failure(copy, fault), time.monotonic() - began
+        finally:
+            idle.put(copy)
+
     try:
-        with project_copy() as copy:
+        with ExitStack() as copies, ThreadPoolExecutor(JOBS) as pool:
+            for _ in range(JOBS):
+                idle.put(copy := copies.enter_context(project_copy()))
             check_copy(copy, faults)
-            for fault in track(faults, "planting faults", console=Console(stderr=True)):
-                began = time.monotonic()
-                test = first_failure(copy, fault)
+            results = track(
+                pool.map(plant, faults), "planting faults", len(faults), console=Console(stderr=True)
+            )
+            for fault, (test, seconds) in zip(faults, results, strict=True):
                 survived += not test
                 shown = test.replace("[", r"\[") or "[bold red]SURVIVED"
-                table.add_row(fault.name, shown, f"{time.monotonic() - began:.1f}")
+                table.add_row(fault.name, shown, f"{seconds:.1f}")
     except (Unusable, subprocess.SubprocessError) as error:
         print(f"mutants: {error}", file=sys.stderr)
         return 2
