@@ -50,6 +50,14 @@ def test_rows_depend_on_the_seed_alone():
     assert verbose_sums(20, seed=3) == verbose_sums(20, seed=3) != verbose_sums(20, seed=4)
 
 
+def test_splits_share_no_question_and_digits_bound_the_numbers():
+    parts = {split: verbose_sums(300, digits=2, split=split) for split in ("train", "test")}
+    train, test = ({row["prompt"] for row in rows} for rows in parts.values())
+    assert not train & test
+    numbers = [int(n) for prompt in train | test for n in prompt.strip("Q=").split("+")]
+    assert (min(numbers), max(numbers)) == (1, 99)
+
+
 VERDICTS = [
     ("8+4=12;A12$", "12", True),
     ("A12", "12", True),
@@ -93,7 +101,13 @@ def test_tokenizer_ends_pads_left_and_drops_specials():
     ("call", "message"),
     [
         (lambda: verbose_sums(0), "count must be an integer >= 1; got 0"),
-        (lambda: verbose_sums(1, operands=(4, 2)), "operands must be an integer between 2 and 2; got 4"),
+        (lambda: verbose_sums(1, operands=(4, 2)), "operands must be an integer >= 4; got 2"),
+        (
+            lambda: verbose_sums(1, operands=3),
+            "operands must be two integers, the least and the greatest number of operands; got 3",
+        ),
+        (lambda: verbose_sums(1, digits=0), "digits must be an integer between 1 and 6; got 0"),
+        (lambda: verbose_sums(1, split="dev"), "split must be one of 'all', 'train', 'test'; got 'dev'"),
         (lambda: verbose_sums(1, slip=1.5), "slip must be a number in [0, 1]; got 1.5"),
         (
             lambda: char_model.build_char_model(hidden=60),

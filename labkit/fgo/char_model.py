@@ -5,15 +5,18 @@ Training stops at a target accuracy, well below perfect: reinforcement needs gen
 
 import hashlib
 import json
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from labkit import checks
-from labkit.fgo.tasks import CHARACTERS, END, PAD, char_tokenizer, is_correct, verbose_sums
+from labkit.fgo.exam import Exam
+from labkit.fgo.fleet import Fleet
+from labkit.fgo.tasks import CHARACTERS, END, PAD, verbose_sums
 from labkit.paths import cache_dir, write_atomic
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
@@ -21,7 +24,7 @@ from labkit.traces import TrainTrace
 MAX_TOKENS = 72  # the longest worked solution of the default task has 70
 IGNORED = -100  # cross_entropy's label for positions that do not count
 RECIPE = 1  # part of the cache key: raise it when anything below changes the trained weights
-EVAL_EVERY = 20
+EXAM_QUESTIONS = 128
 
 
 def build_char_model(*, hidden: int = 64, layers: int = 2, heads: int = 4) -> Qwen2ForCausalLM:
@@ -46,16 +49,24 @@ def train_char_model(
     batch: int = 32,
     learning_rate: float = 8e-3,
     seed: int = 0,
+    device: str = "cpu",
+    exam_every: int = 20,
+    max_tokens: int = MAX_TOKENS,
+    task: dict[str, Any] | None = None,
     cache: bool = False,
     progress: bool = True,
     **shape: int,
 ) -> tuple[Qwen2ForCausalLM, TrainTrace]:
     """Teach a fresh model worked sums until it solves ``target`` of 128 held-out sums greedily.
 
-    target     greedy accuracy to stop at, in [0, 1], looked at every 20 steps of the second half
-    max_steps  optimiser steps at most; the learning rate falls linearly to zero over them
-    cache      keep the weights under runs/cache and load them when asked for the same again
-    shape      hidden, layers, heads: see ``build_char_model``
+    target      greedy accuracy to stop at, in [0, 1], looked at every ``exam_every`` steps of the second
+                half of max_steps
+    max_steps   optimiser steps at most; the learning rate falls linearly to zero over them
+    device      on a GPU the products run in bfloat16
+    max_tokens  an exam's answer stops there
+    task        keywords of ``verbose_sums``; the default is its default
+    cache       keep the weights under runs/cache and load them when asked for the same again
+    shape       hidden, layers, heads: see ``build_char_model``
 
     Returns the model and its TrainTrace (series loss, accuracy). On one machine the same arguments give
     the same weights.
@@ -65,16 +76,20 @@ def train_char_model(
     checks.integer("batch", batch, 1)
     checks.number("learning_rate", learning_rate, 0)
     checks.integer("seed", seed, 0)
+    checks.integer("exam_every", exam_every, 1)
+    checks.integer("max_tokens", max_tokens, 1)
     recipe = {"target": target, "max_steps": max_steps, "batch": batch, "seed": seed,
-              "learning_rate": learning_rate, **shape, "recipe": RECIPE}  # fmt: skip
+              "learning_rate": learning_rate, **shape, "device": device, "exam_every": exam_every,
+              "max_tokens": max_tokens, "task": task or {}, "recipe": RECIPE}  # fmt: skip
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_dir("fgo_char_model") if cache else None
     if folder and (folder / f"{key}.npz").exists():
-        return _load(folder / f"{key}.safetensors", shape), TrainTrace.load(folder / f"{key}.npz")
+        model = _load(folder / f"{key}.safetensors", shape).to(device)
+        return model, TrainTrace.load(folder / f"{key}.npz")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build_char_model(**shape)
-        log = _fit(model, target, max_steps, batch, learning_rate, seed, progress)
+        model = build_char_model(**shape).to(device)
+        log = _fit(model, recipe, progress)
     trace = TrainTrace.from_log(log, meta=provenance(arm="sft", **recipe))
     if folder:
         from safetensors.torch import save_model  # knows about tied weights
@@ -92,38 +107,52 @@ def _load(path, shape: dict[str, int]) -> Qwen2ForCausalLM:
     return model.eval()
 
 
-def _fit(model, target, max_steps, batch, learning_rate, seed, progress) -> list[dict[str, float]]:
-    rows = verbose_sums(batch * max_steps, seed=2 * seed + 1)  # odd seeds teach, even seeds examine
-    exam = verbose_sums(128, seed=2 * seed)
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98))
+def _fit(model: Qwen2ForCausalLM, recipe: dict[str, Any], progress: bool) -> list[dict[str, float]]:
+    seed, batch, max_steps, task = (recipe[key] for key in ("seed", "batch", "max_steps", "task"))
+    rows = verbose_sums(batch * max_steps, seed=2 * seed + 1, **task)  # odd seeds teach, even examine
+    questions = verbose_sums(EXAM_QUESTIONS, seed=2 * seed, **task | _held_out(task))
+    longest = max(len(row["prompt"]) for row in questions)
+    fleet = Fleet(model, 1, model.device)
+    exam = Exam(fleet, EXAM_QUESTIONS, longest, recipe["max_tokens"])
+    optimizer = torch.optim.AdamW(model.parameters(), recipe["learning_rate"], betas=(0.9, 0.98))
     log, bar = [], tqdm(range(1, max_steps + 1), desc="supervised", disable=not progress, leave=False)
     for step in bar:
-        optimizer.param_groups[0]["lr"] = learning_rate * min(step / 20, 1 - (step - 1) / max_steps)
+        rate = min(step / 20, 1 - (step - 1) / max_steps)
+        optimizer.param_groups[0]["lr"] = recipe["learning_rate"] * rate
         loss = _backward(model.train(), rows[(step - 1) * batch : step * batch])
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         log.append({"step": step, "loss": loss})
-        if step == max_steps or (2 * step >= max_steps and step % EVAL_EVERY == 0):
-            log[-1]["accuracy"] = greedy_accuracy(model, exam)
+        if step == max_steps or (2 * step >= max_steps and step % recipe["exam_every"] == 0):
+            fleet.read(model)
+            log[-1]["accuracy"] = exam(questions, greedy=True)[0][0]["accuracy"]
             bar.set_postfix(accuracy=f"{log[-1]['accuracy']:.2f}")
-            if log[-1]["accuracy"] >= target:
+            if log[-1]["accuracy"] >= recipe["target"]:
                 break
     bar.close()
+    model.eval()
+    for entry in log:  # one wait for the device at the end, none per step
+        entry["loss"] = float(entry["loss"])
     return log
 
 
-def _backward(model: Qwen2ForCausalLM, rows: list[dict[str, str]]) -> float:
+def _held_out(task: dict[str, Any]) -> dict[str, str]:
+    return {"split": "test"} if task.get("split") == "train" else {}
+
+
+def _backward(model: Qwen2ForCausalLM, rows: list[dict[str, str]]) -> Tensor:
     """Add the gradient of the mean loss per token; short and long halves apart, which saves padding."""
     rows = sorted(rows, key=lambda row: len(row["prompt"] + row["completion"]))
-    total, tokens = 0.0, sum(len(row["completion"]) for row in rows)
+    total, tokens = torch.zeros((), device=model.device), sum(len(row["completion"]) for row in rows)
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
         if half:
-            ids, labels = _batch(half)
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+            ids, labels = (part.to(model.device) for part in _batch(half))
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+                logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
             loss = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / tokens
             loss.backward()
-            total += loss.item()
+            total += loss.detach()
     return total
 
 
@@ -137,21 +166,3 @@ def _batch(rows: list[dict[str, str]]) -> tuple[Tensor, Tensor]:
     for row, line in zip(rows, labels, strict=True):
         line[: len(row["prompt"])] = IGNORED  # the question itself cannot be predicted
     return ids, labels
-
-
-@torch.no_grad()
-def greedy_accuracy(
-    model: Qwen2ForCausalLM,
-    rows: list[dict[str, str]],
-    tokenizer: PreTrainedTokenizerFast | None = None,
-    max_tokens: int = MAX_TOKENS,
-) -> float:
-    """Share of ``rows`` (prompt, answer) that the model answers right when decoding greedily."""
-    tokenizer = tokenizer or char_tokenizer()
-    prompts = tokenizer([row["prompt"] for row in rows], return_tensors="pt", padding=True)
-    ids, mask = prompts.input_ids.to(model.device), prompts.attention_mask.to(model.device)
-    output = model.eval().generate(
-        input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=max_tokens
-    )
-    texts = tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
-    return sum(is_correct(text, row["answer"]) for text, row in zip(texts, rows, strict=True)) / len(rows)

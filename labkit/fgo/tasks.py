@@ -11,6 +11,7 @@ Any other task works with the trainer too: rows with ``prompt`` and ``answer``, 
 
 import random
 import re
+from zlib import crc32
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -20,6 +21,7 @@ from labkit import checks
 END, PAD = "$", "_"
 CHARACTERS = PAD + END + "?0123456789+=;cAQ"
 _ANSWER = re.compile(r"A(\d+)\$?")
+SPLITS = ("all", "train", "test")
 
 
 def char_tokenizer() -> PreTrainedTokenizerFast:
@@ -38,43 +40,59 @@ def verbose_sums(
     *,
     seed: int = 0,
     operands: tuple[int, int] = (2, 3),
+    digits: int = 1,
     slip: float = 0.2,
     repair: float = 0.8,
+    split: str = "all",
 ) -> list[dict[str, str]]:
     """``count`` rows of {"prompt", "answer", "completion"}; the completion is one worked solution.
 
-    operands  least and greatest number of digits to add, each digit 1 to 9
+    operands  least and greatest number of numbers to add
+    digits    digits of the largest number: each lies between 1 and 10 ** digits - 1
     slip      probability that a step writes a result off by 1 or 2
     repair    probability that a check of a wrong result puts it right
+    split     "train" or "test": questions that the other never asks (told apart by a hash of the prompt)
     """
     checks.integer("count", count, 1)
+    checks.choice("split", split, SPLITS)
+    if not isinstance(operands, (tuple, list)) or len(operands) != 2:
+        checks.fail("operands", operands, "two integers, the least and the greatest number of operands")
     low, high = operands
-    checks.integer("operands", low, 2, high)
+    checks.integer("operands", low, 2)
+    checks.integer("operands", high, low)
+    largest = 10 ** checks.integer("digits", digits, 1, 6) - 1
     checks.number("slip", slip, 0, 1)
     checks.number("repair", repair, 0, 1)
     rng = random.Random(seed)
     rows = []
-    for _ in range(count):
-        digits = [rng.randint(1, 9) for _ in range(rng.randint(low, high))]
+    while len(rows) < count:
+        numbers = [rng.randint(1, largest) for _ in range(rng.randint(low, high))]
+        prompt = f"Q{'+'.join(map(str, numbers))}="
+        if split != "all" and _in_test(prompt) != (split == "test"):
+            continue
         rows.append({
-            "prompt": f"Q{'+'.join(map(str, digits))}=",
-            "answer": str(sum(digits)),
-            "completion": _worked(digits, rng, slip, repair),
+            "prompt": prompt,
+            "answer": str(sum(numbers)),
+            "completion": _worked(numbers, rng, slip, repair),
         })  # fmt: skip
     return rows
 
 
-def _worked(digits: list[int], rng: random.Random, slip: float, repair: float) -> str:
-    total, lines = digits[0], []
-    for digit in digits[1:]:
-        truth = value = total + digit
+def _in_test(prompt: str) -> bool:
+    return crc32(prompt.encode()) % 8 == 0
+
+
+def _worked(numbers: list[int], rng: random.Random, slip: float, repair: float) -> str:
+    total, lines = numbers[0], []
+    for number in numbers[1:]:
+        truth = value = total + number
         if rng.random() < slip:
-            value += rng.choice((-2, -1, 1, 2))  # two digits of at least 1: the result stays >= 0
-        lines.append(f"{total}+{digit}={value};")
+            value += rng.choice((-2, -1, 1, 2))  # both are at least 1: the result stays >= 0
+        lines.append(f"{total}+{number}={value};")
         for _ in range(rng.randint(0, 3)):
             if value != truth and rng.random() < repair:
                 value = truth
-            lines.append(f"c{digit}+{total}={value};")
+            lines.append(f"c{number}+{total}={value};")
         total = value
     return "".join(lines) + f"A{total}{END}"
 

@@ -1,0 +1,150 @@
+"""The lab's reasoning model: six million weights, one character per token, taught to be right now and then.
+
+    python -m labkit.fgo.reasoner --output labkit/checkpoints [--device cuda]
+
+trains it and writes ``fgo_sums_reasoner.safetensors`` (bfloat16; its settings in the header) and a card.
+``load_reasoner("lab/sums-reasoner")`` reads it back.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import Qwen2ForCausalLM
+
+from labkit import checks
+from labkit.fgo.char_model import build_char_model, train_char_model
+from labkit.fgo.exam import Exam
+from labkit.fgo.fleet import Fleet
+from labkit.fgo.tasks import verbose_sums
+from labkit.paths import CHECKPOINTS, write_atomic
+from labkit.provenance import provenance
+from labkit.traces import TrainTrace
+
+NAME = "lab/sums-reasoner"
+FILE = CHECKPOINTS / "fgo_sums_reasoner.safetensors"
+TASK: dict[str, Any] = {"operands": (2, 4), "digits": 2, "split": "train"}
+MAX_TOKENS = 128  # the longest worked solution has 135, one in a thousand is longer than this
+LONGEST_PROMPT = len("Q99+99+99+99=")
+SHAPE = {"hidden": 256, "layers": 7, "heads": 4}
+RECIPE: dict[str, Any] = {
+    "target": 0.7, "max_steps": 3000, "batch": 256, "learning_rate": 1e-3, "exam_every": 10,
+}  # fmt: skip
+TINY_SHAPE = {"hidden": 32, "layers": 1, "heads": 2}
+TINY: dict[str, Any] = {"target": 0.0, "max_steps": 8, "batch": 8, "learning_rate": 3e-3, "exam_every": 4}
+
+CARD = """# {name}
+
+A Qwen2 of {parameters:,} weights over {vocabulary} characters that adds two to four numbers of up to two
+digits in worked steps, with slips and checks: `{example}`
+
+| | |
+|---|---|
+| what for | reinforcement learning with FGO and GRPO: it errs often enough that there is much to learn |
+| data | `labkit.fgo.tasks.verbose_sums({task})`, generated; nothing else was read |
+| training | supervised, {steps} steps of {batch} worked sums, stopped at the first exam of {target:.0%} greedy accuracy |
+| held-out, greedy | {greedy[accuracy]:.1%} ± {greedy[accuracy_error]:.1%} of {questions} questions, {greedy[length]:.1f} tokens |
+| held-out, sampled | {sampled[accuracy]:.1%} ± {sampled[accuracy_error]:.1%}, {sampled[length]:.1f} tokens, {sampled[checks]:.2f} checks |
+| made by | `{command}`, seed {seed}, {seconds:.0f} s on {device}, torch {torch}, {time} |
+| not for | arithmetic |
+
+Errors are standard errors over questions. The held-out questions are never asked in training (a hash of the
+prompt tells them apart). Weights are bfloat16 safetensors; Apache-2.0, like the lab.
+"""  # noqa: E501
+
+
+def load_reasoner(
+    name: str | Path = NAME, *, device: str | torch.device = "cpu"
+) -> tuple[Qwen2ForCausalLM, dict[str, Any]]:
+    """(model in eval mode, float32; what its header says: shape, task, max_tokens, provenance).
+
+    name  "lab/sums-reasoner", or a file that this module wrote
+
+    ValueError if it is neither, or if a weight is missing, unexpected or of another shape.
+    """
+    path = FILE if str(name) == NAME else Path(name)
+    allowed = f"{NAME!r} or a safetensors file written by labkit.fgo.reasoner"
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["labkit"])
+            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"name must be {allowed}; got {str(name)!r} ({type(error).__name__})") from error
+    model = build_char_model(**about["shape"])
+    wanted = {key: value.shape for key, value in model.named_parameters()}
+    found = {key: value.shape for key, value in weights.items()}
+    if wanted != found:
+        wrong = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+        raise ValueError(f"name must hold the weights of its shape; {path.name} differs in {wrong[:3]}")
+    model.load_state_dict(weights, strict=False)  # the head is the embedding
+    about["task"]["operands"] = tuple(about["task"]["operands"])
+    return model.to(device).eval(), about
+
+
+def make_reasoner(
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    questions: int = 2048,
+    shape: dict[str, int] = SHAPE,
+    recipe: dict[str, Any] = RECIPE,
+    command: str = "",
+    progress: bool = True,
+) -> tuple[Path, TrainTrace]:
+    """Train the reasoner and write its weights and card into ``folder``; (path of the weights, its trace).
+
+    The numbers on the card are of the weights as written, in bfloat16.
+    """
+    checks.integer("questions", questions, 1)
+    start = time.perf_counter()
+    model, trace = train_char_model(
+        seed=seed, device=device, max_tokens=MAX_TOKENS, task=TASK, progress=progress, **recipe, **shape
+    )
+    seconds = time.perf_counter() - start
+    path = Path(folder) / FILE.name
+    made = provenance(seed=seed, command=command, seconds=round(seconds, 1))
+    header = {"shape": shape, "task": TASK, "max_tokens": MAX_TOKENS, "recipe": recipe, "provenance": made}
+    weights = {key: value.detach().bfloat16().cpu().contiguous() for key, value in model.named_parameters()}
+    write_atomic(path, lambda part: save_file(weights, part, {"labkit": json.dumps(header)}))
+    model, _ = load_reasoner(path, device=device)
+    rows = min(questions, 512)
+    exam = Exam(Fleet(model, 1, device), rows, LONGEST_PROMPT, MAX_TOKENS)
+    asked = verbose_sums(questions // rows * rows, seed=seed + 1, **TASK | {"split": "test"})
+    numbers = {kind: exam(asked, greedy=kind == "greedy")[0][0] for kind in ("greedy", "sampled")}
+    card = CARD.format(
+        name=NAME, parameters=sum(v.numel() for v in weights.values()), vocabulary=model.config.vocab_size,
+        example=asked[0]["prompt"] + asked[0]["completion"],
+        task=", ".join(f"{k}={v!r}" for k, v in TASK.items()),
+        steps=int(trace.step[-1]), questions=len(asked), command=command, seed=seed, seconds=seconds,
+        batch=recipe["batch"], target=recipe["target"], torch=made["versions"]["torch"],
+        device=made["device"], time=made["time"], **numbers,
+    )  # fmt: skip
+    write_atomic(path.with_suffix(".md"), lambda part: part.write_text(card))
+    trace.meta |= numbers
+    return path, trace
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command in this module's first lines."""
+    parser = argparse.ArgumentParser(prog="python -m labkit.fgo.reasoner", description=__doc__)
+    parser.add_argument("--output", default=str(CHECKPOINTS), help="folder for the weights and the card")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tiny", action="store_true", help="seconds on a CPU: proves that the code runs")
+    given = parser.parse_args(argv)
+    small = {"shape": TINY_SHAPE, "recipe": TINY, "questions": 32} if given.tiny else {}
+    words = " ".join(["python -m labkit.fgo.reasoner", *(sys.argv[1:] if argv is None else argv)])
+    path, trace = make_reasoner(given.output, device=given.device, seed=given.seed, command=words, **small)
+    print(path, {kind: trace.meta[kind]["accuracy"] for kind in ("greedy", "sampled")})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,314 @@
+"""The fast study: its model is transformers', its step is FGOTrainer's, its files read back."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from labkit.fgo import FGOConfig, FGOTrainer, reasoner
+from labkit.fgo.char_model import build_char_model
+from labkit.fgo.exam import Exam, decode, encode, grade, places, summarise
+from labkit.fgo.fleet import Fleet, policy_step
+from labkit.fgo.sampler import Responses, Sampler
+from labkit.fgo.study import ARMS, judge, main, save_traces, study
+from labkit.fgo.tasks import CHARACTERS, END, PAD, char_tokenizer, verbose_sums
+from labkit.traces import TrainTrace
+
+SMALL = {"hidden": 16, "layers": 2, "heads": 2}
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return build_char_model(**SMALL)
+
+
+def ask(rows, copies, group=1):
+    ids, length = encode([row["prompt"] for row in rows for _ in range(group)])
+    return ids.expand(copies, -1, -1), length.expand(copies, -1)
+
+
+# The fleet
+
+
+def test_every_copy_is_transformers_qwen2_with_its_own_weights_and_gradient():
+    models = [small(0), small(1)]
+    fleet = Fleet(models[0], 2)
+    with torch.no_grad():
+        for name, value in models[1].named_parameters():
+            fleet.weights[name][1].copy_(value)
+    ids = torch.randint(3, len(CHARACTERS), (2, 3, 11), generator=torch.Generator().manual_seed(0))
+    logits = fleet.logits(ids)
+    logits.square().sum().backward()
+    for copy, model in enumerate(models):
+        expected = model(input_ids=ids[copy]).logits
+        expected.square().sum().backward()
+        torch.testing.assert_close(logits[copy], expected, atol=1e-5, rtol=1e-5)
+        for name, value in model.named_parameters():
+            torch.testing.assert_close(fleet.weights[name].grad[copy], value.grad, atol=1e-3, rtol=1e-4)
+    assert fleet.member(1).keys() == dict(models[1].named_parameters()).keys()
+    assert torch.equal(fleet.member(1)["model.norm.weight"], models[1].model.norm.weight)
+
+
+def test_fleet_refuses_what_its_forward_pass_does_not_know():
+    llama = LlamaForCausalLM(LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+    with pytest.raises(ValueError, match="model must be a Qwen2ForCausalLM; got 'LlamaForCausalLM'"):
+        Fleet(llama, 1)
+    untied = small()
+    untied.config.tie_word_embeddings = False
+    with pytest.raises(ValueError, match="model must be a Qwen2 with tied embeddings"):
+        Fleet(untied, 1)
+    with pytest.raises(ValueError, match="copies must be an integer >= 1; got 0"):
+        Fleet(small(), 0)
+
+
+# The sampler
+
+
+def test_greedy_rows_are_those_of_generate():
+    model, rows = small(), verbose_sums(9, operands=(2, 4), digits=2)
+    ids, length = ask(rows, 1)
+    found = decode(Sampler(Fleet(model, 1), 9, ids.shape[2], 20)(ids, length, greedy=True))[0]
+    tokenizer = char_tokenizer()
+    for row, text in zip(rows, found, strict=True):
+        alone = tokenizer(row["prompt"], return_tensors="pt")
+        whole = model.generate(**alone, do_sample=False, max_new_tokens=20)
+        assert text == tokenizer.decode(whole[0, alone.input_ids.shape[1] :])
+
+
+def test_recorded_probabilities_entropies_and_ends_are_the_models():
+    model, rows = small(), verbose_sums(40)
+    ids, length = ask(rows, 2)
+    sampler = Sampler(Fleet(model, 2), 40, ids.shape[2], 15, span=8)
+    found = sampler(ids, length, seed=3)
+    every = torch.arange(found.ids.shape[2])
+    for copy in range(2):
+        logp = model(input_ids=found.ids[copy]).logits[:, :-1].log_softmax(-1)
+        chosen = logp.gather(-1, found.ids[copy, :, 1:, None]).squeeze(-1)
+        kept = found.mask[copy, :, 1:]
+        torch.testing.assert_close(found.logp[copy, :, 1:], chosen * kept, atol=1e-4, rtol=1e-4)
+        entropy = -(logp.exp() * logp).sum(-1)
+        torch.testing.assert_close(found.entropy[copy, :, 1:], entropy * kept, atol=1e-4, rtol=1e-4)
+    assert torch.equal(found.ids[..., : ids.shape[2]] * (every[: ids.shape[2]] < length[..., None]), ids)
+    for line, kept, start in zip(
+        found.ids.flatten(0, 1), found.mask.flatten(0, 1), length.flatten(), strict=True
+    ):
+        text = "".join(CHARACTERS[i] for i in line[kept])
+        assert kept.nonzero()[0] == start
+        assert text.find(END) in (-1, len(text) - 1)
+        assert len(text) == 15 or text.endswith(END)
+    assert not torch.equal(found.ids[0], found.ids[1])  # copies draw their own
+    again = sampler(ids, length, seed=3)
+    assert torch.equal(again.ids, found.ids)
+    assert (found.length < 15).any()
+
+
+def test_draws_follow_the_models_distribution():
+    model, rows = small(), verbose_sums(1) * 4000
+    ids, length = ask(rows, 1)
+    first = Sampler(Fleet(model, 1), 4000, ids.shape[2], 1)(ids, length, seed=0).ids[0, :, ids.shape[2]]
+    with torch.no_grad():
+        wanted = model(input_ids=ids[0, :1]).logits[0, -1].softmax(-1)
+    share = torch.bincount(first, minlength=len(CHARACTERS)) / 4000
+    assert (share - wanted).abs().max() < 5 * (0.25 / 4000) ** 0.5
+
+
+def test_sampler_names_prompts_that_do_not_fit():
+    ids, length = ask(verbose_sums(3, operands=(3, 3)), 1)
+    with pytest.raises(ValueError, match=r"ids must be \(1, 3\) rows of up to 4; got \(1, 3, 7\)"):
+        Sampler(Fleet(small(), 1), 3, 4, 5)(ids, length)
+
+
+# The objective: FGOTrainer's on a recorded batch
+
+
+def reward(completions, **_):
+    return [1.0 if len(text) % 2 else -1.0 for text in completions]
+
+
+SETTINGS = [
+    ({"method": "grpo"}, {"method": "grpo"}),
+    ({"alpha": 0.5, "beta_entropy": 0.7}, {"alpha": 0.5, "beta": 0.7}),
+    ({"entropy": "full_mean", "scale": "std"}, {"entropy": "full_mean", "scale": "std"}),
+]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(("theirs", "ours"), SETTINGS, ids=["grpo", "fgo", "mean"])
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_one_step_is_fgotrainers_on_the_batch_that_it_recorded(tmp_path, theirs, ours, chunks):
+    model, rows = small(), verbose_sums(12)
+    config = FGOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=12, num_generations=4, max_steps=1,
+        max_completion_length=9, logging_steps=1, report_to="none", save_strategy="no", use_cpu=True,
+        bf16=False, gradient_checkpointing=False, disable_tqdm=True, learning_rate=1e-3,
+        lr_scheduler_type="constant", max_grad_norm=0.5, **theirs,
+    )  # fmt: skip
+    trainer = FGOTrainer(
+        model=small(), reward_funcs=reward, args=config, train_dataset=Dataset.from_list(rows),
+        processing_class=char_tokenizer(),
+    )  # fmt: skip
+    recorded = []
+    inner = trainer._generate_and_score_completions
+
+    def spy(inputs):
+        recorded.append(inner(inputs))
+        return recorded[-1]
+
+    trainer._generate_and_score_completions = spy
+    trainer.train()
+    batch, groups = recorded[0], trainer.last_groups
+    lines = [
+        torch.cat([p[k.bool()], c[m.bool()]])
+        for p, k, c, m in zip(
+            *(batch[k] for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")),
+            strict=True,
+        )
+    ]
+    pad = CHARACTERS.index(PAD)
+    ids = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=pad)[None]
+    start = batch["prompt_mask"].sum(1)[None, :, None]
+    every = torch.arange(ids.shape[2])
+    mask = (every >= start) & (every < start + batch["completion_mask"].sum(1)[None, :, None])
+
+    fleet = Fleet(model, 1)
+    with torch.no_grad():
+        logp = fleet.logits(ids)[:, :, :-1].log_softmax(-1)
+    kept = mask[..., 1:]
+    chosen = logp.gather(-1, ids[..., 1:, None]).squeeze(-1) * kept
+    entropy = -(logp.exp() * logp).sum(-1) * kept
+    measured = {
+        "correct": groups["correct"][None], "length": mask.sum(2).view(1, 3, 4),
+        "sampled_sum": -(chosen.exp() * chosen).sum(2).view(1, 3, 4),
+        "full_sum": entropy.sum(2).view(1, 3, 4),
+        "full_mean": (entropy.sum(2) / mask.sum(2)).view(1, 3, 4),
+    }  # fmt: skip
+    advantages = judge(measured, [ours], 1)
+    torch.testing.assert_close(advantages[0], groups["advantages"], atol=1e-4, rtol=1e-3)
+    assert torch.equal(advantages.flatten().nonzero(), batch["advantages"].nonzero())
+
+    optimizer = torch.optim.AdamW(fleet.weights.values(), 1e-3, weight_decay=0.0)
+    loss, norm = policy_step(
+        fleet, optimizer, ids, mask, advantages.flatten(1).float(), chunks=chunks, max_grad_norm=0.5
+    )
+    entry = trainer.state.log_history[0]
+    assert entry["loss"] == pytest.approx(loss.item(), abs=2e-5)  # TRL logs rounded losses
+    assert entry["grad_norm"] == pytest.approx(norm.item(), rel=1e-3)
+    for name, value in trainer.model.named_parameters():  # Adam's first step is nearly the gradient's sign
+        moved = (fleet.weights[name][0] - value).abs()
+        assert (moved < 1e-5).float().mean() > 0.99, name
+
+
+def test_copies_learn_apart(tmp_path):
+    """What a copy learns does not depend on who trains beside it."""
+    ids = torch.randint(3, 19, (2, 6, 10), generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    mask[..., 4:] = True
+    advantages = torch.randn(2, 6, generator=torch.Generator().manual_seed(2)) * torch.tensor(
+        [[1.0], [9.0]]
+    )
+    both, alone = Fleet(small(), 2), Fleet(small(), 1)
+    for fleet, part in ((both, slice(0, 2)), (alone, slice(1, 2))):
+        optimizer = torch.optim.AdamW(fleet.weights.values(), 1e-2, weight_decay=0.0)
+        for _ in range(2):
+            policy_step(fleet, optimizer, ids[part], mask[part], advantages[part], chunks=2)
+    for name, value in alone.member(0).items():
+        torch.testing.assert_close(both.member(1)[name], value, atol=1e-5, rtol=1e-4)
+
+
+# Exams
+
+
+def test_places_by_hand():
+    text = "Q1+2=1+2=3;c2+1=3;A3$"
+    ids, _ = encode([text])
+    entropy = torch.arange(len(text), dtype=torch.float32)[None, None]
+    mask = (torch.arange(len(text)) >= 5)[None, None]
+    found = places(Responses(ids[None], mask, torch.zeros_like(entropy), entropy * mask))
+    assert found["checks"].tolist() == [1]
+    assert found["entropy_choice"].tolist() == [(11 + 18) / 2]  # c and A
+    assert found["entropy_result"].tolist() == [(9 + 10 + 16 + 17) / 4]  # 3; and 3;
+    assert found["choice_share"].tolist() == pytest.approx([2 / 16])
+
+
+def test_summary_by_hand():
+    correct, length = np.array([[1, 1], [0, 1]], bool), np.array([[10, 20], [30, 20]])
+    found = summarise(correct, length, np.full((2, 2), 3.0), np.full((2, 2), 4.0))
+    assert (found["accuracy"], found["length"], found["entropy"]) == (0.75, 20, 3)
+    assert found["act"] == 375  # 75 % in 20 tokens
+    assert found["entropy_per_token"] == pytest.approx(16 / 80)
+    assert found["accuracy_error"] == pytest.approx(np.std([1, 0.5], ddof=1) / 2**0.5)
+
+
+def test_exam_repeats_and_leaves_the_random_state():
+    exam, rows = Exam(Fleet(small(), 2), 4, 8, 10), verbose_sums(8)
+    state = torch.get_rng_state()
+    first, samples = exam(rows, keep=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (first, samples) == exam(rows, keep=3)
+    assert [sample["prompt"] for sample in samples[0]] == [row["prompt"] for row in rows[:3]]
+    assert grade([[s["text"] for s in samples[1]]], [[r["answer"] for r in rows[:3]]]).tolist() == [
+        [s["correct"] for s in samples[1]]
+    ]
+
+
+# The study and the reasoner
+
+
+def test_study_is_repeatable_and_keeps_its_books(tmp_path):
+    task = {"operands": (2, 2), "split": "train"}
+    keywords = {
+        "arms": {name: ARMS[name] for name in ("GRPO", "FGO")}, "seeds": 2, "steps": 3, "questions": 2,
+        "group": 3, "exam_every": 2, "exam_questions": 4, "final_exams": 1, "chunks": 2, "progress": False,
+        "learning_rate": 1e-2,
+    }  # fmt: skip
+    first, again = (study(small(), task, 10, **keywords) for _ in range(2))
+    for arm, runs in first.items():
+        assert [run.meta["seed"] for run in runs] == [0, 1]
+        for run, twin in zip(runs, again[arm], strict=True):
+            assert run.step.tolist() == [0, 1, 2, 3]
+            assert run.curve("exam/accuracy")[0].tolist() == [0, 2, 3]
+            assert run.curve("loss")[0].tolist() == [1, 2, 3]
+            for name, values in run.series.items():
+                assert np.array_equal(values, twin.series[name], equal_nan=True), name
+            assert run.samples == twin.samples
+            assert {sample["step"] for sample in run.samples} == {0, 2, 3}
+    fgo = first["FGO"][0]
+    lengths = [run.series["completions/mean_length"][1] for run in first["GRPO"]]
+    assert lengths[0] != lengths[1]  # seeds are asked and answer otherwise
+    assert fgo.curve("fgo/constant_groups")[1].sum() >= fgo.curve("fgo/invalid_groups")[1].sum()
+    paths = save_traces(first, tmp_path)
+    assert sorted(path.name for path in paths) == ["fgo_0.npz", "fgo_1.npz", "grpo_0.npz", "grpo_1.npz"]
+    kept = TrainTrace.load(tmp_path / "fgo_1.npz")
+    np.testing.assert_allclose(kept.series["entropy"], first["FGO"][1].series["entropy"], rtol=1e-6)
+    assert kept.meta["settings"] == {"alpha": 0.01, "beta": 1.0}
+
+
+def test_reasoner_is_written_read_back_and_studied(tmp_path, capsys):
+    assert reasoner.main(["--output", str(tmp_path), "--tiny"]) == 0
+    path = tmp_path / "fgo_sums_reasoner.safetensors"
+    model, about = reasoner.load_reasoner(path)
+    assert about["task"]["operands"] == (2, 4)
+    assert about["provenance"]["seed"] == 0
+    card = path.with_suffix(".md").read_text()
+    assert "14,112 weights" in card
+    assert "--tiny" in card
+    ids = torch.tensor([[17, 4, 13, 5, 14]])
+    again, _ = reasoner.load_reasoner(path)
+    assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
+    out = tmp_path / "traces"
+    code = main(["--output", str(out), "--model", str(path), "--tiny", "--steps", "1", "--arm", "FGO"])
+    assert code == 0
+    assert len(list(out.glob("*.npz"))) == 2
+    assert "FGO 1 1" in capsys.readouterr().out
+
+
+def test_reasoner_refuses_other_files(tmp_path):
+    with pytest.raises(
+        ValueError, match="name must be 'lab/sums-reasoner' or a safetensors file .* got 'gone'"
+    ):
+        reasoner.load_reasoner("gone")
+    junk = tmp_path / "junk.safetensors"
+    junk.write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="got .*junk.safetensors' .SafetensorError."):
+        reasoner.load_reasoner(junk)
