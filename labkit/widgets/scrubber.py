@@ -1,0 +1,147 @@
+"""scrubber: training curves of several arms and seeds under one cursor, and what was written at that step.
+
+The browser holds every curve (thinned to its extremes if there are too many points) and moves the cursor
+by itself; the completions stay in Python and come when a step is chosen.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import anywidget
+import numpy as np
+from IPython.display import display
+from traitlets import Bytes, Dict, Int, List, Unicode, observe
+
+from labkit import checks
+from labkit.figures import curves
+from labkit.traces import GroupTrace, TrainTrace
+from labkit.widgets.base import error_text, present, show, static
+from labkit.widgets.curve_pack import Traces, by_step, curves_of, flat, panels_of, runs_of, thin
+
+BUDGET = 560_000  # bytes of curves in the widget's state, which must stay under 1 MB
+RUNS, ROWS, LETTERS = 6, 8, 1200  # read at once, at most: runs, samples of each, signs of each
+
+
+class Scrubber(anywidget.AnyWidget):
+    """The live instrument; ``scrubber`` makes it. Set ``step`` to move its cursor, ``shown`` to pick runs.
+
+    points       (step int32, value float32) of all curves; ``extent`` lists [run, panel, first, count]
+    sampled      int32 steps that have completions; ``completions`` holds those of ``step`` and ``shown``
+    """
+
+    _esm = Unicode(static("instrument.js", "scrubber.js")).tag(sync=True)
+    _css = Unicode(static("instrument.css", "scrubber.css")).tag(sync=True)
+    title = Unicode().tag(sync=True)
+    unit = Unicode("step").tag(sync=True)
+    runs = List(Dict()).tag(sync=True)  # {"arm": ..., "seed": ...}
+    panels = List(Unicode()).tag(sync=True)
+    thinned = List(Int()).tag(sync=True)  # [points kept of a curve, points of the longest], empty: all kept
+    extent = List(List(Int())).tag(sync=True)
+    points = Bytes().tag(sync=True)
+    sampled = Bytes().tag(sync=True)
+    step = Int(0).tag(sync=True)
+    shown = List(Int()).tag(sync=True)
+    smooth = Int(1).tag(sync=True)
+    completions = Dict().tag(sync=True)
+    problem = Unicode().tag(sync=True)
+
+    def __init__(
+        self, runs: list[tuple[str, object, TrainTrace]], panels: Mapping[str, str], **state: object
+    ):
+        self._samples = [by_step(trace) for _, _, trace in runs]
+        found = curves_of([trace for _, _, trace in runs], list(panels))
+        limit = max(32, BUDGET // 8 // max(1, len(found)))
+        longest = max((len(steps) for _, _, steps, _ in found), default=0)
+        extent, blocks, first = [], [], 0
+        for run, panel, steps, values in found:
+            steps, values = thin(steps, values, limit)
+            extent.append([run, panel, first, len(steps)])
+            blocks.append(np.stack((steps.astype("<i4"), values.astype("<f4").view("<i4")), -1))
+            first += len(steps)
+        steps = sorted({step for samples in self._samples for step in samples})
+        super().__init__(
+            runs=[{"arm": arm, "seed": str(seed)} for arm, seed, _ in runs],
+            panels=list(panels.values()),
+            extent=extent,
+            points=b"".join(block.tobytes() for block in blocks),
+            thinned=[limit, longest] if longest > limit else [],
+            sampled=np.array(thin(np.array(steps, int), np.zeros(len(steps)), 4096)[0], "<i4").tobytes(),
+            **({"shown": list(range(len(runs)))} | state),
+        )
+        self._read()
+
+    @observe("step", "shown")
+    def _read(self, change: object = None) -> None:
+        """Fetch what the shown runs wrote at the cursor; what goes wrong is shown in the instrument."""
+        try:
+            for run in self.shown:
+                checks.integer("shown", run, 0, len(self.runs) - 1)
+            found = [self._written(run) for run in self.shown[:RUNS]]
+            self.completions = {"step": self.step, "runs": found, "more": max(0, len(self.shown) - RUNS)}
+            self.problem = ""
+        except ValueError as error:
+            self.problem = error_text(error)
+
+    def _written(self, run: int) -> dict:
+        samples = self._samples[run]
+        near = sorted(samples, key=lambda step: (abs(step - self.step), step))[:3]
+        found = samples.get(self.step, [])
+        rows = [{key: _plain(value) for key, value in row.items()} for row in found[:ROWS]]
+        return {"run": run, "rows": rows, "of": len(found), "near": sorted(near)}
+
+
+def scrubber(
+    traces: Traces,
+    *,
+    on: Sequence[str] | Mapping[str, str] | None = None,
+    step: int | None = None,
+    title: str = "",
+    name: str = "scrubber",
+) -> Scrubber | None:
+    """Show linked curves under one cursor; headless, the same curves as a figure and one step's samples.
+
+    traces  {arm: TrainTrace or list of them, one per seed}, one TrainTrace, a list of them (each tells its
+            arm and seed in ``meta``), or a GroupTrace, whose questions then take the place of steps
+    on      names of the series, or {name: label}; default: the known ones that were logged, at most eight.
+            A series with one value per layer is drawn as the mean over layers
+    step    where the cursor starts (default: the last step)
+    title   a finding to stand above the curves
+    name    unique in the notebook; running the cell again replaces the instrument of that name
+
+    ValueError names the argument at fault.
+    """
+    runs = runs_of(traces)
+    panels = panels_of([trace for _, _, trace in runs], on)
+    last = max(int(trace.step[-1]) for _, _, trace in runs)
+    step = last if step is None else checks.integer("step", step, 0, last)
+    unit = "question" if isinstance(traces, GroupTrace) else "step"
+
+    def twin() -> None:
+        arms: dict[str, list[TrainTrace]] = {}
+        for arm, _, trace in runs:
+            arms.setdefault(arm, []).append(flat(trace))
+        common = {
+            key: label for key, label in panels.items() if all(key in trace.series for _, _, trace in runs)
+        }
+        if common:
+            figure = curves.training_curves(arms, common, title=title, columns=min(4, len(common)))
+            for axis in figure.axes:
+                axis.set_xlabel(axis.get_xlabel().replace("optimiser step", unit))
+            show(figure)
+        for arm, found in arms.items():
+            if steps := sorted(by_step(found[0])):
+                near = min(steps, key=lambda known: (abs(known - step), known))
+                display(curves.sample_table(found[0], near, limit=3))
+            else:
+                print(f"{arm}: no completions were kept.")
+
+    return present(lambda: Scrubber(runs, panels, step=step, title=title, unit=unit), twin, name=name)
+
+
+def _plain(value: object) -> object:
+    """A value that JSON has: short text, bool, or a number (None where it is not finite)."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | float | np.number):
+        return float(value) if np.isfinite(value) else None
+    text = str(value)
+    return text if len(text) <= LETTERS else text[:LETTERS] + " …"
