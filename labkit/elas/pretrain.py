@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.checks import choice, fail, integer, number
 from labkit.paths import write_atomic
+from labkit.progress import Progress
 from labkit.traces import TrainTrace
 
 if TYPE_CHECKING:
@@ -135,14 +136,14 @@ def pretrain(
     model: "ElasForCausalLM | None" = None,
     output_dir: str | Path | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: Progress = True,
 ) -> TrainTrace:
     """Train one arm and return its curves.
 
     model        trained in place, to look at it afterwards (default: ``build_model(config)``)
     output_dir   checkpoints and the finished model ("model/") go here; None keeps no files
     resume       go on from the last checkpoint in ``output_dir``; the curve is that of an unbroken run
-    progress     show a bar
+    progress     show a bar, or a function called as progress(steps done, steps); it may raise to stop
 
     Series of the trace: loss, learning_rate, grad_norm; eval_nats, eval_bits_per_byte (token-weighted,
     from step 0 on); mask_on; and for ReLU² arms natural_zeros, crowded_groups, energy_kept, each
@@ -162,7 +163,7 @@ def pretrain(
     return _run(config, model, folder, resume, progress, keep=True)
 
 
-def _run(config, model, folder: Path, resume: bool, progress: bool, keep: bool) -> TrainTrace:
+def _run(config, model, folder: Path, resume: bool, progress: Progress, keep: bool) -> TrainTrace:
     from labkit.elas.trainer import run
 
     text = _text(config)

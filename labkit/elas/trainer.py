@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -20,6 +19,7 @@ from labkit.elas.instruments import layer_statistics
 from labkit.elas.loro import Loro, cosine_restart
 from labkit.elas.model import ElasForCausalLM
 from labkit.elas.pretrain import PretrainConfig
+from labkit.progress import Progress, bar
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
 
@@ -77,11 +77,14 @@ class Instruments(TrainerCallback):
 class Bar(TrainerCallback):
     """One tqdm bar: optimiser steps, with the last training loss."""
 
-    def __init__(self, title: str):
-        self.title = title
+    def __init__(self, title: str, progress: Progress):
+        self.title, self.progress = title, progress
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step")
+        self.bar = bar(
+            self.progress, total=state.max_steps, initial=state.global_step, desc=self.title, unit="step"
+        )
+        self.bar.update(0)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update()
@@ -101,7 +104,7 @@ def run(
     folder: Path,
     *,
     resume: bool,
-    progress: bool,
+    progress: Progress,
 ) -> TrainTrace:
     """Train ``model`` in place; see ``pretrain``."""
     held_out = windows(text.held_out, config.seq_len)[: max(1, config.eval_tokens // config.seq_len)]
@@ -135,12 +138,12 @@ def run(
         args=arguments,
         train_dataset=Rows(windows(text.train, config.seq_len)),
         optimizers=(optimizer, schedule),
-        callbacks=[Instruments(config, model, text, held_out), *([Bar(config.arm)] if progress else [])],
+        callbacks=[Instruments(config, model, text, held_out), Bar(config.arm, progress)],
     )
     trainer.remove_callback(PrinterCallback)  # the trace holds every row
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
-    return _trace(config, model, text, held_out, trainer.state.log_history, time.perf_counter() - started)
+    return trace_of(config, model, text, held_out, trainer.state.log_history, time.perf_counter() - started)
 
 
 def _last_checkpoint(folder: Path, resume: bool) -> str | None:
@@ -157,7 +160,7 @@ def _last_checkpoint(folder: Path, resume: bool) -> str | None:
     return None
 
 
-def _trace(config, model, text, held_out, log: list[dict], seconds: float) -> TrainTrace:
+def trace_of(config, model, text, held_out, log: list[dict], seconds: float) -> TrainTrace:
     wanted = [{k: v for k, v in row.items() if k not in UNWANTED} for row in log]
     base, final = unigram(text, held_out), [row for row in log if "eval_nats" in row][-1]
     trace = TrainTrace.from_log(

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from labkit import checks
 from labkit.fgo.groups import sample_groups
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
 from labkit.fgo.trainer import METHODS, FGOConfig, FGOTrainer
+from labkit.progress import Progress, bar
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
 
@@ -29,7 +29,7 @@ def reinforce(
     max_tokens: int = 72,
     keep: int = 8,
     seed: int = 0,
-    progress: bool = True,
+    progress: Progress = True,
     **settings: Any,
 ) -> TrainTrace:
     """Train a COPY of a character model by ``method``, "fgo" or "grpo"; the model itself is untouched.
@@ -39,6 +39,7 @@ def reinforce(
     max_tokens     longest response; a longer one is cut and counts as wrong
     keep           responses of each step that go into the trace's samples
     seed           of the questions and of the sampling: arms of one seed see the same questions
+    progress       show a bar, or a function called as progress(steps done, steps); it may raise to stop
     settings       any field of FGOConfig: alpha, beta_entropy, entropy, scale, zero_all_wrong, ...
 
     The trace's series carry TRL's names plus fgo/*; the values at step s were measured on the responses
@@ -113,10 +114,13 @@ def _error(values: np.ndarray) -> float:
 class _Watch(TrainerCallback):
     """Keeps the first responses of every step and shows one progress bar."""
 
-    def __init__(self, trainer: FGOTrainer, keep: int, progress: bool):
+    def __init__(self, trainer: FGOTrainer, keep: int, progress: Progress):
         self.trainer, self.keep, self.samples = trainer, keep, []
         name, steps = trainer.args.method.upper(), trainer.args.max_steps
-        self.bar = tqdm(total=steps, desc=name, disable=not progress, leave=False)
+        self.bar = bar(progress, total=steps, desc=name, leave=False)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar.update(0)
 
     def on_step_end(self, args, state, control, **kwargs):
         groups, logs = self.trainer.last_groups, self.trainer._logs

@@ -1,0 +1,50 @@
+"""One progress argument for everything slow: a bar, silence, or a function that is told and may stop it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
+
+# True: a tqdm bar. False: silence. A function: called as progress(done, total) after each step; what it
+# raises (Stopped, for instance) ends the work there.
+Progress = bool | Callable[[int, int | None], None]
+
+
+class Stopped(Exception):
+    """Raised by a progress function to end the work that reports to it."""
+
+
+def bar(progress: Progress, steps: Iterable | None = None, **options: Any) -> Any:
+    """What tqdm(steps, **options) would be: a bar, a silent one, or one that reports to ``progress``."""
+    if callable(progress):
+        return _Told(progress, steps, options.get("total"), options.get("initial", 0))
+    from tqdm.auto import tqdm  # late: a widget needs none
+
+    return tqdm(steps, disable=not progress, **options)
+
+
+class _Told:
+    """The part of tqdm that the lab uses, reporting instead of drawing."""
+
+    def __init__(self, tell: Callable, steps: Iterable | None, total: int | None, done: int):
+        self.tell, self.steps, self.done = tell, steps, done
+        self.total = len(steps) if total is None and hasattr(steps, "__len__") else total
+
+    def update(self, n: int = 1) -> None:
+        self.done += n
+        self.tell(self.done, self.total)
+
+    def __iter__(self) -> Iterator:
+        for step in self.steps:
+            yield step
+            self.update()
+
+    def set_postfix_str(self, text: str) -> None:
+        """Bars show it; a progress function gets counts alone."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
