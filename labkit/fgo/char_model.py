@@ -5,6 +5,8 @@ Training stops at a target accuracy, well below perfect: reinforcement needs gen
 
 import hashlib
 import json
+import time
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from labkit import checks
 from labkit.fgo.exam import Exam
 from labkit.fgo.fleet import Fleet
-from labkit.fgo.tasks import CHARACTERS, END, PAD, verbose_sums
+from labkit.fgo.tasks import CHARACTERS, END, PAD, stream_sums, verbose_sums
 from labkit.paths import cache_dir, write_atomic
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
@@ -51,6 +53,8 @@ def train_char_model(
     seed: int = 0,
     device: str = "cpu",
     exam_every: int = 20,
+    exam_from: int | None = None,
+    seconds: float = float("inf"),
     max_tokens: int = MAX_TOKENS,
     task: dict[str, Any] | None = None,
     cache: bool = False,
@@ -59,9 +63,10 @@ def train_char_model(
 ) -> tuple[Qwen2ForCausalLM, TrainTrace]:
     """Teach a fresh model worked sums until it solves ``target`` of 128 held-out sums greedily.
 
-    target      greedy accuracy to stop at, in [0, 1], looked at every ``exam_every`` steps of the second
-                half of max_steps
+    target      greedy accuracy to stop at, in [0, 1], looked at every ``exam_every`` steps from step
+                ``exam_from`` on (default: half of max_steps)
     max_steps   optimiser steps at most; the learning rate falls linearly to zero over them
+    seconds     stop at the first exam after this, whatever it says
     device      on a GPU the products run in bfloat16
     max_tokens  an exam's answer stops there
     task        keywords of ``verbose_sums``; the default is its default
@@ -78,9 +83,11 @@ def train_char_model(
     checks.integer("seed", seed, 0)
     checks.integer("exam_every", exam_every, 1)
     checks.integer("max_tokens", max_tokens, 1)
+    exam_from = max_steps / 2 if exam_from is None else checks.integer("exam_from", exam_from, 1)
     recipe = {"target": target, "max_steps": max_steps, "batch": batch, "seed": seed,
               "learning_rate": learning_rate, **shape, "device": device, "exam_every": exam_every,
-              "max_tokens": max_tokens, "task": task or {}, "recipe": RECIPE}  # fmt: skip
+              "exam_from": exam_from, "max_tokens": max_tokens, "task": task or {},
+              "recipe": RECIPE}  # fmt: skip
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_dir("fgo_char_model") if cache else None
     if folder and (folder / f"{key}.npz").exists():
@@ -89,7 +96,7 @@ def train_char_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build_char_model(**shape).to(device)
-        log = _fit(model, recipe, progress)
+        log = _fit(model, recipe, seconds, progress)
     trace = TrainTrace.from_log(log, meta=provenance(arm="sft", **recipe))
     if folder:
         from safetensors.torch import save_model  # knows about tied weights
@@ -107,9 +114,12 @@ def _load(path, shape: dict[str, int]) -> Qwen2ForCausalLM:
     return model.eval()
 
 
-def _fit(model: Qwen2ForCausalLM, recipe: dict[str, Any], progress: bool) -> list[dict[str, float]]:
+def _fit(
+    model: Qwen2ForCausalLM, recipe: dict[str, Any], seconds: float, progress: bool
+) -> list[dict[str, float]]:
+    end = time.perf_counter() + seconds
     seed, batch, max_steps, task = (recipe[key] for key in ("seed", "batch", "max_steps", "task"))
-    rows = verbose_sums(batch * max_steps, seed=2 * seed + 1, **task)  # odd seeds teach, even examine
+    rows = stream_sums(seed=2 * seed + 1, **task)  # odd seeds teach, even seeds examine
     questions = verbose_sums(EXAM_QUESTIONS, seed=2 * seed, **task | _held_out(task))
     longest = max(len(row["prompt"]) for row in questions)
     fleet = Fleet(model, 1, model.device)
@@ -119,16 +129,16 @@ def _fit(model: Qwen2ForCausalLM, recipe: dict[str, Any], progress: bool) -> lis
     for step in bar:
         rate = min(step / 20, 1 - (step - 1) / max_steps)
         optimizer.param_groups[0]["lr"] = recipe["learning_rate"] * rate
-        loss = _backward(model.train(), rows[(step - 1) * batch : step * batch])
+        loss = _backward(model.train(), list(islice(rows, batch)))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         log.append({"step": step, "loss": loss})
-        if step == max_steps or (2 * step >= max_steps and step % recipe["exam_every"] == 0):
+        if step == max_steps or (step >= recipe["exam_from"] and step % recipe["exam_every"] == 0):
             fleet.read(model)
             log[-1]["accuracy"] = exam(questions, greedy=True)[0][0]["accuracy"]
             bar.set_postfix(accuracy=f"{log[-1]['accuracy']:.2f}")
-            if log[-1]["accuracy"] >= recipe["target"]:
+            if log[-1]["accuracy"] >= recipe["target"] or time.perf_counter() > end:
                 break
     bar.close()
     model.eval()
@@ -142,10 +152,11 @@ def _held_out(task: dict[str, Any]) -> dict[str, str]:
 
 
 def _backward(model: Qwen2ForCausalLM, rows: list[dict[str, str]]) -> Tensor:
-    """Add the gradient of the mean loss per token; short and long halves apart, which saves padding."""
+    """Add the gradient of the mean loss per token; on a CPU short and long halves apart: less padding."""
     rows = sorted(rows, key=lambda row: len(row["prompt"] + row["completion"]))
     total, tokens = torch.zeros((), device=model.device), sum(len(row["completion"]) for row in rows)
-    for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+    cut = len(rows) // 2 if model.device.type == "cpu" else 0
+    for half in (rows[:cut], rows[cut:]):
         if half:
             ids, labels = (part.to(model.device) for part in _batch(half))
             with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):

@@ -70,6 +70,7 @@ class Fleet:
         embedding = weights["model.embed_tokens.weight"]
         # A product with one-hot rows: gradients of a table of a few characters would collide in scatters.
         x = one_hot(ids.flatten(1), embedding.shape[1]).to(embedding.dtype) @ self._inputs(embedding)
+        x = x.to(embedding.dtype)  # the residual stream stays in the weights' precision under autocast
         angle = position[:, None] * self.frequency
         cos, sin = angle.cos().to(embedding.dtype), angle.sin().to(embedding.dtype)
         for layer in range(self.config.num_hidden_layers):

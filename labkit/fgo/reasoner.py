@@ -34,7 +34,8 @@ MAX_TOKENS = 128  # the longest worked solution has 135, one in a thousand is lo
 LONGEST_PROMPT = len("Q99+99+99+99=")
 SHAPE = {"hidden": 256, "layers": 7, "heads": 4}
 RECIPE: dict[str, Any] = {
-    "target": 0.7, "max_steps": 3000, "batch": 256, "learning_rate": 1e-3, "exam_every": 10,
+    "target": 0.7, "max_steps": 3000, "batch": 256, "learning_rate": 1e-3, "exam_every": 20,
+    "exam_from": 100,
 }  # fmt: skip
 TINY_SHAPE = {"hidden": 32, "layers": 1, "heads": 2}
 TINY: dict[str, Any] = {"target": 0.0, "max_steps": 8, "batch": 8, "learning_rate": 3e-3, "exam_every": 4}
@@ -48,7 +49,7 @@ digits in worked steps, with slips and checks: `{example}`
 |---|---|
 | what for | reinforcement learning with FGO and GRPO: it errs often enough that there is much to learn |
 | data | `labkit.fgo.tasks.verbose_sums({task})`, generated; nothing else was read |
-| training | supervised, {steps} steps of {batch} worked sums, stopped at the first exam of {target:.0%} greedy accuracy |
+| training | supervised, {steps} steps of {batch} worked sums, to stop at the first exam of {target:.0%} greedy accuracy (reached {reached:.1%} of 128) |
 | held-out, greedy | {greedy[accuracy]:.1%} ± {greedy[accuracy_error]:.1%} of {questions} questions, {greedy[length]:.1f} tokens |
 | held-out, sampled | {sampled[accuracy]:.1%} ± {sampled[accuracy_error]:.1%}, {sampled[length]:.1f} tokens, {sampled[checks]:.2f} checks |
 | made by | `{command}`, seed {seed}, {seconds:.0f} s on {device}, torch {torch}, {time} |
@@ -93,6 +94,7 @@ def make_reasoner(
     device: str = "cpu",
     seed: int = 0,
     questions: int = 2048,
+    seconds: float = float("inf"),
     shape: dict[str, int] = SHAPE,
     recipe: dict[str, Any] = RECIPE,
     command: str = "",
@@ -100,16 +102,19 @@ def make_reasoner(
 ) -> tuple[Path, TrainTrace]:
     """Train the reasoner and write its weights and card into ``folder``; (path of the weights, its trace).
 
+    seconds  of training at most; below the target the card says what was reached
+
     The numbers on the card are of the weights as written, in bfloat16.
     """
     checks.integer("questions", questions, 1)
-    start = time.perf_counter()
+    began = time.perf_counter()
     model, trace = train_char_model(
-        seed=seed, device=device, max_tokens=MAX_TOKENS, task=TASK, progress=progress, **recipe, **shape
-    )
-    seconds = time.perf_counter() - start
+        seed=seed, device=device, max_tokens=MAX_TOKENS, task=TASK, seconds=seconds, progress=progress,
+        **recipe, **shape,
+    )  # fmt: skip
+    spent = time.perf_counter() - began
     path = Path(folder) / FILE.name
-    made = provenance(seed=seed, command=command, seconds=round(seconds, 1))
+    made = provenance(seed=seed, command=command, seconds=round(spent, 1))
     header = {"shape": shape, "task": TASK, "max_tokens": MAX_TOKENS, "recipe": recipe, "provenance": made}
     weights = {key: value.detach().bfloat16().cpu().contiguous() for key, value in model.named_parameters()}
     write_atomic(path, lambda part: save_file(weights, part, {"labkit": json.dumps(header)}))
@@ -122,7 +127,8 @@ def make_reasoner(
         name=NAME, parameters=sum(v.numel() for v in weights.values()), vocabulary=model.config.vocab_size,
         example=asked[0]["prompt"] + asked[0]["completion"],
         task=", ".join(f"{k}={v!r}" for k, v in TASK.items()),
-        steps=int(trace.step[-1]), questions=len(asked), command=command, seed=seed, seconds=seconds,
+        steps=int(trace.step[-1]), questions=len(asked), command=command, seed=seed, seconds=spent,
+        reached=trace.curve("accuracy")[1][-1],
         batch=recipe["batch"], target=recipe["target"], torch=made["versions"]["torch"],
         device=made["device"], time=made["time"], **numbers,
     )  # fmt: skip
@@ -137,6 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", default=str(CHECKPOINTS), help="folder for the weights and the card")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="of training at most")
     parser.add_argument("--tiny", action="store_true", help="seconds on a CPU: proves that the code runs")
     given = parser.parse_args(argv)
     small = {"shape": TINY_SHAPE, "recipe": TINY, "questions": 32} if given.tiny else {}

@@ -42,7 +42,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 FULL: dict[str, Any] = {
     "seeds": 3, "steps": 400, "questions": 32, "group": 8, "learning_rate": 1e-4, "exam_every": 20,
-    "exam_questions": 512, "final_exams": 4, "chunks": 6,
+    "exam_questions": 512, "final_exams": 4, "chunks": 4,
 }  # fmt: skip
 TINY: dict[str, Any] = {
     "seeds": 2, "steps": 4, "questions": 3, "group": 4, "learning_rate": 1e-3, "exam_every": 2,
@@ -108,11 +108,14 @@ def study(
         if (step - 1) % exam_every == 0:
             _look(exam, held_out[:exam_questions], step, logs, samples)
         asked = [verbose_sums(questions, seed=_seed(seed, step), **task) for seed in range(seeds)]
-        rows = [[row for row in asked[seed] for _ in range(group)] for _, seed in runs]
-        prompts = [encode([row["prompt"] for row in line], LONGEST_PROMPT) for line in rows]
-        ids, length = (torch.stack(part).to(device) for part in zip(*prompts, strict=True))
+        prompts = [encode([row["prompt"] for row in rows], LONGEST_PROMPT) for rows in asked]
+        ids, length = (
+            torch.stack([part[seed] for _, seed in runs]).repeat_interleave(group, 1).to(device)
+            for part in zip(*prompts, strict=True)
+        )
         responses = sampler(ids, length)
-        correct = grade(decode(responses), [[row["answer"] for row in line] for line in rows])
+        answers = [[row["answer"] for row in rows for _ in range(group)] for rows in asked]
+        correct = grade(decode(responses), [answers[seed] for _, seed in runs])
         batch = _measure(responses, torch.from_numpy(correct), group)
         advantages = judge(batch, list(arms.values()), seeds)
         width = int((length + responses.length).max())

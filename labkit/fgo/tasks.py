@@ -11,6 +11,9 @@ Any other task works with the trainer too: rows with ``prompt`` and ``answer``, 
 
 import random
 import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 from zlib import crc32
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -35,8 +38,13 @@ def char_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def verbose_sums(
-    count: int,
+def verbose_sums(count: int, **task: Any) -> list[dict[str, str]]:
+    """The first ``count`` rows of ``stream_sums(**task)``."""
+    checks.integer("count", count, 1)
+    return list(islice(stream_sums(**task), count))
+
+
+def stream_sums(
     *,
     seed: int = 0,
     operands: tuple[int, int] = (2, 3),
@@ -44,8 +52,8 @@ def verbose_sums(
     slip: float = 0.2,
     repair: float = 0.8,
     split: str = "all",
-) -> list[dict[str, str]]:
-    """``count`` rows of {"prompt", "answer", "completion"}; the completion is one worked solution.
+) -> Iterator[dict[str, str]]:
+    """Rows of {"prompt", "answer", "completion"} without an end; the completion is one worked solution.
 
     operands  least and greatest number of numbers to add
     digits    digits of the largest number: each lies between 1 and 10 ** digits - 1
@@ -53,29 +61,26 @@ def verbose_sums(
     repair    probability that a check of a wrong result puts it right
     split     "train" or "test": questions that the other never asks (told apart by a hash of the prompt)
     """
-    checks.integer("count", count, 1)
-    checks.choice("split", split, SPLITS)
     if not isinstance(operands, (tuple, list)) or len(operands) != 2:
         checks.fail("operands", operands, "two integers, the least and the greatest number of operands")
-    low, high = operands
-    checks.integer("operands", low, 2)
-    checks.integer("operands", high, low)
-    largest = 10 ** checks.integer("digits", digits, 1, 6) - 1
+    checks.integer("operands", operands[0], 2)
+    checks.integer("operands", operands[1], operands[0])
+    checks.integer("digits", digits, 1, 6)
     checks.number("slip", slip, 0, 1)
     checks.number("repair", repair, 0, 1)
-    rng = random.Random(seed)
-    rows = []
-    while len(rows) < count:
-        numbers = [rng.randint(1, largest) for _ in range(rng.randint(low, high))]
+    checks.choice("split", split, SPLITS)
+    return _stream(random.Random(seed), tuple(operands), 10**digits - 1, slip, repair, split)
+
+
+def _stream(
+    rng: random.Random, operands: tuple[int, int], largest: int, slip: float, repair: float, split: str
+) -> Iterator[dict[str, str]]:
+    while True:  # apart from its caller, whose checks run at the call and not at the first row
+        numbers = [rng.randint(1, largest) for _ in range(rng.randint(*operands))]
         prompt = f"Q{'+'.join(map(str, numbers))}="
-        if split != "all" and _in_test(prompt) != (split == "test"):
-            continue
-        rows.append({
-            "prompt": prompt,
-            "answer": str(sum(numbers)),
-            "completion": _worked(numbers, rng, slip, repair),
-        })  # fmt: skip
-    return rows
+        if split == "all" or _in_test(prompt) == (split == "test"):
+            worked = _worked(numbers, rng, slip, repair)
+            yield {"prompt": prompt, "answer": str(sum(numbers)), "completion": worked}
 
 
 def _in_test(prompt: str) -> bool:
