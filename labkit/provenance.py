@@ -55,6 +55,16 @@ def device_class() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+@cache
+def backend() -> str:
+    """What the kernels of the lab run on here under ``backend="auto"``."""
+    from importlib.util import find_spec
+
+    if device_class() == "cuda" and find_spec("triton"):
+        return "Triton kernels"
+    return "plain torch"
+
+
 def provenance(**extra: object) -> dict:
     """Versions, device, commit and UTC time, plus whatever the caller adds (seed=..., command=...)."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

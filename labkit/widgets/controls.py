@@ -1,0 +1,237 @@
+"""run_panel: parameters, Run, progress, Stop, the preset to take away, and who made the number.
+
+Run works in a thread, so the notebook stays usable; Stop raises Stopped out of the work's next progress
+call, so the work really ends there.
+"""
+
+import asyncio
+import html
+import inspect
+import shlex
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import anywidget
+import ipywidgets
+import yaml
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib import pyplot
+from traitlets import Unicode
+
+from labkit import checks
+from labkit.paths import ROOT
+from labkit.presets import find_notebooks, parameters_for
+from labkit.progress import Stopped
+from labkit.provenance import backend, provenance
+from labkit.widgets.base import alert, present, show, static
+
+PERIOD = 0.1  # seconds between two updates of the bar
+
+
+class CopyText(anywidget.AnyWidget):
+    """A folded block with the preset as YAML and as shell commands, each with a button that copies it."""
+
+    _esm = Unicode(static("instrument.js", "copy_text.js")).tag(sync=True)
+    _css = Unicode(static("instrument.css")).tag(sync=True)
+    preset = Unicode().tag(sync=True)
+    command = Unicode().tag(sync=True)
+    problem = Unicode().tag(sync=True)
+
+
+class RunPanel(ipywidgets.VBox):
+    """The live panel; ``run_panel`` makes it. ``start()`` and ``stop()`` are what its buttons call."""
+
+    def __init__(self, run: Callable, draw: Callable, notebook: Path, controls: Mapping, result: object):
+        self._work, self._draw, self._notebook, self._inputs = run, draw, notebook, dict(controls)
+        self._halt, self._thread, self._told = threading.Event(), None, 0.0
+        try:  # pictures are drawn between two cells: pyplot is not made for two threads
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+        self._run = ipywidgets.Button(description="Run", icon="play", button_style="primary")
+        self._stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
+        self._bar = ipywidgets.FloatProgress(0, 0, 1, layout={"width": "220px"})
+        self._state = ipywidgets.HTML()
+        self._problem, self._picture = ipywidgets.HTML(), ipywidgets.Output()
+        self._copy, self._strip = CopyText(), ipywidgets.HTML()
+        self._run.on_click(lambda _: self.start())
+        self._stop.on_click(lambda _: self.stop())
+        flow = {"flex_flow": "row wrap", "align_items": "center"}
+        super().__init__([
+            ipywidgets.Box(list(controls.values()), layout=flow),
+            ipywidgets.Box([self._run, self._stop, self._bar, self._state], layout=flow),
+            self._problem, self._picture, self._copy, self._strip,
+        ])  # fmt: skip
+        for control in controls.values():
+            control.observe(self._describe, "value")
+        self._describe()
+        self._strip.value = strip(self.values)
+        if result is not None:
+            self._show(result)
+
+    @property
+    def values(self) -> dict[str, object]:
+        """Every parameter's value as it stands in the panel, as plain YAML knows it."""
+        return {name: _plain(control.value) for name, control in self._inputs.items()}
+
+    def start(self) -> None:
+        """Run with the values as they are now; a run that is under way goes on instead."""
+        if self._thread and self._thread.is_alive():
+            return
+        self._halt.clear()
+        self._problem.value = ""
+        self._busy(True, "starting …")
+        self._bar.value, self._bar.bar_style = 0, ""
+        self._thread = threading.Thread(
+            target=self._go, args=(self.values, time.perf_counter()), daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the run to end; it does at its next step."""
+        self._halt.set()
+        self._state.value = "stopping at the next step …"
+
+    def close(self) -> None:
+        self._halt.set()
+        super().close()
+
+    def _go(self, values: dict, began: float) -> None:
+        """The thread: work, then hand the outcome to the notebook's own thread."""
+        try:
+            outcome = self._work(**values, progress=lambda done, total: self._tell(done, total, began))
+        except BaseException as error:  # shown in the panel, whatever it is
+            outcome = error
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._finish, outcome, values, time.perf_counter() - began)
+        else:
+            self._finish(outcome, values, time.perf_counter() - began)
+
+    def _tell(self, done: int, total: int | None, began: float) -> None:
+        if self._halt.is_set():
+            raise Stopped(f"stopped after {done} of {total or '?'} steps")
+        now = time.perf_counter()
+        if now - self._told < PERIOD and done != total:
+            return
+        self._told, spent = now, now - began
+        rest = f", about {spent / done * (total - done):.0f} s left" if done and total else ""
+        self._bar.value = done / total if total else 0
+        self._state.value = f"{done} of {total or '?'} steps, {spent:.0f} s{rest}"
+
+    def _finish(self, outcome: object, values: dict, seconds: float) -> None:
+        try:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self._show(outcome)
+            self._bar.value, self._bar.bar_style = 1, "success"
+            self._busy(False, f"done in {seconds:.1f} s")
+            self._strip.value = strip(values, seconds)
+        except Stopped as word:
+            self._bar.bar_style = "warning"
+            self._busy(False, f"{word}; the picture is that of the last finished run")
+        except BaseException as error:
+            self._bar.bar_style = "danger"
+            self._problem.value = alert(error)
+            self._busy(False, "failed")
+
+    def _show(self, result: object) -> None:
+        """Put the figure into the panel; Output's own capture would take other cells' output too."""
+        figure = self._draw(result)
+        data, metadata = InteractiveShell.instance().display_formatter.format(figure)
+        self._picture.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
+        if hasattr(figure, "canvas"):
+            pyplot.close(figure)
+
+    def _busy(self, now: bool, words: str) -> None:
+        self._run.disabled, self._stop.disabled = now, not now
+        self._state.value = html.escape(words)
+
+    def _describe(self, change: object = None) -> None:
+        try:
+            self._copy.preset, self._copy.command = preset(self._notebook, self.values)
+            self._copy.problem = ""
+        except ValueError as error:
+            self._copy.problem = str(error)
+
+
+def run_panel(
+    run: Callable[..., object],
+    draw: Callable[[object], object],
+    *,
+    notebook: str | Path,
+    result: object = None,
+    name: str = "run panel",
+    **parameters: ipywidgets.Widget,
+) -> RunPanel | None:
+    """Show controls, Run, progress and Stop over ``draw(run(**values))``; headless, picture and text.
+
+    run         takes the parameters and ``progress``, a function it calls as progress(done, total); the
+                call raises Stopped when Stop was pressed, and ``run`` lets it pass
+    draw        result -> matplotlib or plotly figure, or anything that can be displayed
+    notebook    stem, number or path of the notebook whose preset the panel writes
+    result      what to draw before the first Run; headless it is drawn instead of a run
+    name        unique in the notebook; running the cell again stops and replaces the panel of that name
+    parameters  ipywidgets with a ``value``, keyed by the notebook's parameter they feed
+
+    ValueError if ``run`` takes no ``progress``, or a key is no parameter of the notebook.
+    """
+    accepted = inspect.signature(run).parameters.values()
+    if not any(p.name == "progress" or p.kind is p.VAR_KEYWORD for p in accepted):
+        checks.fail("run", getattr(run, "__name__", run), "a function that takes progress=")
+    path = find_notebooks([str(notebook)])[0]
+    values = {key: _plain(control.value) for key, control in parameters.items()}
+    text = preset(path, values)
+
+    def twin() -> None:
+        show(draw(run(**values, progress=False) if result is None else result))
+        print("The same from a shell:", text[1], sep="\n")
+
+    return present(lambda: RunPanel(run, draw, path, parameters, result), twin, name=name)
+
+
+def preset(notebook: Path, values: Mapping[str, object]) -> tuple[str, str]:
+    """(YAML, shell commands that write it and run ``notebook`` with it), from the project's folder.
+
+    ValueError if a value is no parameter of the notebook or of a wrong type.
+    """
+    parameters_for(notebook, {}, dict(values))
+    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    inside = notebook.is_relative_to(ROOT)
+    path = notebook.relative_to(ROOT) if inside else notebook
+    ours = notebook.parent == ROOT / "notebooks"
+    commands = (
+        f"cat > preset.yaml <<'END'\n{text}END\n"
+        f"LABKIT_HEADLESS=1 papermill {shlex.quote(str(path))} out.ipynb"
+        f" --cwd {shlex.quote(str(path.parent))} -f preset.yaml\n"
+        "# or, with checks and a report:\n"
+        f"labkit run {shlex.quote(notebook.stem if ours else str(path))} --preset preset.yaml\n"
+    )
+    return text, commands
+
+
+def strip(values: Mapping[str, object], seconds: float | None = None) -> str:
+    """One line of HTML: device, backend, seed, versions, commit and how long the run took."""
+    facts = provenance()
+    versions = ", ".join(
+        f"{name} {number}" for name, number in facts["versions"].items() if name != "labkit"
+    )
+    items = {
+        "device": facts["device"],
+        "backend": backend(),
+        **({"seed": values["seed"]} if "seed" in values else {}),
+        "versions": versions,
+        "commit": facts["commit"],
+        "ran": f"{seconds:.1f} s, {facts['time']}" if seconds is not None else "not yet",
+    }
+    words = " · ".join(f"<b>{key}</b> {html.escape(str(value))}" for key, value in items.items())
+    style = "font-size:11px;line-height:1.5;color:var(--jp-ui-font-color2,#5b6270)"
+    return f"<div class='labkit-provenance' style='{style}'>{words}</div>"
+
+
+def _plain(value: object) -> object:
+    """A widget's value as YAML writes it: tuples of multiple choices become lists, numpy numbers plain."""
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
