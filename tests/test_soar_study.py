@@ -1,8 +1,7 @@
-"""The study's statistics, its figure and the live panel."""
+"""The study's statistics and its figures."""
 
 from math import comb
 
-import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -14,7 +13,6 @@ from labkit.figures import quality_speed, theme
 from labkit.soar import decode, study
 from labkit.soar.sudoku import puzzles
 from labkit.traces import ACCELERATE, SEARCH
-from labkit.widgets import base, beam_tree
 
 
 def guessing(tokens):
@@ -142,32 +140,3 @@ def test_paired_differences_say_what_is_noise(outcomes):
     assert f"{noise} within noise" in theme.describe(figure)
     assert len(figure.axes[0].texts) == len(others)
     pyplot.close(figure)
-
-
-@pytest.mark.parametrize("headless", ["0", "1"])
-def test_the_panel_decodes_and_redraws(headless, monkeypatch):
-    monkeypatch.setenv("LABKIT_HEADLESS", headless)
-    shown, asked = [], []
-    monkeypatch.setattr(base, "show", shown.append)
-    boards, truths = puzzles(3, seed=5)
-
-    def run(puzzle, **options):
-        asked.append((puzzle, options))
-        return study.redecode(guessing, boards, puzzle, strategy="soar", mask_id=0, **options)
-
-    beam_tree.beam_panel(run, truths, side=4, puzzle=1, beam=2, threshold=0.77)
-    assert asked == [(1, {"beam": 2, "threshold": 0.77})]
-    if headless == "0":
-        panel = base._open["beam tree"]
-        puzzle, beam, _, call, problem, _ = panel.children
-        assert isinstance(call, ipywidgets.IntSlider)
-        call.value = 0  # scrubbing decodes nothing anew
-        assert len(asked) == 1
-        beam.value = 3
-        puzzle.value = 2
-        assert asked[1:] == [(1, {"beam": 3, "threshold": 0.77}), (2, {"beam": 3, "threshold": 0.77})]
-        assert problem.value == ""
-        assert len(shown) == 4
-        base._close(base._open.pop("beam tree"))
-    for figure in shown:
-        pyplot.close(figure)

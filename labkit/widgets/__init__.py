@@ -1,7 +1,9 @@
 """Live controls over traces; each has a static twin for headless runs."""
 
 from labkit.widgets.base import explore
+from labkit.widgets.beam_tree import beam_tree
+from labkit.widgets.controls import run_panel
 from labkit.widgets.mask_grid import mask_grid
 from labkit.widgets.scrubber import scrubber
 
-__all__ = ["explore", "mask_grid", "scrubber"]
+__all__ = ["beam_tree", "explore", "mask_grid", "run_panel", "scrubber"]
