@@ -22,8 +22,8 @@ LISTED = 500  # differing groups that are sent one by one; the count is always e
 class MaskGrid(anywidget.AnyWidget):
     """The live instrument; ``mask_grid`` makes it. Set ``step, layer, token, feature`` to move its cursor.
 
-    values, metadata   the planes (step * layers + layer) listed in ``held``: float16 activations divided
-                       by ``scales``, and packed position bits as sparse24 lays them out in rows
+    values, metadata   the planes (step * layers + layer) listed in ``held``: signed float16 roots of
+                       the activations divided by ``scales``; packed position bits as in sparse24's rows
     natural, enforced, difference   what is marked
     compared           result of the kernel against the reference, or why there is none
     """
@@ -94,7 +94,7 @@ class MaskGrid(anywidget.AnyWidget):
         values = trace.activations[plane % self.layers, : self._fit].astype(np.float32)
         finite = np.abs(values[np.isfinite(values)])
         scale = float(finite.max(initial=0)) or 1.0
-        half = (values / scale).astype("<f2")
+        half = (np.sign(values) * np.sqrt(np.abs(values) / scale)).astype("<f2")  # 3 digits down to 4e-9
         half[(half == 0) & (values != 0)] = np.float16(6e-8)  # small is not zero
         return half.tobytes(), pack_rows(trace.kept[plane % self.layers, : self._fit]).tobytes(), scale
 
@@ -117,7 +117,7 @@ def mask_grid(
     packed metadata. The Triton kernel packs the same activations here and now (on the GPU or in
     Triton's interpreter) and every difference from the reference is shown.
     """
-    traces = {"": trace} if isinstance(trace, MaskTrace) else dict(trace)
+    traces = trace if isinstance(trace, Mapping) else {"": trace}
     if not traces or not all(isinstance(item, MaskTrace) for item in traces.values()):
         checks.fail("trace", trace, "a MaskTrace or a mapping of labels to them")
     shapes = {item.activations.shape for item in traces.values()}

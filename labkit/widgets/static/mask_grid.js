@@ -2,11 +2,11 @@
 
 const CELL = 17, GAP = 9, ROW = 20, ROWS = 15, LABEL = 118, HEAD = 20, SHARE = 62;
 
-// float16 -> number, all 65,536 of them, once.
-const HALVES = Float32Array.from({ length: 65536 }, (_, bits) => {
+// float16 of a root -> the signed square, all 65,536 of them, once.
+const SQUARES = Float64Array.from({ length: 65536 }, (_, bits) => {
   const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
   if (exponent === 31) return fraction ? NaN : sign * Infinity;
-  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
+  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024)) ** 2;
 });
 
 const COLOURS = {
@@ -36,7 +36,7 @@ function readPlane(model) {
   if (place < 0) return null;
   const cells = tokens * features, row = Math.ceil(features / 8);
   const values = model.get("values"), metadata = model.get("metadata");
-  const half = (i) => HALVES[values.getUint16(2 * (place * cells + i), true)];
+  const half = (i) => SQUARES[values.getUint16(2 * (place * cells + i), true)];
   const scale = model.get("scales")[place];
   const byteOf = (token, group) => metadata.getUint8(place * tokens * row + token * row + (group >> 1));
   const nibble = (token, group) => (byteOf(token, group) >> (group & 1 ? 4 : 0)) & 15;
