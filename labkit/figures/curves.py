@@ -193,12 +193,14 @@ def sample_table(trace: TrainTrace, step: int, limit: int = 8) -> HTML:
     checks.choice("step", step, known)
     rows = []
     for sample in [s for s in trace.samples if s["step"] == step][: checks.integer("limit", limit, 1)]:
-        colour, verdict = (theme.BLUE, "✓ right") if sample["correct"] else (theme.RED, "✗ wrong")
+        colour, verdict = (theme.BLUE, "✓ right") if sample.get("correct") else (theme.RED, "✗ wrong")
+        verdict = verdict if "correct" in sample else ""
+        length, entropy = (sample.get(name, np.nan) for name in ("length", "entropy"))
         rows.append(
             "<tr><td style='text-align:left;font-family:monospace'>"
-            f"<b>{html.escape(sample['prompt'])}</b>{html.escape(sample['text'])}</td>"
+            f"<b>{html.escape(sample.get('prompt', ''))}</b>{html.escape(sample['text'])}</td>"
             f"<td style='color:{colour};white-space:nowrap'>{verdict}</td>"
-            f"<td>{sample['length']:.0f}</td><td>{sample['entropy']:.2f}</td></tr>"
+            f"<td>{length:.0f}</td><td>{entropy:.2f}</td></tr>".replace("nan", "–")
         )
     head = "".join(f"<th>{name}</th>" for name in ("response", "", "tokens", "entropy (nats)"))
     arm = html.escape(str(trace.meta.get("arm", "")))

@@ -36,22 +36,20 @@ def runs_of(traces: Traces) -> list[tuple[str, object, TrainTrace]]:
     """(arm, seed, trace) of every run, in the order given."""
     if isinstance(traces, GroupTrace):
         return [("samples", traces.meta.get("seed", 0), _of_groups(traces))]
-    if isinstance(traces, TrainTrace):
-        traces = [traces]
     if not isinstance(traces, Mapping):
         arms: dict[str, list[TrainTrace]] = {}
-        for i, trace in enumerate(traces):
+        for i, trace in enumerate(traces if isinstance(traces, list | tuple) else [traces]):
             meta = trace.meta if isinstance(trace, TrainTrace) else {}
             arms.setdefault(str(meta.get("arm", f"run {i}")), []).append(trace)
         traces = {pretraining.NAMES.get(arm, arm): found for arm, found in arms.items()}
     runs = []
     for arm, found in traces.items():
-        for i, trace in enumerate([found] if isinstance(found, TrainTrace) else found):
-            if not isinstance(trace, TrainTrace) or not len(trace.step):
-                given = type(trace).__name__ + (
-                    "" if not isinstance(trace, TrainTrace) else " without steps"
-                )
-                checks.fail("traces", given, "TrainTraces, a mapping of arms to them, or a GroupTrace")
+        for i, trace in enumerate(found if isinstance(found, list | tuple) else [found]):
+            if not isinstance(trace, TrainTrace):
+                allowed = "TrainTraces, lists of them, a mapping of arms to them, or a GroupTrace"
+                checks.fail("traces", type(trace).__name__, allowed)
+            if not len(trace.step):
+                checks.fail("traces", f"a trace of {arm} without steps", "TrainTraces of at least one step")
             runs.append((str(arm), trace.meta.get("seed", i), trace))
     if not runs:
         checks.fail("traces", traces, "at least one TrainTrace")
