@@ -30,6 +30,27 @@ SETTINGS = {  # no news toast, no cell is left out of the page, nothing is writt
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+CONTROLS = (  # what a keyboard can move; "data-explicit" marks what only a button of its own applies
+    ".jp-OutputArea-output .noUi-handle",
+    ".jp-OutputArea-output select:not([data-explicit])",
+    ".jp-OutputArea-output input[type=range]:not([data-explicit])",
+    ".jp-OutputArea-output input[type=checkbox]:not([data-explicit])",
+    ".jp-OutputArea-output input[type=number]:not([data-explicit])",
+)
+INSTRUMENTS = ".jp-OutputArea-output .lk, .jp-OutputArea-output > .widget-vbox"
+# One text that changes when a picture in the same output changes: pixels, image data, plotly's paths.
+PICTURE = """node => {
+    const output = node.closest('.jp-OutputArea-output');
+    const parts = [...output.querySelectorAll('canvas')].map(canvas => canvas.toDataURL());
+    for (const image of output.querySelectorAll('img')) parts.push(image.src);
+    for (const plot of output.querySelectorAll('svg')) parts.push(plot.innerHTML);
+    return parts.join('|');
+}"""
+TRAITS = (  # of every widget but the Output areas, which change because a picture does
+    "{i: str(hash(repr(w.get_state()))) for i, w in"
+    " __import__('ipywidgets').widgets.widget._instances.items() if w._model_name != 'OutputModel'}"
+)
+POSITION = "node => [node.getAttribute('aria-valuenow'), node.value, node.checked].join()"
 PANEL = "const panel = window.jupyterapp.shell.currentWidget;"
 
 
@@ -233,6 +254,60 @@ class Notebook:
         if text.startswith("ERROR"):
             raise ValueError(f"{expression}: {text}")
         return json.loads(ast.literal_eval(text))
+
+    def controls(self) -> list[Locator]:
+        """Every visible, enabled control in the outputs."""
+        every = self.page.locator(", ".join(CONTROLS)).all()
+        return [control for control in every if control.is_visible() and control.is_enabled()]
+
+    def move(self, control: Locator) -> tuple[str, str]:
+        """Move a control by the keyboard; what failed to change: ("trait", "picture"), "" where it did."""
+        control.scroll_into_view_if_needed()
+        before, picture = self.evaluate(TRAITS), control.evaluate(PICTURE)
+        control.focus()
+        kind = control.get_attribute("type") or control.evaluate("node => node.tagName")
+        keys = {
+            "checkbox": ["Space"],
+            "SELECT": ["ArrowDown", "ArrowUp"],
+            "number": ["ArrowUp", "ArrowDown"],
+        }
+        for key in keys.get(kind, ["ArrowRight", "ArrowLeft"]):
+            place = control.evaluate(POSITION)
+            self.page.keyboard.press(key)
+            if kind == "number":
+                self.page.keyboard.press("Enter")
+            if control.evaluate(POSITION) != place:
+                break
+        trait, drawn = "trait", "picture"
+        deadline = time.monotonic() + 10
+        while (trait or drawn) and time.monotonic() < deadline:
+            self.page.wait_for_timeout(100)
+            if self.evaluate(TRAITS) != before:
+                trait = ""
+            if control.evaluate(PICTURE) != picture:
+                drawn = ""
+        return trait, drawn
+
+    def change_theme(self, theme: str) -> None:
+        """Switch this open page to "light" or "dark"."""
+        execute = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
+        self.page.evaluate(execute, THEMES[theme])
+        flag = str(theme == "light").lower()
+        self.page.wait_for_selector(f"body[data-jp-theme-light={flag}]", state="attached")
+        self.page.wait_for_timeout(300)
+
+    def screenshot_instruments(self, name: str) -> list[Path]:
+        """Every instrument at 1280 and 1920 pixels, light and dark: for people to look at."""
+        made = []
+        for width in (1280, 1920):
+            self.page.set_viewport_size({"width": width, "height": 1400})
+            for theme in THEMES:
+                self.change_theme(theme)
+                for index, panel in enumerate(self.page.locator(INSTRUMENTS).all()):
+                    if panel.is_visible():
+                        panel.scroll_into_view_if_needed()
+                        made.append(self.screenshot(f"{name}_{index}_{theme}_{width}", panel))
+        return made
 
     def comms(self) -> dict[str, int]:
         """How many widget channels are open in the kernel, and how many the page holds."""

@@ -111,9 +111,9 @@ function render({ model, el }) {
     type: "number", min: 0, "aria-label": "puzzle or prompt", class: "bt-number",
     onchange: () => set({ prompt: clamp(Math.round(Number(prompt.value)) || 0, 0, get("prompts") - 1) }),
   });
-  const strategy = make("select", { "aria-label": "strategy" });
+  const strategy = make("select", { "aria-label": "strategy", "data-explicit": true });
   for (const [value, text] of Object.entries(STRATEGY_NAMES)) strategy.append(make("option", { value }, text));
-  const beam = make("input", { type: "number", min: 1, max: 16, "aria-label": "beam: states kept", class: "bt-number" });
+  const beam = make("input", { type: "number", min: 1, max: 16, "data-explicit": true, "aria-label": "beam: states kept", class: "bt-number" });
   const decode = make("button", { class: "bt-run", onclick: () => model.send({
     kind: "decode", strategy: strategy.value, beam: Number(beam.value), threshold: get("preview"),
   }) }, "Decode again");
@@ -563,8 +563,8 @@ function render({ model, el }) {
     const child = t.child(r, c), fate = t.candFate[c];
     return fate === KEPT ? `kept as rank ${t.slot(child) + 1}` : fate === MERGED ? "merged" : "pruned";
   }
-  const choice = make("select", { "aria-label": "masked position to force" });
-  const forced = make("input", { type: "number", min: 1, class: "bt-number", "aria-label": "token to force there" });
+  const choice = make("select", { "data-explicit": true, "aria-label": "masked position to force" });
+  const forced = make("input", { type: "number", "data-explicit": true, min: 1, class: "bt-number", "aria-label": "token to force there" });
   choice.addEventListener("change", () => chooseCell(Number(choice.value)));
   function chooseCell(p) {
     const t = trees[get("tree")], r = get("row");
