@@ -195,12 +195,13 @@ def sample_table(trace: TrainTrace, step: int, limit: int = 8) -> HTML:
     for sample in [s for s in trace.samples if s["step"] == step][: checks.integer("limit", limit, 1)]:
         colour, verdict = (theme.BLUE, "✓ right") if sample.get("correct") else (theme.RED, "✗ wrong")
         verdict = verdict if "correct" in sample else ""
-        length, entropy = (sample.get(name, np.nan) for name in ("length", "entropy"))
+        length = f"{sample['length']:.0f}" if "length" in sample else "–"
+        entropy = f"{sample['entropy']:.2f}" if "entropy" in sample else "–"
         rows.append(
             "<tr><td style='text-align:left;font-family:monospace'>"
             f"<b>{html.escape(sample.get('prompt', ''))}</b>{html.escape(sample['text'])}</td>"
             f"<td style='color:{colour};white-space:nowrap'>{verdict}</td>"
-            f"<td>{length:.0f}</td><td>{entropy:.2f}</td></tr>".replace("nan", "–")
+            f"<td>{length}</td><td>{entropy}</td></tr>"
         )
     head = "".join(f"<th>{name}</th>" for name in ("response", "", "tokens", "entropy (nats)"))
     arm = html.escape(str(trace.meta.get("arm", "")))

@@ -52,7 +52,7 @@ class RunPanel(ipywidgets.VBox):
             self._loop = None
         self._run = ipywidgets.Button(description="Run", icon="play", button_style="primary")
         self._stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
-        self._bar = ipywidgets.FloatProgress(0, 0, 1, layout={"width": "220px"})
+        self._bar = ipywidgets.FloatProgress(0.0, min=0, max=1, layout={"width": "220px"})
         self._state = ipywidgets.HTML()
         self._problem, self._picture = ipywidgets.HTML(), ipywidgets.Output()
         self._copy, self._strip = CopyText(), ipywidgets.HTML()
@@ -139,7 +139,10 @@ class RunPanel(ipywidgets.VBox):
     def _show(self, result: object) -> None:
         """Put the figure into the panel; Output's own capture would take other cells' output too."""
         figure = self._draw(result)
-        data, metadata = InteractiveShell.instance().display_formatter.format(figure)
+        if hasattr(figure, "_repr_mimebundle_"):  # plotly's other way displays by itself, somewhere
+            data, metadata = figure._repr_mimebundle_(), {}
+        else:
+            data, metadata = InteractiveShell.instance().display_formatter.format(figure)
         self._picture.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
         if hasattr(figure, "canvas"):
             pyplot.close(figure)
