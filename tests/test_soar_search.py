@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from one_at_a_time import decode_one
 
 from labkit.soar import decode
 from labkit.traces import ACCELERATE, FINISHED, KEPT, MERGED, PRUNED, BeamTrace
@@ -159,6 +160,33 @@ def test_the_random_settings_reach_every_branch():
         "block_length": (None, 2, 4),
     }.items():
         assert all(any(s[key] == value for s in soar) for value in values)
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "parallel", "adaptive", "pbs", "soar"])
+@pytest.mark.parametrize("gen", [0, 8])
+@pytest.mark.parametrize("batch_size", [1, 3, 50])
+def test_prompts_that_wait_for_a_place_get_the_same_trace(strategy, gen, batch_size):
+    prompts = prompts_for(np.random.default_rng(6), gen, count=11)
+    prompts.insert(2, [1, 2])  # infill: nothing to do
+    options = {"gen_length": gen, "mask_id": MASK, "temperature": 0.7, "seed": 7, "threshold": 0.6}
+    together = decode(TinyModel(5), prompts, strategy, **options)
+    waiting = decode(TinyModel(5), prompts, strategy, batch_size=batch_size, **options)
+    for name, value in vars(together).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(getattr(waiting, name), value, err_msg=name)
+    assert waiting.meta["forward_rows"] == together.meta["forward_rows"]
+
+
+def test_a_finished_prompt_makes_room_for_the_next():
+    sizes = []
+
+    def model(tokens):
+        sizes.append(len(tokens))
+        return TinyModel(0)(tokens)
+
+    prompts = [[1] * 3 + [MASK] * n + [2] * (5 - n) for n in (1, 5, 2, 3, 1)]
+    decode(model, prompts, "greedy", mask_id=MASK, batch_size=2)
+    assert sizes == [2] * 6  # 12 masks: two at a time, to the end
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "parallel", "adaptive", "pbs", "soar"])
@@ -381,6 +409,7 @@ WRONG = {
     "temperature": ({"temperature": -1.0}, "temperature must be a number >= 0; got -1.0"),
     "cfg_scale": ({"cfg_scale": "1"}, "cfg_scale must be a number >= 0; got '1'"),
     "seed": ({"seed": -1}, "seed must be an integer >= 0; got -1"),
+    "batch_size": ({"batch_size": 0}, "batch_size must be an integer >= 1; got 0"),
     "record": ({"record": "yes"}, "record must be one of True, False; got 'yes'"),
     "mask_id": ({"mask_id": None}, "mask_id must be an integer >= 0; got None"),
     "no prompt": ({"prompts": []}, "prompts must be a LongTensor .*; got 'no prompt'"),
@@ -415,6 +444,33 @@ def test_a_prompt_longer_than_the_model_is_refused():
     model.max_length = 9
     with pytest.raises(ValueError, match="prompts must be .* max_length=9"):
         decode(model, [[1, 2]], mask_id=MASK, gen_length=8)
+
+
+@pytest.mark.parametrize("gen", [0, 8])
+@pytest.mark.parametrize("strategy", ["greedy", "pbs", "soar"])
+def test_the_one_at_a_time_decoder_of_the_bench_agrees(strategy, gen):
+    """What the bench's speed is measured against gives the same answers in as many calls."""
+    rng = np.random.default_rng(11)
+    for seed, prompt in enumerate(prompts_for(rng, gen, count=12)):
+        model, collapse = TinyModel(seed), 1 + seed % 2
+        options = {"mask_id": MASK, "gen_length": gen, "threshold": 0.6, "min_collapse": collapse}
+        options |= {"block_length": 4 if gen else None, "score": ("mean", "sum")[seed % 2]}
+        options["beam"] = 1 if strategy == "greedy" else 3
+        ours = decode(model, [prompt], strategy, record=False, **options)
+        theirs, calls = decode_one(model, prompt, strategy if strategy == "soar" else "pbs", **options)
+        assert ours.sequences[0].tolist() == theirs
+        assert calls == (ours.calls if strategy == "soar" else ours.rows)[0]
+
+
+def test_a_token_the_model_does_not_know_is_refused():
+    model = TinyModel(0)
+    model.vocab_size = 6
+    with pytest.raises(
+        ValueError, match="prompts must be of token ids below the model's 6; got 'token id 6'"
+    ):
+        decode(model, [[1, 6]], mask_id=MASK, gen_length=2)
+    with pytest.raises(ValueError, match="mask_id must be an integer between 0 and 5; got 6"):
+        decode(model, [[1, 2]], mask_id=6, gen_length=2)
 
 
 def test_numpy_numbers_are_fine_and_the_trace_can_be_saved(tmp_path):

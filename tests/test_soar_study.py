@@ -74,7 +74,13 @@ def test_a_comparison_repeats_itself():
 
 
 def fake(label, accuracy, calls):
-    return {"setting": {"strategy": label.split()[0]}, "label": label, "accuracy": accuracy, "calls": calls}
+    return {
+        "setting": {"strategy": label.split()[0]},
+        "label": label,
+        "accuracy": accuracy,
+        "calls": calls,
+        "speed": 10 / calls,
+    }
 
 
 def test_the_rules_of_choice():

@@ -106,7 +106,7 @@ def test_the_model_survives_a_save(tmp_path):
 
 
 def test_a_board_of_the_wrong_size_is_refused():
-    with pytest.raises(ValueError, match=r"cells must be of shape \(B, 16\); got \(1, 15\)"):
+    with pytest.raises(ValueError, match=r"tokens must be of shape \(B, 16\); got \(1, 15\)"):
         SudokuLM(SudokuConfig())(torch.zeros(1, 15, dtype=torch.long))
     with pytest.raises(ValueError, match="width must be a multiple of heads=4; got 50"):
         SudokuConfig(width=50)

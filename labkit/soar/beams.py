@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 
 from labkit.soar.prompts import Layout
@@ -28,19 +29,20 @@ class Beams:
     exists: torch.Tensor  # (A, K) bool
 
     @classmethod
-    def start(cls, layout: Layout, width: int, device: torch.device) -> "Beams":
-        prompts = len(layout.lengths)
-        zero = torch.zeros(prompts, width, dtype=torch.long, device=device)
+    def start(cls, layout: Layout, width: int, device: torch.device, prompts: np.ndarray) -> "Beams":
+        """One beam, nothing committed, for each of the ``prompts`` (their indices in ``layout``)."""
+        index = torch.from_numpy(prompts)
+        zero = torch.zeros(len(index), width, dtype=torch.long, device=device)
         exists = zero.bool()
         exists[:, 0] = True
         return cls(
-            prompt=torch.arange(prompts, device=device),
-            tokens=layout.tokens.to(device)[:, None].repeat(1, width, 1),
+            prompt=index.to(device),
+            tokens=layout.tokens[index].to(device)[:, None].repeat(1, width, 1),
             total=zero.double(),
-            committed=zero,
-            left=layout.count.to(device)[:, None].repeat(1, width),
-            block=zero,
-            step=zero,
+            committed=zero.clone(),
+            left=layout.count[index].to(device)[:, None].repeat(1, width),
+            block=zero.clone(),
+            step=zero.clone(),
             parent=zero - 1,
             exists=exists,
         )
@@ -57,6 +59,11 @@ class Beams:
     def pick(self, index: torch.Tensor) -> "Beams":
         """The prompts at ``index`` alone."""
         return Beams(**{spec.name: getattr(self, spec.name)[index] for spec in fields(self)})
+
+    def put(self, index: torch.Tensor, others: "Beams") -> None:
+        """Put ``others`` in place of the prompts at ``index``."""
+        for spec in fields(self):
+            getattr(self, spec.name)[index] = getattr(others, spec.name)
 
 
 @dataclass

@@ -22,8 +22,15 @@ from transformers import (
 )
 
 from labkit import checks
+from labkit.paths import CHECKPOINTS
+from labkit.soar.fixed_batch import FixedBatch
+from labkit.soar.rope import rotate_in_fp32
 from labkit.soar.sudoku_model import SudokuLM
+from labkit.soar.sums import SumsLM
 from labkit.soar.training import train_sudoku
+from labkit.soar.transformer import MaskedLM
+
+LAB = {"lab/sudoku9": SudokuLM, "lab/sudoku9-early": SudokuLM, "lab/sums": SumsLM}  # shipped
 
 LLADA_TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 LLADA_BLOCK = {  # model.transformer.blocks.N.<left> -> model.layers.N.<right>
@@ -57,7 +64,7 @@ class DiffusionLM(nn.Module):
     ):
         super().__init__()
         self.net, self.mask_id, self.eos_id, self.max_length = net, mask_id, eos_id, max_length
-        self.shift = shift
+        self.shift, self.vocab_size = shift, net.config.vocab_size
 
     def forward(self, tokens: torch.Tensor, lengths: list[int] | None = None) -> torch.Tensor:
         """Logits (B, L, V); rows longer than their ``lengths`` entry are padding that nobody sees."""
@@ -82,24 +89,39 @@ class DiffusionLM(nn.Module):
 
 
 def load_model(
-    name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> DiffusionLM | SudokuLM:
+    name: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    fixed_rows: int | None = None,
+) -> DiffusionLM | MaskedLM | FixedBatch:
     """A model for ``decode``, in eval mode.
 
-    name   "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
+    name   "lab/sudoku9": the lab's 9x9 Sudoku model, "lab/sudoku9-early": the same half taught,
+           "lab/sums": chain sums as text (all three shipped, see labkit/checkpoints);
+           "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
            a folder with config.json and *.safetensors of LLaDA or Dream;
            or their name on the Hugging Face hub ("GSAI-ML/LLaDA-8B-Base",
            "Dream-org/Dream-v0-Base-7B"), which is then downloaded: JSON and safetensors only
-    dtype  of the weights. In bf16 the stock classes round rotary embeddings differently from LLaDA's own
-           code; fp32 is exact
+    dtype  of the weights. LLaDA's rotary embeddings are computed in fp32 whatever it is, as in its own code
+    fixed_rows  lab models: always run exactly so many rows at a time (FixedBatch), so that an answer
+           does not depend on the batch to the last bit; on CUDA as one graph. 256 suits an H100
 
     ValueError if the checkpoint is another model, would need another architecture, holds no
     safetensors, or lacks a weight, has one too many or one of another shape.
     """
-    if name == "lab/sudoku4":
-        return train_sudoku(cache=True)[0].to(device, dtype)
-    if not isinstance(name, (str, Path)) or str(name).startswith("lab/"):
-        checks.fail("name", name, "'lab/sudoku4', a folder, or a LLaDA or Dream checkpoint on the hub")
+    if str(name).startswith("lab/"):
+        checks.choice("name", name, ("lab/sudoku4", *LAB))
+        if name == "lab/sudoku4":
+            model = train_sudoku(cache=True)[0]
+        else:
+            model = LAB[name].load(CHECKPOINTS / f"{name.removeprefix('lab/')}.safetensors")[0]
+        model = model.to(device, dtype)
+        return model if fixed_rows is None else FixedBatch(model, fixed_rows)
+    if fixed_rows is not None:
+        checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
+    if not isinstance(name, (str, Path)):
+        checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
     folder = Path(name) if Path(name).is_dir() else _download(str(name))
     about = folder / "config.json"
     if not about.exists():
@@ -119,6 +141,8 @@ def load_model(
     _fill(net, folder, rename, torch.device(device), dtype)
     # Its buffers are computed, not stored; on the meta device they were not.
     net.model.rotary_emb = type(net.model.rotary_emb)(settings).to(device)
+    if kind == "llada":
+        rotate_in_fp32(net)
     length = settings.max_position_embeddings
     model = DiffusionLM(net, raw["mask_token_id"], raw.get("eos_token_id"), length, shift)
     return model.eval().requires_grad_(False)
@@ -176,7 +200,7 @@ def _download(name: str) -> Path:
         raise ValueError(f"name must be {allowed}; got {name!r} ({type(error).__name__})") from error
 
 
-def _llada_config(raw: dict) -> PretrainedConfig:
+def llada_config(raw: dict) -> PretrainedConfig:
     for key, value in LLADA_FIXED.items():
         if raw.get(key, value) != value:
             raise ValueError(f"name must be a LLaDA checkpoint with {key}={value!r}; got {raw[key]!r}")
@@ -198,7 +222,7 @@ def _llada_config(raw: dict) -> PretrainedConfig:
     )
 
 
-def _dream_config(raw: dict) -> PretrainedConfig:
+def dream_config(raw: dict) -> PretrainedConfig:
     if raw.get("use_sliding_window") or raw.get("rope_scaling") or raw.get("tie_word_embeddings"):
         raise ValueError("name must be a Dream checkpoint without sliding window, rope scaling or tying")
     kept = (
@@ -222,6 +246,6 @@ def _llada_name(key: str) -> str:
 
 
 FAMILIES = {  # model_type: (class, configuration, names, logits shifted by one)
-    "llada": (LlamaForCausalLM, _llada_config, _llada_name, False),
-    "Dream": (Qwen2ForCausalLM, _dream_config, str, True),
+    "llada": (LlamaForCausalLM, llada_config, _llada_name, False),
+    "Dream": (Qwen2ForCausalLM, dream_config, str, True),
 }

@@ -27,13 +27,20 @@ class Layout:
     count: torch.Tensor
 
 
-def lay_out(prompts: torch.Tensor | Sequence, mask_id: int, gen_length: int) -> Layout:
+def lay_out(
+    prompts: torch.Tensor | Sequence, mask_id: int, gen_length: int, vocab_size: int | None = None
+) -> Layout:
     """Lay out prompts for generation (``gen_length`` > 0) or infill (0: the masks they contain).
 
-    ValueError if prompts is empty, not integer, holds a negative id, or holds ``mask_id`` although
-    there is a part to generate (which masks belong to which block would be anyone's guess).
+    ValueError if prompts is empty, not integer, holds a negative id or one from ``vocab_size`` on, or
+    holds ``mask_id`` although there is a part to generate (which masks belong to which block would be
+    anyone's guess).
     """
     rows = _as_lists(prompts)
+    if vocab_size is not None:
+        checks.integer("mask_id", mask_id, 0, vocab_size - 1)
+        if (largest := max(max(row) for row in rows)) >= vocab_size:
+            checks.fail("prompts", f"token id {largest}", f"of token ids below the model's {vocab_size}")
     if gen_length and any(mask_id in row for row in rows):
         raise ValueError(
             f"prompts must hold no mask_id={mask_id} when gen_length > 0; "

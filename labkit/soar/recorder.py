@@ -28,8 +28,10 @@ class Recorder:
         self.beams: list[dict[str, np.ndarray]] = []
         self.candidates: list[dict[str, np.ndarray]] = []
 
-    def step(self, step: int, beams: Beams, view: View, together: torch.Tensor, decision: Decision) -> None:
-        """Beams before forward call ``step``, and the candidates proposed from them."""
+    def step(
+        self, step: np.ndarray, beams: Beams, view: View, together: torch.Tensor, decision: Decision
+    ) -> None:
+        """Beams before forward call ``step`` (A,) of each prompt, and the candidates from them."""
         if not self.keep:
             return
         mode = torch.where(together > 0, ACCELERATE, SEARCH)
@@ -44,12 +46,13 @@ class Recorder:
         self._beams(step, beams, torch.where(beams.left > 0, mode, FINISHED), prediction, confidence)
         row = decision.score > NEVER
         row = row.cpu().numpy()
-        prompt = beams.prompt.cpu().numpy()[np.nonzero(row)[0]]
+        index = np.nonzero(row)[0]
+        prompt = beams.prompt.cpu().numpy()[index]
         columns = {name: getattr(decision, name).cpu().numpy()[row] for name in (
             "parent", "positions", "tokens", "confidence", "score", "fate", "child")}  # fmt: skip
-        self.candidates.append({"prompt": prompt, "step": np.full(len(prompt), step), **columns})
+        self.candidates.append({"prompt": prompt, "step": step[index], **columns})
 
-    def finished(self, step: int, beams: Beams) -> None:
+    def finished(self, step: np.ndarray, beams: Beams) -> None:
         """The last beams of prompts that have nothing left to fill."""
         if not self.keep:
             return
@@ -59,7 +62,7 @@ class Recorder:
 
     def _beams(
         self,
-        step: int,
+        step: np.ndarray,
         beams: Beams,
         mode: torch.Tensor,
         prediction: torch.Tensor,
@@ -74,7 +77,7 @@ class Recorder:
         }  # fmt: skip
         columns = {name: item.cpu().numpy()[row] for name, item in device.items()}
         columns["tokens"] = np.where(self.padding[prompt], -1, columns["tokens"])
-        self.beams.append({"prompt": prompt, "step": np.full(len(prompt), step), "slot": slot, **columns})
+        self.beams.append({"prompt": prompt, "step": step[index], "slot": slot, **columns})
 
     def trace(self, **rest: object) -> BeamTrace:
         """The whole decode: rows ordered by prompt, step, then rank. ``rest``: the other fields."""

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from labkit.soar.prompts import Layout
@@ -32,42 +33,46 @@ class Scorer:
         self.model, self.mask_id, self.cfg_scale = model, mask_id, cfg_scale
         self.temperature = temperature
         self.forward_calls = self.forward_rows = 0
-        self._lengths, self._count = layout.lengths, layout.count.tolist()
+        self._lengths, self._count = np.array(layout.lengths), layout.count.tolist()
+        self._uniform = len(set(layout.lengths)) == 1
         self._generators = _generators(layout, seed) if temperature else []
 
     def __call__(
-        self, rows: torch.Tensor, positions: torch.Tensor, fixed: torch.Tensor, prompt: list[int]
+        self, rows: torch.Tensor, positions: torch.Tensor, fixed: torch.Tensor, prompt: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Token (R, W) long and confidence (R, W) fp32 of R beam rows.
 
         rows       long (R, L) sequences with masks
         positions  long (R, W) where to look
-        fixed      bool (R, L) given by the prompt (hidden in the unconditional half of CFG)
-        prompt     R ints, the prompt each row belongs to
+        fixed      bool (P, L) given by the prompt (hidden in the unconditional half of CFG)
+        prompt     int (R,) the prompt each row belongs to
         """
-        lengths = [self._lengths[p] for p in prompt]
+        lengths = None if self._uniform else self._lengths[prompt].tolist()
         logits = self._logits(rows, positions, lengths)
         if self.cfg_scale:  # classifier-free guidance as LLaDA applies it (Ho and Salimans 2022)
-            hidden = torch.where(fixed, self.mask_id, rows)
-            empty = self._logits(hidden, positions, lengths)
+            given = fixed[torch.from_numpy(prompt).to(rows.device)]
+            empty = self._logits(torch.where(given, self.mask_id, rows), positions, lengths)
             logits = empty + (self.cfg_scale + 1) * (logits - empty)
         if self.mask_id < logits.shape[-1]:
             logits[..., self.mask_id] = float("-inf")  # a mask is never an answer
         flat = logits.flatten(0, 1)
         if self.temperature:
-            token = (flat / self.temperature + self._gumbel(logits.shape, prompt, flat.device)).argmax(-1)
+            noise = self._gumbel(logits.shape, prompt.tolist(), flat.device)
+            token = (flat / self.temperature + noise).argmax(-1)
             confidence = token_stats(flat, token).logprob.exp()
         else:
             token, confidence, *_ = token_stats(flat)
         return token.view(positions.shape), confidence.view(positions.shape)
 
-    def _logits(self, rows: torch.Tensor, positions: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    def _logits(
+        self, rows: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None
+    ) -> torch.Tensor:
         self.forward_rows += len(rows)
         if hasattr(self.model, "logits_at"):
             self.forward_calls += 1
             return self.model.logits_at(rows, positions, lengths).float()
-        if len(set(lengths)) == 1:
-            return self._gathered(rows[:, : lengths[0]], positions)
+        if lengths is None:
+            return self._gathered(rows, positions)
         parts = []
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         for length in sorted(set(lengths)):

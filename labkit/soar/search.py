@@ -8,11 +8,12 @@ import torch
 
 from labkit import checks
 from labkit.provenance import provenance
-from labkit.soar.beams import Beams, Windows, select
+from labkit.soar.beams import Windows
+from labkit.soar.engine import search
 from labkit.soar.prompts import Layout, lay_out
 from labkit.soar.recorder import Recorder
 from labkit.soar.scoring import Scorer
-from labkit.soar.strategies import NEVER, STRATEGIES, Rule, View
+from labkit.soar.strategies import STRATEGIES, Rule
 from labkit.traces import BeamTrace
 
 
@@ -36,6 +37,7 @@ def decode(
     cfg_scale: float = 0.0,
     seed: int | None = None,
     eos_early_stop: bool = True,
+    batch_size: int | None = None,
     record: bool = True,
 ) -> BeamTrace:
     """Fill masks with a masked diffusion language model (SOAR, arXiv 2602.10953).
@@ -66,6 +68,7 @@ def decode(
     seed          for ``temperature`` > 0; samples depend on seed and prompt, not on the batch
     eos_early_stop  with ``gen_length`` and a model that has ``eos_id``: once everything before an
                   EOS is filled, the masks behind it become EOS without another forward
+    batch_size    prompts decoded at a time; a finished one makes room for the next. None: all at once
     record        keep every beam and candidate; False leaves the trace's two tables empty
 
     Returns a BeamTrace; ``sequences`` hold prompt + generated tokens and never a mask, and shorter
@@ -89,7 +92,9 @@ def decode(
     seed = secrets.randbits(31) if seed is None else checks.integer("seed", seed, 0)
     eos_early_stop = bool(checks.choice("eos_early_stop", eos_early_stop, (True, False)))
     checks.choice("record", record, (True, False))
-    layout = lay_out(prompts, mask_id, gen_length)
+    if batch_size is not None:
+        batch_size = checks.integer("batch_size", batch_size, 1)
+    layout = lay_out(prompts, mask_id, gen_length, getattr(model, "vocab_size", None))
     limit = getattr(model, "max_length", None)
     if limit is not None and max(layout.lengths) > limit:
         longest = max(layout.lengths)
@@ -121,7 +126,7 @@ def decode(
     windows = Windows(layout.slots.to(device), layout.count.to(device), span, mask_id)
     eos_id = getattr(model, "eos_id", None) if eos_early_stop and gen_length else None
     recorder = Recorder(rule, layout.tokens.shape[1], layout.lengths, record)
-    found = _search(scorer, rule, windows, Beams.start(layout, rule.width, device), recorder, eos_id)
+    found = search(scorer, rule, windows, layout, recorder, eos_id=eos_id, batch_size=batch_size)
     parameters = {
         "gen_length": gen_length, "block_length": block_length, "steps": steps, "beam": rule.width,
         "threshold": threshold, "min_parallel": min_parallel, "max_parallel": max_parallel,
@@ -141,65 +146,6 @@ def decode(
             "provenance": provenance(),
         },
     )
-
-
-def _search(
-    scorer: Scorer, rule: Rule, windows: Windows, beams: Beams, recorder: Recorder, eos_id: int | None
-) -> dict[str, np.ndarray]:
-    prompts, width, length = beams.tokens.shape
-    device = beams.tokens.device
-    source = torch.Generator().manual_seed(0)
-    codes = torch.randint(-(2**63), 2**63 - 1, (length,), generator=source).to(device)
-    sequences = beams.tokens[:, 0].clone()
-    scores = torch.zeros(prompts, dtype=torch.float64, device=device)
-    calls, rows = np.zeros(prompts, int), np.zeros(prompts, int)
-    fixed = torch.ones(prompts, length + 1, dtype=torch.bool, device=device)
-    filled = torch.arange(windows.slots.shape[1], device=device) < windows.count[:, None]
-    fixed = fixed.scatter(1, torch.where(filled, windows.slots, length), False)[:, :length]
-    alive = np.arange(prompts)  # host twin of beams.prompt
-    step = 0
-    while True:
-        active = beams.active.cpu().numpy()  # the one host sync of a step
-        if not (running := active.any(1)).all():
-            done = beams.pick(torch.from_numpy(np.nonzero(~running)[0]).to(device))
-            recorder.finished(step, done)
-            sequences[done.prompt], scores[done.prompt] = done.tokens[:, 0], done.score(rule)[:, 0]
-            beams = beams.pick(torch.from_numpy(np.nonzero(running)[0]).to(device))
-            alive, active = alive[running], active[running]
-        if not len(alive):
-            break
-        calls[alive] += 1
-        rows[alive] += active.sum(1)
-        live = torch.from_numpy(np.flatnonzero(active)).to(device)
-        where, masked = windows.positions(beams)
-        owner = np.repeat(alive, width)[active.ravel()]
-        hidden = fixed[torch.from_numpy(owner).to(device)]
-        flat = beams.tokens.flatten(0, 1)[live], where.flatten(0, 1)[live]
-        token, confidence = scorer(*flat, hidden, owner.tolist())
-        tokens = token.new_zeros(where.shape).flatten(0, 1).index_copy(0, live, token).view(where.shape)
-        sure = confidence.new_zeros(where.shape).flatten(0, 1).index_copy(0, live, confidence)
-        view = View(where, tokens, torch.where(masked, sure.view(where.shape), NEVER))
-        together = rule.together(view.confidence, beams.prompt, windows.sizes(beams), beams.step)
-        after, decision = select(beams, rule, rule.propose(view, together), codes)
-        if eos_id is not None:
-            _fill_behind_eos(after, windows, eos_id, ~fixed[after.prompt][:, None])
-        windows.advance(after)
-        recorder.step(step, beams, view, together, decision)
-        beams = after
-        step += 1
-    if (~fixed & (sequences == windows.mask_id)).any():  # NaN is never the most confident
-        raise ValueError("model must give logits without NaN; it left masks that nothing could fill")
-    found = {"sequences": sequences, "scores": scores}
-    return {n: t.cpu().numpy() for n, t in found.items()} | {"calls": calls, "rows": rows}
-
-
-def _fill_behind_eos(beams: Beams, windows: Windows, eos_id: int, open_: torch.Tensor) -> None:
-    """Masks behind an EOS become EOS once nothing before the EOS is masked."""
-    masked = open_ & (beams.tokens == windows.mask_id)
-    stop = open_ & (beams.tokens == eos_id) & (masked.cumsum(-1) == 0)
-    behind = masked & stop.any(-1, keepdim=True)
-    beams.tokens = torch.where(behind, eos_id, beams.tokens)
-    beams.left = beams.left - behind.sum(-1)
 
 
 def _steps_per_block(steps: int | None, strategy: str, layout: Layout, span: int) -> torch.Tensor | None:

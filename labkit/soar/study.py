@@ -17,16 +17,24 @@ from labkit.traces import ACCELERATE, SEARCH, BeamTrace
 Setting = dict[str, Any]  # {"strategy": ..., other keywords of decode}
 
 
-def grid(beams: Sequence[int], thresholds: Sequence[float], counts: Sequence[int]) -> list[Setting]:
-    """The settings to compare: greedy first, fixed ``counts`` a step, thresholds, beams, both."""
+def grid(
+    beams: Sequence[int], thresholds: Sequence[float], counts: Sequence[int],
+    scores: Sequence[str] = ("mean",), collapses: Sequence[int] = (2,),
+) -> list[Setting]:  # fmt: skip
+    """The settings to compare: greedy first, fixed ``counts`` a step, thresholds, beams, both.
+
+    scores, collapses  of SOAR; with one beam neither makes a difference, so each is taken once
+    """
+    variants = [{"score": s, "min_collapse": c} for s in scores for c in collapses]
     return [
         {"strategy": "greedy"},
         *({"strategy": "parallel", "max_parallel": n} for n in counts),
         *({"strategy": "adaptive", "threshold": t} for t in thresholds),
-        *({"strategy": "pbs", "beam": k} for k in beams),
+        *({"strategy": "pbs", "beam": k} for k in beams if k > 1),  # with one beam it is greedy
         *(
-            {"strategy": "soar", "beam": k, "threshold": t, "min_collapse": 2}
+            {"strategy": "soar", "beam": k, "threshold": t, **variant}
             for k in beams
+            for variant in variants[: 1 if k == 1 else None]
             for t in thresholds
         ),
     ]
@@ -34,42 +42,50 @@ def grid(beams: Sequence[int], thresholds: Sequence[float], counts: Sequence[int
 
 def compare(
     model: Callable, boards: np.ndarray, truths: np.ndarray, settings: Sequence[Setting],
-    *, seed: int = 0, resamples: int = 2000, progress: bool = True,
+    *, seed: int = 0, resamples: int = 2000, progress: bool = True, seconds: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Decode the same N puzzles with every setting and pair each with the first one.
 
     boards, truths   int (N, L) puzzles and their solutions
-    resamples        bootstrap resamples of the puzzles, the same ones for every setting
+    resamples        bootstrap resamples of the puzzles
+    seconds          start no further setting after so many; None: run all
 
     Returns one dict per setting: ``setting``, ``label``, ``accuracy`` with its 95 % bootstrap interval
     ``low``, ``high``; ``difference`` to the first setting with ``difference_low``, ``difference_high``;
-    ``gained`` and ``lost`` puzzles, ``p`` of the two-sided exact sign test; means per puzzle ``calls``
-    (forward calls) and ``rows``; ``speed`` = the first setting's calls / calls; ``seconds`` for all.
+    ``gained`` and ``lost`` puzzles, ``p`` of the two-sided exact sign test and its ``z``; means per
+    puzzle ``calls`` (forward calls) and ``rows``; ``speed`` = the first setting's calls / calls;
+    ``seconds`` for all; ``right``: which puzzles, as bits in hexadecimal (numpy.packbits).
     """
     checks.integer("resamples", resamples, 1)
     if not settings or len(boards) != len(truths) or not len(boards):
         raise ValueError("settings, boards and truths must be non-empty, boards and truths equally many")
     prompts = torch.as_tensor(boards)
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(boards), size=(resamples, len(boards)))
-    found, baseline = [], None
+    found, baseline, count, start = [], None, len(boards), time.perf_counter()
     for setting in tqdm(settings, desc="settings", disable=not progress):
         began = time.perf_counter()
+        if seconds is not None and began - start > seconds:
+            break
         trace = decode(model, prompts, record=False, **setting)
-        seconds = time.perf_counter() - began
+        spent = time.perf_counter() - began
         right = solved(trace.sequences, truths)
         baseline = right if baseline is None else baseline
         calls = trace.calls.mean()
         change = right.astype(float) - baseline
         gained, lost = int((change > 0).sum()), int((change < 0).sum())
-        low, high = np.quantile(right[drawn].mean(1), (0.025, 0.975))
-        worse, better = np.quantile(change[drawn].mean(1), (0.025, 0.975))
+        # Resampling puzzles moves only how many of each kind there are.
+        again = rng.binomial(count, right.mean(), resamples) / count
+        low, high = np.quantile(again, (0.025, 0.975))
+        kinds = np.array([gained, lost, count - gained - lost]) / count
+        again = rng.multinomial(count, kinds, resamples) @ [1, -1, 0] / count
+        worse, better = np.quantile(again, (0.025, 0.975))
         found.append({
             "setting": dict(setting), "label": label(setting), "accuracy": right.mean(), "low": low,
             "high": high, "difference": change.mean(), "difference_low": worse, "difference_high": better,
             "gained": gained, "lost": lost, "p": sign_test(gained, lost), "calls": calls,
+            "z": (gained - lost) / max(1, gained + lost) ** 0.5,
             "rows": trace.rows.mean(), "speed": found[0]["calls"] / calls if found else 1.0,
-            "seconds": seconds,
+            "seconds": spent, "right": np.packbits(right).tobytes().hex(),
         })  # fmt: skip
     return found
 
@@ -82,17 +98,18 @@ def sign_test(gained: int, lost: int) -> float:
 
 
 def choose(
-    outcomes: Sequence[dict[str, Any]], strategy: str = "soar", want: str = "fast"
+    outcomes: Sequence[dict[str, Any]], strategy: str = "soar", want: str = "fast", speed: float = 0.0
 ) -> dict[str, Any]:
     """One outcome of ``strategy``: to be chosen on validation puzzles, then tested on others.
 
     want  "fast": the fewest calls among those that solve at least as many as the first outcome does
           (greedy), or the most accurate if none does; "accurate": the most accurate, then the fastest
+    speed  least ``speed`` against greedy that may be chosen
     """
     checks.choice("want", want, ("fast", "accurate"))
-    own = [outcome for outcome in outcomes if outcome["setting"]["strategy"] == strategy]
+    own = [o for o in outcomes if o["setting"]["strategy"] == strategy and o["speed"] >= speed]
     if not own:
-        checks.fail("strategy", strategy, "a strategy of one of the outcomes")
+        checks.fail("strategy", strategy, f"a strategy of one of the outcomes of speed >= {speed:g}")
     enough = [outcome for outcome in own if outcome["accuracy"] >= outcomes[0]["accuracy"]]
     if want == "fast" and enough:
         return min(enough, key=lambda outcome: outcome["calls"])
@@ -114,8 +131,9 @@ def label(setting: Setting) -> str:
     """A setting in a few characters: ``soar 4, .999``."""
     parts = {"parallel": ("max_parallel",), "adaptive": ("threshold",), "pbs": ("beam",),
              "soar": ("beam", "threshold")}.get(setting["strategy"], ())  # fmt: skip
-    numbers = (f"{setting[part]:g}".lstrip("0") for part in parts if part in setting)
-    return f"{setting['strategy']} {', '.join(numbers)}".strip()
+    told = [f"{setting[part]:g}".lstrip("0") for part in parts if part in setting]
+    told += ["sum"] * (setting.get("score") == "sum") + ["collapse 1"] * (setting.get("min_collapse") == 1)
+    return f"{setting['strategy']} {', '.join(told)}".strip()
 
 
 def telling_prompt(trace: BeamTrace, among: np.ndarray) -> int:

@@ -1,0 +1,250 @@
+"""How fast the batched search is, against one prompt at a time, and whether a batch changes an answer.
+
+python -m labkit.soar.bench [--stages lab share llada identity] [--device cuda]
+
+lab       tokens/s of SOAR on 256 puzzles, lab/sudoku9, against tests/one_at_a_time.py, interleaved
+share     share of the wall time that the model's forward takes, at 256 puzzles
+llada     single-prompt PBS and the share of the forward at LLaDA-8B's shape with random bf16 weights
+identity  1,000 puzzles decoded alone and in one batch: the share of equal answers
+
+Each stage writes results/bench_<stage>.json. Seconds are wall time around synchronised work.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import module_from_spec, spec_from_file_location
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from labkit.paths import ROOT, write_atomic
+from labkit.provenance import provenance
+from labkit.soar.llada_shape import random_llada
+from labkit.soar.models import load_model
+from labkit.soar.puzzle_sets import load_puzzles
+from labkit.soar.search import decode
+
+RESULTS = Path(__file__).parent / "results"
+SOAR = {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2}
+ROUNDS = 3
+
+
+class Timed(nn.Module):
+    """``model`` with the seconds of its forwards: by CUDA events on a GPU, by the clock on a CPU."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self._spans = model, []
+        for name in ("mask_id", "eos_id", "max_length", "vocab_size"):
+            setattr(self, name, getattr(model, name))
+
+    def logits_at(self, tokens: torch.Tensor, *rest: object) -> torch.Tensor:
+        if not tokens.is_cuda:
+            began = time.perf_counter()
+            logits = self.model.logits_at(tokens, *rest)
+            self._spans.append(time.perf_counter() - began)
+            return logits
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        logits = self.model.logits_at(tokens, *rest)
+        end.record()
+        self._spans.append((start, end))
+        return logits
+
+    forward = logits_at
+
+    def seconds(self) -> float:
+        """Since the last call."""
+        spans, self._spans = self._spans, []
+        if spans and isinstance(spans[0], tuple):
+            torch.cuda.synchronize()
+            return sum(start.elapsed_time(end) for start, end in spans) / 1000
+        return sum(spans)
+
+
+def one_at_a_time() -> Callable:
+    """``decode_one`` of tests/one_at_a_time.py, which an installed package does not have."""
+    file = ROOT / "tests" / "one_at_a_time.py"
+    if not file.exists():
+        raise ValueError(f"the bench must run in a checkout of the project; {file} is not there")
+    spec = spec_from_file_location("one_at_a_time", file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.decode_one
+
+
+def timed(call: Callable[[], object]) -> tuple[object, float]:
+    """(result, wall seconds) of ``call`` with all device work done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    result = call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - began
+
+
+def bench_lab(device: str, prompts: int, rounds: int) -> dict:
+    """Ours (fixed rows, one graph) against one at a time, with the eager model and with ours."""
+    boards, truths = load_puzzles("test", prompts)
+    boards = torch.from_numpy(boards)
+    fixed = load_model("lab/sudoku9", device=device, dtype=torch.bfloat16, fixed_rows=min(256, prompts))
+    plain = fixed.model
+    filled, reference = int((boards == 0).sum()), one_at_a_time()
+    options = {key: value for key, value in SOAR.items() if key != "strategy"} | {"mask_id": 0}
+
+    def ours() -> np.ndarray:
+        return decode(fixed, boards, record=False, **SOAR).sequences
+
+    def theirs(model: nn.Module) -> np.ndarray:
+        rows = [reference(model, row, "soar", device=device, **options)[0] for row in boards.tolist()]
+        return np.array(rows)
+
+    ours(), reference(plain, boards[0].tolist(), "soar", device=device, **options)  # warm
+    arms = {"batched": ours, "one at a time": lambda: theirs(plain),
+            "one at a time, same graph": lambda: theirs(fixed)}  # fmt: skip
+    seconds, answers = {name: [] for name in arms}, {}
+    times = {"batched": rounds, "one at a time": max(1, rounds - 1), "one at a time, same graph": 1}
+    for number in range(rounds):
+        for name, arm in arms.items():
+            if number < times[name]:  # the slow ones less often
+                answers[name], spent = timed(arm)
+                seconds[name].append(spent)
+    middle = {name: statistics.median(spent) for name, spent in seconds.items()}
+    same = {name: float((rows == answers["batched"]).all(1).mean()) for name, rows in answers.items()}
+    return {
+        "prompts": prompts, "tokens": filled, "setting": SOAR, "seconds": seconds, "same answer": same,
+        "tokens per second": {name: filled / spent for name, spent in middle.items()},
+        "times faster": {name: spent / middle["batched"] for name, spent in middle.items()},
+        "solved": float((answers["batched"] == truths).all(1).mean()),
+    }  # fmt: skip
+
+
+def bench_share(device: str, prompts: int, rounds: int) -> dict:
+    """Share of wall time in the forward for several searches at ``prompts`` puzzles."""
+    boards = torch.from_numpy(load_puzzles("test", prompts)[0])
+    rows = {"graph of 256 rows": min(256, prompts), "eager": None}
+    found = {}
+    for name, fixed_rows in rows.items():
+        model = Timed(load_model("lab/sudoku9", device=device, dtype=torch.bfloat16, fixed_rows=fixed_rows))
+        for setting in (SOAR, SOAR | {"beam": 8}, {"strategy": "pbs", "beam": 4}, {"strategy": "greedy"}):
+            measured = [_share(model, boards, setting) for _ in range(rounds + 1)][1:]
+            label = " ".join(map(str, (setting["strategy"], setting.get("beam", 1), name)))
+            found[label] = {key: [m[key] for m in measured] for key in measured[0]}
+    return {"prompts": prompts, "searches": found}
+
+
+def _share(model: Timed, boards: torch.Tensor, setting: dict, **rest: object) -> dict:
+    model.seconds()
+    trace, wall = timed(lambda: decode(model, boards, record=False, **setting, **rest))
+    inside = model.seconds()
+    return {"wall": wall, "forward": inside, "share": inside / wall,
+            "forward calls": trace.meta["forward_calls"], "rows": trace.meta["forward_rows"]}  # fmt: skip
+
+
+def bench_llada(device: str, rounds: int, tiny: bool) -> dict:
+    """LLaDA-8B's shape, random weights: single-prompt PBS against one beam at a time, and the share."""
+    model = Timed(random_llada(device, tiny=tiny))
+    source = torch.Generator().manual_seed(0)
+    length, gen = (12, 4) if tiny else (224, 32)
+    prompts = torch.randint(0, model.mask_id - 1, (8, length), generator=source)
+    pbs = {"strategy": "pbs", "beam": 2, "gen_length": gen, "eos_early_stop": False}
+    reference, options = one_at_a_time(), {"mask_id": model.mask_id, "gen_length": gen, "beam": 2}
+    row = prompts[0].tolist()
+
+    def ours() -> list[int]:
+        return decode(model, prompts[:1], record=False, **pbs).sequences[0].tolist()
+
+    def theirs() -> list[int]:
+        return reference(model.model, row, "pbs", device=device, **options)[0]
+
+    ours(), timed(lambda: model.model(torch.tensor([row], device=device)))  # warm
+    seconds = {"batched beams": [], "one beam at a time": []}
+    for _ in range(rounds):
+        mine, spent = timed(ours)
+        seconds["batched beams"].append(spent)
+        other, spent = timed(theirs)
+        seconds["one beam at a time"].append(spent)
+    middle = {name: statistics.median(spent) for name, spent in seconds.items()}
+    share = {}
+    for name, count, setting in (
+        ("single-prompt PBS", 1, pbs),
+        ("8 prompts, PBS", 8, pbs),
+        ("8 prompts, SOAR", 8, pbs | {"strategy": "soar", "threshold": 0.5}),
+    ):
+        share[name] = _share(model, prompts[:count], setting)
+    return {
+        "shape": "LLaDA-8B" if not tiny else "tiny", "length": length + gen, "generated": gen,
+        "seconds": seconds, "same tokens": float(np.mean(np.array(mine) == other)), "share": share,
+        "times faster": middle["one beam at a time"] / middle["batched beams"],
+    }  # fmt: skip
+
+
+def bench_identity(device: str, prompts: int) -> dict:
+    """Share of puzzles that get the same answer alone as in one batch, with and without fixed rows."""
+    rows, some = (32, prompts // 4) if device == "cuda" else (8, prompts)
+    arms = [(prompts, "float32", rows), (prompts, "bfloat16", rows),
+            (some, "float32", None), (some, "bfloat16", None)]  # fmt: skip
+    with ProcessPoolExecutor(len(arms) if device == "cuda" else 1, get_context("spawn")) as pool:
+        asked = [pool.submit(_identity, device, *arm) for arm in arms]
+        return {"arms": [future.result() for future in asked]}
+
+
+def _identity(device: str, prompts: int, dtype: str, rows: int | None) -> dict:
+    torch.set_num_threads(1)
+    kind = getattr(torch, dtype)
+    model = load_model("lab/sudoku9", device=device, dtype=kind, fixed_rows=rows)
+    boards = torch.from_numpy(load_puzzles("test", prompts)[0])
+    many = decode(model, boards, record=False, **SOAR)
+    alone = [decode(model, board[None], record=False, **SOAR) for board in boards]
+    same = [np.array_equal(one.sequences[0], row) for one, row in zip(alone, many.sequences, strict=True)]
+    scores = [one.scores[0] == score for one, score in zip(alone, many.scores, strict=True)]
+    return {"prompts": prompts, "dtype": dtype, "fixed_rows": rows, "same answer": float(np.mean(same)),
+            "same score to the last bit": float(np.mean(scores))}  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stages in the order given; one that fails is told and the others still run."""
+    parser = argparse.ArgumentParser(prog="labkit.soar.bench", description=__doc__.split("\n")[0])
+    names = ("lab", "share", "llada", "identity")
+    parser.add_argument("--stages", nargs="+", choices=names, default=list(names))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--prompts", type=int, default=256, help="puzzles of lab and share")
+    parser.add_argument("--alone", type=int, default=1000, help="puzzles of identity")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--tiny", action="store_true", help="a tiny model in place of LLaDA's shape")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args(argv)
+    stages = {
+        "lab": lambda: bench_lab(given.device, given.prompts, given.rounds),
+        "share": lambda: bench_share(given.device, given.prompts, given.rounds),
+        "llada": lambda: bench_llada(given.device, given.rounds, given.tiny),
+        "identity": lambda: bench_identity(given.device, given.alone),
+    }
+    failed = 0
+    for name in given.stages:
+        try:
+            found, spent = timed(stages[name])
+        except (ValueError, RuntimeError):
+            traceback.print_exc()
+            failed += 1
+            continue
+        command = f"python -m labkit.soar.bench --stages {name} --device {given.device}"
+        about = {"provenance": provenance(command=command, stage_seconds=spent)}
+        text = json.dumps(about | found, indent=1) + "\n"
+        write_atomic(given.out / f"bench_{name}.json", lambda path, text=text: path.write_text(text))
+        print(f"{name} ({spent:.1f} s): {json.dumps(found)}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What the lab's own masked diffusion LMs share: a small bidirectional transformer, save and load."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from labkit import checks
+from labkit.paths import write_atomic
+
+
+class Block(nn.Module):
+    """Pre-norm attention and ReLU² MLP; every position sees every position."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.mix = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, cells, width = x.shape
+        qkv = self.qkv(self.attention_norm(x)).view(batch, cells, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        x = x + self.mix(seen.reshape(batch, cells, width))
+        return x + self.down(F.relu(self.up(self.mlp_norm(x))).square())
+
+
+class MaskedLM(nn.Module):
+    """Tokens (B, L) of one fixed length L, 0 = mask -> logits (B, L, V) in fp32.
+
+    A subclass has a ``Config`` dataclass with ``width``, ``layers`` and ``heads``, calls ``_body``
+    when it has made its embeddings, and gives ``embed(tokens)``.
+    """
+
+    mask_id, eos_id = 0, None
+    Config: type
+
+    def __init__(self, config: Any, vocab_size: int, length: int):
+        super().__init__()
+        self.config, self.vocab_size, self.max_length = config, vocab_size, length
+
+    def _body(self) -> None:
+        width = self.config.width
+        self.blocks = nn.ModuleList(Block(width, self.config.heads) for _ in range(self.config.layers))
+        self.norm = nn.RMSNorm(width)
+        self.head = nn.Linear(width, self.vocab_size, bias=False)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, L, width) of token and place."""
+        raise NotImplementedError
+
+    def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, L, width) before the head. ValueError if the rows have another length."""
+        if tokens.ndim != 2 or tokens.shape[1] != self.max_length:
+            checks.fail("tokens", tuple(tokens.shape), f"of shape (B, {self.max_length})")
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        # In bf16 logits, confidences near 1 come in steps of several per cent of their distance to 1.
+        return F.linear(hidden.float(), self.head.weight.float())
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self._logits(self.hidden(tokens))
+
+    def logits_at(
+        self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
+    ) -> torch.Tensor:
+        """Logits (B, W, V) at ``positions`` (B, W) alone: the head runs on those only."""
+        hidden = self.hidden(tokens)
+        return self._logits(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
+
+    def save(self, path: str | Path, **card: object) -> Path:
+        """Weights as safetensors, the configuration and ``card`` (seed, metrics) in its metadata."""
+        about = {"config": json.dumps(asdict(self.config)), "card": json.dumps(card)}
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        return write_atomic(path, lambda temporary: save_file(weights, temporary, about))
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple[Self, dict]:
+        """(model in eval mode, card) that ``save`` wrote; weights in the dtype they were saved in."""
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+        if "config" not in about:
+            checks.fail("path", str(path), f"a {cls.__name__} safetensors file")
+        model = cls(cls.Config(**json.loads(about["config"])))
+        model.load_state_dict(load_file(path), assign=True)
+        return model.eval().requires_grad_(False), json.loads(about["card"])
