@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from labkit import checks
-from labkit.fgo.exam import Exam
+from labkit.fgo.exam import Exam, encode
 from labkit.fgo.fleet import Fleet
 from labkit.fgo.tasks import CHARACTERS, END, PAD, stream_sums, verbose_sums
 from labkit.paths import cache_dir, write_atomic
@@ -26,7 +26,6 @@ from labkit.traces import TrainTrace
 MAX_TOKENS = 72  # the longest worked solution of the default task has 70
 IGNORED = -100  # cross_entropy's label for positions that do not count
 RECIPE = 1  # part of the cache key: raise it when anything below changes the trained weights
-EXAM_QUESTIONS = 128
 
 
 def build_char_model(*, hidden: int = 64, layers: int = 2, heads: int = 4) -> Qwen2ForCausalLM:
@@ -54,6 +53,8 @@ def train_char_model(
     device: str = "cpu",
     exam_every: int = 20,
     exam_from: int | None = None,
+    exam_questions: int = 128,
+    greedy: bool = True,
     seconds: float = float("inf"),
     max_tokens: int = MAX_TOKENS,
     task: dict[str, Any] | None = None,
@@ -61,10 +62,11 @@ def train_char_model(
     progress: bool = True,
     **shape: int,
 ) -> tuple[Qwen2ForCausalLM, TrainTrace]:
-    """Teach a fresh model worked sums until it solves ``target`` of 128 held-out sums greedily.
+    """Teach a fresh model worked sums until it solves ``target`` of the exam's sums.
 
-    target      greedy accuracy to stop at, in [0, 1], looked at every ``exam_every`` steps from step
+    target      accuracy to stop at, in [0, 1], looked at every ``exam_every`` steps from step
                 ``exam_from`` on (default: half of max_steps)
+    greedy      whether the exam decodes greedily or samples
     max_steps   optimiser steps at most; the learning rate falls linearly to zero over them
     seconds     stop at the first exam after this, whatever it says
     device      on a GPU the products run in bfloat16
@@ -82,12 +84,14 @@ def train_char_model(
     checks.number("learning_rate", learning_rate, 0)
     checks.integer("seed", seed, 0)
     checks.integer("exam_every", exam_every, 1)
+    checks.integer("exam_questions", exam_questions, 1)
     checks.integer("max_tokens", max_tokens, 1)
+    checks.choice("greedy", greedy, (True, False))
     exam_from = max_steps / 2 if exam_from is None else checks.integer("exam_from", exam_from, 1)
     recipe = {"target": target, "max_steps": max_steps, "batch": batch, "seed": seed,
               "learning_rate": learning_rate, **shape, "device": device, "exam_every": exam_every,
-              "exam_from": exam_from, "max_tokens": max_tokens, "task": task or {},
-              "recipe": RECIPE}  # fmt: skip
+              "exam_from": exam_from, "exam_questions": exam_questions, "greedy": greedy,
+              "max_tokens": max_tokens, "task": task or {}, "recipe": RECIPE}  # fmt: skip
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_dir("fgo_char_model") if cache else None
     if folder and (folder / f"{key}.npz").exists():
@@ -120,10 +124,10 @@ def _fit(
     end = time.perf_counter() + seconds
     seed, batch, max_steps, task = (recipe[key] for key in ("seed", "batch", "max_steps", "task"))
     rows = stream_sums(seed=2 * seed + 1, **task)  # odd seeds teach, even seeds examine
-    questions = verbose_sums(EXAM_QUESTIONS, seed=2 * seed, **task | _held_out(task))
+    questions = verbose_sums(recipe["exam_questions"], seed=2 * seed, **task | _held_out(task))
     longest = max(len(row["prompt"]) for row in questions)
     fleet = Fleet(model, 1, model.device)
-    exam = Exam(fleet, EXAM_QUESTIONS, longest, recipe["max_tokens"])
+    exam = Exam(fleet, len(questions), longest, recipe["max_tokens"])
     optimizer = torch.optim.AdamW(model.parameters(), recipe["learning_rate"], betas=(0.9, 0.98))
     log, bar = [], tqdm(range(1, max_steps + 1), desc="supervised", disable=not progress, leave=False)
     for step in bar:
@@ -136,7 +140,7 @@ def _fit(
         log.append({"step": step, "loss": loss})
         if step == max_steps or (step >= recipe["exam_from"] and step % recipe["exam_every"] == 0):
             fleet.read(model)
-            log[-1]["accuracy"] = exam(questions, greedy=True)[0][0]["accuracy"]
+            log[-1]["accuracy"] = exam(questions, greedy=recipe["greedy"])[0][0]["accuracy"]
             bar.set_postfix(accuracy=f"{log[-1]['accuracy']:.2f}")
             if log[-1]["accuracy"] >= recipe["target"] or time.perf_counter() > end:
                 break
@@ -169,11 +173,7 @@ def _backward(model: Qwen2ForCausalLM, rows: list[dict[str, str]]) -> Tensor:
 
 def _batch(rows: list[dict[str, str]]) -> tuple[Tensor, Tensor]:
     """ids and labels, int (rows, longest): right-padded, so causal attention needs no mask."""
-    index = {char: i for i, char in enumerate(CHARACTERS)}
-    texts = [row["prompt"] + row["completion"] for row in rows]
-    width = max(map(len, texts))
-    ids = torch.tensor([[index[char] for char in text.ljust(width, PAD)] for text in texts])
-    labels = ids.masked_fill(ids == index[PAD], IGNORED)
-    for row, line in zip(rows, labels, strict=True):
-        line[: len(row["prompt"])] = IGNORED  # the question itself cannot be predicted
-    return ids, labels
+    ids, _ = encode([row["prompt"] + row["completion"] for row in rows])
+    asked = torch.tensor([len(row["prompt"]) for row in rows])[:, None]
+    ignored = (ids == CHARACTERS.index(PAD)) | (torch.arange(ids.shape[1]) < asked)
+    return ids, ids.masked_fill(ignored, IGNORED)  # the question itself cannot be predicted

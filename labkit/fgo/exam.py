@@ -14,15 +14,17 @@ from labkit.fgo.sampler import Responses, Sampler
 from labkit.fgo.tasks import CHARACTERS, PAD, is_correct
 
 _CODES = np.frombuffer(CHARACTERS.encode(), np.uint8)
-_INDEX = {char: i for i, char in enumerate(CHARACTERS)}
-SEPARATOR, EQUALS, CHECK = (_INDEX[char] for char in ";=c")
+_LOOKUP = np.full(128, CHARACTERS.index("?"), np.int64)
+_LOOKUP[_CODES] = np.arange(len(CHARACTERS))
+SEPARATOR, EQUALS, CHECK = (CHARACTERS.index(char) for char in ";=c")
 
 
 def encode(prompts: list[str], width: int | None = None) -> tuple[Tensor, Tensor]:
     """(ids, length) of prompts: int (n, width) padded on the right, and (n,)."""
     width = width or max(map(len, prompts))
-    ids = torch.tensor([[_INDEX[char] for char in text.ljust(width, PAD)] for text in prompts])
-    return ids, torch.tensor([len(text) for text in prompts])
+    text = "".join(prompt.ljust(width, PAD) for prompt in prompts)
+    ids = _LOOKUP[np.frombuffer(text.encode("ascii"), np.uint8)].reshape(len(prompts), width)
+    return torch.from_numpy(ids), torch.tensor([len(prompt) for prompt in prompts])
 
 
 def decode(responses: Responses) -> list[list[str]]:

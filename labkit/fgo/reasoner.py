@@ -33,9 +33,10 @@ TASK: dict[str, Any] = {"operands": (2, 4), "digits": 2, "split": "train"}
 MAX_TOKENS = 128  # the longest worked solution has 135, one in a thousand is longer than this
 LONGEST_PROMPT = len("Q99+99+99+99=")
 SHAPE = {"hidden": 256, "layers": 7, "heads": 4}
+# The exam samples, as reinforcement will: a model that errs in 42 of 100 greedy answers samples 77 wrong.
 RECIPE: dict[str, Any] = {
-    "target": 0.7, "max_steps": 3000, "batch": 256, "learning_rate": 1e-3, "exam_every": 20,
-    "exam_from": 100,
+    "target": 0.7, "greedy": False, "max_steps": 1000, "batch": 256, "learning_rate": 1e-3,
+    "exam_every": 20, "exam_from": 300, "exam_questions": 512,
 }  # fmt: skip
 TINY_SHAPE = {"hidden": 32, "layers": 1, "heads": 2}
 TINY: dict[str, Any] = {"target": 0.0, "max_steps": 8, "batch": 8, "learning_rate": 3e-3, "exam_every": 4}
@@ -49,7 +50,7 @@ digits in worked steps, with slips and checks: `{example}`
 |---|---|
 | what for | reinforcement learning with FGO and GRPO: it errs often enough that there is much to learn |
 | data | `labkit.fgo.tasks.verbose_sums({task})`, generated; nothing else was read |
-| training | supervised, {steps} steps of {batch} worked sums, to stop at the first exam of {target:.0%} greedy accuracy (reached {reached:.1%} of 128) |
+| training | supervised, {steps} steps of {batch} worked sums, to stop at the first exam with {target:.0%} of the samples right (reached {reached:.1%}) |
 | held-out, greedy | {greedy[accuracy]:.1%} ± {greedy[accuracy_error]:.1%} of {questions} questions, {greedy[length]:.1f} tokens |
 | held-out, sampled | {sampled[accuracy]:.1%} ± {sampled[accuracy_error]:.1%}, {sampled[length]:.1f} tokens, {sampled[checks]:.2f} checks |
 | made by | `{command}`, seed {seed}, {seconds:.0f} s on {device}, torch {torch}, {time} |

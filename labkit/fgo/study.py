@@ -41,8 +41,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "mean entropy": {"alpha": 0.01, "beta": 1.0, "entropy": "full_mean"},
 }
 FULL: dict[str, Any] = {
-    "seeds": 3, "steps": 400, "questions": 32, "group": 8, "learning_rate": 1e-4, "exam_every": 20,
-    "exam_questions": 512, "final_exams": 4, "chunks": 4,
+    "seeds": 2, "steps": 600, "questions": 32, "group": 8, "learning_rate": 5e-5, "exam_every": 25,
+    "exam_questions": 512, "final_exams": 4, "chunks": 3,
 }  # fmt: skip
 TINY: dict[str, Any] = {
     "seeds": 2, "steps": 4, "questions": 3, "group": 4, "learning_rate": 1e-3, "exam_every": 2,
