@@ -15,7 +15,8 @@ window.model = {
   state: {}, sent: {}, calls: {}, saved: 0,
   get(name) { return this.state[name]; },
   set(name, value) {
-    if (JSON.stringify(this.state[name]) === JSON.stringify(value)) return;
+    const same = JSON.stringify(this.state[name]) === JSON.stringify(value);
+    if (same && !(value instanceof DataView)) return;
     this.state[name] = value;
     this.sent[name] = value;
     this.fire(name);
@@ -64,7 +65,7 @@ def stage(page: Page, widget, *, dark: bool = False) -> list[str]:
 
 
 def frames(page: Page, move: str, count: int = 120) -> list[float]:
-    """Milliseconds between frames while the page runs ``move`` (a function of the frame's number) in each."""
+    """Milliseconds between frames while each runs ``move``, a function of the frame's number."""
     return page.evaluate(
         f"""() => new Promise((done) => {{
             const times = []; let last = performance.now(), number = 0; const move = {move};

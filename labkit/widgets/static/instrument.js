@@ -17,7 +17,7 @@ function make(tag, attributes = {}, ...children) {
 
 // A labelled range input that also says its value in words.
 function slider(label, { max, value, say = String, change }) {
-  const input = make("input", { type: "range", min: 0, max, step: 1, "aria-label": label });
+  const input = make("input", { type: "range", min: 0, max, step: 1, "aria-label": label, disabled: max < 1 });
   const output = make("output", {});
   const set = (now) => {
     input.value = now;

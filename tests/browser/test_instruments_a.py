@@ -1,0 +1,286 @@
+"""mask_grid, scrubber and the preset block on a bare page: keys, pointer, words, speed, clean-up."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from browser.lab import PICTURES
+from browser.stage import frames, stage
+
+import sparse24
+from labkit.figures.curves import REINFORCEMENT
+from labkit.traces import MaskTrace, TrainTrace
+from labkit.widgets.controls import CopyText
+from labkit.widgets.curve_pack import panels_of, runs_of
+
+masks = importlib.import_module("labkit.widgets.mask_grid")
+curves = importlib.import_module("labkit.widgets.scrubber")
+GRID, CURSOR = "canvas.mg-grid", "canvas[role=slider]"
+PIXELS = "node => [...node.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL()).join()"
+
+
+@pytest.fixture(scope="module")
+def grid():
+    rng = np.random.default_rng(0)
+    scales = np.exp(rng.normal(size=384))
+    x = (rng.normal(-0.1, 1, size=(3, 64, 384)) * scales).clip(0).astype("f") ** 2
+    kept = sparse24.mask24(torch.from_numpy(x)).numpy()
+    words = ["def", " return", "self", "\n", " if", "(", ")", ":"]
+    trace = MaskTrace(x, kept, [words[i % 8] for i in range(64)], {})
+    return masks.MaskGrid({"": trace}, layer=1, token=20, feature=40), trace
+
+
+def run(arm, seed, steps, every=4):
+    rng = np.random.default_rng(10 * seed + len(arm))
+    step = np.arange(1, steps + 1)
+    series = {name: rng.normal(size=steps).cumsum() for name in REINFORCEMENT}
+    samples = [
+        {"step": int(s), "prompt": "Q8+4=", "text": f"{arm} wrote 8+4=12;A12$", "correct": bool(i % 2),
+         "length": 11, "entropy": 0.7, "advantage": -0.25}
+        for s in (step[::every] if every else ()) for i in range(3)
+    ]  # fmt: skip
+    return TrainTrace(step, series, samples, {"arm": arm, "seed": seed})
+
+
+def scrubber(arms, **state):
+    runs = runs_of(arms)
+    return curves.Scrubber(runs, panels_of([trace for *_, trace in runs], None), **state)
+
+
+TWELVE = {arm: [run(arm, seed, 512) for seed in range(3)] for arm in ("a", "bb", "ccc", "dddd")}
+
+
+def get(page, name):
+    return page.evaluate(f"model.get('{name}')")
+
+
+def pixels(page):
+    page.wait_for_timeout(60)
+    return page.locator("#stage").evaluate(PIXELS)
+
+
+def percentile(times, share=0.95):
+    return sorted(times)[int(share * (len(times) - 1))]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_pictures_for_people(browser, grid, theme, width):
+    small = scrubber({"GRPO": run("grpo", 0, 24), "FGO": run("fgo", 0, 24)}, step=13)
+    large = scrubber(TWELVE, step=257)
+    drawn = {}
+    for name, widget in (("mask_grid", grid[0]), ("scrubber", small), ("scrubber_12_runs", large)):
+        page = browser.new_page(viewport={"width": width - 360, "height": 1150})
+        assert stage(page, widget, dark=theme == "dark") == []
+        drawn[name] = pixels(page)
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=PICTURES / f"{name}_{theme}_{width}.png")
+        page.close()
+    assert len(set(drawn.values())) == 3
+
+
+def test_the_mask_by_keyboard(page, grid):
+    widget, trace = grid
+    errors = stage(page, widget)
+    page.locator(GRID).focus()
+    moves = {
+        "ArrowRight": ("feature", 41), "Shift+ArrowRight": ("feature", 45), "ArrowDown": ("token", 21),
+        "PageDown": ("token", 36), "Home": ("feature", 0), "End": ("feature", 383),
+        "ArrowUp": ("token", 35), "]": ("layer", 2), "[": ("layer", 1),
+    }  # fmt: skip
+    for key, (name, value) in moves.items():
+        before = pixels(page)
+        page.keyboard.press(key)
+        assert get(page, name) == value, key
+        assert pixels(page) != before, key
+    page.keyboard.press("n")
+    token, feature = get(page, "token"), get(page, "feature")
+    group = trace.activations[1, token, feature - feature % 4 :][:4]
+    assert np.count_nonzero(group) > 2
+    assert group[feature % 4] != 0
+    assert not trace.kept[1, token, feature]
+    page.wait_for_timeout(60)
+    said = page.locator("[aria-live=polite]").inner_text()
+    i0, i1 = np.flatnonzero(trace.kept[1, token, feature - feature % 4 :][:4])
+    assert f"bits {i0 | i1 << 2:04b}" in said
+    assert "dropped" in said
+    assert page.locator(GRID).get_attribute("role") == "application"
+    assert page.evaluate("model.saved") > 0
+    assert errors == []
+
+
+def test_the_mask_by_pointer_and_toggles(page, grid):
+    widget, _ = grid
+    errors = stage(page, widget)
+    box = page.locator(GRID).bounding_box()
+    page.mouse.move(box["x"] + 118 + 77 + 5, box["y"] + 20 + 30)  # second row, second group, first cell
+    page.wait_for_timeout(60)
+    assert get(page, "feature") % 4 == 0
+    page.mouse.move(box["x"] + 118 + 77 + 17 + 5, box["y"] + 20 + 30)
+    assert get(page, "feature") % 4 == 1
+    for label in ("natural zeros", "enforced", "kernel = reference"):
+        before = pixels(page)
+        page.get_by_label(label).press("Space")
+        assert pixels(page) != before, label
+    assert [get(page, name) for name in ("natural", "enforced", "difference")] == [False, False, True]
+    assert "all agree bit for bit" in page.locator(".lk-title").inner_text()
+    for label in ("layer", "token"):
+        before = pixels(page)
+        page.get_by_role("slider", name=label).press("ArrowLeft")
+        assert pixels(page) != before, label
+    token = get(page, "token")
+    strip = page.locator(".mg-map").bounding_box()
+    page.mouse.click(strip["x"] + strip["width"] / 2, strip["y"] + strip["height"] - 3)
+    assert get(page, "token") > token
+    assert errors == []
+
+
+def test_a_difference_is_shown_with_its_bits(page, grid):
+    widget, _ = grid
+    stage(page, widget)
+    wrong = {**widget.compared, "different": 1, "found": [[1, 20, 10, 4, 9]]}
+    page.evaluate("wrong => { model.set('compared', wrong); model.set('difference', true); }", wrong)
+    page.wait_for_timeout(60)
+    assert "1 differ" in page.locator(".lk-title").inner_text()
+    assert "≠ the kernel wrote 1001, the reference 0100" in page.locator(".lk-side").inner_text()
+
+
+def test_a_layer_on_its_way_does_not_break_the_picture(page, grid):
+    widget, _ = grid
+    errors = stage(page, widget)
+    page.evaluate("model.state.held = [7]; model.set('layer', 2)")
+    page.wait_for_timeout(60)
+    assert page.get_by_role("alert").count() == 0
+    before = pixels(page)
+    page.evaluate("model.set('held', [2, 1, 0])")
+    assert pixels(page) != before
+    assert errors == []
+
+
+def test_an_error_is_seen_and_goes_when_it_is_over(page, grid):
+    widget, _ = grid
+    stage(page, widget)
+    page.evaluate("model.set('problem', 'layer must be 0 or 1; got 9')")
+    page.wait_for_timeout(60)
+    assert page.get_by_role("alert").inner_text() == "layer must be 0 or 1; got 9"
+    page.evaluate("model.set('problem', '')")
+    page.wait_for_timeout(60)
+    assert page.get_by_role("alert").count() == 0
+    page.evaluate("model.set('values', new DataView(new ArrayBuffer(2))); model.set('held', [1, 2, 0])")
+    page.wait_for_timeout(60)
+    assert "RangeError" in page.get_by_role("alert").inner_text()
+
+
+def test_the_cursor_by_keyboard(page):
+    errors = stage(page, scrubber({"GRPO": run("grpo", 0, 40), "FGO": run("fgo", 0, 40)}, step=20))
+    page.locator(CURSOR).focus()
+    moves = {"ArrowRight": 21, "ArrowLeft": 20, "PageUp": 24, "PageDown": 20, "Home": 1, "End": 40, "s": 1}
+    for key, step in moves.items():
+        before = pixels(page)
+        page.keyboard.press(key)
+        assert get(page, "step") == step, key
+        assert pixels(page) != before, key
+        assert page.locator(CURSOR).get_attribute("aria-valuenow") == str(step)
+    page.keyboard.press("Space")
+    page.wait_for_timeout(700)
+    page.keyboard.press("Space")
+    assert 1 < get(page, "step") < 40
+    stopped = get(page, "step")
+    page.wait_for_timeout(300)
+    assert get(page, "step") == stopped
+    assert errors == []
+
+
+def test_the_cursor_by_pointer_and_the_values_beside_it(page):
+    arms = {"GRPO": run("grpo", 0, 40), "FGO": run("fgo", 0, 40)}
+    widget = scrubber(arms, step=20)
+    errors = stage(page, widget)
+    box = page.locator(CURSOR).bounding_box()
+    page.mouse.move(box["x"] + 120, box["y"] + 80)
+    page.wait_for_timeout(60)
+    assert get(page, "step") == 20  # a look is no choice
+    hovered = int(page.locator("thead th").first.inner_text().split()[-1])
+    assert hovered != 20
+    first = float(page.locator("tbody td").first.inner_text().replace("−", "-"))
+    assert first == pytest.approx(arms["GRPO"].series["reward"][hovered - 1], abs=0.006)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 80, steps=4)
+    page.mouse.up()
+    assert get(page, "step") > hovered
+    assert errors == []
+
+
+def test_arms_seeds_and_runs_by_checkbox(page):
+    arms = {arm: [run(arm, seed, 30) for seed in range(2)] for arm in ("GRPO", "FGO")}
+    errors = stage(page, scrubber(arms, step=5))
+    wanted = {"GRPO": [2, 3], "1": [2], "FGO, seed 1": [2, 3], "0": [3]}
+    for label, shown in wanted.items():
+        before = pixels(page)
+        page.get_by_label(label, exact=True).press("Space")
+        assert get(page, "shown") == shown, label
+        assert pixels(page) != before, label
+    before = pixels(page)
+    page.get_by_role("slider", name="smooth over").press("ArrowRight")
+    assert get(page, "smooth") == 2
+    assert pixels(page) != before
+    assert errors == []
+
+
+def test_completions_or_a_clear_word(page):
+    widget = scrubber({"GRPO": run("grpo", 0, 20, every=0), "FGO": run("fgo", 0, 20)}, step=5)
+    errors = stage(page, widget)
+    cards = page.locator(".sc-card")
+    assert "This run kept no completions." in cards.nth(0).inner_text()
+    text = cards.nth(1).inner_text()
+    for part in ("fgo wrote 8+4=12", "✗ wrong", "✓ right", "11 tokens", "advantage −0.250"):
+        assert part in text
+    widget.step = 6
+    page.evaluate("found => { model.set('step', 6); model.set('completions', found); }", widget.completions)
+    page.wait_for_timeout(60)
+    assert "No completions were kept at step 6" in cards.nth(1).inner_text()
+    cards.nth(1).get_by_role("button", name="step 9").click()
+    assert get(page, "step") == 9
+    assert errors == []
+
+
+def test_without_any_completions_it_says_so(page):
+    stage(page, scrubber({"FGO": run("fgo", 0, 20, every=0)}, step=5))
+    assert "These runs kept no completions." in page.locator(".sc-written").inner_text()
+
+
+def test_scrubbing_stays_fluid(page, grid):
+    large = scrubber(TWELVE, step=1)
+    stage(page, large)
+    press = "(key) => document.querySelector('{}').dispatchEvent(new KeyboardEvent('keydown', {{key}}))"
+    times = frames(page, f"() => ({press.format(CURSOR)})('ArrowRight')")
+    assert get(page, "step") == 121
+    assert percentile(times) < 100, times
+    stage(page, grid[0])
+    times = frames(page, f"(i) => ({press.format(GRID)})(i % 2 ? 'ArrowRight' : 'PageDown')", 60)
+    assert get(page, "feature") == 70
+    assert percentile(times) < 100, times
+
+
+def test_nothing_is_fetched_and_nothing_stays_behind(page, grid):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    widgets = (grid[0], scrubber({"FGO": run("fgo", 0, 9)}, step=5), CopyText(preset="a: 1", command="run"))
+    for widget in widgets:
+        assert stage(page, widget) == []
+        page.evaluate("close_widget()")
+        assert page.evaluate("Object.values(model.calls).flat().length") == 0
+    assert [url for url in asked if not url.startswith(("blob:", "about:"))] == []
+
+
+def test_the_preset_can_be_copied(page):
+    widget = CopyText(preset="steps: 3\n", command="papermill x.ipynb\n")
+    errors = stage(page, widget)
+    page.get_by_text("Copy as preset").click()
+    assert page.get_by_label("YAML").inner_text() == "steps: 3\n"
+    page.get_by_role("button", name="Copy commands").click()
+    page.get_by_text("copied").or_(page.get_by_text("selected: press Ctrl+C")).wait_for()
+    page.evaluate("model.set('preset', 'steps: 4')")
+    page.wait_for_timeout(60)
+    assert page.get_by_label("YAML").inner_text() == "steps: 4"
+    assert errors == []
