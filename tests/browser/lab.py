@@ -278,14 +278,15 @@ class Notebook:
                 self.page.keyboard.press("Enter")
             if control.evaluate(POSITION) != place:
                 break
-        trait, drawn = "trait", "picture"
+        # Look at the page first: code run in the kernel ends with showing every open figure, half-drawn
+        # ones of a callback in its own thread (JupyterLab's comms over subshells) too.
+        drawn = "picture"
         deadline = time.monotonic() + 10
-        while (trait or drawn) and time.monotonic() < deadline:
+        while drawn and time.monotonic() < deadline:
             self.page.wait_for_timeout(100)
-            if self.evaluate(TRAITS) != before:
-                trait = ""
-            if control.evaluate(PICTURE) != picture:
-                drawn = ""
+            drawn = "" if control.evaluate(PICTURE) != picture else "picture"
+        self.page.wait_for_timeout(250)
+        trait = "" if self.evaluate(TRAITS) != before else "trait"
         return trait, drawn
 
     def change_theme(self, theme: str) -> None:

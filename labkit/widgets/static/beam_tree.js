@@ -155,7 +155,7 @@ function render({ model, el }) {
   const height = (t) => TOP + t.slots * rowHeight(t) + LANE + AXIS;
   const stageWidth = () => Math.max(320, stageBox.clientWidth);
   const fitted = () => Math.min(150, (stageWidth() - LEFT - RIGHT - 24) / Math.max(1, lastCall()));
-  const fit = () => (view = { start: -0.12, scale: fitted() });
+  const fit = () => (view = { start: -0.12, scale: fitted(), whole: true });
   const x = (call) => LEFT + 12 + (call - view.start - 0.12) * view.scale;
   const callAt = (px) => (px - LEFT - 12) / view.scale + view.start + 0.12;
   const y = (t, slot) => TOP + (slot + 0.4) * rowHeight(t);
@@ -174,6 +174,7 @@ function render({ model, el }) {
     const call = callAt(anchor);
     if (sign === 0) fit();
     else {
+      view.whole = false;
       view.scale = clamp(view.scale * 1.35 ** sign, Math.min(fitted(), 150), 220);
       view.start += call - callAt(anchor);
       view.start = clamp(view.start, -0.12, Math.max(-0.12, lastCall() - 0.5));
@@ -671,7 +672,7 @@ function render({ model, el }) {
     }));
   }
 
-  let packed = null, settings = "", looks = "";
+  let packed = null, settings = "", looks = "", check = 0;
   function draw() {
     if (packed !== get("trees")) {
       packed = get("trees");
@@ -684,7 +685,10 @@ function render({ model, el }) {
       beam.value = trees[0].beam;
     }
     if (!ready() || !root.isConnected) return;
-    if (!view) fit();
+    const width = stageWidth();
+    clearTimeout(check); // while a theme loads, sizes are for a moment those of no style at all
+    check = setTimeout(() => stageWidth() !== width && panel.redraw(), 400);
+    if (!view || view.whole) fit(); // the whole tree, until someone zooms
     colours = readColours();
     drawControls();
     stages.forEach(({ canvas, caption }, i) => {
@@ -710,7 +714,11 @@ function render({ model, el }) {
     model, el, root, draw,
     watch: ["trees", "tree", "row", "candidate", "preview", "prompt", "can_run", "busy", "note"],
   });
+  const widths = new ResizeObserver(panel.redraw); // the stage can change while the panel does not
+  widths.observe(stageBox);
   return () => {
+    widths.disconnect();
+    clearTimeout(check);
     panel.close();
     save.close();
     clearInterval(play);
