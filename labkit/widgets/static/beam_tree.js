@@ -415,6 +415,15 @@ function render({ model, el }) {
       mark(g, then, px, py, size + 2.5, colours.paper, colours.modes[then]);
     }
     g.globalAlpha = 1;
+    const picked = t.cand[get("row")] + get("candidate");
+    if (active && get("candidate") >= 0 && t.candFate[picked] === KEPT) {
+      g.strokeStyle = colours.accent;
+      g.lineWidth = 3;
+      g.beginPath();
+      g.moveTo(...at(t, get("row")));
+      g.lineTo(...at(t, t.child(get("row"), picked)));
+      g.stroke();
+    }
     if (active) {
       const [px, py] = at(t, get("row"));
       g.lineWidth = 2.2;

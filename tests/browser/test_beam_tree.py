@@ -1,0 +1,144 @@
+"""The beam tree in JupyterLab with its kernel: keyboard, forced tokens, themes, re-runs, frames."""
+
+import nbformat
+
+SET_UP = """
+from functools import partial
+import torch
+from labkit import widgets
+from labkit.soar import decode
+
+def model(tokens):
+    source = torch.Generator().manual_seed(1)
+    place, digit = torch.randn(16, 5, generator=source), torch.randn(5, 5, generator=source)
+    return 3 * (place + digit[tokens].mean(1, keepdim=True) + digit[tokens])
+
+run = partial(decode, model, mask_id=0)
+prompts = [[0] * 12 + [1, 2, 3, 4], [1, 2, 3, 4] + [0] * 12]
+soar = run(prompts, "soar", beam=3, threshold=0.9999)
+greedy = run(prompts, "greedy")
+"""
+SHOW = "panel = widgets.beam_tree(soar, partial(decode, model), compare=greedy, side=4)"
+LONG = """
+hard = 4 * torch.rand(512, 50, generator=torch.Generator().manual_seed(0))
+trace = decode(lambda t: hard.expand(len(t), -1, -1), [[7]], "pbs", mask_id=0, gen_length=511, beam=8)
+panel = widgets.beam_tree(trace, vocabulary=lambda token: f"w{token} ")
+"""
+TREE = ".bt canvas[role=application]"
+FRAMES = """move => new Promise(done => {
+    const canvas = document.querySelector('.bt canvas[role=application]');
+    const key = (key, shiftKey = false) => canvas.dispatchEvent(
+        new KeyboardEvent('keydown', {key, shiftKey, bubbles: true, cancelable: true}));
+    const scrub = document.querySelector('.bt input[aria-label="after call"]');
+    const to = value => { scrub.value = value; scrub.dispatchEvent(new Event('input')); };
+    const step = {
+        walk: () => key('ArrowRight'), zoom: n => key(n % 20 < 10 ? '+' : '-'),
+        pan: () => key('ArrowRight', true), scrub: n => to((n * 7) % 512),
+    }[move];
+    const times = []; let last = performance.now(), n = 0;
+    const next = now => {
+        times.push(now - last); last = now;
+        if (n === 60) return done(times.slice(2));
+        step(n++); requestAnimationFrame(next);
+    };
+    requestAnimationFrame(next);
+})"""
+
+
+def book(*cells):
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return made
+
+
+def pixels(tree):
+    return tree.evaluate("canvas => canvas.toDataURL()")
+
+
+def changed(notebook, action, tree):
+    """Do ``action``; whether the picture of ``tree`` became another one."""
+    before = pixels(tree)
+    action()
+    for _ in range(50):
+        if pixels(tree) != before:
+            return True
+        notebook.page.wait_for_timeout(100)
+    return False
+
+
+def test_keys_walk_force_and_decode_again(lab, open_notebook):
+    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "beam_tree_keys.ipynb"))
+    notebook.run_all()
+    page, tree = notebook.page, notebook.page.locator(TREE).first
+    cell = page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")
+    tree.focus()
+    press = page.keyboard.press
+    live = page.locator(".bt [aria-live]")
+    press("ArrowRight")
+    walks = [("ArrowRight", "row"), ("ArrowUp", "row"), ("c", "candidate"), ("Home", "row")]
+    for key, trait in walks:
+        if key == "ArrowUp" and notebook.evaluate("panel.row") == 2:  # already the first of its call
+            key = "ArrowDown"
+        before = notebook.evaluate(f"panel.{trait}")
+        said = live.text_content()
+        assert changed(notebook, lambda key=key: press(key), tree), key
+        page.wait_for_timeout(300)
+        assert notebook.evaluate(f"panel.{trait}") != before, key
+        assert live.text_content() != said, key
+    for key in ("+", "Shift+ArrowRight", "0"):
+        assert changed(notebook, lambda key=key: press(key), tree), key
+    assert page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex") == cell
+
+    threshold = page.locator(".bt input[aria-label=threshold]")
+    threshold.focus()
+    assert changed(notebook, lambda: [press("PageDown") for _ in range(3)], tree)
+    assert "preview" in page.locator(".bt-preview").text_content()
+    page.wait_for_timeout(300)
+    assert notebook.evaluate("panel.preview") < 0.9999
+    page.locator(".bt-run").focus()
+    assert changed(notebook, lambda: press("Enter"), tree)
+    assert notebook.evaluate("panel.trees[0]['threshold']") < 0.9999
+
+    page.locator(".bt-force").nth(1).focus()
+    assert changed(notebook, lambda: press("Enter"), tree)
+    assert notebook.evaluate("panel.trees[0]['forced']") is not None
+    assert "forced" in page.locator(".bt-note").text_content()
+    notebook.screenshot("beam_tree_forced")
+    page.get_by_role("button", name="Undo").focus()
+    assert changed(notebook, lambda: press("Enter"), tree)
+    assert notebook.evaluate("panel.trees[0]['forced']") is None
+
+    page.locator(".bt input[aria-label^=beam]").fill("0")
+    page.locator(".bt-run").click()
+    page.locator(".bt [role=alert]", has_text="beam must be an integer").wait_for(timeout=10_000)
+    notebook.screenshot_instruments("beam_tree")
+    assert notebook.console_errors == []
+
+
+def test_twenty_re_runs_leave_nothing_behind(lab, open_notebook):
+    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "beam_tree_again.ipynb"))
+    notebook.run_all()
+    counts = []
+    for _ in range(20):
+        notebook.run_cell(1)
+        counts.append((notebook.comms(), notebook.page.locator(".bt").count()))
+    assert counts[-1] == counts[0]
+    assert counts[0][1] == 1
+    assert notebook.output_errors() == []
+
+
+def test_512_calls_of_8_beams_stay_fluid(lab, open_notebook):
+    notebook = open_notebook(lab.add(book(SET_UP, LONG), "beam_tree_long.ipynb"))
+    notebook.run_all()
+    notebook.page.locator(TREE).wait_for()
+    size = "sum(len(v) if isinstance(v, bytes) else len(repr(v)) for v in panel.trees[0].values())"
+    assert notebook.evaluate("int(panel.trees[0]['counts'].__len__() / 2)") == 512
+    assert notebook.evaluate(size) + notebook.evaluate("len(repr(panel.texts))") < 1_000_000
+    slow = {}
+    for move in ("walk", "scrub", "zoom", "pan"):
+        times = sorted(notebook.page.evaluate(FRAMES, move))
+        slow[move] = times[int(0.95 * len(times))]
+    notebook.screenshot("beam_tree_long")
+    print({move: round(value) for move, value in slow.items()}, "ms, 95th percentile")
+    assert max(slow.values()) < 100, slow
+    assert notebook.console_errors == []
