@@ -75,7 +75,7 @@ def load_text(source: str = "stdlib", *, vocab_size: int = 1024, max_bytes: int 
     path = folder / f"{name}.npz"
     if not path.exists():
         streams = {side: _encode(tokenizer, texts) for side, texts in sides.items()}
-        write_atomic(path, lambda temporary: np.savez(temporary, **streams))
+        write_atomic(path, lambda temporary: np.savez_compressed(temporary, **streams))
     with np.load(path, allow_pickle=False) as file:
         train, held_out = file["train"], file["held_out"]
     # in the byte-level alphabet one character stands for one byte

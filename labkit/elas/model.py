@@ -57,8 +57,8 @@ class ElasConfig(LlamaConfig):
     recompute       keep only the input and the low-rank intermediates of the ReLU² FFN and compute the
                     wide activation again in the backward pass (exact, with or without the mask)
 
-    ValueError names the argument at fault, an unknown one too. The types of Llama's own fields are transformers' to check:
-    StrictDataclassError, which ``from_name`` turns into ValueError.
+    ValueError names the argument at fault, an unknown one too. The types of Llama's own fields are
+    transformers' to check: StrictDataclassError, which ``from_name`` turns into ValueError.
     """
 
     model_type = "elas"
@@ -161,7 +161,7 @@ class ReLU2MLP(nn.Module):
             return x @ down.weight_in if low_down else down(x)
 
         x = F.linear(x, up.weight_in.T) if low_up else x
-        x = checkpoint(wide, x, use_reentrant=False)
+        x = checkpoint(wide, x, use_reentrant=False, preserve_rng_state=False)
         return F.linear(x, down.weight_out) if low_down else x
 
     @torch.compiler.disable
@@ -230,7 +230,7 @@ class ElasForCausalLM(LlamaForCausalLM):
             activation.set_sparse(sparse)
 
     def to_dtype(self, dtype: torch.dtype) -> Self:
-        """Weights in ``dtype``, in place; the rotary frequencies stay float32, as from_pretrained has them."""
+        """Weights in ``dtype``, in place; rotary frequencies stay float32, as from_pretrained has them."""
         frequencies = self.model.rotary_emb.inv_freq
         self.to(dtype)
         self.model.rotary_emb.inv_freq = frequencies

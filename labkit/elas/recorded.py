@@ -1,0 +1,78 @@
+"""What the lab keeps of its ELAS study: results of the runs, and small trained models.
+
+results(stage)         memory or speed, measured on a GPU, as a dict
+runs(prefix)           recorded TrainTraces
+load_checkpoint(name)  (model, tokenizer) of a trained model in labkit/checkpoints
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labkit.checks import choice
+from labkit.paths import CHECKPOINTS
+from labkit.traces import TrainTrace
+
+if TYPE_CHECKING:
+    from labkit.elas.model import ElasForCausalLM
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def results(stage: str) -> dict:
+    """The record "memory" or "speed"; see study_ffn for the rows. ValueError for another name."""
+    known = sorted(path.stem for path in RESULTS.glob("*.json"))
+    return json.loads((RESULTS / f"{choice('stage', stage, known)}.json").read_text())
+
+
+def runs(prefix: str = "") -> list[TrainTrace]:
+    """Recorded runs whose names start so, in the order of their names. ValueError if there are none."""
+    paths = sorted(RESULTS.glob(f"{prefix}*.npz"))
+    if not paths:
+        names = sorted({path.stem.rsplit("-", 1)[0] for path in RESULTS.glob("*.npz")})
+        choice("prefix", prefix, names)
+    return [TrainTrace.load(path) for path in paths]
+
+
+def load_checkpoint(name: str) -> tuple["ElasForCausalLM", object]:
+    """(model in float32 and eval mode, ``tokenizers.Tokenizer``) of the lab's own trained models.
+
+    name   "lab/elas-3m" or "lab/relu2-3m" (the same without a mask); README.md beside the weights
+           says how they were trained
+    """
+    known = {f"lab/{p.name.removeprefix('lab-')}": p for p in CHECKPOINTS.glob("lab-*") if p.is_dir()}
+    folder = known[choice("name", name, tuple(sorted(known)))]
+    import torch
+    from tokenizers import Tokenizer
+
+    from labkit.elas.model import ElasForCausalLM
+
+    model = ElasForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def save_checkpoint(folder: Path, model: "ElasForCausalLM", trace: TrainTrace, tokenizer) -> None:
+    """bfloat16 safetensors, config.json, tokenizer.json and a card."""
+    import torch
+
+    model.to_dtype(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    meta, origin = trace.meta, trace.meta["provenance"]
+    config = meta["config"]
+    mask = "with the 2:4 mask" if meta["arm"].startswith("elas") else "without a mask"
+    (folder / "README.md").write_text(
+        f"""# {folder.name}
+
+A low-rank ReLU² language model ({meta["parameters"]:,} parameters), trained {mask}. Input and output are
+tokens of the byte-level BPE in tokenizer.json.
+
+- Data: {config["source"]} ({meta["text"]}), {config["steps"]} steps of {config["batch_size"]} x
+  {config["seq_len"]} tokens, seed {config["seed"]}
+- Held-out loss: {meta["held_out_nats"]:.4f} nats per token, {meta["held_out_bits_per_byte"]:.4f} bits per
+  byte over {meta["held_out_tokens"]:,} tokens; counting tokens alone gives
+  {meta["unigram_bits_per_byte"]:.4f} bits per byte
+- Trained with `{origin["command"]}` on {origin["device"]}, {origin["time"]},
+  {json.dumps(origin["versions"])}
+- Weights: Apache-2.0, like the lab. Text: {config["source"]}, see labkit/elas/sources.py for its licence
+"""
+    )
