@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: run test test-browser lab bench mutants clean
+.PHONY: run test test-browser lab app bench mutants clean
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
 	$(PY) -m labkit run --preset smoke
 
@@ -21,6 +21,10 @@ test-browser: $(READY)  ## the notebooks in JupyterLab in Chromium, screenshots 
 
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+
+app: $(READY)  ## serve the first notebook as an app, code hidden (Voila)
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e .[app]
+	$(PY) -m voila notebooks/00_start_here.ipynb
 
 bench: $(READY)  ## check, then time the kernels (needs a CUDA device)
 	$(PY) -m sparse24.bench && $(PY) -m tokenstats.bench

@@ -54,6 +54,8 @@ def present(
 
     twin   shows figures and text that say the same without a browser
     name   unique in the notebook; running the cell again closes the widget of that name first
+
+    In a cell keep what is returned (``grid = mask_grid(...)``): as a last line it would show twice.
     """
     if headless():
         twin()

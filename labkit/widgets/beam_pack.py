@@ -87,7 +87,7 @@ def finding(trace: BeamTrace, answer: list[int], truth: np.ndarray | None, offse
     dropped, calls = int((trace.cand_fate != KEPT).sum()), int(trace.calls[0])
     return (
         f"{name} {verb} in {offset + calls} forward calls; {sure} of {calls} steps accelerate, "
-        f"{dropped} of {len(trace.cand_fate)} candidates dropped"
+        f"{dropped:,} of {len(trace.cand_fate):,} candidates dropped"
     )
 
 

@@ -170,7 +170,7 @@ class BeamTree(anywidget.AnyWidget):
         return self._run([row], settings["strategy"], mask_id=one.meta["mask_id"], **kept)
 
     def _show(self, which: int) -> None:
-        """Send what is on top of each history, and select the first state of tree ``which``."""
+        """Send what is on top of each history, and select in tree ``which`` the answer, or the fork."""
         top = [history[-1] for history in self._shown]
         given = [history[0][0] for history in self._shown]
         with self.hold_sync():
@@ -185,7 +185,9 @@ class BeamTree(anywidget.AnyWidget):
                 )
                 for (one, offset, forced), start in zip(top, given, strict=True)
             ]
-            self.tree, self.row, self.candidate = which, 0, -1
+            one, _, forced = top[which]
+            start = 0 if forced else int(np.flatnonzero(one.beam_step == one.beam_step.max())[0])
+            self.tree, self.row, self.candidate = which, start, -1
             self.preview = float(top[0][0].meta["parameters"]["threshold"])
 
     def _name(self, position: int) -> str:

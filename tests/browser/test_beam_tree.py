@@ -33,7 +33,7 @@ FRAMES = """move => new Promise(done => {
     const to = value => { scrub.value = value; scrub.dispatchEvent(new Event('input')); };
     const step = {
         walk: () => key('ArrowRight'), zoom: n => key(n % 20 < 10 ? '+' : '-'),
-        pan: () => key('ArrowRight', true), scrub: n => to((n * 7) % 512),
+        pan: n => (n < 10 ? key('+') : key(n % 2 ? 'ArrowRight' : 'ArrowLeft', true)), scrub: n => to((n * 7) % 512),
     }[move];
     const times = []; let last = performance.now(), n = 0;
     const next = now => {
@@ -73,6 +73,7 @@ def test_keys_walk_force_and_decode_again(lab, open_notebook):
     cell = page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")
     tree.focus()
     press = page.keyboard.press
+    press("Home")
     live = page.locator(".bt [aria-live]")
     press("ArrowRight")
     walks = [("ArrowRight", "row"), ("ArrowUp", "row"), ("c", "candidate"), ("Home", "row")]

@@ -155,6 +155,7 @@ function render({ model, el }) {
   const height = (t) => TOP + t.slots * rowHeight(t) + LANE + AXIS;
   const stageWidth = () => Math.max(320, stageBox.clientWidth);
   const fitted = () => Math.min(150, (stageWidth() - LEFT - RIGHT - 24) / Math.max(1, lastCall()));
+  const furthest = () => Math.max(-0.12, lastCall() + 0.3 - (stageWidth() - LEFT - RIGHT - 12) / view.scale);
   const fit = () => (view = { start: -0.12, scale: fitted(), whole: true });
   const x = (call) => LEFT + 12 + (call - view.start - 0.12) * view.scale;
   const callAt = (px) => (px - LEFT - 12) / view.scale + view.start + 0.12;
@@ -168,7 +169,7 @@ function render({ model, el }) {
     const low = callAt(LEFT), high = callAt(stageWidth() - RIGHT), now = callNow(), margin = 0.12 * (high - low);
     if (now < low + margin && low > -0.2) view.start -= low + margin - now;
     if (now > high - margin && high < lastCall()) view.start += now - high + margin;
-    view.start = clamp(view.start, -0.12, Math.max(-0.12, lastCall() - 0.5));
+    view.start = clamp(view.start, -0.12, furthest());
   }
   function zoomBy(sign, anchor = x(callNow())) {
     const call = callAt(anchor);
@@ -177,12 +178,12 @@ function render({ model, el }) {
       view.whole = false;
       view.scale = clamp(view.scale * 1.35 ** sign, Math.min(fitted(), 150), 220);
       view.start += call - callAt(anchor);
-      view.start = clamp(view.start, -0.12, Math.max(-0.12, lastCall() - 0.5));
+      view.start = clamp(view.start, -0.12, furthest());
     }
     panel.redraw();
   }
   const panBy = (calls) => {
-    view.start = clamp(view.start + calls, -0.12, Math.max(-0.12, lastCall() - 0.5));
+    view.start = clamp(view.start + calls, -0.12, furthest());
     panel.redraw();
   };
 
@@ -362,7 +363,7 @@ function render({ model, el }) {
           g.moveTo(ax, ay);
           g.lineTo(bx, by);
         }
-        g.globalAlpha = late ? 0.28 : bold ? 1 : 0.75;
+        g.globalAlpha = late ? 0.4 : bold ? 1 : 0.75;
         g.strokeStyle = bold ? colours.ink : colours.muted;
         g.lineWidth = bold ? (k > 12 ? 3 : 1.6) : 1;
         g.stroke();
@@ -382,7 +383,7 @@ function render({ model, el }) {
     }
     if (k >= DETAIL)
       for (let r = from; r < to; r++) {
-        g.globalAlpha = t.step[r] >= now ? 0.35 : 1;
+        g.globalAlpha = t.step[r] >= now ? 0.45 : 1;
         const dropped = t.spread(r), [ax, ay] = at(t, r);
         dropped.forEach((c, i) => {
           const [px, py] = stub(t, r, i, dropped.length);
@@ -404,7 +405,7 @@ function render({ model, el }) {
     const preview = get("preview"), previewing = preview !== t.threshold && (t.threshold !== null || preview !== recorded());
     for (let r = from; r < to; r++) {
       const [px, py] = at(t, r);
-      g.globalAlpha = t.step[r] > now ? 0.35 : 1;
+      g.globalAlpha = t.step[r] > now ? 0.5 : 1;
       g.lineWidth = 1.2;
       mark(g, t.mode[r], px, py, size, colours.modes[t.mode[r]], size > 3 ? colours.paper : null);
       if (!previewing || t.mode[r] === FINISHED) continue;
@@ -641,6 +642,7 @@ function render({ model, el }) {
   function drawControls() {
     const first = trees[0], preview = get("preview");
     title.textContent = first.finding;
+    prompt.parentNode.hidden = root.querySelector(".bt-count").hidden = get("prompts") < 2;
     root.querySelector(".bt-count").textContent = `of ${get("prompts")} (0 to ${get("prompts") - 1})`;
     for (const [node, shown] of [[strategy.parentNode, get("can_run")], [beam.parentNode, get("can_run")], [decode, get("can_run")],
       [back, trees.some((t) => t.forced)]]) node.hidden = !shown;
