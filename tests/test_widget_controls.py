@@ -10,7 +10,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 import yaml
-from ipywidgets import BoundedIntText, Dropdown, FloatSlider, IntSlider, SelectMultiple
+from ipywidgets import HTML, BoundedIntText, Dropdown, FloatSlider, IntSlider, SelectMultiple
 from ipywidgets.widgets.widget import _instances
 from notebook_maker import write_notebook
 
@@ -18,7 +18,7 @@ from labkit.figures import theme
 from labkit.paths import ROOT
 from labkit.presets import NOTEBOOKS
 from labkit.widgets import base, run_panel
-from labkit.widgets.controls import preset
+from labkit.widgets.take_away import preset
 
 PARAMETERS = """steps: int = 3  # a
 rate: float = 0.5  # b
@@ -48,7 +48,7 @@ def picture(result):
 
 def title(panel):
     """The title of the figure that the panel shows."""
-    (output,) = panel._picture.outputs
+    (output,) = panel._picture.children[0].outputs
     return output["data"]["application/vnd.plotly.v1+json"]["layout"]["title"]["text"]
 
 
@@ -80,6 +80,24 @@ def test_run_draws_what_the_function_returns(shown, notebook):
     assert panel._bar.value == 1
     for word in ("device", "backend", "versions", "commit", "ran"):
         assert f"<b>{word}</b>" in panel._strip.value
+
+
+def test_a_picture_can_be_a_widget_and_the_former_one_is_closed(shown, notebook):
+    panel = run_panel(count, HTML, notebook=notebook, result="a", steps=IntSlider(1))
+    (former,) = panel._picture.children
+    panel.start()
+    wait(lambda: not panel._run.disabled)
+    assert panel._picture.children[0].value == "1 steps"
+    assert former.comm is None
+
+
+def test_a_moved_control_is_told_apart_from_the_picture(shown, notebook):
+    slider = IntSlider(2, 1, 9)
+    panel = run_panel(count, picture, notebook=notebook, result="a", steps=slider)
+    slider.value = 3
+    assert panel._state.value == "changed: press Run"
+    slider.value = 2
+    assert panel._state.value == ""
 
 
 def test_stop_ends_the_work_at_its_next_step(shown, notebook):

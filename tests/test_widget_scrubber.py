@@ -10,7 +10,7 @@ from ipywidgets.widgets.widget import _instances
 
 from labkit.figures import theme
 from labkit.traces import GroupTrace, TrainTrace
-from labkit.widgets import base, scrubber
+from labkit.widgets import Comparison, base, scrubber
 from labkit.widgets.curve_pack import thin
 
 module = importlib.import_module("labkit.widgets.scrubber")
@@ -159,3 +159,15 @@ def test_twenty_re_runs_leak_nothing(shown):
         scrubber(trace)
         counts.append(len(_instances))
     assert counts[-1] == counts[1]
+
+
+def test_runs_join_under_one_cursor_and_are_named_by_what_differs(shown, monkeypatch):
+    draw = Comparison(last=2)
+    for alpha, seed in ((0.1, 0), (0.5, 0), (0.5, 7)):
+        trace = make(seed=seed)
+        trace.meta |= {"alpha": alpha, "time": ["not", "plain"]}
+        widget = draw(trace)
+    assert [run["arm"] for run in widget.runs] == ["run 2, seed 0", "run 3, seed 7"]
+    assert widget.title == "Run 3 and the 1 before it"
+    monkeypatch.setenv("LABKIT_HEADLESS", "1")
+    assert len(Comparison()(make()).axes) == 2

@@ -7,14 +7,17 @@ static    a file of static/ as text: scripts and styles are part of the widget, 
 
 import html
 import os
+import threading
 import traceback
 from collections.abc import Callable
 from importlib.resources import files
 
 import ipywidgets
+from IPython import get_ipython
 from IPython.display import display
 from matplotlib import pyplot
 
+_drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
 _open: dict[str, ipywidgets.Widget] = {}  # panel name -> the panel now shown, closed on re-run
 
 
@@ -61,7 +64,7 @@ def present(
         twin()
         return None
     if previous := _open.pop(name, None):
-        _close(previous)
+        close(previous)
     widget = _open[name] = build()
     display(widget)
     return widget
@@ -88,15 +91,18 @@ def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) 
     picture, problem = ipywidgets.Output(), ipywidgets.HTML()
 
     def redraw(_change=None):
-        try:
-            figure = draw(**{key: control.value for key, control in controls.items()})
-        except Exception as error:
-            problem.value = alert(error)
-            return
-        problem.value = ""
-        with picture:
-            picture.clear_output(wait=True)
-            show(figure)
+        with _drawing:
+            try:
+                figure = draw(**{key: control.value for key, control in controls.items()})
+            except Exception as error:
+                problem.value = alert(error)
+                return
+            problem.value = ""
+            with picture:
+                picture.clear_output(wait=True)
+                show(figure)
+
+    _flush_in_turn()
 
     for control in controls.values():
         control.observe(redraw, "value")
@@ -104,10 +110,10 @@ def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) 
     return ipywidgets.VBox([*controls.values(), problem, picture])
 
 
-def _close(widget: ipywidgets.Widget) -> None:
+def close(widget: ipywidgets.Widget) -> None:
     """Close a panel with all it holds; layout and style are widgets of their own."""
     for child in getattr(widget, "children", ()):
-        _close(child)
+        close(child)
     for name in ("layout", "style"):
         if isinstance(part := getattr(widget, name, None), ipywidgets.Widget):
             part.close()

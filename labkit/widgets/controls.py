@@ -7,37 +7,22 @@ call, so the work really ends there.
 import asyncio
 import html
 import inspect
-import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import anywidget
 import ipywidgets
-import yaml
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot
-from traitlets import Unicode
 
 from labkit import checks
-from labkit.paths import ROOT
-from labkit.presets import find_notebooks, parameters_for
+from labkit.presets import find_notebooks
 from labkit.progress import Stopped
-from labkit.provenance import backend, provenance
-from labkit.widgets.base import alert, present, show, static
+from labkit.widgets.base import alert, close, present, show
+from labkit.widgets.take_away import CopyText, preset, strip
 
 PERIOD = 0.1  # seconds between two updates of the bar
-
-
-class CopyText(anywidget.AnyWidget):
-    """A folded block with the preset as YAML and as shell commands, each with a button that copies it."""
-
-    _esm = Unicode(static("instrument.js", "copy_text.js")).tag(sync=True)
-    _css = Unicode(static("instrument.css")).tag(sync=True)
-    preset = Unicode().tag(sync=True)
-    command = Unicode().tag(sync=True)
-    problem = Unicode().tag(sync=True)
 
 
 class RunPanel(ipywidgets.VBox):
@@ -54,13 +39,15 @@ class RunPanel(ipywidgets.VBox):
         self._stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self._bar = ipywidgets.FloatProgress(0.0, min=0, max=1, layout={"width": "220px"})
         self._state = ipywidgets.HTML()
-        self._problem, self._picture = ipywidgets.HTML(), ipywidgets.Output()
+        self._problem, self._picture = ipywidgets.HTML(), ipywidgets.VBox()
         self._copy, self._strip = CopyText(), ipywidgets.HTML()
         self._run.on_click(lambda _: self.start())
         self._stop.on_click(lambda _: self.stop())
         flow = {"flex_flow": "row wrap", "align_items": "center"}
+        inputs = ipywidgets.Box(list(controls.values()), layout=flow)
+        inputs.add_class("labkit-explicit")  # moving one of these alone changes no picture
         super().__init__([
-            ipywidgets.Box(list(controls.values()), layout=flow),
+            inputs,
             ipywidgets.Box([self._run, self._stop, self._bar, self._state], layout=flow),
             self._problem, self._picture, self._copy, self._strip,
         ])  # fmt: skip
@@ -68,6 +55,7 @@ class RunPanel(ipywidgets.VBox):
             control.observe(self._describe, "value")
         self._describe()
         self._strip.value = strip(self.values)
+        self._drawn = self.values  # what the picture was made with
         if result is not None:
             self._show(result)
 
@@ -125,6 +113,7 @@ class RunPanel(ipywidgets.VBox):
             if isinstance(outcome, BaseException):
                 raise outcome
             self._show(outcome)
+            self._drawn = values
             self._bar.value, self._bar.bar_style = 1, "success"
             self._busy(False, f"done in {seconds:.1f} s")
             self._strip.value = strip(values, seconds)
@@ -137,21 +126,22 @@ class RunPanel(ipywidgets.VBox):
             self._busy(False, "failed")
 
     def _show(self, result: object) -> None:
-        """Put the figure into the panel; Output's own capture would take other cells' output too."""
-        figure = self._draw(result)
-        if hasattr(figure, "_repr_mimebundle_"):  # plotly's other way displays by itself, somewhere
-            data, metadata = figure._repr_mimebundle_(), {}
-        else:
-            data, metadata = InteractiveShell.instance().display_formatter.format(figure)
-        self._picture.outputs = ({"output_type": "display_data", "data": data, "metadata": metadata},)
-        if hasattr(figure, "canvas"):
-            pyplot.close(figure)
+        """Put what ``draw`` made of the result in the place of the former picture."""
+        picture = self._draw(result)
+        if not isinstance(picture, ipywidgets.Widget):
+            picture = _static(picture)
+        former, self._picture.children = self._picture.children, [picture]
+        for widget in former:
+            close(widget)
 
     def _busy(self, now: bool, words: str) -> None:
         self._run.disabled, self._stop.disabled = now, not now
         self._state.value = html.escape(words)
 
     def _describe(self, change: object = None) -> None:
+        """A control moved: say that the picture is not of these values, and write the preset again."""
+        if change and not self._run.disabled:
+            self._state.value = "changed: press Run" if self.values != self._drawn else ""
         try:
             self._copy.preset, self._copy.command = preset(self._notebook, self.values)
             self._copy.problem = ""
@@ -172,7 +162,7 @@ def run_panel(
 
     run         takes the parameters and ``progress``, a function it calls as progress(done, total); the
                 call raises Stopped when Stop was pressed, and ``run`` lets it pass
-    draw        result -> matplotlib or plotly figure, or anything that can be displayed
+    draw        result -> matplotlib or plotly figure, anything that can be displayed, or live a widget
     notebook    stem, number or path of the notebook whose preset the panel writes
     result      what to draw before the first Run; headless it is drawn instead of a run
     name        unique in the notebook; running the cell again stops and replaces the panel of that name
@@ -194,43 +184,16 @@ def run_panel(
     return present(lambda: RunPanel(run, draw, path, parameters, result), twin, name=name)
 
 
-def preset(notebook: Path, values: Mapping[str, object]) -> tuple[str, str]:
-    """(YAML, shell commands that write it and run ``notebook`` with it), from the project's folder.
-
-    ValueError if a value is no parameter of the notebook or of a wrong type.
-    """
-    parameters_for(notebook, {}, dict(values))
-    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
-    inside = notebook.is_relative_to(ROOT)
-    path = notebook.relative_to(ROOT) if inside else notebook
-    ours = notebook.parent == ROOT / "notebooks"
-    commands = (
-        f"cat > preset.yaml <<'END'\n{text}END\n"
-        f"LABKIT_HEADLESS=1 papermill {shlex.quote(str(path))} out.ipynb"
-        f" --cwd {shlex.quote(str(path.parent))} -f preset.yaml\n"
-        "# or, with checks and a report:\n"
-        f"labkit run {shlex.quote(notebook.stem if ours else str(path))} --preset preset.yaml\n"
-    )
-    return text, commands
-
-
-def strip(values: Mapping[str, object], seconds: float | None = None) -> str:
-    """One line of HTML: device, backend, seed, versions, commit and how long the run took."""
-    facts = provenance()
-    versions = ", ".join(
-        f"{name} {number}" for name, number in facts["versions"].items() if name != "labkit"
-    )
-    items = {
-        "device": facts["device"],
-        "backend": backend(),
-        **({"seed": values["seed"]} if "seed" in values else {}),
-        "versions": versions,
-        "commit": facts["commit"],
-        "ran": f"{seconds:.1f} s, {facts['time']}" if seconds is not None else "not yet",
-    }
-    words = " · ".join(f"<b>{key}</b> {html.escape(str(value))}" for key, value in items.items())
-    style = "font-size:11px;line-height:1.5;color:var(--jp-ui-font-color2,#5b6270)"
-    return f"<div class='labkit-provenance' style='{style}'>{words}</div>"
+def _static(figure: object) -> ipywidgets.Output:
+    """An Output that holds one figure. (Its own capture would take other cells' output too.)"""
+    if hasattr(figure, "_repr_mimebundle_"):  # plotly's other way displays by itself, somewhere
+        data, metadata = figure._repr_mimebundle_(), {}
+    else:
+        data, metadata = InteractiveShell.instance().display_formatter.format(figure)
+    if hasattr(figure, "canvas"):
+        pyplot.close(figure)
+    shown = {"output_type": "display_data", "data": data, "metadata": metadata}
+    return ipywidgets.Output(outputs=(shown,))
 
 
 def _plain(value: object) -> object:

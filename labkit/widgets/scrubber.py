@@ -14,7 +14,7 @@ from traitlets import Bytes, Dict, Int, List, Unicode, observe
 from labkit import checks
 from labkit.figures import curves
 from labkit.traces import GroupTrace, TrainTrace
-from labkit.widgets.base import error_text, present, show, static
+from labkit.widgets.base import error_text, headless, present, show, static
 from labkit.widgets.curve_pack import Traces, by_step, curves_of, flat, panels_of, runs_of, thin
 
 BUDGET = 560_000  # bytes of curves in the widget's state, which must stay under 1 MB
@@ -116,16 +116,8 @@ def scrubber(
     unit = "question" if isinstance(traces, GroupTrace) else "step"
 
     def twin() -> None:
-        arms: dict[str, list[TrainTrace]] = {}
-        for arm, _, trace in runs:
-            arms.setdefault(arm, []).append(flat(trace))
-        common = {
-            key: label for key, label in panels.items() if all(key in trace.series for _, _, trace in runs)
-        }
-        if common:
-            figure = curves.training_curves(arms, common, title=title, columns=min(4, len(common)))
-            for axis in figure.axes:
-                axis.set_xlabel(axis.get_xlabel().replace("optimiser step", unit))
+        arms = _by_arm(runs)
+        if figure := _figure(arms, panels, title, unit):
             show(figure)
         for arm, found in arms.items():
             if steps := sorted(by_step(found[0])):
@@ -135,6 +127,64 @@ def scrubber(
                 print(f"{arm}: no completions were kept.")
 
     return present(lambda: Scrubber(runs, panels, step=step, title=title, unit=unit), twin, name=name)
+
+
+class Comparison:
+    """A ``draw`` for ``run_panel``: each result, a TrainTrace, joins the earlier ones under one cursor.
+
+    last   how many runs are kept; the oldest goes first
+    on     which series, as in ``scrubber``
+
+    A run is named by its number and by what in its ``meta`` differs from the others. Live, a call returns
+    a ``Scrubber``; headless, the figure of the same curves.
+    """
+
+    def __init__(self, *, last: int = 4, on: Sequence[str] | Mapping[str, str] | None = None):
+        self._last, self._on = checks.integer("last", last, 1), on
+        self._made: list[tuple[int, TrainTrace]] = []
+
+    def __call__(self, trace: TrainTrace) -> object:
+        number = self._made[-1][0] + 1 if self._made else 1
+        self._made = [*self._made, (number, trace)][-self._last :]
+        runs = runs_of(dict(zip(self._names(), [made for _, made in self._made], strict=True)))
+        panels = panels_of([made for *_, made in runs], self._on)
+        if headless():
+            return _figure(_by_arm(runs), panels, "", "step")
+        title = f"Run {number}" + (f" and the {len(runs) - 1} before it" if len(runs) > 1 else "")
+        return Scrubber(runs, panels, step=int(trace.step[-1]), title=title)
+
+    def _names(self) -> list[str]:
+        plain = [
+            {key: value for key, value in made.meta.items() if isinstance(value, int | float | str)}
+            for _, made in self._made
+        ]
+        differ = [key for key in plain[-1] if len({str(facts.get(key)) for facts in plain}) > 1]
+        return [
+            ", ".join([f"run {number}", *(f"{key} {facts[key]}" for key in differ if key in facts)][:4])
+            for (number, _), facts in zip(self._made, plain, strict=True)
+        ]
+
+
+def _by_arm(runs: list[tuple[str, object, TrainTrace]]) -> dict[str, list[TrainTrace]]:
+    arms: dict[str, list[TrainTrace]] = {}
+    for arm, _, trace in runs:
+        arms.setdefault(arm, []).append(flat(trace))
+    return arms
+
+
+def _figure(arms: dict[str, list[TrainTrace]], panels: Mapping[str, str], title: str, unit: str):
+    """The curves that every run has, as the static figure; None if there is none."""
+    common = {
+        key: label
+        for key, label in panels.items()
+        if all(key in trace.series for found in arms.values() for trace in found)
+    }
+    if not common:
+        return None
+    figure = curves.training_curves(arms, common, title=title, columns=min(4, len(common)))
+    for axis in figure.axes:
+        axis.set_xlabel(axis.get_xlabel().replace("optimiser step", unit))
+    return figure
 
 
 def _plain(value: object) -> object:

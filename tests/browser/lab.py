@@ -30,12 +30,9 @@ SETTINGS = {  # no news toast, no cell is left out of the page, nothing is writt
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-CONTROLS = (  # what a keyboard can move; "data-explicit" marks what only a button of its own applies
-    ".jp-OutputArea-output .noUi-handle",
-    ".jp-OutputArea-output select:not([data-explicit])",
-    ".jp-OutputArea-output input[type=range]:not([data-explicit])",
-    ".jp-OutputArea-output input[type=checkbox]:not([data-explicit])",
-    ".jp-OutputArea-output input[type=number]:not([data-explicit])",
+CONTROLS = tuple(  # what a keyboard can move; "explicit" marks what only a button of its own applies
+    f".jp-OutputArea-output {kind}:not([data-explicit], .labkit-explicit *)"
+    for kind in (".noUi-handle", "select", *(f"input[type={i}]" for i in ("range", "checkbox", "number")))
 )
 INSTRUMENTS = ".jp-OutputArea-output .lk, .jp-OutputArea-output > .widget-vbox"
 # One text that changes when a picture in the same output changes: pixels, image data, plotly's paths.

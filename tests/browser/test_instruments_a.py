@@ -11,8 +11,8 @@ from browser.stage import frames, stage
 import sparse24
 from labkit.figures.curves import REINFORCEMENT
 from labkit.traces import MaskTrace, TrainTrace
-from labkit.widgets.controls import CopyText
 from labkit.widgets.curve_pack import panels_of, runs_of
+from labkit.widgets.take_away import CopyText
 
 masks = importlib.import_module("labkit.widgets.mask_grid")
 curves = importlib.import_module("labkit.widgets.scrubber")
