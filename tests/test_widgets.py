@@ -1,5 +1,8 @@
 """explore: the static twin headless, visible errors live, and nothing left behind by re-runs."""
 
+import threading
+import types
+
 import ipywidgets
 import plotly.graph_objects as go
 import pytest
@@ -50,3 +53,29 @@ def test_twenty_re_runs_leak_nothing(shown, monkeypatch):
         explore(fail_at_three, name="c", size=ipywidgets.IntSlider(1, 0, 5))
         counts.append(len(ipywidgets.widgets.widget._instances))
     assert counts[-1] == counts[1]
+
+
+def test_the_end_of_a_cell_waits_for_a_callback_that_draws(monkeypatch):
+    from IPython.core.events import EventManager
+    from matplotlib_inline import backend_inline
+
+    flushed = []
+
+    def flush_figures():
+        flushed.append(True)
+
+    shell = types.SimpleNamespace()
+    shell.events = EventManager(shell, {"post_execute": lambda: None})
+    shell.events.register("post_execute", flush_figures)
+    monkeypatch.setattr(backend_inline, "flush_figures", flush_figures)
+    monkeypatch.setattr(base, "get_ipython", lambda: shell)
+    base._flush_in_turn()
+    base._flush_in_turn()  # once is enough
+    assert len(shell.events.callbacks["post_execute"]) == 1
+    with base._drawing:
+        cell = threading.Thread(target=shell.events.trigger, args=("post_execute",))
+        cell.start()
+        cell.join(0.2)
+        assert not flushed
+    cell.join(5)
+    assert flushed == [True]

@@ -103,11 +103,30 @@ def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) 
                 show(figure)
 
     _flush_in_turn()
-
     for control in controls.values():
         control.observe(redraw, "value")
     redraw()
     return ipywidgets.VBox([*controls.values(), problem, picture])
+
+
+def _flush_in_turn() -> None:
+    """Make the end of a cell wait for a callback that draws.
+
+    After every cell the inline backend shows and closes all open figures. JupyterLab answers controls
+    in a second thread of the kernel, so that could be the half-drawn figure of a panel.
+    """
+    from matplotlib_inline.backend_inline import flush_figures
+
+    shell = get_ipython()
+    if shell is None or flush_figures not in shell.events.callbacks["post_execute"]:
+        return
+
+    def flush_in_turn() -> None:
+        with _drawing:
+            flush_figures()
+
+    shell.events.unregister("post_execute", flush_figures)
+    shell.events.register("post_execute", flush_in_turn)
 
 
 def close(widget: ipywidgets.Widget) -> None:

@@ -41,7 +41,7 @@ def test_the_app_shows_live_instruments_and_no_code(app, page):
     answer = page.goto(app, wait_until="domcontentloaded", timeout=120_000)
     assert answer.status == 200
     assert page.title().startswith("00_start_here")
-    assert page.get_by_role("heading", name="Start here").count() == 1
+    page.get_by_role("heading", name="Start here").wait_for(timeout=60_000)
     page.locator(".lk").first.wait_for(timeout=60_000)
     assert "theme.apply()" not in page.inner_text("body")
     picture = runs_dir() / "browser" / "app.png"
