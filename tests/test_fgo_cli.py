@@ -41,7 +41,7 @@ def command(model, dataset, output, *more, steps=10):
     words = ["train", "fgo", "--model", model, "--dataset", dataset, "--output", output, "--reward", "sums"]
     settings = {
         "max_steps": steps, "per_device_train_batch_size": 8, "num_generations": 4, "save_steps": 2,
-        "max_completion_length": 8, "learning_rate": 0.01, "save_total_limit": 9,
+        "max_completion_length": 8, "learning_rate": "1e-2", "save_total_limit": 9,
     }  # fmt: skip
     pairs = [word for name, value in settings.items() for word in ("-p", name, value)]
     return [str(word) for word in [*words, *pairs, *more]]

@@ -136,14 +136,27 @@ def load_policy(name: str, seed: int = 0):
 def _config(output: Path, overrides: dict[str, Any], on_gpu: bool):
     from labkit.fgo.trainer import FGOConfig
 
-    known = [field.name for field in dataclasses.fields(FGOConfig) if field.init]
-    for name in overrides:
+    known = {field.name: field.default for field in dataclasses.fields(FGOConfig) if field.init}
+    settings = DEFAULTS | {"bf16": on_gpu, "use_cpu": not on_gpu}
+    for name, value in overrides.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise ValueError(f"-p must name a field of FGOConfig; got {name!r}{hint}")
-    settings = DEFAULTS | {"bf16": on_gpu, "use_cpu": not on_gpu} | overrides
+        settings[name] = _read(name, value, known[name])
     try:
         return FGOConfig(output_dir=str(output), **settings)
     except TypeError as error:  # a value of a wrong kind, from deep inside TRL
         raise ValueError(f"-p must give fields of FGOConfig values of their kind; {error}") from error
+
+
+def _read(name: str, value: Any, default: Any) -> Any:
+    """``value`` as its field means it: YAML 1.1 takes 1e-5 for a word and the word no for False."""
+    if value is False and name.endswith("_strategy"):
+        return "no"
+    if isinstance(default, (int, float)) and not isinstance(default, bool):
+        try:
+            value = float(value) if isinstance(value, str) else value
+        except ValueError:
+            checks.fail(f"-p {name}", value, "a number")
+    return value

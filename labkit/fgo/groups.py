@@ -1,6 +1,7 @@
 """Sample groups of responses from a causal LM and see what FGO and GRPO make of them.
 
 sample_groups      model + questions -> GroupTrace (text, correctness, length, three entropies, advantages)
+sample_sums        the same for a character model of the lab's sums, by the fast sampler
 reweigh            the same groups under other FGO settings
 telling_group      which group to look at first
 response_entropy   the three entropies of responses from their logits
@@ -13,10 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from labkit import checks
 from labkit.fgo.advantages import ENTROPY_KINDS, fgo_advantages, grpo_advantages
+from labkit.fgo.exam import decode, encode, grade
+from labkit.fgo.fleet import Fleet
+from labkit.fgo.sampler import Sampler
 from labkit.fgo.tasks import is_correct
 from labkit.provenance import provenance
 from labkit.traces import GroupTrace
@@ -86,6 +90,37 @@ def sample_groups(
             for kind, values in entropy.items():
                 entropies[kind] += values.tolist()
             bar.update(len(part))
+    return _trace(rows, group, texts, correct, length, entropies, seed, temperature, max_tokens)
+
+
+def sample_sums(
+    model: Qwen2ForCausalLM,
+    rows: list[dict[str, str]],
+    *,
+    group: int = 8,
+    max_tokens: int = 128,
+    seed: int = 0,
+) -> GroupTrace:
+    """``sample_groups`` for a character model of the verbose sums, by the fast sampler.
+
+    The draws differ from ``sample_groups``'s; their distribution is the same, at temperature 1.
+    """
+    checks.integer("group", group, 2)
+    ids, length = encode([row["prompt"] for row in rows for _ in range(group)])
+    fleet = Fleet(model, 1, model.device)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        sampler = Sampler(fleet, len(ids), ids.shape[1], max_tokens)
+        found = sampler(ids[None].to(model.device), length[None].to(model.device), seed=seed)
+    (texts,) = decode(found)
+    answers = [row["answer"] for row in rows for _ in range(group)]
+    entropies = response_entropy(found.logp[0], found.entropy[0], found.mask[0])
+    entropies = {kind: values.double().cpu().numpy() for kind, values in entropies.items()}
+    correct, length = grade([texts], [answers])[0], found.length[0].cpu().numpy()
+    return _trace(rows, group, texts, correct, length, entropies, seed, 1.0, max_tokens)
+
+
+def _trace(rows, group, texts, correct, length, entropies, seed, temperature, max_tokens) -> GroupTrace:
     shape = (len(rows), group)
     trace = GroupTrace(
         prompts=[row["prompt"] for row in rows],

@@ -5,11 +5,11 @@ import warnings
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from labkit import checks
+from labkit.fgo.exam import summarise
 from labkit.fgo.groups import sample_groups
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
 from labkit.fgo.trainer import METHODS, FGOConfig, FGOTrainer
@@ -94,21 +94,7 @@ def examine(
     trace = sample_groups(
         model, char_tokenizer(), rows, group=group, max_tokens=max_tokens, seed=seed, progress=False
     )
-    accuracy, length = float(trace.correct.mean()), float(trace.length.mean())
-    return {
-        "accuracy": accuracy,
-        "accuracy_error": _error(trace.correct),
-        "length": length,
-        "length_error": _error(trace.length),
-        "entropy": float(trace.entropy["sampled_sum"].mean()),
-        "entropy_per_token": float(trace.entropy["full_sum"].sum() / trace.length.sum()),
-        "act": 100 * accuracy / length * 100,
-    }
-
-
-def _error(values: np.ndarray) -> float:
-    """Standard error of the mean of (Q, G) values; questions are the independent units."""
-    return float(values.mean(1).std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
+    return summarise(trace.correct, trace.length, trace.entropy["sampled_sum"], trace.entropy["full_sum"])
 
 
 class _Watch(TrainerCallback):

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from labkit.paths import cache_dir
@@ -46,6 +47,8 @@ def _convert(folder: Path, kept: Path) -> None:
     if find_spec("gguf") is None:
         raise ValueError(f"model {NAME} needs gguf to read {files[0].name}: {INSTALL}")
     given = {"gguf_file": files[0].name, "dtype": torch.float32}
+    if hasattr(transformers, "GgufConfig"):  # newer transformers keep GGUF weights packed unless told
+        given["quantization_config"] = transformers.GgufConfig(dequantize=True)
     AutoTokenizer.from_pretrained(folder, gguf_file=files[0].name).save_pretrained(kept)
     model = AutoModelForCausalLM.from_pretrained(folder, **given)
     temporary = kept.with_name(kept.name + ".part")

@@ -1,0 +1,147 @@
+"""What the lab keeps of its FGO study on a GPU, and what can be read off it.
+
+recorded         {arm: [TrainTrace per seed]}
+bench            tokens per second of the sampler, transformers and TRL, as a dict
+summary          one row per arm for a table: means over seeds with their range, the paper's beside
+shorter          how much shorter one arm writes than another, at which accuracy, with intervals
+entropy_lost     from which step on an arm's per-token entropy stays below another's, and where it went
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from labkit import checks
+from labkit.fgo import published
+from labkit.traces import TrainTrace
+
+RESULTS = Path(__file__).resolve().parent / "results"
+NORMAL = 1.96  # two-sided 95 %
+Arms = Mapping[str, Sequence[TrainTrace]]
+
+
+@cache
+def recorded() -> dict[str, list[TrainTrace]]:
+    """The traces of ``labkit.fgo.study`` as it ran on a GPU, arms in the study's order."""
+    from labkit.fgo.study import ARMS
+
+    traces = [TrainTrace.load(path) for path in sorted(RESULTS.glob("*.npz"))]
+    found = {arm: [t for t in traces if t.meta["arm"] == arm] for arm in ARMS}
+    return {arm: sorted(runs, key=lambda t: t.meta["seed"]) for arm, runs in found.items() if runs}
+
+
+def bench() -> dict:
+    """``labkit.fgo.bench``'s record: ways and provenance."""
+    return json.loads((RESULTS / "bench.json").read_text())
+
+
+def groups_of(run: TrainTrace, name: str, questions: int = published.QUESTIONS) -> float:
+    """How many of a run's first ``questions`` groups were ``name``: "invalid" or "constant"."""
+    checks.choice("name", name, ("invalid", "constant"))
+    steps, counts = run.curve(f"fgo/{name}_groups")
+    return float(counts[steps <= questions / run.meta["questions"]].sum())
+
+
+def summary(arms: Arms) -> list[dict]:
+    """One row per arm, the untrained model first: {name: (mean, lowest, highest)} over seeds.
+
+    accuracy (%), length, act, entropy, entropy_per_token, checks of the last exam; invalid and constant
+    groups of the first 3,200; ``paper``: its numbers where it has the arm (another model, other questions).
+    """
+    some = next(iter(arms.values()))
+    names = ("accuracy", "length", "act", "entropy", "entropy_per_token", "checks")
+    rows = [{
+        "arm": "before", "seeds": len(some), "paper": published.MATH500["before"],
+        **{name: _range([run.meta["before"][name] for run in some], name) for name in names},
+    }]  # fmt: skip
+    for arm, runs in arms.items():
+        found = {name: _range([run.meta["after"][name] for run in runs], name) for name in names}
+        counts = {name: _range([groups_of(run, name) for run in runs]) for name in ("invalid", "constant")}
+        paper = published.MATH500.get(arm)
+        if paper:
+            paper = {**paper, "invalid": published.INVALID[arm]}
+        rows.append({"arm": arm, "seeds": len(runs), "paper": paper, **found, **counts})
+    return rows
+
+
+def _range(values: Sequence[float], name: str = "") -> tuple[float, float, float]:
+    scaled = np.array(values, float) * (100 if name == "accuracy" else 1)
+    return float(scaled.mean()), float(scaled.min()), float(scaled.max())
+
+
+def shorter(arms: Arms, arm: str = "FGO", against: str = "GRPO", when: str = "after") -> dict[str, float]:
+    """How ``arm`` differs from ``against`` at the last exam, means over seeds.
+
+    length           relative difference (-0.3: 30 % shorter); length_low, length_high: 95 % interval
+    accuracy         difference in points of 1; accuracy_low, accuracy_high: 95 % interval
+
+    Standard errors join the exams' sampling error and, with two seeds or more, the seeds' scatter: the
+    larger of the two for each arm. Intervals are normal approximations (the ratio's by the delta method).
+    """
+    checks.choice("arm", arm, tuple(arms))
+    checks.choice("against", against, tuple(arms))
+    (long, long_error), (reference, reference_error) = (
+        _mean(arms[name], "length", when) for name in (arm, against)
+    )
+    (right, right_error), (other, other_error) = (
+        _mean(arms[name], "accuracy", when) for name in (arm, against)
+    )
+    ratio = long / reference
+    ratio_error = ratio * np.hypot(long_error / long, reference_error / reference)
+    gap, gap_error = right - other, np.hypot(right_error, other_error)
+    return {
+        "length": ratio - 1,
+        "length_low": ratio - 1 - NORMAL * ratio_error,
+        "length_high": ratio - 1 + NORMAL * ratio_error,
+        "accuracy": gap,
+        "accuracy_low": gap - NORMAL * gap_error,
+        "accuracy_high": gap + NORMAL * gap_error,
+    }
+
+
+def _mean(runs: Sequence[TrainTrace], name: str, when: str) -> tuple[float, float]:
+    values = np.array([run.meta[when][name] for run in runs])
+    errors = np.array([run.meta[when][f"{name}_error"] for run in runs])
+    sampling = np.sqrt((errors**2).sum()) / len(runs)
+    scatter = values.std(ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else 0.0
+    return float(values.mean()), float(max(sampling, scatter))
+
+
+def entropy_lost(arms: Arms, arm: str = "FGO", against: str = "GRPO") -> dict[str, float | None]:
+    """From which exam on ``arm``'s entropy per token stays below ``against``'s, seeds' means; None: never.
+
+    step        that step (or None); the rest is of the last exam
+    ratio       entropy per token, ``arm`` over ``against``
+    sum_ratio   entropy per response (sum), likewise
+    choice_ratio, result_ratio   nats per token where the model chooses (check, go on, answer) and where
+                it computes
+    share, share_against         share of tokens that are such choices
+    """
+    checks.choice("arm", arm, tuple(arms))
+    checks.choice("against", against, tuple(arms))
+    curves = {}
+    for name in (arm, against):
+        steps, _ = arms[name][0].curve("exam/entropy_per_token")
+        curves[name] = np.mean([run.curve("exam/entropy_per_token")[1] for run in arms[name]], 0)
+    below = curves[arm] < curves[against]
+    stays = np.flatnonzero(~below)[-1] + 1 if not below.all() else 0
+    after = {
+        name: {
+            key: np.mean([run.meta["after"][key] for run in arms[name]])
+            for key in ("entropy", "entropy_per_token", "entropy_choice", "entropy_result", "choice_share")
+        }
+        for name in (arm, against)
+    }
+    mine, other = after[arm], after[against]
+    return {
+        "step": int(steps[stays]) if stays < len(steps) else None,
+        "ratio": float(mine["entropy_per_token"] / other["entropy_per_token"]),
+        "sum_ratio": float(mine["entropy"] / other["entropy"]),
+        "choice_ratio": float(mine["entropy_choice"] / other["entropy_choice"]),
+        "result_ratio": float(mine["entropy_result"] / other["entropy_result"]),
+        "share": float(mine["choice_share"]),
+        "share_against": float(other["choice_share"]),
+    }

@@ -1,0 +1,116 @@
+"""What is read off recorded studies, by hand on made-up traces, and the figures that show it."""
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+from labkit.fgo import published, recorded
+from labkit.fgo.char_model import build_char_model
+from labkit.fgo.groups import sample_sums
+from labkit.fgo.tasks import is_correct, verbose_sums
+from labkit.figures import arms as figures
+from labkit.traces import TrainTrace
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    pyplot.close("all")
+
+
+def exam(accuracy, length, token=0.2, **more):
+    return {
+        "accuracy": accuracy, "accuracy_error": 0.01, "length": length, "length_error": 1.0, "act": 5.0,
+        "entropy": 2.0, "entropy_per_token": token, "entropy_choice": 0.4, "entropy_result": 0.1,
+        "choice_share": 0.1, "checks": 1.0, **more,
+    }  # fmt: skip
+
+
+def run(arm, seed, after, tokens=(0.3, 0.2, 0.1), invalid=(10, 20, 40)):
+    step = np.arange(4)
+    nan = np.nan
+    series = {
+        "exam/entropy_per_token": np.array([*tokens, nan]),
+        "fgo/invalid_groups": np.array([nan, *invalid], float),
+        "fgo/constant_groups": np.array([nan, 1, 2, 3]),
+        **{f"exam/{k}": np.array([1, 2, 3, nan]) for k in ("entropy_choice", "entropy_result", "checks")},
+    }
+    meta = {"arm": arm, "seed": seed, "questions": 1600, "before": exam(0.5, 60), "after": after}
+    return TrainTrace(step=step, series=series, meta=meta)
+
+
+ARMS = {
+    "GRPO": [run("GRPO", 0, exam(0.80, 50)), run("GRPO", 1, exam(0.82, 50))],
+    "FGO": [
+        run("FGO", 0, exam(0.83, 30, entropy=1.0), tokens=(0.3, 0.3, 0.05)),
+        run("FGO", 1, exam(0.83, 30, entropy=1.0), tokens=(0.3, 0.3, 0.05)),
+    ],
+    "mean entropy": [run("mean entropy", 0, exam(0.8, 60), tokens=(0.3, 0.3, 0.3))],
+}
+
+
+def test_shorter_by_hand():
+    found = recorded.shorter(ARMS)
+    assert found["length"] == pytest.approx(-0.4)
+    # sampling error of each mean over two seeds: 1 / sqrt(2) tokens
+    error = 0.6 * np.hypot(1 / 2**0.5 / 30, 1 / 2**0.5 / 50)
+    assert found["length_high"] - found["length"] == pytest.approx(1.96 * error)
+    assert found["accuracy"] == pytest.approx(0.02)
+    scatter = max(0.01 / 2**0.5, np.std([0.8, 0.82], ddof=1) / 2**0.5)
+    gap = np.hypot(scatter, 0.01 / 2**0.5)
+    assert found["accuracy_high"] - found["accuracy"] == pytest.approx(1.96 * gap)
+    with pytest.raises(ValueError, match="arm must be one of 'GRPO', 'FGO', 'mean entropy'; got 'PPO'"):
+        recorded.shorter(ARMS, "PPO")
+
+
+def test_entropy_lost_names_the_step_from_which_it_stays_below():
+    found = recorded.entropy_lost(ARMS)
+    assert found["step"] == 2
+    assert found["sum_ratio"] == pytest.approx(0.5)
+    assert recorded.entropy_lost(ARMS, "mean entropy")["step"] is None
+    assert (
+        recorded.entropy_lost({**ARMS, "low": [run("low", 0, exam(1, 1), (0.1, 0, 0))]}, "low")["step"] == 0
+    )
+
+
+def test_summary_counts_the_first_3200_groups_and_sets_the_paper_beside():
+    rows = recorded.summary(ARMS)
+    assert [row["arm"] for row in rows] == ["before", *ARMS]
+    assert rows[1]["accuracy"] == (pytest.approx(81), pytest.approx(80), pytest.approx(82))
+    assert rows[1]["invalid"] == (30, 30, 30)  # two steps of 1,600 questions
+    assert rows[1]["paper"]["invalid"] == published.INVALID["GRPO"]
+    assert rows[3]["paper"] is None
+    page = figures.study_table(rows, "A <caption>").data
+    assert "81.0<br><small>80.0 to 82.0</small>" in page
+    assert "65.6 / 578 / 11.3 / 1,584 to 2,617" in page
+    assert "A &lt;caption&gt;" in page
+
+
+def test_trade_off_draws_every_seed_where_it_belongs():
+    figure = figures.trade_off(ARMS, "finding")
+    axis = figure.axes[0]
+    points = [np.asarray(drawn.get_offsets()) for drawn in axis.collections if len(drawn.get_offsets())]
+    assert [50, 80] in np.round(np.vstack(points)).tolist()
+    assert [30, 83] in np.round(np.vstack(points)).tolist()
+    assert figure.get_suptitle() == "finding"
+
+
+def test_entropy_places_marks_the_step():
+    figure = figures.entropy_places({"FGO": ARMS["FGO"]}, step=2)
+    assert len(figure.axes) == len(figures.PLACES)
+    assert all(axis.lines[-1].get_xdata()[0] == 2 for axis in figure.axes)
+
+
+def test_sample_sums_is_a_trace_like_any_other():
+    rows = verbose_sums(3)
+    model = build_char_model(hidden=16, layers=1, heads=2)
+    trace, again = (sample_sums(model, rows, group=4, max_tokens=12, seed=1) for _ in range(2))
+    assert trace.texts == again.texts
+    assert trace.length.tolist() == [[len(text) for text in line] for line in trace.texts]
+    for line, right, answer in zip(trace.texts, trace.correct, trace.answers, strict=True):
+        assert right.tolist() == [is_correct(text, answer) for text in line]
+    assert set(trace.entropy) == {"sampled_sum", "full_sum", "full_mean"}
+    assert np.abs(trace.advantages["fgo"]).max() > 0
+    np.testing.assert_allclose(
+        trace.entropy["full_mean"] * trace.length, trace.entropy["full_sum"], rtol=1e-5
+    )
