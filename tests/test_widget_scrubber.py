@@ -165,7 +165,7 @@ def test_runs_join_under_one_cursor_and_are_named_by_what_differs(shown, monkeyp
     draw = Comparison(last=2)
     for alpha, seed in ((0.1, 0), (0.5, 0), (0.5, 7)):
         trace = make(seed=seed)
-        trace.meta |= {"alpha": alpha, "time": ["not", "plain"]}
+        trace.meta |= {"alpha": alpha, "time": f"at {alpha} {seed}", "versions": {"numpy": seed}}
         widget = draw(trace)
     assert [run["arm"] for run in widget.runs] == ["run 2, seed 0", "run 3, seed 7"]
     assert widget.title == "Run 3 and the 1 before it"

@@ -53,6 +53,8 @@ class RunPanel(ipywidgets.VBox):
         ])  # fmt: skip
         for control in controls.values():
             control.observe(self._describe, "value")
+            if hasattr(control, "style"):
+                control.style.description_width = "initial"  # no name is cut
         self._describe()
         self._strip.value = strip(self.values)
         self._drawn = self.values  # what the picture was made with

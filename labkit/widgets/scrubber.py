@@ -158,7 +158,11 @@ class Comparison:
             {key: value for key, value in made.meta.items() if isinstance(value, int | float | str)}
             for _, made in self._made
         ]
-        differ = [key for key in plain[-1] if len({str(facts.get(key)) for facts in plain}) > 1]
+        differ = [
+            key
+            for key in plain[-1]
+            if key not in ("time", "commit") and len({str(facts.get(key)) for facts in plain}) > 1
+        ]
         return [
             ", ".join([f"run {number}", *(f"{key} {facts[key]}" for key in differ if key in facts)][:4])
             for (number, _), facts in zip(self._made, plain, strict=True)
