@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from browser.lab import PICTURES
 from browser.stage import frames, stage
 
@@ -284,3 +285,20 @@ def test_the_preset_can_be_copied(page):
     page.wait_for_timeout(60)
     assert page.get_by_label("YAML").inner_text() == "steps: 4"
     assert errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing(page, grid, dark):
+    small = scrubber({"GRPO": [run("grpo", s, 24) for s in range(2)], "FGO": run("fgo", 0, 24)}, step=13)
+    block = CopyText(preset="steps: 3\n", command="papermill x.ipynb\n")
+    for widget in (grid[0], small, block):
+        stage(page, widget, dark=dark)
+        page.locator("details").evaluate_all("all => all.forEach((one) => (one.open = true))")
+        result = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]})
+        found = [
+            (rule["id"], node["html"][:120], node["failureSummary"])
+            for rule in result.response["violations"]
+            for node in rule["nodes"]
+            if rule["id"] not in ("document-title", "html-has-lang")  # of the bare page
+        ]
+        assert found == []
