@@ -462,6 +462,16 @@ def test_the_one_at_a_time_decoder_of_the_bench_agrees(strategy, gen):
         assert calls == (ours.calls if strategy == "soar" else ours.rows)[0]
 
 
+@pytest.mark.parametrize("gen", [0, 8])
+def test_the_prompts_stay_as_they_are(gen):
+    for prompts in (torch.tensor([[1, 2, 1], [3, 1, 2]]), [[1, 2, 1], [3, 1, 2]]):
+        if not gen:
+            prompts[0][1] = MASK
+        before = [list(map(int, row)) for row in prompts]
+        decode(TinyModel(0), prompts, "soar", mask_id=MASK, gen_length=gen)
+        assert [list(map(int, row)) for row in prompts] == before
+
+
 def test_a_token_the_model_does_not_know_is_refused():
     model = TinyModel(0)
     model.vocab_size = 6

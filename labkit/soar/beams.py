@@ -92,6 +92,8 @@ class Windows:
 
     def advance(self, beams: Beams) -> None:
         """Move beams whose block is full to the next one, never past the last."""
+        if self.block_length >= self.slots.shape[1]:
+            return
         last = (self.count[beams.prompt][:, None] - 1) // self.block_length
         full = ~self.positions(beams)[1].any(-1) & (beams.block < last)
         beams.block = beams.block + full

@@ -43,7 +43,7 @@ def search(
     """
     device = windows.slots.device
     count, (prompts, length) = layout.count.numpy(), layout.tokens.shape
-    sequences = layout.tokens.to(device)
+    sequences = layout.tokens.to(device, copy=True)
     scores = torch.zeros(prompts, dtype=torch.float64, device=device)
     calls, rows, born = np.zeros(prompts, int), np.zeros(prompts, int), np.zeros(prompts, int)
     fixed = _fixed(windows, length)
@@ -149,15 +149,17 @@ class CapturedMove:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries allocate on first use; a capture must not
-            for _ in range(2):
-                move(self.beams, self._token, self._confidence)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+            move(self.beams, self._token, self._confidence)
+            torch.cuda.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            # torch.cuda.graph would empty the allocator's cache first, at every decode.
+            self._graph.capture_begin()
             after = move(self.beams, self._token, self._confidence).beams
             for spec in fields(after):
                 getattr(self.beams, spec.name).copy_(getattr(after, spec.name))
             self.where.copy_(windows.positions(self.beams)[0])
+            self._graph.capture_end()
+        torch.cuda.current_stream().wait_stream(side)
 
     def __call__(self, live: torch.Tensor, token: torch.Tensor, confidence: torch.Tensor) -> None:
         self._token.index_copy_(0, live, token)  # other rows keep old values: nothing is masked there

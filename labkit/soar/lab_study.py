@@ -3,10 +3,12 @@
 python -m labkit.soar.lab_study [--device cuda] [--checkpoints lab/sudoku9 lab/sudoku9-early]
 
 Writes results/study.json: all outcomes on the validation puzzles, and on the test puzzles those of
-greedy, of fixed parallel decoding and of the settings that RULES chose on validation.
+greedy, of fixed parallel decoding and of the settings that RULES chose on validation. What the file
+already holds of the same weights and puzzles is kept and not run again.
 """
 
 import argparse
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -15,12 +17,13 @@ import torch
 
 from labkit.paths import write_atomic
 from labkit.provenance import provenance
+from labkit.soar.fixed_batch import FixedBatch
 from labkit.soar.models import load_model
 from labkit.soar.puzzle_sets import SIZES, load_puzzles
-from labkit.soar.study import choose, compare, grid
+from labkit.soar.study import Setting, choose, compare, grid, label
 
 RESULTS = Path(__file__).parent / "results"
-BEAMS, COUNTS = (1, 2, 4, 8), (2, 4)
+BEAMS, COUNTS = (2, 4, 8), (2, 4)  # SOAR with one beam is adaptive parallel decoding
 THRESHOLDS = (0.5, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995)
 RULES = {  # name: (choose's want, least speed against greedy)
     "fast": ("fast", 0.0),  # fewest calls that lose nothing on validation
@@ -29,32 +32,58 @@ RULES = {  # name: (choose's want, least speed against greedy)
 }
 
 
-def study(name: str, device: str, sizes: dict[str, int], seconds: float | None, seed: int = 0) -> dict:
-    """Both stages for one checkpoint in bf16: ``validation``, ``chosen`` and ``test`` outcomes."""
-    model = load_model(
-        name, device=device, dtype=torch.bfloat16, fixed_rows=1024 if device == "cuda" else 8
-    )
-    settings = grid(BEAMS, THRESHOLDS, COUNTS, ("mean", "sum"), (2, 1))
-    # The lab's own variant first, so that a short time still covers it.
-    settings.sort(key=lambda s: (s.get("score") == "sum") + (s.get("min_collapse") == 1))
-    validation = compare(model, *load_puzzles("validation", sizes["validation"]), settings, seed=seed,
-                         seconds=seconds)  # fmt: skip
+def settings() -> list[Setting]:
+    """Greedy, fixed, adaptive, SOAR with the mean score, some with the sum or collapse 1, then PBS."""
+    both = grid(BEAMS, THRESHOLDS, COUNTS)
+    both += [s for s in grid(BEAMS, (0.99, 0.999), (), ("sum",)) if s["strategy"] == "soar"]
+    both += [s for s in grid(BEAMS, (0.95, 0.999), (), collapses=(1,)) if s["strategy"] == "soar"]
+    return sorted(both, key=lambda s: s["strategy"] == "pbs")  # the dearest last
+
+
+def study(name: str, device: str, sizes: dict[str, int], known: dict, seconds: float | None) -> dict:
+    """Both stages for one checkpoint in bf16: ``validation``, ``chosen`` and ``test`` outcomes.
+
+    known  what an earlier call returned of it; used if weights and puzzles are the same
+    """
+    rows = 1024 if device == "cuda" else 8
+    model = load_model(name, device=device, dtype=torch.bfloat16, fixed_rows=rows)
+    about = {"model": name, "weights": weights_of(model), "puzzles": sizes, "device": device}
+    if any(known.get(key) != value for key, value in about.items()):
+        known = {}
+    validation = _outcomes(model, "validation", sizes, settings(), known, seconds)
     chosen = {}
     for strategy in ("adaptive", "pbs", "soar"):
         for rule, (want, speed) in RULES.items():
             own = [o for o in validation if o["setting"]["strategy"] == strategy and o["speed"] >= speed]
             if own:
                 chosen[f"{strategy}, {rule}"] = choose(validation, strategy, want, speed)
-    tested = [s for s in settings if s["strategy"] in ("greedy", "parallel")]
+    tested = [s for s in settings() if s["strategy"] in ("greedy", "parallel")]
     tested += [o["setting"] for o in chosen.values()]
     tested = [s for index, s in enumerate(tested) if s not in tested[:index]]
-    test = compare(model, *load_puzzles("test", sizes["test"]), tested, seed=seed)
-    for outcome in validation:
-        del outcome["right"]
-    return {
-        "model": name, "puzzles": sizes, "settings": len(settings), "validation": validation, "test": test,
+    return about | {
+        "validation": validation, "test": _outcomes(model, "test", sizes, tested, known, None),
         "chosen": {rule: outcome["label"] for rule, outcome in chosen.items()},
     }  # fmt: skip
+
+
+def _outcomes(
+    model: FixedBatch, part: str, sizes: dict[str, int], wanted: list[Setting], known: dict,
+    seconds: float | None,
+) -> list[dict]:  # fmt: skip
+    before = {o["label"]: o for o in known.get(part, ())}
+    new = [s for s in wanted if label(s) not in before]
+    greedy = [] if "greedy" not in before or not new else [{"strategy": "greedy"}]  # to pair with
+    found = compare(model, *load_puzzles(part, sizes[part]), greedy + new, seconds=seconds) if new else []
+    before |= {o["label"]: o for o in found}
+    return [before[label(s)] for s in wanted if label(s) in before]
+
+
+def weights_of(model: FixedBatch) -> str:
+    """A digest of the weights, so that outcomes of other weights are not mistaken for theirs."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_study(path: Path = RESULTS / "study.json") -> dict[str, dict]:
@@ -86,11 +115,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, help="of validation, per checkpoint (default: no limit)")
     parser.add_argument("--out", type=Path, default=RESULTS / "study.json")
     given = parser.parse_args(argv)
+    known = load_study(given.out) if given.out.exists() else {}
     sizes = {"validation": given.validation, "test": given.test}
     found = {"provenance": provenance(command="python -m labkit.soar.lab_study", dtype="bfloat16", seed=0)}
+    found["kept from"] = known.get("provenance")
     for name in given.checkpoints:
         began = time.perf_counter()
-        found[name] = study(name, given.device, sizes, given.seconds)
+        found[name] = study(name, given.device, sizes, known.get(name, {}), given.seconds)
         text = json.dumps(found, indent=1)
         write_atomic(given.out, lambda path, text=text: path.write_text(text + "\n"))
         print(table(found[name]), f"\n{time.perf_counter() - began:.1f} s", flush=True)

@@ -8,6 +8,8 @@ import torch
 
 from labkit import checks
 
+ALLOWED = "a LongTensor (P, L) or a list of non-empty lists of token ids >= 0, at least one prompt"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -36,47 +38,59 @@ def lay_out(
     holds ``mask_id`` although there is a part to generate (which masks belong to which block would be
     anyone's guess).
     """
-    rows = _as_lists(prompts)
+    rows, lengths = _padded(prompts)
+    inside = torch.arange(rows.shape[1]) < lengths[:, None]
     if vocab_size is not None:
         checks.integer("mask_id", mask_id, 0, vocab_size - 1)
-        if (largest := max(max(row) for row in rows)) >= vocab_size:
+        if (largest := int(rows.max())) >= vocab_size:
             checks.fail("prompts", f"token id {largest}", f"of token ids below the model's {vocab_size}")
-    if gen_length and any(mask_id in row for row in rows):
+    open_ = (rows == mask_id) & inside
+    if gen_length and open_.any():
         raise ValueError(
             f"prompts must hold no mask_id={mask_id} when gen_length > 0; "
             "to fill the masks of a prompt pass gen_length=None"
         )
-    lengths = [len(row) + gen_length for row in rows]
-    tokens = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-    places = []
-    for index, row in enumerate(rows):
-        tokens[index, : lengths[index]] = torch.tensor(row + [mask_id] * gen_length)
-        masked = [i for i, token in enumerate(row) if token == mask_id]
-        places.append(masked if not gen_length else list(range(len(row), lengths[index])))
-    slots = torch.zeros(len(rows), max(1, *map(len, places)), dtype=torch.long)
-    for index, place in enumerate(places):
-        slots[index, : len(place)] = torch.tensor(place, dtype=torch.long)
-    prompt_length = [len(row) if gen_length else 0 for row in rows]
-    return Layout(tokens, lengths, prompt_length, slots, torch.tensor([len(p) for p in places]))
+    prompt_length = lengths.tolist() if gen_length else [0] * len(rows)
+    if gen_length:
+        place = torch.arange(rows.shape[1] + gen_length)
+        rows = torch.nn.functional.pad(rows, (0, gen_length))
+        open_ = (place >= lengths[:, None]) & (place < lengths[:, None] + gen_length)
+        rows = torch.where(open_, mask_id, rows)
+        lengths = lengths + gen_length
+    count = open_.sum(1)
+    most = max(1, int(count.max()))
+    slots = torch.argsort(~open_, dim=1, stable=True)[:, :most]  # open positions first, ascending
+    slots = torch.where(torch.arange(most) < count[:, None], slots, 0)
+    return Layout(rows, lengths.tolist(), prompt_length, slots, count)
 
 
-def _as_lists(prompts: torch.Tensor | Sequence) -> list[list[int]]:
-    allowed = "a LongTensor (P, L) or a list of non-empty lists of token ids >= 0, at least one prompt"
+def _padded(prompts: torch.Tensor | Sequence) -> tuple[torch.Tensor, torch.Tensor]:
+    """Long (P, L) on the host, padded with 0 on the right, and the lengths (P,)."""
     if isinstance(prompts, torch.Tensor):
-        if prompts.ndim != 2 or prompts.is_floating_point() or prompts.dtype == torch.bool:
-            checks.fail("prompts", f"{prompts.dtype} {tuple(prompts.shape)}", allowed)
-        prompts = prompts.tolist()
+        whole = prompts.ndim == 2 and not prompts.is_floating_point() and prompts.dtype != torch.bool
+        if not whole or not prompts.numel() or prompts.min() < 0:
+            given = f"{prompts.dtype} {tuple(prompts.shape)}" if not whole else "no or negative tokens"
+            checks.fail("prompts", given, ALLOWED)
+        return prompts.cpu().long(), torch.full((len(prompts),), prompts.shape[1])
+    rows = _as_lists(prompts)
+    padded = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = torch.tensor(row)
+    return padded, torch.tensor([len(row) for row in rows])
+
+
+def _as_lists(prompts: Sequence) -> list[list[int]]:
     if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence):
-        checks.fail("prompts", type(prompts).__name__, allowed)
+        checks.fail("prompts", type(prompts).__name__, ALLOWED)
     rows = []
     for row in prompts:
         if isinstance(row, torch.Tensor):
             row = row.tolist()
         if isinstance(row, (str, bytes)) or not isinstance(row, Sequence):
-            checks.fail("prompts", row, allowed)
+            checks.fail("prompts", row, ALLOWED)
         if any(isinstance(t, bool) or not isinstance(t, Integral) or t < 0 for t in row):
-            checks.fail("prompts", list(row), allowed)
+            checks.fail("prompts", list(row), ALLOWED)
         rows.append([int(token) for token in row])
     if not rows or not all(rows):
-        checks.fail("prompts", "an empty prompt" if rows else "no prompt", allowed)
+        checks.fail("prompts", "an empty prompt" if rows else "no prompt", ALLOWED)
     return rows
