@@ -1,0 +1,166 @@
+"""What the lab found, in one table: every number is read from a record of a run, none is typed in.
+
+findings   one row per claim: what was asked, what came out with its spread, where it was measured
+table      the same as HTML for a notebook
+
+A record that is not there (a fresh study, an install without results) leaves its rows out.
+"""
+
+import html
+import json
+from pathlib import Path
+
+import numpy as np
+from IPython.display import HTML
+
+from labkit.kernels import bench_results
+from labkit.traces import TrainTrace
+
+HERE = Path(__file__).resolve().parent
+Row = dict[str, str]
+# Of the settings that the SOAR study chose on validation puzzles, the first that it tested is quoted.
+RULES = ("soar, bar", "soar, accurate", "soar, fast", "adaptive, bar", "pbs, accurate")
+
+
+def findings() -> list[Row]:
+    """Rows of ``paper``, ``question``, ``found``, ``measured`` (card and date), ``notebook`` (a stem)."""
+    rows: list[Row] = []
+    for part in (_kernels, _elas_loss, _elas_memory, _soar, _fgo):
+        try:
+            rows += part()
+        except FileNotFoundError:
+            continue
+    return rows
+
+
+def table() -> HTML:
+    """``findings()`` as one HTML table whose last column links to the notebook."""
+    head = "".join(
+        f"<th scope='col'>{name}</th>" for name in ("paper", "question", "found", "measured on", "")
+    )
+    body = ""
+    for row in findings():
+        cells = [row["paper"], row["question"], row["found"], row["measured"]]
+        style = "text-align:left;vertical-align:top;white-space:normal"
+        body += "<tr>" + "".join(f"<td style='{style}'>{html.escape(cell)}</td>" for cell in cells)
+        body += f"<td><a href='{row['notebook']}.ipynb'>{row['notebook'][:2]}</a></td></tr>"
+    style = "text-align:left;caption-side:top;color:inherit"
+    return HTML(
+        f"<table><caption style='{style}'>Recorded findings, read from the lab's own results</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _kernels() -> list[Row]:
+    sparse, tokens = bench_results("sparse24"), bench_results("tokenstats")
+    measured = f"{sparse['card']}, {sparse['date'][:10]}"
+    goals = {goal["name"]: goal["value"] for goal in sparse["goals"] + tokens["goals"]}
+
+    def span(words: str, end: str = "") -> str:
+        values = [v for name, v in goals.items() if words in name and name.endswith(end)]
+        return f"{min(values):.2f} to {max(values):.2f}x"
+
+    reached = sum(goal["goal_reached"] for goal in sparse["goals"] + tokens["goals"])
+    return [
+        {
+            "paper": "ELAS",
+            "question": "Does 2:4 activation sparsity speed up a feed-forward layer?",
+            "found": f"forward {span('ffn d', 'forward against torch.compile')} torch.compile, forward and "
+            f"backward {span('ffn d', 'backward against torch.compile')}; the sparse product alone "
+            f"{span('sparse product')} cuBLAS",
+            "measured": measured,
+            "notebook": "07_kernels",
+        },
+        {
+            "paper": "all",
+            "question": "How close are the kernels to what the memory allows?",
+            "found": f"token statistics {goals['token statistics, share of copy']:.0%} of copy bandwidth; "
+            f"{reached} of {len(goals)} speed goals reached, each listed with what is in the way",
+            "measured": measured,
+            "notebook": "07_kernels",
+        },
+    ]
+
+
+def _elas_loss() -> list[Row]:
+    arms = {arm: _runs("elas", f"arms-{arm}-*.npz") for arm in ("lowrank_relu2", "elas_ste")}
+    plain, masked = (
+        {t.meta["config"]["seed"]: t.meta["held_out_bits_per_byte"] for t in runs} for runs in arms.values()
+    )
+    seeds = sorted(set(plain) & set(masked))
+    cost = np.array([masked[seed] - plain[seed] for seed in seeds])
+    config = arms["elas_ste"][0].meta["config"]
+    return [{
+        "paper": "ELAS", "question": "What does the mask cost in held-out loss?",
+        "found": f"{cost.mean():+.4f} bits per byte ({cost.min():+.4f} to {cost.max():+.4f}) on "
+        f"{np.mean(list(plain.values())):.3f}, {len(seeds)} paired seeds, {config['steps']} steps",
+        "measured": _where(arms["elas_ste"][0].meta), "notebook": "02_elas_pretraining",
+    }]  # fmt: skip
+
+
+def _elas_memory() -> list[Row]:
+    record = json.loads((HERE / "elas" / "results" / "memory.json").read_text())
+    by_form: dict[str, dict[int, int]] = {}
+    for row in record["ffn"]:
+        by_form.setdefault(row["form"], {})[row["batch"]] = row["saved_bytes"]
+    packed, plain = by_form["ELAS packed, masked gradient"], by_form["LORO ReLU²"]
+    batch = max(set(packed) & set(plain))
+    share = packed[batch] / plain[batch]
+    return [{
+        "paper": "ELAS", "question": "How many bytes does a packed feed-forward layer keep?",
+        "found": f"{share:.0%} of the same low-rank ReLU² layer's, at the 1B shape and batch {batch}",
+        "measured": _where(record), "notebook": "02_elas_pretraining",
+    }]  # fmt: skip
+
+
+def _soar() -> list[Row]:
+    record = json.loads((HERE / "soar" / "results" / "study.json").read_text())
+    rows = []
+    for name, found in record.items():
+        if "test" not in found:  # the provenance, or a checkpoint whose settings are still being chosen
+            continue
+        by_label = {outcome["label"]: outcome for outcome in found["test"]}
+        chosen = [found["chosen"][rule] for rule in RULES if rule in found["chosen"]]
+        tested = [by_label[label] for label in chosen if label in by_label]
+        if not tested:
+            continue
+        best, greedy = tested[0], found["test"][0]
+        noise = best["difference_low"] <= 0 <= best["difference_high"]
+        rows.append({
+            "paper": "SOAR",
+            "question": f"Does search beat greedy decoding with fewer calls? ({name.split('/')[-1]})",
+            "found": f"{best['label']}: {best['accuracy']:.1%} against {greedy['accuracy']:.1%} "
+            f"({100 * best['difference']:+.1f} points, 95 % {100 * best['difference_low']:+.1f} to "
+            f"{100 * best['difference_high']:+.1f}{', within noise' if noise else ''}) with "
+            f"{best['speed']:.1f}x fewer forward calls, {found['puzzles']['test']:,} test puzzles",
+            "measured": _where(record), "notebook": "04_soar_quality_speed",
+        })  # fmt: skip
+    return rows
+
+
+def _fgo() -> list[Row]:
+    from labkit.fgo.recorded import recorded, shorter
+
+    arms = recorded()
+    if not {"FGO", "GRPO"} <= set(arms):
+        raise FileNotFoundError("no recorded FGO study")
+    gap, seeds = shorter(arms), len(arms["FGO"])
+    return [{
+        "paper": "FGO", "question": "Does it shorten the chain of thought and keep the accuracy?",
+        "found": f"{100 * gap['length']:+.0f} % tokens against GRPO (95 % {100 * gap['length_low']:+.0f} "
+        f"to {100 * gap['length_high']:+.0f}), accuracy {100 * gap['accuracy']:+.1f} points "
+        f"({100 * gap['accuracy_low']:+.1f} to {100 * gap['accuracy_high']:+.1f}), {seeds} seeds",
+        "measured": _where(arms["FGO"][0].meta), "notebook": "06_fgo_entropy",
+    }]  # fmt: skip
+
+
+def _runs(package: str, pattern: str) -> list[TrainTrace]:
+    paths = sorted((HERE / package / "results").glob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"labkit/{package}/results/{pattern}")
+    return [TrainTrace.load(path) for path in paths]
+
+
+def _where(meta: dict) -> str:
+    made = meta.get("provenance", meta)
+    return f"{made['device']}, {made['time'][:10]}"
