@@ -4,8 +4,11 @@ import threading
 import types
 
 import ipywidgets
+import nbformat
 import plotly.graph_objects as go
 import pytest
+from nbclient import NotebookClient
+from notebook_maker import write_notebook
 
 from labkit.widgets import base, explore
 
@@ -79,3 +82,13 @@ def test_the_end_of_a_cell_waits_for_a_callback_that_draws(monkeypatch):
         assert not flushed
     cell.join(5)
     assert flushed == [True]
+
+
+def test_a_figure_in_a_notebook_has_its_title_as_text(tmp_path):
+    source = (
+        "from matplotlib import pyplot\nfrom labkit.figures import theme\nfrom labkit.widgets.base import show\n"
+        "theme.apply()\nfigure, _ = pyplot.subplots()\nfigure.suptitle('a finding')\nshow(figure)"
+    )
+    book = nbformat.read(write_notebook(tmp_path / "title.ipynb", source, parameters="n: int = 1  # x"), 4)
+    NotebookClient(book).execute()
+    assert book.cells[2].outputs[0].data["text/plain"] == "Figure: a finding"

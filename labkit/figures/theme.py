@@ -3,7 +3,7 @@
 import matplotlib as mpl
 import plotly.graph_objects as go
 import plotly.io as pio
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#6b7280", "#e5e7eb", "#ffffff"
 # Okabe and Ito (2008): told apart under the common colour-vision deficiencies.
@@ -59,9 +59,11 @@ def _describe_figures() -> None:
     shell = get_ipython()
     if shell is None:
         return
+    if "inline" in mpl.get_backend():
+        # When it starts, the inline backend drops whatever is registered for Figure: start it first.
+        import matplotlib_inline.backend_inline  # noqa: F401
     plain = shell.display_formatter.formatters["text/plain"]
-    # Under FigureBase: the inline backend drops whatever is registered for Figure when it starts.
-    plain.for_type(FigureBase, lambda figure, printer, cycle: printer.text(describe(figure)))
+    plain.for_type(Figure, lambda figure, printer, cycle: printer.text(describe(figure)))
 
 
 def describe(figure: Figure) -> str:
