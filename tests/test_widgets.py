@@ -86,8 +86,9 @@ def test_the_end_of_a_cell_waits_for_a_callback_that_draws(monkeypatch):
 
 def test_a_figure_in_a_notebook_has_its_title_as_text(tmp_path):
     source = (
-        "from matplotlib import pyplot\nfrom labkit.figures import theme\nfrom labkit.widgets.base import show\n"
-        "theme.apply()\nfigure, _ = pyplot.subplots()\nfigure.suptitle('a finding')\nshow(figure)"
+        "from matplotlib import pyplot\nfrom labkit.figures import theme\n"
+        "from labkit.widgets.base import show\ntheme.apply()\n"
+        "figure, _ = pyplot.subplots()\nfigure.suptitle('a finding')\nshow(figure)"
     )
     book = nbformat.read(write_notebook(tmp_path / "title.ipynb", source, parameters="n: int = 1  # x"), 4)
     NotebookClient(book).execute()
