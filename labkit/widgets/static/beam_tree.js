@@ -133,20 +133,21 @@ function render({ model, el }) {
   const tip = make("div", { class: "bt-tip", hidden: true });
   const boards = make("div", { class: "bt-boards" });
   const details = make("div", { class: "bt-details" });
+  const aside = make("div", { class: "lk-side bt-side" }, boards, details);
   const live = make("div", { class: "lk-live", "aria-live": "polite", role: "status" });
   const legend = make("div", { class: "lk-legend" });
   const hint = make("p", { class: "lk-hint" });
   hint.innerHTML = "<kbd>←</kbd> <kbd>→</kbd> parent, child · <kbd>↑</kbd> <kbd>↓</kbd> rank · <kbd>C</kbd> next candidate · " +
     "<kbd>Space</kbd> play · <kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> or Ctrl+wheel zoom · <kbd>Shift</kbd>+<kbd>←</kbd> <kbd>→</kbd> or drag pans";
   const decodeRow = make("div", { class: "lk-row" },
-    make("label", { class: "lk-check" }, "prompt", prompt), make("span", { class: "bt-count" }),
+    make("label", { class: "lk-check" }, make("span", { class: "bt-what" }, "prompt"), prompt), make("span", { class: "bt-count" }),
     make("label", { class: "lk-check" }, "strategy", strategy), make("label", { class: "lk-check" }, "beam", beam), decode, back, note);
   const root = make("div", { class: "lk bt", role: "group", "aria-label": "beam tree" }, title, decodeRow,
     make("div", { class: "lk-row" }, playing, scrub.node,
       make("span", { class: "bt-zoom" }, zoom("zoom out", -1, "−"), zoom("zoom in", 1, "+"), zoom("fit the whole tree", 0, "Fit"))),
     make("div", { class: "lk-row" }, make("label", { class: "lk-slider" }, make("span", {}, "threshold"), threshold, thresholdSays),
       previewSays, reset),
-    make("div", { class: "lk-main" }, stageBox, make("div", { class: "lk-side bt-side" }, boards, details)),
+    make("div", { class: "lk-main" }, stageBox, aside),
     legend, hint, live);
   stageBox.append(tip);
 
@@ -506,7 +507,7 @@ function render({ model, el }) {
   }
 
   // ---- the boards and the words --------------------------------------------------------------------
-  const when = (t, n) => 0.08 + (0.84 * Math.max(0, n - 1)) / Math.max(1, lastCall() - 1);
+  const when = (t, n) => 0.08 + (0.84 * Math.max(0, n - 1)) / Math.max(1, t.offset + t.steps - 1);
   const CIVIDIS = ramp(["#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838"]);
   function drawBoard(index) {
     const t = trees[index], tree = get("tree");
@@ -646,7 +647,8 @@ function render({ model, el }) {
     root.querySelector(".bt-count").textContent = `of ${get("prompts")} (0 to ${get("prompts") - 1})`;
     for (const [node, shown] of [[strategy.parentNode, get("can_run")], [beam.parentNode, get("can_run")], [decode, get("can_run")],
       [back, trees.some((t) => t.forced)]]) node.hidden = !shown;
-    root.classList.toggle("bt-two", trees.length > 1);
+    root.querySelector(".bt-what").textContent = side() ? "puzzle" : "prompt";
+    arrange();
     decode.disabled = get("busy");
     note.textContent = get("busy") ? "decoding …" : get("note");
     prompt.max = get("prompts") - 1;
@@ -669,6 +671,15 @@ function render({ model, el }) {
       : uses ? `as recorded: ${now} of ${states} states accelerate` : `${STRATEGY_NAMES[first.strategy]} has no threshold: move it to preview one`;
     previewSays.classList.toggle("bt-on", changed);
     reset.hidden = !changed;
+  }
+  // Two large boards stand below the trees, or beside each other where the page is wide.
+  function arrange() {
+    const two = trees.length > 1, large = two && side() > 4, broad = large && root.clientWidth > 1500;
+    root.classList.toggle("bt-two", two);
+    root.classList.toggle("bt-broad", broad);
+    if (large && !broad) {
+      if (stageBox.lastChild !== boards) stageBox.append(boards);
+    } else if (boards.parentNode !== aside) aside.prepend(boards);
   }
   function drawLegend() {
     const items = [...[0, 1, 2].map((m) => [(g) => mark(g, m, 8, 8, 5, colours.modes[m], null), MODE_NAMES[m]]),
