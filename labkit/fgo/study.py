@@ -42,7 +42,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 FULL: dict[str, Any] = {
     "seeds": 2, "steps": 600, "questions": 32, "group": 8, "learning_rate": 5e-5, "exam_every": 25,
-    "exam_questions": 512, "final_exams": 4, "chunks": 3,
+    "exam_questions": 512, "final_exams": 4, "chunks": 4,
 }  # fmt: skip
 TINY: dict[str, Any] = {
     "seeds": 2, "steps": 4, "questions": 3, "group": 4, "learning_rate": 1e-3, "exam_every": 2,

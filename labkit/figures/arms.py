@@ -29,8 +29,8 @@ COLUMNS = {  # summary's key -> (heading, digits)
 }
 PLACES = {
     "exam/entropy_per_token": "entropy per token (nats)",
-    "exam/entropy_choice": "… where it chooses: check, go on, answer",
-    "exam/entropy_result": "… where it computes a result",
+    "exam/entropy_choice": "… at choices (check, go on, answer)",
+    "exam/entropy_result": "… inside results",
     "exam/checks": "checks per response",
 }
 

@@ -7,7 +7,7 @@ sample_table     what the model wrote at one step; samples_of makes it a draw(ar
 """
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -68,6 +68,16 @@ def spread(
     return np.array(steps), table.mean(0), table.min(0), table.max(0)
 
 
+def _each(
+    arms: Arms, panels: Mapping[str, str], cumulative: Sequence[str], smooth: int
+) -> Iterator[tuple[int, str, int, str, tuple[np.ndarray, ...]]]:
+    """(panel, series, arm's index, arm, its ``spread``) of everything that a grid of panels draws."""
+    for place, name in enumerate(panels):
+        for index, (arm, runs) in enumerate(arms.items()):
+            found = spread(runs, name, cumulative=name in cumulative, smooth=smooth)
+            yield place, name, index, arm, found
+
+
 def training_curves(
     arms: Arms,
     panels: Mapping[str, str] = REINFORCEMENT,
@@ -86,16 +96,15 @@ def training_curves(
         sharex=True,
         squeeze=False,
     )
+    for place, _, index, arm, (steps, mean, low, high) in _each(arms, panels, cumulative, smooth):
+        axis, colour = axes.flat[place], theme.CYCLE[index % len(theme.CYCLE)]
+        axis.plot(
+            steps, mean, color=colour, linestyle=theme.DASHES[index % len(theme.DASHES)],
+            marker=theme.MARKERS[index % len(theme.MARKERS)], markevery=max(1, len(steps) // 5),
+            markersize=5, label=arm,
+        )  # fmt: skip
+        axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     for axis, (name, label) in zip(axes.flat, panels.items(), strict=False):
-        for index, (arm, runs) in enumerate(arms.items()):
-            steps, mean, low, high = spread(runs, name, cumulative=name in cumulative, smooth=smooth)
-            colour = theme.CYCLE[index % len(theme.CYCLE)]
-            axis.plot(
-                steps, mean, color=colour, linestyle=theme.DASHES[index % len(theme.DASHES)],
-                marker=theme.MARKERS[index % len(theme.MARKERS)], markevery=max(1, len(steps) // 5),
-                markersize=5, label=arm,
-            )  # fmt: skip
-            axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.set_title(label, fontsize=9, fontweight="normal", loc="left")
         if name in cumulative:
             axis.set_ylim(bottom=0)
@@ -125,16 +134,14 @@ def hover_curves(
         rows, columns, shared_xaxes="all", subplot_titles=list(panels.values()),
         vertical_spacing=0.3 / rows, horizontal_spacing=0.09,
     )  # fmt: skip
-    for place, name in enumerate(panels):
-        for index, (arm, runs) in enumerate(arms.items()):
-            steps, mean, _, _ = spread(runs, name, cumulative=name in cumulative, smooth=smooth)
-            figure.add_scatter(
-                x=steps.tolist(), y=np.round(mean, 4).tolist(), name=arm, legendgroup=arm,
-                showlegend=place == 0, mode="lines",
-                line={"color": theme.CYCLE[index % len(theme.CYCLE)],
-                      "dash": ("solid", "dash", "dashdot", "dot")[index % 4]},
-                row=place // columns + 1, col=place % columns + 1,
-            )  # fmt: skip
+    for place, _, index, arm, (steps, mean, _, _) in _each(arms, panels, cumulative, smooth):
+        figure.add_scatter(
+            x=steps.tolist(), y=np.round(mean, 4).tolist(), name=arm, legendgroup=arm,
+            showlegend=place == 0, mode="lines",
+            line={"color": theme.CYCLE[index % len(theme.CYCLE)],
+                  "dash": ("solid", "dash", "dashdot", "dot")[index % 4]},
+            row=place // columns + 1, col=place % columns + 1,
+        )  # fmt: skip
     figure.update_xaxes(showspikes=True, spikemode="across", spikethickness=1, spikecolor=theme.MUTED)
     figure.update_xaxes(title_text="optimiser step", row=rows)
     figure.update_annotations(font_size=12)
