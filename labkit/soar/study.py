@@ -33,9 +33,9 @@ def grid(
         *({"strategy": "pbs", "beam": k} for k in beams if k > 1),  # with one beam it is greedy
         *(
             {"strategy": "soar", "beam": k, "threshold": t, **variant}
+            for t in thresholds
             for k in beams
             for variant in variants[: 1 if k == 1 else None]
-            for t in thresholds
         ),
     ]
 
