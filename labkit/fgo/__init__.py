@@ -1,11 +1,16 @@
 """FGO: fine-grained group policy optimisation (arXiv 2602.10048), GRPO beside it, on TRL.
 
 advantages  fgo_advantages, grpo_advantages: pure functions of (Q, G) tensors
+trainer     FGOConfig, FGOTrainer: TRL's GRPOTrainer with FGO's advantages
+cli         labkit train fgo: any causal LM, any data set with checkable answers
+rewards     those answers: files, LaTeX, reasoning-gym; smollm: a public model to train
 tasks       verbose sums with checks and slips, their tokenizer and scorer
 char_model  a tiny Qwen2 over characters and its supervised training
+reasoner    the lab's reasoning model, made, kept and loaded
 groups      sample groups of responses -> GroupTrace; reweigh them
-trainer     FGOConfig, FGOTrainer: TRL's GRPOTrainer with FGO's advantages
 live        run GRPO or FGO on the verbose sums -> TrainTrace
+study       every arm and seed at once (fleet, sampler, exam) -> TrainTraces; recorded: what came of it
+bench       the sampler against transformers and TRL
 """
 
 from importlib import import_module

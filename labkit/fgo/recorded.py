@@ -16,6 +16,7 @@ import numpy as np
 
 from labkit import checks
 from labkit.fgo import published
+from labkit.paths import write_atomic
 from labkit.traces import TrainTrace
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -145,3 +146,59 @@ def entropy_lost(arms: Arms, arm: str = "FGO", against: str = "GRPO") -> dict[st
         "share": float(mine["choice_share"]),
         "share_against": float(other["choice_share"]),
     }
+
+
+def report() -> str:
+    """results/README.md: the study's and the bench's numbers as Markdown, from the files beside it."""
+    arms, speed = recorded(), bench()
+    about = arms["FGO"][0].meta
+    gap, lost = shorter(arms), entropy_lost(arms)
+    columns = ("accuracy", "length", "act", "entropy", "entropy_per_token", "checks", "invalid", "constant")
+    digits = dict(zip(columns, (1, 1, 0, 2, 3, 2, 0, 0), strict=True))
+    lines = [
+        "# FGO, recorded",
+        "",
+        "Written by `python -m labkit.fgo.recorded` from the files in this folder.",
+        "",
+        f"{about['runs']} runs in lockstep on one {about['device']}, {about['time'][:10]}, torch "
+        f"{about['versions']['torch']}:",
+        f"`{about['command']}`,",
+        f"{about['steps']} steps of {about['questions']} questions x {about['group']} responses, learning "
+        f"rate {about['learning_rate']:g}, {about['seconds']:.0f} s.",
+        f"Exam: {about['final_questions']:,} held-out questions, sampled once each. Means of seeds (range).",
+        "",
+        "| arm | accuracy % | tokens | ACT | entropy, sum | entropy / token | checks | invalid of 3,200 | constant of 3,200 |",  # noqa: E501
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in summary(arms):
+        cells = [_cell(row.get(name), digits[name]) for name in columns]
+        lines.append(f"| {row['arm']} | {' | '.join(cells)} |")
+    step = f"from step {lost['step']} on" if lost["step"] is not None else "at no step for good"
+    lines += [
+        "",
+        f"FGO against GRPO: length {gap['length']:+.1%} (95 %: {gap['length_low']:+.1%} to "
+        f"{gap['length_high']:+.1%}), accuracy {100 * gap['accuracy']:+.1f} points "
+        f"({100 * gap['accuracy_low']:+.1f} to {100 * gap['accuracy_high']:+.1f}).",
+        f"FGO's entropy per token stays below GRPO's {step}; at the end it is {lost['ratio']:.0%} of it "
+        f"(where the model chooses {lost['choice_ratio']:.0%}, inside results {lost['result_ratio']:.0%}).",
+        "",
+        f"Sampling, {speed['provenance']['rows']} rows, one model, {speed['provenance']['device']}:",
+        "",
+        "| way | tokens per second (median; range) |",
+        "|---|---|",
+    ]
+    for way, row in speed["ways"].items():
+        span = f"{row['lowest']:,.0f} to {row['highest']:,.0f}"
+        lines.append(f"| {way} | {row['tokens_per_second']:,.0f} ({span}) |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(found: tuple[float, float, float] | None, digits: int) -> str:
+    if found is None:
+        return ""
+    mean, low, high = (f"{value:,.{digits}f}" for value in found)
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    write_atomic(RESULTS / "README.md", lambda part: part.write_text(report()))
