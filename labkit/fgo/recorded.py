@@ -165,7 +165,7 @@ def report() -> str:
         f"`{about['command']}`,",
         f"{about['steps']} steps of {about['questions']} questions x {about['group']} responses, learning "
         f"rate {about['learning_rate']:g}, {about['seconds']:.0f} s.",
-        f"Exam: {about['final_questions']:,} held-out questions, sampled once each. Means of seeds (range).",
+        f"Exam: {about['final_questions']:,} held-out questions, one sample each. Means of seeds (range).",
         "",
         "| arm | accuracy % | tokens | ACT | entropy, sum | entropy / token | checks | invalid of 3,200 | constant of 3,200 |",  # noqa: E501
         "|---|---|---|---|---|---|---|---|---|",
