@@ -137,6 +137,8 @@ def test_bad_input_is_one_clear_error():
         scrubber(TrainTrace(np.array([], int), {"reward": np.array([])}))
     with pytest.raises(ValueError, match="on must be one of 'entropy', 'reward'; got 'speed'"):
         scrubber(make(), on=["speed"])
+    with pytest.raises(ValueError, match="traces must be runs that logged something; got 'fgo'"):
+        scrubber(make(reward=np.full(12, np.nan)))
     with pytest.raises(ValueError, match="step must be an integer between 0 and 12; got 13"):
         scrubber(make(), step=13)
 
@@ -168,6 +170,6 @@ def test_runs_join_under_one_cursor_and_are_named_by_what_differs(shown, monkeyp
         trace.meta |= {"alpha": alpha, "time": f"at {alpha} {seed}", "versions": {"numpy": seed}}
         widget = draw(trace)
     assert [run["arm"] for run in widget.runs] == ["run 2, seed 0", "run 3, seed 7"]
-    assert widget.title == "Run 3 and the 1 before it"
+    assert widget.title == "Run 3 beside 2"
     monkeypatch.setenv("LABKIT_HEADLESS", "1")
     assert len(Comparison()(make()).axes) == 2

@@ -58,7 +58,15 @@ def runs_of(traces: Traces) -> list[tuple[str, object, TrainTrace]]:
 
 def panels_of(traces: list[TrainTrace], on: Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
     """{series: label} to draw: those asked for, else the known ones that some trace has."""
-    known = {name: None for trace in traces for name in trace.series}
+    known = {
+        name: None
+        for trace in traces
+        for name, values in trace.series.items()
+        if not np.isnan(values).all()
+    }
+    if not known:
+        arms = ", ".join(str(trace.meta.get("arm", "?")) for trace in traces)
+        checks.fail("traces", arms, "runs that logged something")
     if on is None:
         names = [n for n in LABELS if n in known] or list(known)
         return {name: LABELS.get(name, GROUPS.get(name, name)) for name in names[:PANELS]}

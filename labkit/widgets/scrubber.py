@@ -150,7 +150,8 @@ class Comparison:
         panels = panels_of([made for *_, made in runs], self._on)
         if headless():
             return _figure(_by_arm(runs), panels, "", "step")
-        title = f"Run {number}" + (f" and the {len(runs) - 1} before it" if len(runs) > 1 else "")
+        before = [str(made) for made, _ in self._made[:-1]]
+        title = f"Run {number}" + (f" beside {', '.join(before)}" if before else "")
         return Scrubber(runs, panels, step=int(trace.step[-1]), title=title)
 
     def _names(self) -> list[str]:

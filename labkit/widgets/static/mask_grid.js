@@ -155,7 +155,7 @@ function render({ model, el }) {
   function drawGrid(width) {
     const height = HEAD + view.rows * ROW + 4;
     const ink = sized(grid, width, height);
-    const show = { natural: model.get("natural"), enforced: model.get("enforced"), difference: model.get("difference") };
+    const show = { natural: model.get("natural"), enforced: model.get("enforced"), difference: model.get("difference") && !model.get("compared").problem };
     const differing = show.difference ? wrongGroups() : new Map();
     ink.textBaseline = "middle";
     ink.font = "11px " + monospace();
@@ -222,7 +222,6 @@ function render({ model, el }) {
     new Map((model.get("compared").found || []).filter(([at]) => at === plane.plane).map(([, token, group, a, b]) => [token * plane.groups + group, [a, b]]));
 
   function verdict(ink, x, y, token, group, differing) {
-    if (model.get("compared").problem) return;
     const pair = differing.get(token * plane.groups + group);
     const text = pair ? `${bits(pair[0], 4)}≠${bits(pair[1], 4)}` : `${bits(plane.nibble(token, group), 4)} =`;
     ink.font = (pair ? "bold " : "") + "12px " + monospace();

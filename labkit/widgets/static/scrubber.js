@@ -79,11 +79,16 @@ function placeOf(steps, step) {
 function smoothed(values, width) {
   if (width < 2) return values;
   const out = new Float32Array(values.length);
-  let sum = 0;
+  let sum = 0, count = 0;
+  const add = (value, sign) => {
+    if (!Number.isFinite(value)) return; // one infinity must not swallow the rest
+    sum += sign * value;
+    count += sign;
+  };
   for (let i = 0; i < values.length; i++) {
-    sum += values[i];
-    if (i >= width) sum -= values[i - width];
-    out[i] = sum / Math.min(i + 1, width);
+    add(values[i], 1);
+    if (i >= width) add(values[i - width], -1);
+    out[i] = Number.isFinite(values[i]) ? sum / count : values[i];
   }
   return out;
 }
