@@ -88,6 +88,7 @@ def test_completions_come_for_the_step_and_the_runs_that_are_shown(shown):
     assert (one["rows"], one["near"]) == ([], [1, 4, 7])
     widget.shown = [1]
     assert [found["run"] for found in widget.completions["runs"]] == [1]
+    assert scrubber({"FGO": make(), "GRPO": [make(), make()]}, shown=["GRPO"]).shown == [1, 2]
     widget.shown = [0, 7]
     assert "shown must be an integer between 0 and 1; got 7" in widget.problem
     widget.shown = [0]
@@ -139,6 +140,8 @@ def test_bad_input_is_one_clear_error():
         scrubber(make(), on=["speed"])
     with pytest.raises(ValueError, match="traces must be runs that logged something; got 'fgo'"):
         scrubber(make(reward=np.full(12, np.nan)))
+    with pytest.raises(ValueError, match="shown must be one of 'FGO'; got 'PPO'"):
+        scrubber({"FGO": make()}, shown=["PPO"])
     with pytest.raises(ValueError, match="step must be an integer between 0 and 12; got 13"):
         scrubber(make(), step=13)
 

@@ -93,6 +93,7 @@ def scrubber(
     traces: Traces,
     *,
     on: Sequence[str] | Mapping[str, str] | None = None,
+    shown: Sequence[str] | None = None,
     step: int | None = None,
     title: str = "",
     name: str = "scrubber",
@@ -103,6 +104,7 @@ def scrubber(
             arm and seed in ``meta``), or a GroupTrace, whose questions then take the place of steps
     on      names of the series, or {name: label}; default: the known ones that were logged, at most eight.
             A series with one value per layer is drawn as the mean over layers
+    shown   the arms that are switched on at first (default: all)
     step    where the cursor starts (default: the last step)
     title   a finding to stand above the curves
     name    unique in the notebook; running the cell again replaces the instrument of that name
@@ -113,10 +115,15 @@ def scrubber(
     panels = panels_of([trace for _, _, trace in runs], on)
     last = max(int(trace.step[-1]) for _, _, trace in runs)
     step = last if step is None else checks.integer("step", step, 0, last)
+    known = list(dict.fromkeys(arm for arm, _, _ in runs))
+    shown = known if shown is None else [checks.choice("shown", arm, known) for arm in shown]
+    picked = [i for i, (arm, _, _) in enumerate(runs) if arm in shown]
+    if not picked:
+        checks.fail("shown", list(shown), "at least one arm")
     unit = "question" if isinstance(traces, GroupTrace) else "step"
 
     def twin() -> None:
-        arms = _by_arm(runs)
+        arms = _by_arm([runs[i] for i in picked])
         if figure := _figure(arms, panels, title, unit):
             show(figure)
         for arm, found in arms.items():
@@ -126,7 +133,9 @@ def scrubber(
             else:
                 print(f"{arm}: no completions were kept.")
 
-    return present(lambda: Scrubber(runs, panels, step=step, title=title, unit=unit), twin, name=name)
+    return present(
+        lambda: Scrubber(runs, panels, step=step, title=title, unit=unit, shown=picked), twin, name=name
+    )
 
 
 class Comparison:
