@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-from labkit.figures import beam_tree, theme
+from labkit.figures import beam_tree, hover_tree, theme, tree_layout
 from labkit.soar import decode
 from labkit.traces import ACCELERATE, FINISHED, KEPT, MERGED, PRUNED, SEARCH
 
@@ -55,7 +55,7 @@ def test_one_marker_per_state_and_per_dropped_candidate(trace, prompt):
 @pytest.mark.parametrize("prompt", [0, 1])
 def test_the_bold_path_leads_from_the_start_to_the_answer(trace, prompt):
     one = trace.of_prompt(prompt)
-    place = beam_tree._place(one)
+    place = tree_layout.place_all(one)
     assert one.beam_step[place.answer].tolist() == list(range(one.calls[0] + 1))
     assert one.beam_tokens[place.answer[-1]].tolist() == one.sequences[0].tolist()
     bold = [line for line in beam_tree.beam_tree(trace, prompt).axes[0].lines if line.get_linewidth() == 3]
@@ -64,7 +64,7 @@ def test_the_bold_path_leads_from_the_start_to_the_answer(trace, prompt):
 
 def test_nothing_lies_on_top_of_anything(trace):
     for prompt in range(2):
-        place = beam_tree._place(trace.of_prompt(prompt))
+        place = tree_layout.place_all(trace.of_prompt(prompt))
         points = np.vstack([place.beam, place.stub[~np.isnan(place.stub[:, 0])]])
         assert len(np.unique(points.round(6), axis=0)) == len(points)
 
@@ -101,7 +101,7 @@ def test_the_board_shows_digits_the_call_that_filled_them_and_mistakes(trace):
 
 def test_hover_tells_every_state_and_dropped_candidate(trace):
     one = trace.of_prompt(0)
-    figure = beam_tree.hover_tree(trace, 0, side=4)
+    figure = hover_tree.hover_tree(trace, 0, side=4)
     dots = [part for part in figure.data if part.mode == "markers"]
     assert sum(len(part.x) for part in dots) == len(one.beam_step) + (one.cand_fate != KEPT).sum()
     assert all(len(part.text) == len(part.x) for part in dots)
@@ -109,11 +109,34 @@ def test_hover_tells_every_state_and_dropped_candidate(trace):
     assert len(json.dumps(figure.to_plotly_json(), default=list)) < 100_000
 
 
+def test_a_text_grows_beside_the_tree(trace):
+    letters = "_abcd"
+    figure = beam_tree.beam_tree(trace, 0, vocabulary=letters.__getitem__)
+    one = trace.of_prompt(0)
+    grown = figure.axes[-1].texts
+    assert len(grown) == 16 * (one.calls[0] + 1)
+    last = [text.get_text() for text in grown[-16:]]
+    assert last == [letters[token] for token in one.sequences[0]]
+    boxed = sum(text.get_bbox_patch() is not None for text in grown)
+    assert boxed == 12  # every mask is filled by one call
+    told = [text.get_text() for text in figure.axes[0].texts]
+    assert all("=" in text and text.split("=")[1][0] in letters for text in told)
+    hover = hover_tree.hover_tree(trace, 0, vocabulary=letters.__getitem__)
+    notes = [note for part in hover.data if part.text for note in part.text]
+    assert any("=a" in note or "=b" in note for note in notes)
+
+
+def test_a_long_path_tells_how_many_not_which():
+    long = decode(board_model, [[0] * 16], "greedy", mask_id=0)
+    texts = [text.get_text() for text in beam_tree.beam_tree(long).axes[0].texts]
+    assert texts == ["+1"] * 16
+
+
 @pytest.mark.parametrize("strategy", ["greedy", "parallel", "adaptive", "pbs"])
 def test_every_strategy_and_a_single_beam_draw(strategy):
     made = decode(board_model, PROMPTS[:1], strategy, mask_id=0)
     assert beam_tree.beam_tree(made).axes
-    assert beam_tree.hover_tree(made).data
+    assert hover_tree.hover_tree(made).data
     done = decode(board_model, [[1] * 16], strategy, mask_id=0)  # nothing to do: one dot
     assert beam_tree.beam_tree(done).get_suptitle().endswith("0 of 0 candidates dropped")
 

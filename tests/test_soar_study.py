@@ -89,8 +89,9 @@ def test_the_rules_of_choice():
     assert study.choose([greedy, *soar])["label"] == "soar b"
     assert study.choose([greedy, *soar], want="accurate")["label"] == "soar c"
     assert study.choose([fake("greedy", 0.95, 10), *soar])["label"] == "soar c"
-    with pytest.raises(ValueError, match="strategy must be a strategy of one of the outcomes; got 'pbs'"):
+    with pytest.raises(ValueError, match="strategy must be a strategy of one of the outcomes of speed >= 0; got .pbs."):
         study.choose([greedy, *soar], "pbs")
+    assert study.choose([greedy, *soar], want="accurate", speed=2.5)["label"] == "soar b"
 
 
 @pytest.mark.parametrize(

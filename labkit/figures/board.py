@@ -1,4 +1,7 @@
-"""A Sudoku board as a decode left it: what was given, what was filled, when, and what is wrong."""
+"""What a decode filled in, and when: a Sudoku board, or a text that grows call by call."""
+
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from matplotlib import pyplot
@@ -19,14 +22,7 @@ def draw_board(axes: Axes, trace: BeamTrace, step: int, side: int, truth: np.nda
     """
     if trace.sequences.shape[1] != side**2:
         checks.fail("side", side, f"the side of a board of {trace.sequences.shape[1]} cells")
-    row = np.flatnonzero((trace.beam_step == step) & (trace.beam_slot == 0))[0]
-    tokens, when = trace.beam_tokens[row], np.full(side**2, -1)
-    while (now := trace.beam_step[row]) > 0:
-        before = np.flatnonzero((trace.beam_step == now - 1) & (trace.beam_slot == trace.beam_parent[row]))[
-            0
-        ]
-        when[trace.beam_tokens[row] != trace.beam_tokens[before]] = now
-        row = before
+    tokens, when = _history(trace, step)[-1]
     scale = Normalize(1, max(2, int(trace.beam_step.max())))
     colours = pyplot.get_cmap(theme.MAGNITUDE)
     for cell, token in enumerate(tokens):
@@ -39,9 +35,15 @@ def draw_board(axes: Axes, trace: BeamTrace, step: int, side: int, truth: np.nda
         dark = filled and scale(when[cell]) < 0.5
         style = {"ha": "center", "va": "center", "color": theme.PAPER if dark else theme.INK}
         weight = "normal" if filled else "bold"
-        axes.text(x + 0.5, y + 0.45, str(token), fontsize=60 / side, fontweight=weight, **style)
+        axes.text(x + 0.45, y + 0.45, str(token), fontsize=max(60 / side, 9), fontweight=weight, **style)
         if filled:
-            axes.text(x + 0.92, y + 0.87, str(when[cell]), **(style | {"ha": "right"}), fontsize=26 / side)
+            axes.text(
+                x + 0.95,
+                y + 0.88,
+                str(when[cell]),
+                **(style | {"ha": "right"}),
+                fontsize=max(26 / side, 5.5),
+            )
         if truth is not None and token != truth[cell]:
             axes.plot([x + 0.1, x + 0.9], [y + 0.9, y + 0.1], color=theme.RED, linewidth=2.5)
     root = int(side**0.5)
@@ -56,3 +58,49 @@ def draw_board(axes: Axes, trace: BeamTrace, step: int, side: int, truth: np.nda
     struck = f": {wrong} wrong (struck out)" if wrong else ""
     axes.set_title(f"best board after {step} calls{struck}", fontsize=9, fontweight="normal")
     axes.set_xlabel("grey, bold: given   ·   small number: call that filled it", fontsize=8)
+
+
+def draw_text(axes: Axes, trace: BeamTrace, step: int, vocabulary: Callable[[int], str]) -> None:
+    """One line per forward call of a one-prompt trace, down to ``step``: the text that led to the best
+    one of it. What a call committed is boxed; masks are dots in the middle of the line.
+
+    vocabulary  token id -> its text; every position gets the same width
+    """
+    lines = _history(trace, step)
+    length = trace.sequences.shape[1]
+    mask = trace.meta["mask_id"]
+    for y, (tokens, when) in enumerate(lines):
+        for x, token in enumerate(tokens):
+            if token == mask:
+                axes.text(x, y, "·", color=theme.MUTED, ha="center", va="center", fontsize=8)
+                continue
+            new = y and when[x] == y
+            box = {"facecolor": theme.SKY, "edgecolor": theme.BLUE, "pad": 1, "alpha": 0.6} if new else None
+            axes.text(
+                x, y, vocabulary(int(token)), ha="center", va="center", fontsize=8, family="monospace",
+                color=theme.INK if when[x] > 0 else theme.MUTED, fontweight="bold" if new else "normal",
+                bbox=box,
+            )  # fmt: skip
+    axes.set(xlim=(-0.7, length - 0.3), ylim=(len(lines) - 0.4, -0.6), ylabel="forward calls so far")
+    axes.set_xticks([])
+    axes.set_yticks(range(0, len(lines), max(1, len(lines) // 8)))
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    axes.set_title("how the best text grew: boxed = filled by this call", fontsize=9, fontweight="normal")
+
+
+def _history(trace: BeamTrace, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(tokens, call that filled them or -1) from the start to the best state before call ``step``."""
+    row = np.flatnonzero((trace.beam_step == step) & (trace.beam_slot == 0))[0]
+    states = [trace.beam_tokens[row]]
+    while (now := trace.beam_step[row]) > 0:
+        slot = trace.beam_parent[row]
+        row = np.flatnonzero((trace.beam_step == now - 1) & (trace.beam_slot == slot))[0]
+        states.append(trace.beam_tokens[row])
+    states.reverse()
+    when = np.full(len(states[0]), -1)
+    history = [(states[0], when)]
+    for call, (before, after) in enumerate(pairwise(states), start=1):
+        when = np.where(before != after, call, when)
+        history.append((after, when))
+    return history

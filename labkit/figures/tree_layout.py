@@ -1,0 +1,90 @@
+"""Where the marks of a beam tree go and what is said of them: shared by the drawn and the hover tree."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from labkit.figures import theme
+from labkit.traces import ACCELERATE, FINISHED, KEPT, MERGED, PRUNED, SEARCH, BeamTrace
+
+# value: (name, colour, matplotlib marker, plotly symbol)
+MODES = {
+    SEARCH: ("search: tries positions one by one", theme.BLUE, "o", "circle"),
+    ACCELERATE: ("accelerate: commits all it is sure of", theme.ORANGE, ">", "triangle-right"),
+    FINISHED: ("finished", theme.GREEN, "D", "diamond"),
+}
+FATES = {
+    PRUNED: ("pruned candidate", theme.MUTED, "x", "x-thin-open"),
+    MERGED: ("merged: same board as a better one", theme.PURPLE, "+", "cross-thin-open"),
+}
+STUB = 0.42  # how far along a step a dropped candidate ends
+
+
+@dataclass
+class Places:
+    """Where ``place_all`` puts the rows of a trace, and which rows an edge joins."""
+
+    beam: np.ndarray  # (b, 2)
+    stub: np.ndarray  # (c, 2), NaN where the candidate was kept
+    source: np.ndarray  # (c,) beam row a candidate comes from
+    target: np.ndarray  # (c,) beam row it became, -1 if dropped
+    answer: np.ndarray  # beam rows from the start to the answer
+
+
+def place_all(trace: BeamTrace) -> Places:
+    row = {key: i for i, key in enumerate(zip(trace.beam_step, trace.beam_slot, strict=True))}
+    beam = np.column_stack([trace.beam_step, -trace.beam_slot]).astype(float)
+    source = np.array([row[key] for key in zip(trace.cand_step, trace.cand_parent, strict=True)], int)
+    target = np.array(
+        [row.get(key, -1) for key in zip(trace.cand_step + 1, trace.cand_child, strict=True)], int
+    )
+    stub = np.full((len(source), 2), np.nan)
+    for parent in np.unique(source):
+        dropped = np.flatnonzero((source == parent) & (trace.cand_fate != KEPT))
+        # spread below the parent, clear of the row beneath
+        fall = 0.2 + 0.5 * (np.arange(len(dropped)) + 1) / (len(dropped) + 1)
+        stub[dropped] = beam[parent] + np.column_stack([np.full(len(dropped), STUB), -fall])
+    answer = [row[trace.beam_step.max(), 0]]
+    while (step := trace.beam_step[answer[-1]]) > 0:
+        answer.append(row[step - 1, trace.beam_parent[answer[-1]]])
+    return Places(beam, stub, source, target, np.array(answer[::-1]))
+
+
+def one_prompt(trace: BeamTrace, prompt: int) -> BeamTrace:
+    one = trace.of_prompt(prompt)
+    if not len(one.beam_step):
+        raise ValueError("trace must be decoded with record=True; this one has no beams to draw")
+    return one
+
+
+def finding(
+    one: BeamTrace, place: Places, prompt: int, truth: np.ndarray | None, baseline: BeamTrace | None
+) -> str:
+    sure = (one.beam_mode[place.answer] == ACCELERATE).sum()
+    name = {"soar": "SOAR", "pbs": "PBS"}.get(one.meta["strategy"], one.meta["strategy"].capitalize())
+    verb = "finished"
+    if truth is not None:
+        verb = "solved it" if (one.sequences[0] == truth).all() else "got it wrong"
+    calls = one.calls[0]
+    title = f"{name} {verb} in {calls} forward calls"
+    if baseline is not None:
+        title += f" (greedy: {baseline.calls[prompt]})"
+    dropped = f"{(one.cand_fate != KEPT).sum()} of {len(one.cand_step)} candidates dropped"
+    return f"{title}; {sure} of {calls} steps accelerate, {dropped}"
+
+
+def commits(
+    trace: BeamTrace, candidate: int, side: int | None, vocabulary: Callable[[int], str] | None
+) -> list[str]:
+    """What a candidate commits, one text per token: row, column = digit on a board, else position=token."""
+    texts = []
+    for position, token in zip(trace.cand_positions[candidate], trace.cand_tokens[candidate], strict=True):
+        if position >= 0:
+            where = str(position) if side is None else f"r{position // side + 1}c{position % side + 1}"
+            texts.append(f"{where}={token if vocabulary is None else vocabulary(int(token))}")
+    return texts
+
+
+def numbers(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.4f}" for value in values[~np.isnan(values)]) or "none"
