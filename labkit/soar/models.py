@@ -122,7 +122,7 @@ def load_model(
         checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
     if not isinstance(name, (str, Path)):
         checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
-    folder = Path(name) if Path(name).is_dir() else _download(str(name))
+    folder = folder_of(name)
     about = folder / "config.json"
     if not about.exists():
         checks.fail("name", str(name), "a folder with config.json and *.safetensors")
@@ -189,7 +189,11 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield key, shard.get_tensor(key)
 
 
-def _download(name: str) -> Path:
+def folder_of(name: str | Path) -> Path:
+    """``name`` if it is a folder, else the checkpoint of that name on the hub, downloaded without code."""
+    if Path(name).is_dir():
+        return Path(name)
+    name = str(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
