@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from labkit.checks import integer
-from labkit.elas.sources import documents
+from labkit.elas.sources import SOURCES, check_source, documents
 from labkit.paths import cache_dir, write_atomic
 
 END = "<|endoftext|>"
@@ -68,14 +68,24 @@ def load_text(source: str = "stdlib", *, vocab_size: int = 1024, max_bytes: int 
     tokenizer's training.
     """
     integer("vocab_size", vocab_size, 257, 65536)
-    sides = split_documents(source, max_bytes)
-    name = f"{source}-{vocab_size}-{_fingerprint(sides)}"
+    if max_bytes is not None:
+        integer("max_bytes", max_bytes, 1)
+    sides = None
+    checksums = [SOURCES[part].sha256 for part in check_source(source)]
+    if all(checksums):  # known without looking: a cached text needs no download
+        content = ",".join([*checksums, str(max_bytes), str(HELD_OUT)])
+    else:
+        sides = split_documents(source, max_bytes)
+        content = _content(sides)
+    name = f"{source}-{vocab_size}-{_fingerprint(content)}"
     folder = cache_dir("elas")
-    tokenizer = _tokenizer(folder / f"{name}.json", sides["train"], vocab_size)
-    path = folder / f"{name}.npz"
-    if not path.exists():
+    vocabulary, path = folder / f"{name}.json", folder / f"{name}.npz"
+    if not (vocabulary.exists() and path.exists()):
+        sides = sides or split_documents(source, max_bytes)
+        tokenizer = _train(vocabulary, sides["train"], vocab_size)
         streams = {side: _encode(tokenizer, texts) for side, texts in sides.items()}
         write_atomic(path, lambda temporary: np.savez_compressed(temporary, **streams))
+    tokenizer = _read(vocabulary)
     with np.load(path, allow_pickle=False) as file:
         train, held_out = file["train"], file["held_out"]
     # in the byte-level alphabet one character stands for one byte
@@ -99,30 +109,39 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
 
 
-def _fingerprint(sides: dict[str, list[str]]) -> str:
-    from tokenizers import __version__
-
-    digest = hashlib.sha256(__version__.encode())
+def _content(sides: dict[str, list[str]]) -> str:
+    digest = hashlib.sha256()
     for side, texts in sides.items():
         for text in (side, *texts):
             digest.update(hashlib.sha256(text.encode()).digest())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()
 
 
-def _tokenizer(path: Path, texts: list[str], vocab_size: int):
+def _fingerprint(content: str) -> str:
+    from tokenizers import __version__
+
+    return hashlib.sha256(f"{__version__},{content}".encode()).hexdigest()[:12]
+
+
+def _read(path: Path):
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(path))
+
+
+def _train(path: Path, texts: list[str], vocab_size: int):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    if not path.exists():
-        new = Tokenizer(models.BPE())
-        new.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        new.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
-        )
-        new.train_from_iterator(texts, trainer)
-        write_atomic(path, lambda temporary: new.save(str(temporary)))
-    return Tokenizer.from_file(str(path))
+    new = Tokenizer(models.BPE())
+    new.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    new.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
+    new.train_from_iterator(texts, trainer)
+    write_atomic(path, lambda temporary: new.save(str(temporary)))
+    return _read(path)
 
 
 def _encode(tokenizer, texts: list[str]) -> np.ndarray:

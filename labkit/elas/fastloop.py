@@ -42,10 +42,10 @@ class TrainStep:
     """tokens (B, L + 1) -> loss, with ``.grad`` of every parameter of ``net`` fresh after each call.
 
     compiled   torch.compile every decoder layer and the loss
-    On CUDA the whole is captured once and replayed; make a new one when the mask switches.
+    graph      on CUDA capture the whole once and replay it; make a new one when the mask switches
     """
 
-    def __init__(self, net: ElasForCausalLM, rows: Tensor, compiled: bool):
+    def __init__(self, net: ElasForCausalLM, rows: Tensor, compiled: bool, graph: bool = True):
         self.net, self.tokens, self.graph = net, rows.clone(), None
         self.loss = torch.compile(cross_entropy, dynamic=False) if compiled else cross_entropy
         if compiled:
@@ -54,7 +54,7 @@ class TrainStep:
                     layer.compile(dynamic=False)
         for activation in net.activations():
             _ = activation.sparse  # read the switch now: it may not be read inside a graph
-        if rows.is_cuda:
+        if rows.is_cuda and graph:
             self._capture()
 
     def _run(self) -> Tensor:
@@ -92,7 +92,7 @@ class FastRun:
     """One run of ``config``: ``train`` does it, ``throughput`` only times its steps.
 
     rule, half   as in ``variants.use`` (None: the arm's own activation)
-    compiled     see TrainStep; dtype   of the copy that computes
+    compiled, graph   see TrainStep;  dtype   of the copy that computes
     """
 
     def __init__(
@@ -104,9 +104,10 @@ class FastRun:
         rule: str | None = None,
         half: bool = False,
         compiled: bool = True,
+        graph: bool = True,
         dtype: torch.dtype = torch.bfloat16,
     ):
-        self.config, self.text, self.compiled = config, text, compiled
+        self.config, self.text, self.how = config, text, (compiled, graph)
         self.model = build_model(config, text).to(device)
         if rule is not None:
             variants.use(self.model, rule, half=half)
@@ -128,7 +129,7 @@ class FastRun:
         cuda = self.rows.is_cuda
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        step = TrainStep(self.net, self._batch().long(), self.compiled)
+        step = TrainStep(self.net, self._batch().long(), *self.how)
         peak = torch.cuda.max_memory_allocated() if cuda else 0
         times = []
         for _ in range(steps):
@@ -150,13 +151,13 @@ class FastRun:
         """
         config, started = self.config, time.perf_counter()
         self._switch(self.masked and config.dense_steps == 0)
-        step = TrainStep(self.net, self._batch().long(), self.compiled)
+        step = TrainStep(self.net, self._batch().long(), *self.how)
         self.order, self.generator = np.empty(0, int), np.random.default_rng(config.seed)
         log, losses = [self._measure(0)], []
         for n in range(1, config.steps + 1):
             if self.masked and config.dense_steps and n == config.dense_steps + 1:
                 self._switch(True)
-                step = TrainStep(self.net, step.tokens, self.compiled)
+                step = TrainStep(self.net, step.tokens, *self.how)
             factor = cosine_restart(n - 1, total=config.steps, warmup=config.lr_warmup, every=self.every)
             loss = step(self._batch())
             self._update(config.lr * factor)

@@ -6,12 +6,14 @@ Trainer (in trainer.py, loaded on first use), the optimiser is Loro, the text is
 
 import dataclasses
 import json
+import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.checks import choice, fail, integer, number
+from labkit.elas.sources import check_source
 from labkit.paths import write_atomic
 from labkit.progress import Progress
 from labkit.traces import TrainTrace
@@ -52,7 +54,7 @@ class PretrainConfig:
     dtype                   "float32" or "bfloat16" (weights and Adam states alike, as published)
     seed                    of the start and of the order of the text
 
-    ValueError names the field at fault.
+    Everything is checked when a PretrainConfig is made: ValueError names the field at fault.
     """
 
     arm: str = "elas_ste"
@@ -100,6 +102,12 @@ class PretrainConfig:
             number(name, getattr(self, name), 0)
         if self.save_every % self.log_every:
             fail("save_every", self.save_every, f"a multiple of log_every={self.log_every}")
+        check_source(self.source)
+        integer("vocab_size", self.vocab_size, 257, 65536)
+        if self.max_bytes is not None:
+            integer("max_bytes", self.max_bytes, 1)
+        context = self.model_config(self.vocab_size).max_position_embeddings
+        integer("seq_len", self.seq_len, 1, context)
 
     def model_config(self, vocab_size: int) -> "ElasConfig":
         """The arm's ElasConfig for a tokenizer of ``vocab_size``.
@@ -163,6 +171,11 @@ def pretrain(
     return _run(config, model, folder, resume, progress, keep=True)
 
 
+def is_main_process() -> bool:
+    """True unless torchrun or accelerate started this process as another than the first."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def _run(config, model, folder: Path, resume: bool, progress: Progress, keep: bool) -> TrainTrace:
     from labkit.elas.trainer import run
 
@@ -170,7 +183,7 @@ def _run(config, model, folder: Path, resume: bool, progress: Progress, keep: bo
     if model is None:
         model = build_model(config, text)
     trace = run(config, model, text, folder, resume=resume, progress=progress)
-    if keep:
+    if keep and is_main_process():
         model.save_pretrained(folder / "model")
         trace.save(folder / "trace.npz")
     return trace

@@ -46,14 +46,19 @@ class Source:
     sha256: str | None = None
 
 
+def check_source(name: str) -> list[str]:
+    """The parts of a source's name. ValueError if one is unknown."""
+    parts = name.split("+") if isinstance(name, str) else [name]
+    return [choice("source", part, tuple(SOURCES)) for part in parts]
+
+
 def documents(name: str) -> Documents:
     """(name, text) of every document of a source; several sources are joined by "+".
 
     ValueError if a source is unknown; OSError, naming the address, if a download fails or is not the
     file that was expected.
     """
-    parts = name.split("+") if isinstance(name, str) else [name]
-    chosen = {part: SOURCES[choice("source", part, tuple(SOURCES))] for part in parts}
+    chosen = {part: SOURCES[part] for part in check_source(name)}
     for part, source in chosen.items():
         archive = b"" if source.url is None else download(source.url, source.sha256).read_bytes()
         for title, text in source.documents(archive):

@@ -4,15 +4,16 @@
 
 Stages, most important first (``--stages`` picks some):
 
-memory, speed   study_ffn, alone on the card
+memory, speed   study_ffn, alone on the card; "arms" and "large" also time a step of each run when alone
 arms            seven arms of the 12m model, ``--seeds`` each, same batches and steps; 2:4 after the fact
 rules           the same with soft thresholding instead of magnitude, and without dense warm-up
 large           the paper's 60M configuration, full rank, LORO and ELAS
 warmup          float16 activations, with and without dense warm-up, at two learning rates
 checkpoints     two 3m models for the notebooks
 
-The runs of a stage share the card, a process for each arm. Every result is written as soon as it is there:
-JSON for memory and speed, one TrainTrace a run. ``--device cpu --tiny`` rehearses all of it in minutes.
+The runs of a stage share the card, a process for each arm; "arms+rules" makes one stage of two. Every
+result is written as soon as it is there: JSON for memory and speed, one TrainTrace a run.
+``--device cpu --tiny`` rehearses all of it in minutes.
 """
 
 import argparse
@@ -113,16 +114,18 @@ def run_stage(stage: str, arguments: argparse.Namespace, command: str, deadline:
         body = measure(stage, arguments.device, arguments.tiny, deadline)
         _write(folder / f"{stage}.json", body | {"provenance": provenance(command=command)})
         return
-    workers = plan(stage, arguments.seeds, arguments.steps, arguments.large_steps, arguments.tiny)
-    timed = stage in ("arms", "large")
-    how = {"device": arguments.device, "compiled": arguments.device == "cuda" and not arguments.no_compile}
+    sizes = (arguments.seeds, arguments.steps, arguments.large_steps, arguments.tiny)
+    workers = [jobs for part in stage.split("+") for jobs in plan(part, *sizes)]
+    timed = stage in ("arms", "large")  # together with another stage no step is alone on the card
+    compiled = arguments.device == "cuda" and not arguments.no_compile
+    how = {"device": arguments.device, "compiled": compiled, "graph": not arguments.no_graph}
     study_runs.share(workers, folder, how, command, deadline, timed)
 
 
 def study_texts(stages: list[str], arguments: argparse.Namespace) -> list[tuple]:
     """(source, vocab_size, max_bytes) that the training stages read."""
     steps = (arguments.seeds, arguments.steps, arguments.large_steps, arguments.tiny)
-    training = [stage for stage in stages if stage not in ("memory", "speed")]
+    training = [part for stage in stages for part in stage.split("+") if part not in ("memory", "speed")]
     configs = [j["config"] for stage in training for jobs in plan(stage, *steps) for j in jobs]
     return sorted({(c["source"], c["vocab_size"], c["max_bytes"]) for c in configs}, key=str)
 
@@ -163,6 +166,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--large-steps", type=int, default=1000, help="of each 60M run (default: 1000)")
     top.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     top.add_argument("--no-compile", action="store_true", help="train without torch.compile")
+    top.add_argument("--no-graph", action="store_true", help="train without CUDA graphs")
     top.add_argument("--tiny", action="store_true", help="smallest sizes: a rehearsal")
     return top
 
@@ -172,7 +176,9 @@ def main(argv: list[str] | None = None) -> int:
     command = " ".join(["python -m labkit.elas.study", *(sys.argv[1:] if argv is None else argv)])
     started = time.time()
     try:
-        stages = [choice("stages", stage, STAGES) for stage in arguments.stages.split(",")]
+        stages = arguments.stages.split(",")
+        for part in arguments.stages.replace("+", ",").split(","):
+            choice("stages", part, STAGES if part in stages else STAGES[2:])
         for name in ("seeds", "steps", "large_steps"):
             integer(name, getattr(arguments, name), 1)
         deadline = started + number("seconds", arguments.seconds, 1)

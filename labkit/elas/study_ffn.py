@@ -4,6 +4,7 @@ The width i' is 8192, not the published 8191, which no 2:4 kernel takes; SwiGLU'
 published), a multiple of 64 too, so that no rival is slowed by its shape.
 """
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -114,6 +115,7 @@ def model_memory(batches: list[int], device: str, tiny: bool, deadline: float) -
             finally:
                 model.zero_grad(set_to_none=True)
                 if device == "cuda":
+                    gc.collect()
                     torch.cuda.empty_cache()
     return rows
 

@@ -156,7 +156,7 @@ def _last_checkpoint(folder: Path, resume: bool) -> str | None:
             found = get_last_checkpoint(str(folder))
         return found
     for old in folder.glob("checkpoint-*"):
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)  # another process of this run may be at it too
     return None
 
 
