@@ -120,7 +120,7 @@ def test_the_mask_by_pointer_and_toggles(page, grid):
     assert get(page, "feature") % 4 == 0
     page.mouse.move(box["x"] + 118 + 77 + 17 + 5, box["y"] + 20 + 30)
     assert get(page, "feature") % 4 == 1
-    for label in ("natural zeros", "enforced", "kernel = reference"):
+    for label in ("natural zeros", "enforced", "difference"):
         before = pixels(page)
         page.get_by_label(label).press("Space")
         assert pixels(page) != before, label

@@ -90,7 +90,7 @@ function render({ model, el }) {
   const toggles = {
     natural: toggle("natural", "natural zeros ·", "values that ReLU² itself made zero"),
     enforced: toggle("enforced", "enforced ×", "values that were there and that the mask set to zero"),
-    difference: toggle("difference", "kernel = reference?", "position bits of the reference and of the Triton kernel"),
+    difference: toggle("difference", "difference: kernel, reference", "position bits of the reference and of the Triton kernel"),
   };
   const next = make("button", { type: "button", title: "the next group in which the mask had to drop a value (N)", onclick: () => seek() }, "next crowded group");
   const grid = make("canvas", {
