@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from importlib.resources import files
 
+import anywidget
 import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
@@ -87,6 +88,16 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
     )
 
 
+class OwnKeys(anywidget.AnyWidget):
+    """Invisible child of a box: keys pressed in the box stay there.
+
+    JupyterLab takes arrows and letters as notebook shortcuts also when a dropdown has the focus, so that
+    no keyboard could move it.
+    """
+
+    _esm = static("own_keys.js")
+
+
 def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) -> ipywidgets.VBox:
     picture, problem = ipywidgets.Output(), ipywidgets.HTML()
 
@@ -106,7 +117,7 @@ def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) 
     for control in controls.values():
         control.observe(redraw, "value")
     redraw()
-    return ipywidgets.VBox([*controls.values(), problem, picture])
+    return ipywidgets.VBox([*controls.values(), problem, picture, OwnKeys()])
 
 
 def _flush_in_turn() -> None:
