@@ -141,6 +141,12 @@ FAULTS = (
     Fault("baseline direction ignored", BASELINES, '}[entry["direction"]]', '}["equal"]', BASELINE),
     Fault("baseline lets zero pass", BASELINES, "trivial.append(0.0)", "pass", BASELINE),
     Fault("missing metric passes its baseline", BASELINES, '"missing"', '"ok"', BASELINE),
+    Fault("mask grid swaps the stored places", "labkit/widgets/mask_grid.py",
+          "(first | second << 2)", "(second | first << 2)", ("tests/test_widget_mask_grid.py",)),
+    Fault("thinning loses the peaks", "labkit/widgets/curve_pack.py",
+          "int(part[values[part].argmax()])", "int(part[0])", ("tests/test_widget_scrubber.py",)),
+    Fault("Stop stops nothing", "labkit/widgets/controls.py",
+          "if self._halt.is_set():", "if False:", ("tests/test_widget_controls.py",)),
 )  # fmt: skip
 
 

@@ -111,6 +111,32 @@ def test_the_mask_by_keyboard(page, grid):
     assert errors == []
 
 
+def test_the_group_beside_the_grid_is_that_of_the_trace(page, grid):
+    widget, trace = grid
+    stage(page, widget)
+    rng = np.random.default_rng(3)
+    for layer, token, feature in zip(*(rng.integers(0, n, 30) for n in trace.kept.shape), strict=True):
+        wanted = {"layer": int(layer), "token": int(token), "feature": int(feature)}
+        page.evaluate("wanted => Object.entries(wanted).forEach(([name, i]) => model.set(name, i))", wanted)
+        page.evaluate("new Promise(requestAnimationFrame)")
+        page.evaluate("new Promise(requestAnimationFrame)")
+        at = (layer, token, slice(feature - feature % 4, feature - feature % 4 + 4))
+        values, kept = trace.activations[at], trace.kept[at]
+        shown = [float(text) for text in page.locator(".mg-number").all_inner_texts()]
+        assert shown == pytest.approx(values, rel=6e-2)  # down to two digits for the smallest
+        fates = page.locator(".mg-fate").all_inner_texts()
+        words = [
+            "· zero" if value == 0 else "✓ kept" if keep else "× dropped"
+            for value, keep in zip(values, kept, strict=True)
+        ]
+        assert [fate[: len(word)] for fate, word in zip(fates, words, strict=True)] == words
+        i0, i1 = np.flatnonzero(kept)
+        text = page.locator(".lk-side").inner_text()
+        assert f"nibble {i0 | i1 << 2:04b} is the {'high' if feature // 4 % 2 else 'low'} half" in text
+        assert f"0x{masks.pack_rows(trace.kept[layer, token])[feature // 8]:02x}" in text
+        assert [fate.endswith("stored") for fate in fates] == (kept & (values == 0)).tolist()
+
+
 def test_the_mask_by_pointer_and_toggles(page, grid):
     widget, _ = grid
     errors = stage(page, widget)
