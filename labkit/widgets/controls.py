@@ -19,7 +19,7 @@ from matplotlib import pyplot
 from labkit import checks
 from labkit.presets import find_notebooks
 from labkit.progress import Stopped
-from labkit.widgets.base import alert, close, present, show
+from labkit.widgets.base import OwnKeys, alert, close, present, show
 from labkit.widgets.take_away import CopyText, preset, strip
 
 PERIOD = 0.1  # seconds between two updates of the bar
@@ -49,7 +49,7 @@ class RunPanel(ipywidgets.VBox):
         super().__init__([
             inputs,
             ipywidgets.Box([self._run, self._stop, self._bar, self._state], layout=flow),
-            self._problem, self._picture, self._copy, self._strip,
+            self._problem, self._picture, self._copy, self._strip, OwnKeys(),
         ])  # fmt: skip
         for control in controls.values():
             control.observe(self._describe, "value")

@@ -35,12 +35,12 @@ CONTROLS = tuple(  # what a keyboard can move; "explicit" marks what only a butt
     for kind in (".noUi-handle", "select", *(f"input[type={i}]" for i in ("range", "checkbox", "number")))
 )
 INSTRUMENTS = ".jp-OutputArea-output .lk, .jp-OutputArea-output > .widget-vbox"
-# One text that changes when a picture in the same output changes: pixels, image data, plotly's paths.
+# One text that changes when a picture in the same output does: pixels, image data, plotly's paths, tables.
 PICTURE = """node => {
     const output = node.closest('.jp-OutputArea-output');
     const parts = [...output.querySelectorAll('canvas')].map(canvas => canvas.toDataURL());
     for (const image of output.querySelectorAll('img')) parts.push(image.src);
-    for (const plot of output.querySelectorAll('svg')) parts.push(plot.innerHTML);
+    for (const plot of output.querySelectorAll('svg, .jp-RenderedHTMLCommon')) parts.push(plot.innerHTML);
     return parts.join('|');
 }"""
 TRAITS = (  # of every widget but the Output areas, which change because a picture does
@@ -254,7 +254,9 @@ class Notebook:
 
     def controls(self) -> list[Locator]:
         """Every visible, enabled control in the outputs."""
-        every = self.page.locator(", ".join(CONTROLS)).all()
+        every = (
+            self.page.locator(", ".join(CONTROLS)).and_(self.page.locator(":not(.labkit-explicit *)")).all()
+        )
         return [control for control in every if control.is_visible() and control.is_enabled()]
 
     def move(self, control: Locator) -> tuple[str, str]:

@@ -694,7 +694,14 @@ function render({ model, el }) {
     }));
   }
 
-  let packed = null, settings = "", looks = "", check = 0;
+  let packed = null, settings = "", looks = "", check = 0, later = 0, lastWords = -1e9;
+  function drawWords() {
+    later = 0;
+    lastWords = performance.now();
+    if (!ready()) return;
+    boards.replaceChildren(...trees.map((_, i) => drawBoard(i)));
+    drawDetails();
+  }
   function draw() {
     if (packed !== get("trees")) {
       packed = get("trees");
@@ -722,8 +729,8 @@ function render({ model, el }) {
     const key = JSON.stringify([get("tree"), get("row"), get("candidate"), get("preview"), get("can_run"), get("prompt"), colours.dark]) + packed.length;
     if (key !== shownKey || settings !== packed) { // panning redraws the canvas alone
       [shownKey, settings] = [key, packed];
-      boards.replaceChildren(...trees.map((_, i) => drawBoard(i)));
-      drawDetails();
+      // Hundreds of words take longer than a frame: while the cursor runs they follow ten times a second.
+      later ||= setTimeout(drawWords, Math.max(0, 100 - (performance.now() - lastWords)));
     }
     const look = JSON.stringify(colours);
     if (look !== looks) {
@@ -741,6 +748,7 @@ function render({ model, el }) {
   return () => {
     widths.disconnect();
     clearTimeout(check);
+    clearTimeout(later);
     panel.close();
     save.close();
     clearInterval(play);
