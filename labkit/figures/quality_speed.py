@@ -2,6 +2,7 @@
 
 plane     share solved against how many times fewer forward calls than greedy, beside the paper's figure
 paired    difference to greedy on the same puzzles with its 95 % interval, one line per setting
+table     the same as a table
 
 An outcome is a dict: ``setting`` (with ``strategy``), ``label``, ``accuracy``, ``low``, ``high``,
 ``speed``, ``calls``, ``rows``, ``difference``, ``difference_low``, ``difference_high``, ``gained``,
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,12 +38,16 @@ PUBLISHED = [
 
 
 def plane(
-    outcomes: Sequence[dict[str, Any]], chosen: Sequence[str] = (), count: int | None = None
+    outcomes: Sequence[dict[str, Any]],
+    chosen: Sequence[str] = (),
+    count: int | None = None,
+    name: str = "this notebook: Sudoku, one small model",
 ) -> Figure:
     """Left: the outcomes with 95 % intervals. Right: the paper's published figure.
 
     chosen  labels of the settings to ring and to name in the title
     count   number of puzzles, for the axis label
+    name    what the left panel shows
     """
     figure, (ours, paper) = pyplot.subplots(1, 2, figsize=(11.5, 4.8), width_ratios=(1.7, 1))
     for strategy, (colour, marker) in LOOKS.items():
@@ -49,11 +55,9 @@ def plane(
         if not own:
             continue
         # SOAR: one line per beam, along its thresholds; the others: one line
-        beams = {o["setting"]["beam"] for o in own} if strategy == "soar" else {None}
-        for beam in beams:
-            line = sorted(
-                (o["speed"], 100 * o["accuracy"]) for o in own if beam in (None, o["setting"].get("beam"))
-            )
+        lines = {_line(o) for o in own}
+        for kind in lines:
+            line = sorted((o["speed"], 100 * o["accuracy"]) for o in own if _line(o) == kind)
             ours.plot(*zip(*line, strict=True), color=colour, linewidth=1, alpha=0.6, zorder=2)
         speed, share, low, high = (
             np.array([o[key] for o in own]) for key in ("speed", "accuracy", "low", "high")
@@ -70,7 +74,7 @@ def plane(
     _plain_ticks(ours, max(speeds))
     ours.set_xlim(0.88 * min(speeds), 1.12 * max(speeds))
     ours.legend(loc="lower left", ncols=2)
-    ours.set_title("this notebook: Sudoku, one small model", fontweight="normal", fontsize=10)
+    ours.set_title(name, fontweight="normal", fontsize=10)
     _draw_published(paper)
     figure.suptitle(_finding(outcomes, chosen), fontweight="bold", fontsize=11, x=0.01, ha="left")
     return figure
@@ -105,6 +109,33 @@ def paired(outcomes: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> Fi
         fontweight="bold", fontsize=11, x=0.01, ha="left",
     )  # fmt: skip
     return figure
+
+
+def table(outcomes: Sequence[dict[str, Any]], count: int) -> pandas.DataFrame:
+    """One row per setting: solved, difference to the first with 95 % intervals, z, p, calls, rows, seconds.
+
+    count  number of puzzles they were decoded on
+    """
+    rows = []
+    for o in outcomes:
+        rows.append({
+            "setting": o["label"], "puzzles": count,
+            "solved (%)": f"{100 * o['accuracy']:.2f} [{100 * o['low']:.2f}, {100 * o['high']:.2f}]",
+            "against greedy (points)": f"{100 * o['difference']:+.2f} "
+            f"[{100 * o['difference_low']:+.2f}, {100 * o['difference_high']:+.2f}]",
+            "won, lost": f"{o['gained']}, {o['lost']}", "z": f"{o['z']:+.1f}", "p": f"{o['p']:.1g}",
+            "forward calls": f"{o['calls']:.1f}", "fewer": f"{o['speed']:.2f}×", "rows": f"{o['rows']:.1f}",
+            "seconds for all": f"{o['seconds']:.1f}",
+        })  # fmt: skip
+    return pandas.DataFrame(rows).set_index("setting")
+
+
+def _line(outcome: dict[str, Any]) -> tuple:
+    """Settings that differ in their threshold only are joined by a line."""
+    setting = outcome["setting"]
+    if setting["strategy"] != "soar":
+        return (setting["strategy"],)
+    return tuple(setting.get(key) for key in ("beam", "score", "min_collapse"))
 
 
 def _ring(axes: Axes, outcomes: Sequence[dict[str, Any]], chosen: Sequence[str]) -> None:

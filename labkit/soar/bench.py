@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from labkit import checks
 from labkit.paths import ROOT, write_atomic
 from labkit.provenance import provenance
 from labkit.soar.llada_shape import random_llada
@@ -36,6 +37,13 @@ from labkit.soar.search import decode
 RESULTS = Path(__file__).parent / "results"
 SOAR = {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2}
 ROUNDS = 3
+STAGES = ("lab", "share", "llada", "identity")
+
+
+def recorded(stage: str) -> dict:
+    """What the H100 run of a stage gave (results/bench_<stage>.json)."""
+    checks.choice("stage", stage, STAGES)
+    return json.loads((RESULTS / f"bench_{stage}.json").read_text())
 
 
 class Timed(nn.Module):
@@ -215,8 +223,7 @@ def _identity(device: str, prompts: int, dtype: str, rows: int | None) -> dict:
 def main(argv: list[str] | None = None) -> int:
     """Run the stages in the order given; one that fails is told and the others still run."""
     parser = argparse.ArgumentParser(prog="labkit.soar.bench", description=__doc__.split("\n")[0])
-    names = ("lab", "share", "llada", "identity")
-    parser.add_argument("--stages", nargs="+", choices=names, default=list(names))
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--prompts", type=int, default=256, help="puzzles of lab and share")
     parser.add_argument("--alone", type=int, default=1000, help="puzzles of identity")

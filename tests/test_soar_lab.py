@@ -1,0 +1,168 @@
+"""The shipped models, their training, the study and the bench, at the smallest size that says something."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from labkit.paths import CHECKPOINTS
+from labkit.soar import bench, decode, lab_model, lab_study, load_model
+from labkit.soar.fixed_batch import FixedBatch
+from labkit.soar.llada_shape import random_llada
+from labkit.soar.puzzle_sets import load_puzzles
+from labkit.soar.study import label
+from labkit.soar.sudoku import solved
+from labkit.soar.sudoku_model import SudokuConfig, SudokuLM
+from labkit.soar.sums import SumsConfig, SumsLM, sums
+from labkit.traces import TrainTrace
+
+
+@pytest.fixture(scope="module")
+def early():
+    return load_model("lab/sudoku9-early")
+
+
+@pytest.mark.parametrize(("name", "least"), [("sudoku9", 0.7), ("sudoku9-early", 0.2)])
+def test_a_shipped_model_comes_with_its_card_and_can_do_what_it_says(name, least):
+    card = json.loads((CHECKPOINTS / f"{name}.json").read_text())
+    model = load_model(f"lab/{name}")
+    assert sum(p.numel() for p in model.parameters()) == card["parameters"]
+    assert {"command", "seed", "device", "steps", "data", "versions"} <= set(card)
+    boards, truths = load_puzzles("test", 8)
+    trace = decode(model, torch.from_numpy(boards), "adaptive", threshold=0.95, record=False)
+    assert solved(trace.sequences, truths).mean() >= least
+    assert (trace.sequences > 0).all()
+
+
+def test_fixed_rows_make_an_answer_independent_of_the_batch(early):
+    model = FixedBatch(early, 2)
+    boards = torch.from_numpy(load_puzzles("test", 4)[0])
+    given = {"beam": 3, "threshold": 0.99, "min_collapse": 2, "record": False}
+    many = decode(model, boards, "soar", **given)
+    for index in (0, 3):
+        alone = decode(model, boards[index : index + 1], "soar", **given)
+        assert alone.sequences[0].tolist() == many.sequences[index].tolist()
+        assert alone.scores[0] == many.scores[index]  # to the last bit
+    torch.testing.assert_close(model(boards), early(boards), atol=1e-4, rtol=1e-4)
+    where = torch.tensor([[0, 5]]).expand(4, -1)
+    assert torch.equal(model.logits_at(boards, where), model(boards)[:, [0, 5]])
+
+
+def test_fixed_rows_are_for_the_labs_own_models():
+    with pytest.raises(ValueError, match="model must be one of the lab's own models; got 'Linear'"):
+        FixedBatch(torch.nn.Linear(1, 1), 2)
+    with pytest.raises(ValueError, match="fixed_rows must be None for a model that is not the lab's own"):
+        load_model("somewhere", fixed_rows=8)
+    with pytest.raises(ValueError, match=r"tokens must be of shape \(B, 16\)"):
+        FixedBatch(SudokuLM(SudokuConfig()), 2)(torch.zeros(1, 81, dtype=torch.long))
+
+
+@pytest.mark.parametrize("what", ["sudoku9", "sums"])
+def test_the_trainer_writes_model_card_and_curves(what, tmp_path, monkeypatch):
+    monkeypatch.setattr(lab_model, "training_puzzles", lambda count: load_puzzles("test", count))
+    monkeypatch.setattr(lab_model, "HEADROOM", (0.0, 0.5, 1.0))
+    lab_model.main(
+        f"{what} --seconds 1 --every 0.5 --batch 4 --train 40 --judge 2 --width 16 --layers 1 --device cpu "
+        f"--out {tmp_path} --results {tmp_path}".split()
+    )
+    model, card = (SudokuLM if what == "sudoku9" else SumsLM).load(tmp_path / f"{what}.safetensors")
+    assert card == json.loads((tmp_path / f"{what}.json").read_text())
+    assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
+    assert card["steps"] > 0
+    assert (tmp_path / "sudoku9-early.json").exists() == (what == "sudoku9")
+    trace = TrainTrace.load(tmp_path / f"{what}_training.npz")
+    assert len(trace.curve("solved")[0]) >= 2
+
+
+def test_training_moves_the_loss():
+    torch.manual_seed(0)
+    texts = lab_model.encode(sums(200))
+    draw = lambda source: lab_model.sums_batch(texts, 16, source)  # noqa: E731
+    model = SumsLM(SumsConfig(32, 1, 2))
+    options = {"seconds": 3, "every": 9, "learning_rate": 3e-3, "warmup": 5}
+    trace, shots = lab_model.train(model, draw, lambda twin: 0.25, **options)
+    loss = trace.curve("loss")[1]
+    assert loss[-1] < loss[0] - 0.3
+    assert [shot["solved"] for shot in shots] == [0.25]
+
+
+def test_the_question_is_never_masked_and_clues_neither():
+    source = torch.Generator().manual_seed(0)
+    inputs, targets, masked = lab_model.sums_batch(lab_model.encode(sums(50)), 200, source)
+    assert not masked[:, : lab_model.QUESTION].any()
+    assert (inputs[masked] == 0).all()
+    assert (inputs[~masked] == targets[~masked]).all()
+    assert 0.3 < masked[:, lab_model.QUESTION :].float().mean() < 0.7
+    boards, answers = (torch.from_numpy(part) for part in load_puzzles("test", 20))
+    inputs, targets, masked = lab_model.sudoku_batch(boards, answers, 50, source)
+    assert ((inputs == 0) == masked).all()
+    assert masked.sum(1).max() <= (boards == 0).sum(1).max()
+
+
+def test_the_early_checkpoint_has_headroom():
+    shots = [{"solved": share} for share in (0.2, 0.62, 0.74, 0.83, 0.76)]
+    assert lab_model.early(shots) is shots[2]  # the last is the final one
+    assert lab_model.early(shots[:1] + shots[-1:]) is None
+
+
+def test_the_study_chooses_on_validation_tests_once_and_goes_on(tmp_path, monkeypatch, capsys):
+    wanted, every = ["greedy", "soar 2, .95", "soar 2, .5"], lab_study.settings()
+    monkeypatch.setattr(lab_study, "settings", lambda: [s for s in every if label(s) in wanted])
+    out = tmp_path / "study.json"
+    command = f"--checkpoints lab/sudoku9 --validation 1 --test 2 --device cpu --out {out}".split()
+    lab_study.main(command)
+    found = lab_study.load_study(out)["lab/sudoku9"]
+    assert [o["label"] for o in found["validation"]] == wanted
+    assert found["chosen"]["soar, bar"] in {o["label"] for o in found["test"]}
+    bits = np.frombuffer(bytes.fromhex(found["test"][0]["right"]), np.uint8)
+    assert np.unpackbits(bits, count=2).mean() == found["test"][0]["accuracy"]
+    assert found["chosen"]["soar, bar"] in capsys.readouterr().out
+    monkeypatch.setattr(lab_study, "compare", None)  # nothing is left to run
+    lab_study.main(command)
+    assert lab_study.load_study(out)["lab/sudoku9"]["test"] == found["test"]
+    assert len({label(s) for s in every}) == len(every)
+
+
+def test_the_bench_finds_the_same_answers(tmp_path, capsys):
+    stages = ["--stages", "lab", "llada", "--prompts", "1", "--rounds", "1", "--tiny", "--device", "cpu"]
+    assert bench.main([*stages, "--out", str(tmp_path)]) == 0
+    lab = json.loads((tmp_path / "bench_lab.json").read_text())
+    assert set(lab["same answer"].values()) == {1.0}
+    assert lab["tokens per second"]["batched"] > 0
+    llada = json.loads((tmp_path / "bench_llada.json").read_text())
+    assert llada["same tokens"] == 1
+    assert all(0 < share["share"] < 1 for share in llada["share"].values())
+
+
+def test_the_forward_is_timed(early):
+    timed = bench.Timed(early)
+    boards = torch.from_numpy(load_puzzles("test", 1)[0])
+    found = bench._share(timed, boards, {"strategy": "adaptive", "threshold": 0.5})
+    assert 0 < found["forward"] < found["wall"]
+    assert timed.seconds() == 0
+
+
+def test_llada_rotates_in_fp32_and_rounds_once():
+    model = random_llada("cpu", tiny=True)
+    layer, seen = model.net.model.layers[0].self_attn, {}
+    layer.q_proj.register_forward_hook(lambda _m, _i, out: seen.update(q=out))
+    from labkit.soar import rope
+
+    kept = rope.sdpa_attention_forward
+    rope.sdpa_attention_forward = lambda m, q, *rest, **given: (
+        seen.setdefault("rotated", q),
+        kept(m, q, *rest, **given),
+    )[1]
+    try:
+        model(torch.randint(0, 400, (1, 300)))
+    finally:
+        rope.sdpa_attention_forward = kept
+    q = seen["q"].view(1, 300, 4, 16).transpose(1, 2).float()
+    angle = torch.arange(300)[:, None] * 500000.0 ** (-torch.arange(8) / 8)
+    a, b = q[..., :8], q[..., 8:]
+    by_hand = torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+    assert seen["rotated"].dtype == torch.bfloat16
+    assert (seen["rotated"] == by_hand.bfloat16()).float().mean() > 0.999  # fp32 rounds rarely across
+    coarse = torch.cat([angle, angle], 1).cos().bfloat16().float()
+    assert (coarse - torch.cat([angle, angle], 1).cos()).abs().max() > 1e-3  # what the stock class loses
