@@ -111,10 +111,10 @@ def test_killed_and_resumed_from_the_shell_the_curve_is_the_same(preset, tmp_pat
 def test_two_processes_give_the_loss_of_one(preset, tmp_path):
     """torchrun, gloo, CPU: twice two rows are the same four; Loro moves both copies alike."""
     words = ["-m", "labkit", "train", "elas", "--preset", preset, "-p", "save_every", "0"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run(
         [*torchrun, *words, "-p", "batch_size", "2", "--output", str(tmp_path / "two")],
-        check=True, env=environment(ACCELERATE_USE_CPU="true"), capture_output=True,
+        check=True, env=environment(ACCELERATE_USE_CPU="true"), capture_output=True, timeout=180,
     )  # fmt: skip
     overrides = json.loads((tmp_path / "two" / "pretrain.json").read_text())
     config = PretrainConfig(**overrides | {"batch_size": 4})

@@ -123,9 +123,9 @@ class Loro(Optimizer):
         if exact:
             moves = zip(pairs, directions[::2], directions[1::2], strict=True)
             for (b, a), db, da in moves:
-                # On the CPU: many small QRs and SVDs, for which a GPU takes several times as long.
-                wide = [t.to("cpu", db.dtype) for t in (b, a, db, da)]
-                for p, new in zip((b, a), riemannian_step(*wide, lr), strict=True):
+                for p, new in zip(
+                    (b, a), riemannian_step(b.to(db.dtype), a.to(da.dtype), db, da, lr), strict=True
+                ):
                     p.copy_(new)
             return
         for rank in {p.shape[1] for p in params}:

@@ -154,9 +154,10 @@ def pretrain(
     progress     show a bar, or a function called as progress(steps done, steps); it may raise to stop
 
     Series of the trace: loss, learning_rate, grad_norm; eval_nats, eval_bits_per_byte (token-weighted,
-    from step 0 on); mask_on; and for ReLU² arms natural_zeros, crowded_groups, energy_kept, each
-    (n, layers). ``meta`` holds the configuration, parameter count, unigram baseline, the final
-    evaluation, seconds and provenance. ValueError names the argument at fault.
+    from step 0 on); mask_on; and for ReLU² arms natural_zeros, crowded_groups, energy_kept,
+    gradient_cosine, gradient_norm_ratio (straight-through against masked), each (n, layers). ``meta``
+    holds the configuration, parameter count, unigram baseline, the final evaluation, seconds, tokens a
+    second, peak memory (CUDA) and provenance. ValueError names the argument at fault.
     """
     config = config or PretrainConfig()
     if not isinstance(config, PretrainConfig):
@@ -167,7 +168,8 @@ def pretrain(
         with tempfile.TemporaryDirectory(prefix="labkit-elas-") as folder:
             return _run(config, model, Path(folder), False, progress, keep=False)
     folder = Path(output_dir)
-    _claim(folder / "pretrain.json", config, resume)
+    if is_main_process():  # one process claims the folder, the others may come first
+        _claim(folder / "pretrain.json", config, resume)
     return _run(config, model, folder, resume, progress, keep=True)
 
 

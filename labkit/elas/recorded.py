@@ -37,10 +37,9 @@ def runs(prefix: str = "") -> list[TrainTrace]:
 def load_checkpoint(name: str) -> tuple["ElasForCausalLM", object]:
     """(model in float32 and eval mode, ``tokenizers.Tokenizer``) of the lab's own trained models.
 
-    name   "lab/elas-3m" or "lab/relu2-3m" (the same without a mask); README.md beside the weights
-           says how they were trained
+    name   "lab/elas-3m"; README.md beside the weights says how it was trained
     """
-    known = {f"lab/{p.name.removeprefix('lab-')}": p for p in CHECKPOINTS.glob("lab-*") if p.is_dir()}
+    known = {f"lab/{path.name}": path for path in CHECKPOINTS.glob("elas*") if path.is_dir()}
     folder = known[choice("name", name, tuple(sorted(known)))]
     import torch
     from tokenizers import Tokenizer
@@ -57,22 +56,25 @@ def save_checkpoint(folder: Path, model: "ElasForCausalLM", trace: TrainTrace, t
 
     model.to_dtype(torch.bfloat16).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "README.md").write_text(card(folder.name, trace))
+
+
+def card(name: str, trace: TrainTrace) -> str:
+    """What a model is, where its data came from, how it was trained and how good it is: Markdown."""
     meta, origin = trace.meta, trace.meta["provenance"]
     config = meta["config"]
     mask = "with the 2:4 mask" if meta["arm"].startswith("elas") else "without a mask"
-    (folder / "README.md").write_text(
-        f"""# {folder.name}
+    return f"""# {name}
 
 A low-rank ReLU² language model ({meta["parameters"]:,} parameters), trained {mask}. Input and output are
 tokens of the byte-level BPE in tokenizer.json.
 
-- Data: {config["source"]} ({meta["text"]}), {config["steps"]} steps of {config["batch_size"]} x
-  {config["seq_len"]} tokens, seed {config["seed"]}
-- Held-out loss: {meta["held_out_nats"]:.4f} nats per token, {meta["held_out_bits_per_byte"]:.4f} bits per
-  byte over {meta["held_out_tokens"]:,} tokens; counting tokens alone gives
+- Data: {config["source"]} ({meta["text"]}), {meta["steps_done"]} of {config["steps"]} planned steps of
+  {config["batch_size"]} x {config["seq_len"]} tokens, seed {config["seed"]}
+- Held-out loss: {meta["held_out_nats"]:.4f} nats per token, {meta["held_out_bits_per_byte"]:.4f} bits
+  per byte over {meta["held_out_tokens"]:,} tokens; counting tokens alone gives
   {meta["unigram_bits_per_byte"]:.4f} bits per byte
 - Trained with `{origin["command"]}` on {origin["device"]}, {origin["time"]},
   {json.dumps(origin["versions"])}
 - Weights: Apache-2.0, like the lab. Text: {config["source"]}, see labkit/elas/sources.py for its licence
 """
-    )

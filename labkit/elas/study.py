@@ -86,7 +86,7 @@ def plan(stage: str, seeds: int, steps: int, large_steps: int, tiny: bool) -> li
             )
         return jobs
     choice("stage", stage, ("checkpoints",))
-    pair = {"lowrank_relu2": "lab-relu2-3m", "elas_ste": "lab-elas-3m"}
+    pair = {"lowrank_relu2": "elas-relu2-3m", "elas_ste": "elas-3m"}
     return [[job(name, arm, {"keep": True}, **small | {"arm": arm})] for arm, name in pair.items()]
 
 
@@ -173,7 +173,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    command = " ".join(["python -m labkit.elas.study", *(sys.argv[1:] if argv is None else argv)])
+    words = ["OUT" if word == arguments.out else word for word in (sys.argv[1:] if argv is None else argv)]
+    command = " ".join(["python -m labkit.elas.study", *words])
     started = time.time()
     try:
         stages = arguments.stages.split(",")

@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from labkit.elas.data import Text, windows
 from labkit.elas.evaluation import evaluate, unigram
-from labkit.elas.instruments import layer_statistics
+from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro, cosine_restart
 from labkit.elas.model import ElasForCausalLM
 from labkit.elas.pretrain import PretrainConfig
@@ -69,7 +69,10 @@ class Instruments(TrainerCallback):
         row = {"eval_nats": loss.nats, "eval_bits_per_byte": loss.bits_per_byte}
         if activations := self.model.activations():
             row["mask_on"] = float(activations[0].sparse)
-            for name, layers in layer_statistics(self.model, self.held_out[:8, :-1]).items():
+            found = layer_statistics(self.model, self.held_out[:8, :-1])
+            agreement = gradient_agreement(self.model, self.held_out[:4, :-1])
+            found |= {f"gradient_{name}": layers for name, layers in agreement.items()}
+            for name, layers in found.items():
                 row |= {f"{name}/{i}": float(value) for i, value in enumerate(layers)}
         return row
 
@@ -128,6 +131,7 @@ def run(
         save_total_limit=2,
         seed=config.seed,
         data_seed=config.seed,
+        ddp_find_unused_parameters=False,
         dataloader_drop_last=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to=[],
@@ -141,9 +145,19 @@ def run(
         callbacks=[Instruments(config, model, text, held_out), Bar(config.arm, progress)],
     )
     trainer.remove_callback(PrinterCallback)  # the trace holds every row
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    before = 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
-    return trace_of(config, model, text, held_out, trainer.state.log_history, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    trace = trace_of(config, model, text, held_out, trainer.state.log_history, seconds)
+    rows = config.batch_size * config.accumulation * trainer.accelerator.num_processes
+    tokens = rows * config.seq_len * (config.steps - before)
+    trace.meta["tokens_per_second"] = tokens / seconds  # evaluations included
+    if torch.cuda.is_available():
+        trace.meta["peak_bytes"] = torch.cuda.max_memory_allocated()
+    return trace
 
 
 def _last_checkpoint(folder: Path, resume: bool) -> str | None:
