@@ -121,7 +121,7 @@ def test_a_sum_is_worked_out_and_read_back():
     assert right(tokens.numpy(), texts).all()
     tokens[0, -LENGTH // 2 :] = ALPHABET.index("7")
     assert right(tokens.numpy(), texts).tolist() == [False] + [True] * 299
-    assert (question(47, 85, 36) == encode(["47+85+36="])).all()
+    assert (question(27, 15, 30) == encode(["27+15+30="])).all()
     assert question(1, 2, 3).shape == (1, QUESTION)
 
 
@@ -129,14 +129,14 @@ def test_held_out_sums_are_never_trained_on():
     asked = {text[:QUESTION] for text in sums(20_000, seed=0)}
     held = {text[:QUESTION] for text in sums(2000, seed=1, test=True)}
     assert not asked & held
-    assert len(held) > 1500
+    assert len(held) > 1000
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: question(1, 2), r"terms must be 3 numbers; got \(1, 2\)"),
-        (lambda: question(1, 2, 100), "terms must be an integer between 1 and 99; got 100"),
+        (lambda: question(1, 2, 31), "terms must be an integer between 1 and 30; got 31"),
         (lambda: encode(["12", "1"]), "texts must be of one length.*several lengths"),
         (lambda: encode(["x"]), r"texts must be of one length.*\['x'\]"),
         (lambda: sums(0), "count must be an integer >= 1; got 0"),

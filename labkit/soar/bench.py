@@ -199,7 +199,7 @@ def bench_llada(device: str, rounds: int, tiny: bool) -> dict:
 
 def bench_identity(device: str, prompts: int) -> dict:
     """Share of puzzles that get the same answer alone as in one batch, with and without fixed rows."""
-    rows, some = (32, prompts // 10) if device == "cuda" else (8, prompts)
+    rows, some = (32 if device == "cuda" else 4), -(-prompts // 10)
     arms = [(prompts, "float32", rows), (prompts, "bfloat16", rows),
             (some, "float32", None), (some, "bfloat16", None)]  # fmt: skip
     with ProcessPoolExecutor(len(arms) if device == "cuda" else 1, get_context("spawn")) as pool:

@@ -1,16 +1,17 @@
-"""Train the checkpoints that ``load_model("lab/...")`` opens, on a GPU, in minutes.
+"""Train the checkpoints that ``load_model("lab/...")`` opens, in minutes.
 
-python -m labkit.soar.lab_model sudoku9 [--seconds 200]   lab/sudoku9 and lab/sudoku9-early
-python -m labkit.soar.lab_model sums [--seconds 30]       lab/sums
+python -m labkit.soar.lab_model sudoku9 [--seconds 200]   lab/sudoku9 and lab/sudoku9-early, on a GPU
+python -m labkit.soar.lab_model sums [--seconds 30]       lab/sums; small enough for a CPU core
 
 Masked diffusion: what a text leaves open is masked with one rate U(0, 1) per row, and the loss is the
-cross-entropy on masked positions (Nie et al. 2025, without the 1/t weight). AdamW, bf16 autocast,
-compiled blocks, warm-up, constant to 30 % of the time, then linear to 0. The puzzles are taken from
+cross-entropy on masked positions (Nie et al. 2025, without the 1/t weight). AdamW, on a GPU bf16 autocast
+and compiled blocks, warm-up, constant to 30 % of the time, then linear to 0. The puzzles are taken from
 ``puzzle_sets`` and turned by a random symmetry of Sudoku every time they are seen.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -84,7 +85,7 @@ def train(
             for group in adam.param_groups:
                 group["lr"] = learning_rate * rate
             inputs, targets, masked = draw(source)
-            with torch.autocast(device.type, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
                 logits = model(inputs)
             nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
             loss = (nats * masked.flatten()).sum() / masked.sum().clamp(min=1)
@@ -193,6 +194,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=100_000, help="puzzles or sums to train on")
     parser.add_argument("--judge", type=int, default=1024, help="validation puzzles or sums")
     parser.add_argument("--width", type=int), parser.add_argument("--layers", type=int)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder for weights and cards")
@@ -207,14 +209,17 @@ def main(argv: list[str] | None = None) -> None:
         judge = partial(judge_sudoku, *load_puzzles("validation", given.judge))
         about = {"data": f"{len(data[0])} puzzles of puzzle_sets (22 to 34 clues), symmetries drawn anew"}
     else:
-        config = SumsConfig(given.width or 128, given.layers or 6, heads=4)
+        config = SumsConfig(given.width or 96, given.layers or 4, heads=4)
         model, seconds = SumsLM(config), given.seconds or 30
         draw = partial(sums_batch, encode(sums(given.train, seed=1)).to(given.device), given.batch)
         judge = partial(judge_sums, sums(given.judge, seed=2, test=True))
         about = {"data": f"{given.train} chain sums; one in eight of all sums is held out for tests"}
     model.to(given.device)
-    trace, snapshots = train(model, draw, judge, seconds=seconds, every=given.every, seed=given.seed)
-    command = f"python -m labkit.soar.lab_model {given.what} --seconds {seconds:g} --seed {given.seed}"
+    trace, snapshots = train(
+        model, draw, judge, seconds=seconds, every=given.every, seed=given.seed,
+        learning_rate=given.learning_rate,
+    )  # fmt: skip
+    command = " ".join(["python -m labkit.soar.lab_model", *(sys.argv[1:] if argv is None else argv)])
     about |= {"judged_on": given.judge} | provenance(command=command, seed=given.seed, batch=given.batch)
     chosen = {given.what: snapshots[-1]}
     if given.what == "sudoku9" and (shot := early(snapshots)):

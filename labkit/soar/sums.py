@@ -1,4 +1,4 @@
-"""Chain sums with their working, as text for a masked diffusion LM: `47+85+36=47+85=132;132+36=168;A168`.
+"""Chain sums with their working, as text for a masked diffusion LM: `27+15+30=27+15=42;42+30=72;A72`.
 
 A text has LENGTH characters: the question, right-justified in QUESTION of them, then the working, the
 answer behind an A, and full stops to the end.
@@ -15,12 +15,12 @@ from labkit import checks
 from labkit.soar.transformer import MaskedLM
 
 ALPHABET = "_ 0123456789+=;A."  # token ids; _ is the mask, . fills up behind the answer
-QUESTION, LENGTH = 9, 36
-TERMS, LARGEST = 3, 99
+QUESTION, LENGTH = 9, 32
+TERMS, LARGEST = 3, 30
 
 
 def sums(count: int, *, seed: int = 0, test: bool = False) -> list[str]:
-    """``count`` texts of LENGTH characters, three terms from 1 to 99 each.
+    """``count`` texts of LENGTH characters, three terms from 1 to LARGEST each.
 
     test  False: sums to train on; True: sums that no training text asks for (one in eight of all)
 
@@ -62,7 +62,7 @@ def text_of(tokens: Sequence[int]) -> str:
 
 
 def question(*terms: int) -> torch.Tensor:
-    """Long (1, QUESTION) prompt that asks for a sum of three numbers from 1 to 99."""
+    """Long (1, QUESTION) prompt that asks for a sum of three numbers from 1 to LARGEST."""
     if len(terms) != TERMS:
         checks.fail("terms", terms, f"{TERMS} numbers")
     for term in terms:
@@ -82,8 +82,8 @@ def right(sequences: np.ndarray, texts: Sequence[str]) -> np.ndarray:
 class SumsConfig:
     """Shape of a SumsLM; ``width`` is a multiple of ``heads``."""
 
-    width: int = 128
-    layers: int = 6
+    width: int = 96
+    layers: int = 4
     heads: int = 4
 
     def __post_init__(self):
