@@ -76,6 +76,13 @@ def parser(train: str = "") -> argparse.ArgumentParser:
     baseline = commands.add_parser("baseline", help="accept a run's metrics as baselines")
     baseline.add_argument("action", choices=["update"])
     baseline.add_argument("folder", nargs="?", help="the run (default: runs/latest)")
+    baseline.add_argument(
+        "--seeds",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs with other seeds: they set new tolerances",
+    )
     baseline.add_argument("--yes", action="store_true", help="do not ask")
     baseline.set_defaults(call=_baseline)
     return top
@@ -162,7 +169,7 @@ def _baseline(arguments: argparse.Namespace) -> int:
     from labkit.compare import accept, proposals
     from labkit.paths import runs_dir
 
-    changes, rows = proposals(arguments.folder or runs_dir() / "latest")
+    changes, rows = proposals(arguments.folder or runs_dir() / "latest", arguments.seeds)
     table = Table("baseline", "metric", "was", "becomes", "allowed move", box=None)
     for row in rows:
         table.add_row(*row)

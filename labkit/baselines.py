@@ -9,6 +9,7 @@ higher  fails below value - move      lower  fails above value + move      equal
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,45 @@ def compare(metrics: dict[str, float], baseline: dict[str, dict[str, Any]]) -> d
     return dict(sorted(verdicts.items()))
 
 
-def propose(metrics: dict[str, float], old: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The baseline that would accept ``metrics``: old tolerances kept, new ones at 5 % either way."""
+def propose(
+    metrics: dict[str, float],
+    old: dict[str, dict[str, Any]],
+    seeds: Sequence[dict[str, float]] = (),
+) -> dict[str, dict[str, Any]]:
+    """The baseline that would accept ``metrics``: old tolerances kept, new ones from ``seeds``.
+
+    seeds   metrics of runs that differ only in their seed; a tolerance they break is measured anew.
+            Without any, a new metric may move by 5 %.
+    """
     fresh = {"abs": 0.0, "rel": 0.05, "direction": "equal", "why": "default of 5 %: no spread measured yet"}
-    return {name: {**old.get(name, fresh), "value": value} for name, value in sorted(metrics.items())}
+    entries = {}
+    for name, value in sorted(metrics.items()):
+        others = [run[name] for run in seeds if name in run]
+        entry = {**old.get(name, fresh), "value": value}
+        narrow = any(verdict(other, entry) != "ok" for other in others)
+        entries[name] = (
+            {**entry, **measured_move(value, others)} if others and (narrow or name not in old) else entry
+        )
+    return entries
+
+
+def measured_move(value: float, others: Sequence[float]) -> dict[str, Any]:
+    """{"abs", "rel", "why"}: 1.5 times the largest move from ``value`` over other seeds, at least 3 %."""
+    moved = max(abs(other - value) for other in others)
+    if moved == 0:
+        return {
+            "abs": 0.0,
+            "rel": 1e-6,
+            "why": f"the same for {len(others) + 1} seeds: nothing in it is drawn",
+        }
+    room = float(f"{max(1.5 * moved, 0.03 * abs(value)):.3g}")
+    why = f"1.5 times the largest move over {len(others) + 1} seeds ({moved:.3g}), at least 3 %"
+    if value and room >= abs(value):
+        room, why = (
+            0.9 * abs(value),
+            f"moves by {moved:.3g} over {len(others) + 1} seeds: only the sign is held",
+        )
+    return {"abs": room, "rel": 0.0, "why": why}
 
 
 def save(path: Path, baseline: dict[str, dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """Finished runs side by side: one against another, or against the baselines they would become."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from labkit import baselines
@@ -34,8 +35,12 @@ def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, 
     return rows
 
 
-def proposals(folder: str | Path) -> tuple[dict[Path, dict], list[tuple[str, str, str, str, str]]]:
+def proposals(
+    folder: str | Path, seeds: Sequence[str | Path] = ()
+) -> tuple[dict[Path, dict], list[tuple[str, str, str, str, str]]]:
     """({baseline file: new content}, rows of what moves) that would accept the run's metrics.
+
+    seeds   folders of runs with other seeds: new or broken tolerances are measured on them
 
     ValueError if a notebook of the run failed, or the run changed parameters by hand or by a file.
     """
@@ -46,11 +51,13 @@ def proposals(folder: str | Path) -> tuple[dict[Path, dict], list[tuple[str, str
         raise ValueError(f"a baseline must come from a preset alone; this run set {run['overrides']}")
     if run["preset"] not in {path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml")}:
         raise ValueError(f"a baseline must come from a named preset; this run used {run['preset']!r}")
+    others = [read_run(other) for other in seeds]
     changes, rows = {}, []
     for item in run["notebooks"]:
         path = baselines.path_of(item["notebook"], run["preset"], run["device_class"])
         old = baselines.load(path) if path.is_file() else {}
-        new = baselines.propose({name: m["value"] for name, m in item["metrics"].items()}, old)
+        twins = [_metrics(twin) for other in others for twin in other["notebooks"] if _same(twin, item)]
+        new = baselines.propose(_metrics(item), old, twins)
         if new == old or not (new or old):
             continue
         changes[path] = new
@@ -62,6 +69,14 @@ def proposals(folder: str | Path) -> tuple[dict[Path, dict], list[tuple[str, str
                 allowed = f"±{baselines.move(new[name]):.3g}" if name in new else ""
                 rows.append((path.stem, name, was, becomes, allowed))
     return changes, rows
+
+
+def _metrics(item: dict) -> dict[str, float]:
+    return {name: metric["value"] for name, metric in item["metrics"].items()}
+
+
+def _same(twin: dict, item: dict) -> bool:
+    return twin["notebook"] == item["notebook"] and not twin["error"]
 
 
 def accept(changes: dict[Path, dict]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from labkit import baselines
 from labkit.__main__ import main
+from labkit.baselines import check_entry, propose
 from labkit.compare import accept, compare_runs, proposals
 
 
@@ -63,6 +64,25 @@ def write_run(folder, value, **more):
     run = {"preset": "smoke", "device_class": "cpu", "overrides": {}, "notebooks": [item], **more}
     (folder / "run.json").write_text(json.dumps(run))
     return folder
+
+
+def test_other_seeds_set_the_tolerance_of_a_new_metric():
+    seeds = [
+        {"new": 2.2, "still": 3, "sign": -1, "old": 1},
+        {"new": 1.9, "still": 3, "sign": 4, "old": 1.5},
+    ]
+    old = {"old": {"value": 1, "abs": 0.1, "rel": 0, "direction": "lower", "why": "guessed"}}
+    metrics = {"new": 2.0, "still": 3, "sign": 1.0, "old": 1.0, "absent": 7.0}
+    entries = propose(metrics, old, seeds)
+    for name, entry in entries.items():
+        check_entry(name, entry)
+    assert (entries["new"]["abs"], entries["new"]["rel"]) == (0.3, 0.0)
+    assert "3 seeds (0.2)" in entries["new"]["why"]
+    assert (entries["still"]["abs"], entries["still"]["rel"]) == (0.0, 1e-6)
+    assert entries["sign"]["abs"] == 0.9  # moves by 3: a wrong sign is still refused
+    assert (entries["old"]["abs"], entries["old"]["direction"]) == (0.75, "lower")  # 0.1 was broken
+    assert entries["absent"]["rel"] == 0.05  # no other run has it
+    assert propose({"old": 1.0}, old, [{"old": 1.05}]) == old  # the old tolerance holds
 
 
 def test_update_keeps_tolerances_and_shows_what_moves(tmp_path, monkeypatch):
