@@ -11,7 +11,7 @@ const DETAIL = 22; // pixels a call needs before dropped candidates are drawn
 const LABELS = 74; // ... and before the answer's path says what it commits
 const STARTS = [0.3, 4.5]; // the threshold's range in nines: 0.5 to 0.99997
 const nines = (t) => -Math.log10(Math.max(1 - t, 1e-6));
-const digits = (t) => (t >= 0.99 ? t.toFixed(5).replace(/0+$/, "") : t.toFixed(3));
+const digits = (t) => (t >= 0.99 ? t.toFixed(5).replace(/\.?0+$/, "") : t.toFixed(3));
 
 function unpack(packed) {
   const read = (name, Kind) => {
