@@ -62,10 +62,12 @@ def plane(
         speed, share, low, high = (
             np.array([o[key] for o in own]) for key in ("speed", "accuracy", "low", "high")
         )
-        ours.errorbar(
+        drawn = ours.errorbar(
             speed, 100 * share, 100 * np.stack([share - low, high - share]), color=colour, fmt=marker,
             markersize=7, elinewidth=0.9, markeredgecolor=theme.PAPER, label=strategy, zorder=3,
         )  # fmt: skip
+        for bar in drawn[2]:
+            bar.set_alpha(0.4)
     _ring(ours, outcomes, chosen)
     ours.axhline(100 * outcomes[0]["accuracy"], color=theme.INK, linewidth=0.8, linestyle=":", zorder=1)
     among = f" of {count} held-out puzzles" if count else ""

@@ -184,6 +184,13 @@ def save(model: MaskedLM, snapshot: dict, folder: Path, name: str, about: dict) 
     return twin.save(folder / f"{name}.safetensors", **card)
 
 
+def recorded(what: str) -> tuple[TrainTrace, dict[str, dict]]:
+    """Curves of the shipped training of "sudoku9" or "sums", and {checkpoint: its card}."""
+    checks.choice("what", what, ("sudoku9", "sums"))
+    cards = {file.stem: json.loads(file.read_text()) for file in sorted(CHECKPOINTS.glob(f"{what}*.json"))}
+    return TrainTrace.load(RESULTS / f"{what}_training.npz"), cards
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train, choose and write checkpoints, cards and curves."""
     parser = argparse.ArgumentParser(prog="labkit.soar.lab_model", description=__doc__.split("\n")[0])

@@ -13,8 +13,10 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from labkit import checks
 from labkit.paths import write_atomic
 from labkit.provenance import provenance
 from labkit.soar.fixed_batch import FixedBatch
@@ -95,6 +97,18 @@ def weights_of(model: FixedBatch) -> str:
 def load_study(path: Path = RESULTS / "study.json") -> dict[str, dict]:
     """{checkpoint: what ``study`` returned} of the recorded study, and its ``provenance``."""
     return json.loads(path.read_text())
+
+
+def parted(found: dict, winner: str, loser: str = "greedy") -> np.ndarray:
+    """Indices of the test puzzles that the setting ``winner`` solved and ``loser`` did not (labels)."""
+    by_label = {o["label"]: o for o in found["test"]}
+    checks.choice("winner", winner, tuple(by_label))
+    checks.choice("loser", loser, tuple(by_label))
+    right = [
+        np.unpackbits(np.frombuffer(bytes.fromhex(by_label[name]["right"]), np.uint8)).astype(bool)
+        for name in (winner, loser)
+    ]
+    return np.flatnonzero(right[0] & ~right[1])
 
 
 def table(found: dict) -> str:
