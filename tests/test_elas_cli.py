@@ -94,7 +94,9 @@ def test_from_the_shell_a_bad_configuration_is_one_line_and_exit_code_2(tmp_path
 def test_killed_and_resumed_from_the_shell_the_curve_is_the_same(preset, tmp_path):
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     words = [sys.executable, "-m", "labkit", "train", "elas", "--preset", preset, "-p", "steps", "60"]
-    with subprocess.Popen([*words, "--output", str(cut)], env=environment(), stderr=subprocess.DEVNULL) as run:
+    with subprocess.Popen(
+        [*words, "--output", str(cut)], env=environment(), stderr=subprocess.DEVNULL
+    ) as run:
         until = time.time() + 120
         while not (cut / "checkpoint-4" / "trainer_state.json").exists() and time.time() < until:
             time.sleep(0.02)
@@ -119,7 +121,9 @@ def test_two_processes_give_the_loss_of_one(preset, tmp_path):
     overrides = json.loads((tmp_path / "two" / "pretrain.json").read_text())
     config = PretrainConfig(**overrides | {"batch_size": 4})
     assert dataclasses.asdict(config)["save_every"] == 0
-    assert cli.main(parse("--preset", preset, "-p", "save_every", "0", "--output", str(tmp_path / "one"))) == 0
+    assert (
+        cli.main(parse("--preset", preset, "-p", "save_every", "0", "--output", str(tmp_path / "one"))) == 0
+    )
     two, one = (TrainTrace.load(tmp_path / name / "trace.npz") for name in ("two", "one"))
     for name in ("loss", "eval_nats", "learning_rate"):
         np.testing.assert_allclose(two.curve(name)[1], one.curve(name)[1], rtol=2e-5, err_msg=name)

@@ -1,15 +1,12 @@
-"""Pre-training runs (TrainTrace): curves per arm and seed, paired differences, tables, bytes kept.
+"""Pre-training runs (TrainTrace): curves per arm and seed, paired differences, one table.
 
 loss_curves         held-out loss of every run, one colour and dash per arm
 paired_differences  each arm minus the same seed of a reference arm
 layer_curves        a per-layer series of one run against the step
 run_table           the last evaluation per arm with its spread over seeds
-published_table     what papers print, labelled as theirs
-byte_bars           bytes kept for the backward pass, by form of the FFN
 """
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from IPython.display import HTML
@@ -18,6 +15,7 @@ from matplotlib.figure import Figure
 
 from labkit.checks import choice, fail
 from labkit.figures import theme
+from labkit.figures.tables import html_table
 from labkit.traces import TrainTrace
 
 NAMES = {
@@ -28,6 +26,9 @@ NAMES = {
     "elas_ste": "ELAS, straight-through",
     "elas_masked": "ELAS, masked gradient",
     "equal_flops": "low-rank ReLU², equal FLOPs",
+    "elas_no_warmup": "ELAS, no dense warm-up",
+    "elas_soft": "ELAS, soft thresholding",
+    "elas_soft_scaled": "ELAS, soft and scaled",
 }
 UNITS = {
     "eval_nats": "held-out loss (nats per token)",
@@ -36,7 +37,10 @@ UNITS = {
     "natural_zeros": "zero by ReLU² itself",
     "crowded_groups": "groups with more than two non-zeros",
     "energy_kept": "energy kept by the mask",
+    "gradient_cosine": "cosine of the two gradients",
+    "gradient_norm_ratio": "straight-through norm over masked",
 }
+PLAIN = ("gradient_cosine", "gradient_norm_ratio")  # no shares: not in per cent
 
 
 def by_arm(traces: Sequence[TrainTrace]) -> dict[str, list[TrainTrace]]:
@@ -49,27 +53,34 @@ def by_arm(traces: Sequence[TrainTrace]) -> dict[str, list[TrainTrace]]:
     return arms
 
 
-def loss_curves(traces: Sequence[TrainTrace], name: str = "eval_bits_per_byte") -> Figure:
-    """One line per run with a marker at each evaluation; unigram baseline and dense warm-up drawn in."""
+def loss_curves(
+    traces: Sequence[TrainTrace], name: str = "eval_bits_per_byte", *, start: int = 0
+) -> Figure:
+    """One line per run with a marker at each evaluation; unigram baseline and dense warm-up drawn in.
+
+    start   first optimiser step shown; a later one leaves baseline and warm-up out, to see differences
+    """
     arms = by_arm(traces)
     figure, axis = pyplot.subplots(figsize=(8.6, 4.2))
     for arm, runs in arms.items():
         i = list(NAMES).index(arm)
         for j, run in enumerate(runs):
-            axis.plot(
-                *run.curve(name), color=theme.CYCLE[i % 8], dashes=_dash(i), marker=theme.MARKERS[i % 8],
-                markersize=5 if name.startswith("eval") else 3, alpha=0.85, label=None if j else NAMES[arm],
-            )  # fmt: skip
+            steps, values = run.curve(name)
+            shown = steps >= start
+            look = {"color": theme.CYCLE[i % 8], "dashes": _dash(i), "marker": theme.MARKERS[i % 8]}
+            size = 5 if name.startswith("eval") else 3
+            label = None if j else NAMES[arm]
+            axis.plot(steps[shown], values[shown], markersize=size, alpha=0.85, label=label, **look)
     first = next(iter(arms.values()))[0]
     baseline = first.meta.get(name.replace("eval", "unigram"))
-    if baseline is not None:
+    if baseline is not None and not start:
         axis.axhline(baseline, color=theme.INK, linewidth=1.2, linestyle=":")
         axis.annotate(
             f"unigram baseline {baseline:.2f}", (1, baseline), (-4, 4), ha="right", fontsize=9,
             xycoords=("axes fraction", "data"), textcoords="offset points",
         )  # fmt: skip
     dense = first.meta["config"]["dense_steps"]
-    if dense and any(arm.startswith("elas") for arm in arms):
+    if dense and not start and any(arm.startswith("elas") for arm in arms):
         axis.axvspan(0, dense, color=theme.GRID, alpha=0.7, linewidth=0)
         axis.text(dense, axis.get_ylim()[1], " 2:4 mask on from here (ELAS)", va="top", fontsize=9)
     axis.set(xlabel="optimiser step", ylabel=UNITS.get(name, name))
@@ -94,16 +105,19 @@ def _dash(index: int) -> tuple:
     return ((None, None), (5, 1.5), (3, 1, 1, 1), (1, 1))[index % 4]
 
 
+def last_nats(run: TrainTrace) -> float:
+    """The last held-out loss: on all held-out text where that was read, as the recorded runs do."""
+    return run.meta.get("held_out_nats", run.meta["eval_nats"])
+
+
 def differences(traces: Sequence[TrainTrace], against: str) -> dict[str, np.ndarray]:
     """{arm: (seeds,) last held-out nats minus those of the same seed of ``against``}."""
     arms = by_arm(traces)
     choice("against", against, tuple(arms))
-    base = {run.meta["seed"]: run.meta["eval_nats"] for run in arms.pop(against)}
+    base = {run.meta["seed"]: last_nats(run) for run in arms.pop(against)}
     found = {}
     for arm, runs in arms.items():
-        paired = [
-            run.meta["eval_nats"] - base[run.meta["seed"]] for run in runs if run.meta["seed"] in base
-        ]
+        paired = [last_nats(run) - base[run.meta["seed"]] for run in runs if run.meta["seed"] in base]
         if paired:
             found[arm] = np.array(paired)
     return found
@@ -114,7 +128,7 @@ def seed_range(traces: Sequence[TrainTrace]) -> float:
 
     NaN if no arm has two runs, for then nobody knows.
     """
-    groups = [[run.meta["eval_nats"] for run in runs] for runs in by_arm(traces).values()]
+    groups = [[last_nats(run) for run in runs] for runs in by_arm(traces).values()]
     return max((max(values) - min(values) for values in groups if len(values) > 1), default=float("nan"))
 
 
@@ -163,20 +177,23 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
 
 
 def layer_curves(trace: TrainTrace, name: str = "natural_zeros") -> Figure:
-    """A series of shape (n, layers) of one run, one line per layer, in per cent."""
+    """A series of shape (n, layers) of one run, one line per layer; shares in per cent."""
     choice("name", name, tuple(k for k, v in trace.series.items() if v.ndim == 2))
     steps, values = trace.curve(name)
+    values, unit = (values, "") if name in PLAIN else (100 * values, " %")
+    digits = 3 if name in PLAIN else 1
     figure, axis = pyplot.subplots(figsize=(8.6, 3.4))
     for layer in range(values.shape[1]):
         axis.plot(
-            steps, 100 * values[:, layer], color=theme.CYCLE[layer % 8], dashes=_dash(layer),
+            steps, values[:, layer], color=theme.CYCLE[layer % 8], dashes=_dash(layer),
             marker=theme.MARKERS[layer % 8], label=f"layer {layer}",
         )  # fmt: skip
-    axis.set(xlabel="optimiser step", ylabel=f"{UNITS[name]} (%)")
+    axis.set(xlabel="optimiser step", ylabel=UNITS[name] + (f" ({unit.strip()})" if unit else ""))
     axis.legend(fontsize=9)
-    start, end = 100 * values[0].mean(), 100 * values[-1].mean()
+    start, end = values[0].mean(), values[-1].mean()
     axis.set_title(
-        f"{UNITS[name][0].upper()}{UNITS[name][1:]}: {start:.1f} % at the start, {end:.1f} % at the end"
+        f"{UNITS[name][0].upper()}{UNITS[name][1:]}: "
+        f"{start:.{digits}f}{unit} at the start, {end:.{digits}f}{unit} at the end"
     )
     return figure
 
@@ -185,8 +202,10 @@ def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> H
     """Per arm: parameters, last held-out loss as mean and range over seeds, paired difference."""
     found, rows = differences(traces, against), []
     for arm, runs in by_arm(traces).items():
-        nats = np.array([run.meta["eval_nats"] for run in runs])
-        bits = np.array([run.meta["eval_bits_per_byte"] for run in runs])
+        nats = np.array([last_nats(run) for run in runs])
+        bits = np.array(
+            [run.meta.get("held_out_bits_per_byte", run.meta["eval_bits_per_byte"]) for run in runs]
+        )
         gap = (
             f"{found[arm].mean():+.3f}" if arm in found else "reference" if arm == against else "not paired"
         )
@@ -214,41 +233,6 @@ def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> H
         ]
     )
     where = meta["provenance"]["device"]
-    return _table(head, rows, f"Measured here: {meta['config']['steps']} steps, {meta['text']}, {where}")
-
-
-def published_table(perplexity: Mapping[str, tuple[Sequence[float], str]], sizes: Sequence[str]) -> HTML:
-    """{method: (values per size, source)} as the papers print them."""
-    rows = [[name, *(f"{v:.2f}" for v in values), source] for name, (values, source) in perplexity.items()]
-    title = "Published, not measured here: perplexity on C4, lower is better"
-    return _table(["method", *sizes, "source of the number"], rows, title)
-
-
-def byte_bars(measured: Mapping[str, float], title: str = "") -> Figure:
-    """Horizontal bars of measured bytes per token, each with its change against the second bar's form."""
-    names, values = list(measured), np.array(list(measured.values()))
-    reference = values[1] if len(values) > 1 else values[0]
-    figure, axis = pyplot.subplots(figsize=(8.6, 1.3 + 0.42 * len(names)))
-    hatches = ["", "//", "..", "xx", "--", "\\\\"]
-    for row, value in enumerate(values):
-        axis.barh(row, value, color=theme.CYCLE[row % 8], hatch=hatches[row % 6], edgecolor="white")
-        change = f" ({value / reference - 1:+.0%})" if value != reference else ""
-        axis.text(value, row, f" {value:,.0f}{change}", va="center", fontsize=9)
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
-    axis.set(xlabel="bytes per token kept for the backward pass", xlim=(0, values.max() * 1.18))
-    axis.grid(axis="y", visible=False)
-    smallest = int(values.argmin())
-    axis.set_title(
-        title or f"{names[smallest]} keeps {1 - values[smallest] / reference:.0%} less than {names[1]}"
+    return html_table(
+        head, rows, f"Measured here: {meta['config']['steps']} steps, {meta['text']}, {where}"
     )
-    return figure
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> HTML:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line("td", row) for row in rows)
-    caption = f"<caption style='text-align:left'>{html.escape(title)}</caption>"
-    return HTML(f"<table>{caption}<thead>{line('th', head)}</thead><tbody>{body}</tbody></table>")
