@@ -18,7 +18,8 @@ from labkit.figures.board import draw_board, draw_text
 from labkit.figures.tree_layout import FATES, MODES, Places, commits, finding, one_prompt, place_all
 from labkit.traces import BeamTrace
 
-ROOM = 13  # states on the answer's path up to which its steps can be told in full
+# States on the answer's path up to which its steps can be told in full, or by how much they fill.
+ROOM, LITTLE_ROOM = 13, 40
 
 
 def beam_tree(
@@ -79,7 +80,7 @@ def _draw_tree(
     vocabulary: Callable[[int], str] | None,
 ) -> None:  # fmt: skip
     path = set(place.answer.tolist())
-    crowded = len(path) > ROOM
+    crowded, size = len(path) > ROOM, 95 * min(1, LITTLE_ROOM / len(path)) ** 2
     for c, (source, target) in enumerate(zip(place.source, place.target, strict=True)):
         start = place.beam[source]
         end = place.stub[c] if target < 0 else place.beam[target]
@@ -90,7 +91,7 @@ def _draw_tree(
             zorder=2 if bold else 1, linewidth=3 if bold else 0.9, alpha=1 if shown else 0.15,
             solid_capstyle="round",
         )  # fmt: skip
-        if bold and shown:
+        if bold and shown and len(path) <= LITTLE_ROOM:
             told = commits(trace, c, side, vocabulary)
             text = f"+{len(told)}" if crowded else "\n".join(told)
             middle = start + 0.7 * (end - start)  # clear of the dropped candidates
@@ -110,7 +111,7 @@ def _draw_tree(
         for late in (False, True):
             chosen = (trace.beam_mode == mode) & ((trace.beam_step > step) == late)
             axes.scatter(
-                *place.beam[chosen].T, s=95, color=colour, marker=marker, edgecolors=theme.PAPER, zorder=4,
+                *place.beam[chosen].T, s=size, color=colour, marker=marker, edgecolors=theme.PAPER, zorder=4,
                 alpha=0.2 if late else 1, label=None if late else name,
             )  # fmt: skip
     slots = int(trace.beam_slot.max()) + 1
