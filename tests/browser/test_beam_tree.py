@@ -1,6 +1,7 @@
 """The beam tree in JupyterLab with its kernel: keyboard, forced tokens, themes, re-runs, frames."""
 
 import nbformat
+from axe_playwright_python.sync_playwright import Axe
 
 SET_UP = """
 from functools import partial
@@ -110,6 +111,12 @@ def test_keys_walk_force_and_decode_again(lab, open_notebook):
     page.get_by_role("button", name="Undo").focus()
     assert changed(notebook, lambda: press("Enter"), tree)
     assert notebook.evaluate("panel.trees[0]['forced']") is None
+
+    for theme in ("dark", "light"):
+        notebook.change_theme(theme)
+        found = Axe().run(page, context=".bt", options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]})
+        assert found.response["passes"]
+        assert found.violations_count == 0, found.generate_report()
 
     page.locator(".bt input[aria-label^=beam]").fill("0")
     page.locator(".bt-run").click()
