@@ -36,7 +36,7 @@ def findings() -> list[Row]:
 def table() -> HTML:
     """``findings()`` as one HTML table whose last column links to the notebook."""
     head = "".join(
-        f"<th scope='col'>{name}</th>" for name in ("paper", "question", "found", "measured on", "")
+        f"<th scope='col'>{name}</th>" for name in ("paper", "question", "found", "measured on", "notebook")
     )
     body = ""
     for row in findings():
