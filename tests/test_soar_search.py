@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from one_at_a_time import decode_one
 
 from labkit.soar import decode
@@ -384,6 +386,29 @@ def test_a_model_that_prefers_the_mask_still_never_answers_with_it():
     for strategy in ("greedy", "parallel", "adaptive", "pbs", "soar"):
         trace = decode(model, [[1]], strategy, mask_id=0, gen_length=6, beam=3)
         assert trace.sequences.tolist() == [[1, 2, 2, 2, 2, 2, 2]]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_a_result_is_finished_whatever_was_asked(data):
+    """More beams than masks, too few or too many steps, blocks, waiting prompts: never a mask left."""
+    strategy = data.draw(st.sampled_from(["greedy", "parallel", "adaptive", "pbs", "soar"]))
+    gen = data.draw(st.sampled_from([0, 1, 4, 6]))
+    block = data.draw(st.sampled_from([None, 1, 2])) if gen in (4, 6) else None
+    tokens = st.integers(0 if not gen else 1, 5)
+    prompts = data.draw(st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, max_size=4))
+    options = {"gen_length": gen, "block_length": block, "beam": data.draw(st.integers(1, 9))}
+    if strategy in ("greedy", "parallel"):
+        blocks = gen // block if block else 1
+        options["steps"] = data.draw(st.sampled_from([None, blocks, 3 * blocks, 20 * blocks]))
+    options["threshold"] = data.draw(st.sampled_from([0.0, 0.6, 1.0]))
+    options["batch_size"] = data.draw(st.sampled_from([None, 1, 2]))
+    trace = decode(TinyModel(data.draw(st.integers(0, 9))), prompts, strategy, mask_id=MASK, **options)
+    for prompt, row in zip(prompts, trace.sequences.tolist(), strict=True):
+        row = [token for token in row if token >= 0]
+        assert len(row) == len(prompt) + gen
+        assert MASK not in row
+        assert all(token in (MASK, new) for token, new in zip(prompt, row, strict=False))
 
 
 WRONG = {

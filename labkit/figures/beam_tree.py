@@ -111,8 +111,8 @@ def _draw_tree(
         for late in (False, True):
             chosen = (trace.beam_mode == mode) & ((trace.beam_step > step) == late)
             axes.scatter(
-                *place.beam[chosen].T, s=size, color=colour, marker=marker, edgecolors=theme.PAPER, zorder=4,
-                alpha=0.2 if late else 1, label=None if late else name,
+                *place.beam[chosen].T, s=size, color=colour, marker=marker, edgecolors=theme.PAPER,
+                zorder=4, alpha=0.2 if late else 1, label=None if late else name,
             )  # fmt: skip
     slots = int(trace.beam_slot.max()) + 1
     axes.set(ylim=(-slots + 0.1, 0.95), ylabel="rank in the beam")
