@@ -20,11 +20,12 @@ _HOME = {
     "load_text": "data",
     "evaluate": "evaluation",
     "unigram": "evaluation",
+    "load_checkpoint": "recorded",
 }
 __all__ = [
     "ARMS", "ElasConfig", "ElasForCausalLM", "Loro", "LowRankLinear", "PretrainConfig", "Sparse24ReLU2",
-    "build_model", "evaluate", "ffn_saved_bytes", "gradient_agreement", "layer_statistics", "load_text",
-    "pretrain", "saved_bytes", "trace_masks", "unigram",
+    "build_model", "evaluate", "ffn_saved_bytes", "gradient_agreement", "layer_statistics",
+    "load_checkpoint", "load_text", "pretrain", "saved_bytes", "trace_masks", "unigram",
 ]  # fmt: skip
 
 

@@ -88,10 +88,14 @@ def load_text(source: str = "stdlib", *, vocab_size: int = 1024, max_bytes: int 
     tokenizer = _read(vocabulary)
     with np.load(path, allow_pickle=False) as file:
         train, held_out = file["train"], file["held_out"]
+    return Text(tokenizer, train, held_out, token_bytes(tokenizer), name)
+
+
+def token_bytes(tokenizer) -> np.ndarray:
+    """int (V,) bytes of text that each token of a byte-level BPE stands for (0 for END)."""
     # in the byte-level alphabet one character stands for one byte
     pieces = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
-    token_bytes = np.array([0 if piece == END else len(piece) for piece in pieces])
-    return Text(tokenizer, train, held_out, token_bytes, name)
+    return np.array([0 if piece == END else len(piece) for piece in pieces])
 
 
 def windows(stream: np.ndarray, length: int) -> np.ndarray:

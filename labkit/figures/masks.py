@@ -173,7 +173,8 @@ def group_counts(**traces: MaskTrace) -> Figure:
         said.append(f"{label} {100 * trace.crowded_groups.mean():.1f} %")
     axes[0, 0].set(ylabel="share of groups (%)")
     axes[0, 0].set_ylim(0, axes[0, 0].get_ylim()[1] * 1.18)
-    axes[0, 0].legend(fontsize=8, loc="upper left")
+    most = max(axes[0], key=lambda axis: len(axis.lines))
+    figure.legend(*most.get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     figure.suptitle(
         f"Groups with more than two non-zeros: {', '.join(said)} (coin flips 31.2 %)",
         fontweight="bold", fontsize=11, x=0.01, ha="left",
