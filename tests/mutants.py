@@ -147,6 +147,10 @@ FAULTS = (
           "int(part[values[part].argmax()])", "int(part[0])", ("tests/test_widget_scrubber.py",)),
     Fault("Stop stops nothing", "labkit/widgets/controls.py",
           "if self._halt.is_set():", "if False:", ("tests/test_widget_controls.py",)),
+    Fault("beam tree lists the least sure fills first", "labkit/widgets/beam_pack.py",
+          "np.argsort(-confidence,", "np.argsort(confidence,", ("tests/test_widget_beam_tree.py",)),
+    Fault("forcing a token forces nothing", "labkit/widgets/beam_tree.py",
+          "tokens[position] = token\n", "pass\n", ("tests/test_widget_beam_tree.py",)),
 )  # fmt: skip
 
 
