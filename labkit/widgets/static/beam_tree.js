@@ -93,7 +93,8 @@ function render({ model, el }) {
   const side = () => get("side");
   const place = (p) => (side() ? `r${Math.floor(p / side()) + 1}c${(p % side()) + 1}` : `${p}`);
   const word = (token) => get("texts")[token] ?? String(token);
-  const fills = (t, r, i) => `${place(t.fillPosition[i])}=${word(t.fillToken[i])}`;
+  const told = (p, token) => (side() ? `${place(p)}=${word(token)}` : `${p}: “${word(token)}”`);
+  const fills = (t, r, i) => told(t.fillPosition[i], t.fillToken[i]);
   const commits = (t, r, c) => {
     const found = [];
     for (let i = t.commit[c]; i < t.commit[c + 1]; i++) found.push(fills(t, r, t.fill[r] + t.commitRank[i]));
@@ -443,7 +444,7 @@ function render({ model, el }) {
       if (!t.onAnswer[r]) continue;
       const [ax, ay] = at(t, t.parent[r]), [bx, by] = at(t, r), lines = [];
       for (let i = t.delta[r]; i < t.delta[r + 1]; i++)
-        lines.push(shorten(`${place(t.deltaPosition[i])}=${word(t.deltaToken[i])}`, 12));
+        lines.push(shorten(told(t.deltaPosition[i], t.deltaToken[i]), 12));
       if (lines.length > 2) lines.splice(1, lines.length, `+${lines.length - 1} more`);
       const [px, py] = [ax + 0.6 * (bx - ax), ay + 0.6 * (by - ay) - 5];
       lines.reverse().forEach((text, i) => {
