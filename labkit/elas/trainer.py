@@ -70,7 +70,7 @@ class Instruments(TrainerCallback):
         if activations := self.model.activations():
             row["mask_on"] = float(activations[0].sparse)
             found = layer_statistics(self.model, self.held_out[:8, :-1])
-            agreement = gradient_agreement(self.model, self.held_out[:4, :-1])
+            agreement = gradient_agreement(self.model, self.held_out[:2, :-1])
             found |= {f"gradient_{name}": layers for name, layers in agreement.items()}
             for name, layers in found.items():
                 row |= {f"{name}/{i}": float(value) for i, value in enumerate(layers)}
