@@ -92,6 +92,30 @@ def test_keys_walk_force_and_decode_again(lab, open_notebook):
         assert changed(notebook, lambda key=key: press(key), tree), key
     assert page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex") == cell
 
+    # The pointer: a click on the first state, Ctrl+wheel, a drag; then Play moves by itself.
+    press("End")
+    assert changed(notebook, lambda: tree.click(position={"x": 64, "y": 42}), tree)
+    page.wait_for_timeout(300)
+    assert notebook.evaluate("panel.row") == 0
+    page.keyboard.down("Control")
+    assert changed(notebook, lambda: page.mouse.wheel(0, -300), tree)
+    page.keyboard.up("Control")
+    box = tree.bounding_box()
+
+    def drag():
+        page.mouse.move(box["x"] + 500, box["y"] + 150)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 300, box["y"] + 150, steps=4)
+        page.mouse.up()
+
+    assert changed(notebook, drag, tree)
+    tree.focus()
+    press("Home")
+    assert changed(notebook, lambda: press("Space"), tree)
+    page.wait_for_timeout(900)
+    press("Space")
+    assert notebook.evaluate("panel.row") > 0
+
     threshold = page.locator(".bt input[aria-label=threshold]")
     threshold.focus()
     assert changed(notebook, lambda: [press("PageDown") for _ in range(3)], tree)
