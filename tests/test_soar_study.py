@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from matplotlib import pyplot
 
 from labkit.figures import quality_speed, theme
-from labkit.soar import decode, study
+from labkit.soar import study
 from labkit.soar.sudoku import puzzles
-from labkit.traces import ACCELERATE, SEARCH
 
 
 def guessing(tokens):
@@ -60,6 +59,9 @@ def test_a_comparison_is_paired_with_the_first_setting(outcomes):
         assert o["low"] <= o["accuracy"] <= o["high"]
         assert o["difference_low"] <= o["difference"] <= o["difference_high"]
         assert o["speed"] == pytest.approx(base_line["calls"] / o["calls"])
+        assert o["z"] == pytest.approx((o["gained"] - o["lost"]) / max(1, o["gained"] + o["lost"]) ** 0.5)
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(o["right"]), np.uint8), count=60)
+        assert bits.mean() == pytest.approx(o["accuracy"])
     parallel = next(o for o in outcomes if o["label"] == "parallel 2")
     assert 1.3 < parallel["speed"] <= 2
 
@@ -71,6 +73,22 @@ def test_a_comparison_repeats_itself():
     for outcome in one + two:
         assert outcome.pop("seconds") > 0
     assert one == two
+
+
+def test_a_study_that_runs_out_of_time_keeps_what_it_has():
+    boards, truths = puzzles(5, seed=2)
+    settings = study.grid([2], [0.5], [2])
+    found = study.compare(guessing, boards, truths, settings, progress=False, seconds=0)
+    assert [o["label"] for o in found] == ["greedy"][: len(found)]
+
+
+def test_the_grid_takes_each_setting_once():
+    labels = [study.label(s) for s in study.grid([1, 2], [0.5, 0.9], [2], ("mean", "sum"), (1, 2))]
+    assert len(set(labels)) == len(labels)
+    assert labels[0] == "greedy"
+    assert {"soar 1, .5, collapse 1", "soar 2, .9, sum", "pbs 2"} <= set(labels)
+    assert "pbs 1" not in labels  # that is greedy
+    assert sum(label.startswith("soar 1") for label in labels) == 2
 
 
 def fake(label, accuracy, calls):
@@ -89,7 +107,7 @@ def test_the_rules_of_choice():
     assert study.choose([greedy, *soar])["label"] == "soar b"
     assert study.choose([greedy, *soar], want="accurate")["label"] == "soar c"
     assert study.choose([fake("greedy", 0.95, 10), *soar])["label"] == "soar c"
-    with pytest.raises(ValueError, match="strategy must be a strategy of one of the outcomes of speed >= 0; got .pbs."):
+    with pytest.raises(ValueError, match="strategy must be a strategy of one of the outcomes.*; got .pbs."):
         study.choose([greedy, *soar], "pbs")
     assert study.choose([greedy, *soar], want="accurate", speed=2.5)["label"] == "soar b"
 
@@ -111,17 +129,6 @@ def test_bad_studies():
         study.compare(guessing, np.zeros((0, 16), int), np.zeros((0, 16), int), [{"strategy": "greedy"}])
 
 
-def test_the_telling_prompt_has_both_kinds_of_step():
-    boards, _ = puzzles(40, seed=3)
-    options = {"threshold": 0.9, "min_collapse": 2, "beam": 3}
-    trace = decode(guessing, torch.from_numpy(boards), "soar", **options)
-    pick = study.telling_prompt(trace, np.ones(40, bool))
-    assert {SEARCH, ACCELERATE} <= set(trace.of_prompt(pick).beam_mode)
-    others = np.arange(40) != pick
-    assert study.telling_prompt(trace, others) != pick
-    assert study.telling_prompt(trace, np.zeros(40, bool)) == 0
-
-
 def test_the_plane_shows_every_outcome_and_the_published_points(outcomes):
     figure = quality_speed.plane(outcomes, ["soar 2, .9"], count=60)
     ours, paper = figure.axes
@@ -133,6 +140,16 @@ def test_the_plane_shows_every_outcome_and_the_published_points(outcomes):
     difference = next(o["difference"] for o in outcomes if o["label"] == "soar 2, .9")
     assert f"{100 * difference:+.1f} points" in title
     pyplot.close(figure)
+
+
+def test_the_table_tells_what_the_outcomes_hold(outcomes):
+    table = quality_speed.table(outcomes, 60)
+    assert table.index.tolist() == [o["label"] for o in outcomes]
+    parallel = table.loc["parallel 2"]
+    o = next(o for o in outcomes if o["label"] == "parallel 2")
+    assert parallel["won, lost"] == f"{o['gained']}, {o['lost']}"
+    assert parallel["solved (%)"].startswith(f"{100 * o['accuracy']:.2f} [")
+    assert (table["puzzles"] == 60).all()
 
 
 def test_strategies_differ_in_colour_and_marker():

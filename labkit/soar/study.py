@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from labkit import checks
 from labkit.soar.search import decode
 from labkit.soar.sudoku import solved
-from labkit.traces import ACCELERATE, SEARCH, BeamTrace
 
 Setting = dict[str, Any]  # {"strategy": ..., other keywords of decode}
 
@@ -134,30 +133,3 @@ def label(setting: Setting) -> str:
     told = [f"{setting[part]:g}".lstrip("0") for part in parts if part in setting]
     told += ["sum"] * (setting.get("score") == "sum") + ["collapse 1"] * (setting.get("min_collapse") == 1)
     return f"{setting['strategy']} {', '.join(told)}".strip()
-
-
-def telling_prompt(trace: BeamTrace, among: np.ndarray) -> int:
-    """The first prompt whose answer took search and accelerate steps and was not on top all the way.
-
-    among  bool (P,) which prompts may be picked. If none fits, the first that took both kinds of
-           step; else prompt 0.
-    """
-    mixed = None
-    for prompt in np.flatnonzero(among).tolist():
-        one = trace.of_prompt(prompt)
-        slot, modes, slots = 0, set(), set()
-        for step in range(int(one.beam_step.max(initial=-1)), -1, -1):
-            row = np.flatnonzero((one.beam_step == step) & (one.beam_slot == slot))[0]
-            modes.add(int(one.beam_mode[row]))
-            slots.add(int(slot))
-            slot = one.beam_parent[row]
-        if {SEARCH, ACCELERATE} <= modes:
-            mixed = prompt if mixed is None else mixed
-            if len(slots) > 1:
-                return prompt
-    return mixed or 0
-
-
-def redecode(model: Callable, boards: np.ndarray, index: int, **parameters: Any) -> BeamTrace:
-    """The trace of one board alone, for panels that decode while a slider moves."""
-    return decode(model, torch.as_tensor(boards[index : index + 1]), **parameters)
