@@ -63,7 +63,7 @@ def compare(
     found, baseline, count, start = [], None, len(boards), time.perf_counter()
     for setting in tqdm(settings, desc="settings", disable=not progress):
         began = time.perf_counter()
-        if seconds is not None and began - start > seconds:
+        if found and seconds is not None and began - start > seconds:
             break
         trace = decode(model, prompts, record=False, **setting)
         spent = time.perf_counter() - began
