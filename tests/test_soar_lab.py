@@ -23,7 +23,7 @@ def early():
     return load_model("lab/sudoku9-early")
 
 
-@pytest.mark.parametrize(("name", "least"), [("sudoku9", 0.7), ("sudoku9-early", 0.2)])
+@pytest.mark.parametrize(("name", "least"), [("sudoku9", 0.5), ("sudoku9-early", 0.2)])
 def test_a_shipped_model_comes_with_its_card_and_can_do_what_it_says(name, least):
     card = json.loads((CHECKPOINTS / f"{name}.json").read_text())
     model = load_model(f"lab/{name}")
