@@ -130,7 +130,7 @@ def scrubber(
             if steps := sorted(by_step(found[0])):
                 near = min(steps, key=lambda known: (abs(known - step), known))
                 display(curves.sample_table(found[0], near, limit=3))
-            else:
+            elif any(trace.samples for _, _, trace in runs):
                 print(f"{arm}: no completions were kept.")
 
     return present(
