@@ -238,6 +238,30 @@ def test_the_cursor_by_pointer_and_the_values_beside_it(page):
     assert errors == []
 
 
+def test_zoom_shows_a_stretch_around_the_cursor(page):
+    trace = run("fgo", 0, 400)
+    trace.series["reward"][0] = 1e6  # a spike at the start flattens everything
+    errors = stage(page, scrubber({"FGO": trace}, step=300))
+    page.locator(CURSOR).focus()
+    whole = pixels(page)
+    for key in ("+", "+", "+"):
+        before = pixels(page)
+        page.keyboard.press(key)
+        assert pixels(page) != before
+    box = page.locator(CURSOR).bounding_box()
+    page.mouse.click(box["x"] + 46 + 1, box["y"] + 80)  # the left end of the first panel: 50 steps in view
+    assert get(page, "step") == 275
+    page.keyboard.press("Home")  # the view goes with the cursor
+    page.mouse.click(box["x"] + 46 + 1, box["y"] + 80)
+    assert get(page, "step") == 1
+    for _ in range(3):
+        page.get_by_role("button", name="zoom out").click()
+    page.evaluate("model.set('step', 300)")
+    page.mouse.move(5, 5)
+    assert pixels(page) == whole
+    assert errors == []
+
+
 def test_arms_seeds_and_runs_by_checkbox(page):
     arms = {arm: [run(arm, seed, 30) for seed in range(2)] for arm in ("GRPO", "FGO")}
     errors = stage(page, scrubber(arms, step=5))

@@ -103,6 +103,8 @@ function render({ model, el }) {
   const view = model.get("sampled");
   const sampled = Array.from({ length: view.byteLength / 4 }, (_, i) => view.getInt32(4 * i, true));
   const inReach = sampled.filter((step) => step >= domain[0] && step <= domain.at(-1));
+  const [firstStep, lastStep] = [domain[0], domain.at(-1)];
+  let from = firstStep, to = lastStep; // the stretch of steps in view
   let hover = null, playing = 0, began = null, drawnKey = "", scales = [], theme = null, layout = null, width = 0;
 
   const put = (changes) => {
@@ -119,6 +121,9 @@ function render({ model, el }) {
   const title = make("p", { class: "lk-title" });
   const cursor = slider(unit, { max: domain.length - 1, value: place(), say: (i) => `${domain[i]} of ${domain.at(-1)}`, change: go });
   cursor.input.classList.add("sc-step");
+  const zoom = ["+", "−"].map((sign, i) => make("button", {
+    type: "button", "aria-label": i ? "zoom out" : "zoom in around the cursor", onclick: () => zoomBy(i ? 2 : 0.5),
+  }, sign));
   const play = make("button", { type: "button", "aria-pressed": "false", onclick: () => toggle() }, "▶ play");
   const smoothing = slider("smooth over", {
     max: 29, value: model.get("smooth") - 1, say: (i) => (i ? `${i + 1} points` : "off"), change: (i) => put({ smooth: i + 1 }),
@@ -155,10 +160,10 @@ function render({ model, el }) {
   const hint = make("p", { class: "lk-hint" });
   const group = (label, items) => make("span", { class: "lk-row", role: "group", "aria-label": label, style: "margin:0" }, label, ...items.map((item) => item.node));
   const root = make("div", { class: "lk sc" }, title,
-    make("div", { class: "lk-row" }, cursor.node, play, ...(model.get("thinned").length ? [] : [smoothing.node]),
+    make("div", { class: "lk-row" }, cursor.node, play, make("span", {}, "zoom ", zoom[0], " ", zoom[1]), ...(model.get("thinned").length ? [] : [smoothing.node]),
       ...(arms.length > 1 && runs.length > arms.length ? [group("arms", armBoxes)] : []), ...(seeds.length > 1 && runs.length > arms.length ? [group("seeds", seedBoxes)] : [])),
     stage, make("div", { class: "sc-scroll" }, table), written, hint);
-  const keys = [["← →", "one " + unit], ["PgUp PgDn", "a tenth"], ["Home End", "ends"], ["Space", "play"]];
+  const keys = [["← →", "one " + unit], ["+ −", "zoom"], ["PgUp PgDn", "a tenth"], ["Home End", "ends"], ["Space", "play"]];
   if (inReach.length) keys.push(["S", `next ${unit} with completions (▴)`]);
   hint.append("Drag in a panel, or ", ...keys.flatMap(([key, does], i) => [i ? " · " : "", make("kbd", {}, key), " " + does]));
   const [most, longest] = model.get("thinned");
@@ -172,15 +177,27 @@ function render({ model, el }) {
     if (!on) return;
     if (place() === domain.length - 1) go(0);
     began = null;
-    const from = place();
+    const start = place();
     const next = (now) => {
       began ??= now;
-      const to = from + Math.floor(((now - began) / 1000) * SPEED);
-      if (to !== place()) go(to);
-      if (to >= domain.length - 1) return toggle(false);
+      const at = start + Math.floor(((now - began) / 1000) * SPEED);
+      if (at !== place()) go(at);
+      if (at >= domain.length - 1) return toggle(false);
       playing = requestAnimationFrame(next);
     };
     playing = requestAnimationFrame(next);
+  }
+
+  // Show `span` steps around `step`, inside the run.
+  function lookAround(step, span) {
+    const wide = clamp(span, Math.min(8, lastStep - firstStep), lastStep - firstStep);
+    from = clamp(Math.round(step - wide / 2), firstStep, lastStep - wide);
+    to = from + wide;
+  }
+
+  function zoomBy(factor) {
+    lookAround(model.get("step"), Math.round((to - from) * factor));
+    shell.redraw();
   }
 
   // ---- geometry: panels in a grid, all with the same steps from left to right
@@ -194,19 +211,18 @@ function render({ model, el }) {
     }));
     return { boxes, height: rows * (PANEL + BOTTOM) + 8 };
   }
-  const [firstStep, lastStep] = [domain[0], domain.at(-1)];
-  const toX = (box, step) => box.x + ((step - firstStep) / Math.max(1, lastStep - firstStep)) * box.w;
+  const toX = (box, step) => box.x + ((step - from) / Math.max(1, to - from)) * box.w;
   const toY = (box, scale, value) => box.y + box.h - ((value - scale.low) / (scale.high - scale.low)) * box.h;
 
   function scaleOf(panel, visible) {
     let low = Infinity, high = -Infinity;
     for (const curve of curves)
       if (curve.panel === panel && visible.has(curve.run))
-        for (const value of curve.drawn) {
-          if (!Number.isFinite(value)) continue;
+        curve.drawn.forEach((value, i) => {
+          if (!Number.isFinite(value) || curve.steps[i] < from || curve.steps[i] > to) return;
           if (value < low) low = value;
           if (value > high) high = value;
-        }
+        });
     if (low > high) [low, high] = [0, 1];
     const room = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
     return { low: low - room, high: high + room };
@@ -235,8 +251,8 @@ function render({ model, el }) {
       }
       ink.textBaseline = "top";
       ink.textAlign = "center";
-      for (const at of ticks(firstStep, Math.max(lastStep, firstStep + 1), Math.max(2, box.w / 70)))
-        if (Number.isInteger(at) && at <= lastStep) ink.fillText(at.toLocaleString("en"), toX(box, at), box.y + box.h + 8);
+      for (const at of ticks(from, Math.max(to, from + 1), Math.max(2, box.w / 70)))
+        if (Number.isInteger(at) && at <= to) ink.fillText(at.toLocaleString("en"), toX(box, at), box.y + box.h + 8);
       ink.fillStyle = theme.ink;
       ink.textAlign = "left";
       ink.textBaseline = "alphabetic";
@@ -247,7 +263,7 @@ function render({ model, el }) {
       let before = -9;
       for (const step of inReach) {
         const x = toX(box, step);
-        if (x - before < 5) continue;
+        if (x - before < 5 || step < from || step > to) continue;
         marker(ink, 2, x, box.y + box.h + 4, 2);
         before = x;
       }
@@ -259,6 +275,10 @@ function render({ model, el }) {
       ink.globalAlpha = runs.length > arms.length ? 0.8 : 1;
       ink.lineWidth = runs.length > arms.length ? 1.3 : 1.8;
       ink.setLineDash(DASHES[arm]);
+      ink.save();
+      ink.beginPath();
+      ink.rect(box.x - 3, box.y - 3, box.w + 6, box.h + 6);
+      ink.clip();
       ink.beginPath();
       let open = false;
       curve.drawn.forEach((value, i) => {
@@ -269,9 +289,11 @@ function render({ model, el }) {
       });
       ink.stroke();
       ink.setLineDash([]);
-      const every = Math.max(1, Math.ceil(curve.drawn.length / 5));
+      const inView = curve.drawn.length * Math.min(1, (to - from + 1) / (lastStep - firstStep + 1));
+      const every = Math.max(1, Math.ceil(inView / 5));
       for (let i = curve.run % every; i < curve.drawn.length; i += every)
         if (Number.isFinite(curve.drawn[i])) marker(ink, arm, toX(box, curve.steps[i]), toY(box, scale, curve.drawn[i]), 2.6);
+      ink.restore();
       ink.globalAlpha = 1;
     }
   }
@@ -305,7 +327,7 @@ function render({ model, el }) {
       const text = at < 0 ? "–" : number(value);
       if (cell.textContent !== text) cell.textContent = text;
       if (cell.className !== (old ? "sc-old" : "")) cell.className = old ? "sc-old" : "";
-      if (at < 0 || !visible.has(curve.run) || !Number.isFinite(value)) continue;
+      if (at < 0 || !visible.has(curve.run) || !Number.isFinite(value) || curve.steps[at] < from) continue;
       const box = layout.boxes[curve.panel], arm = armOf[curve.run] % 8;
       const [x, y] = [toX(box, curve.steps[at]), toY(box, scales[curve.panel], value)];
       ink.fillStyle = theme.paper;
@@ -367,7 +389,8 @@ function render({ model, el }) {
     if (!wide) return;
     const colours = palette(root), visible = shown(), step = hover ?? model.get("step"), smooth = model.get("smooth");
     theme = { ...colours, hues: colours.dark ? HUES.dark : HUES.light };
-    const key = [wide, smooth, [...visible], colours.ink, colours.paper, window.devicePixelRatio].join();
+    if (step < from || step > to) lookAround(step, to - from);
+    const key = [wide, smooth, from, to, [...visible], colours.ink, colours.paper, window.devicePixelRatio].join();
     if (key !== drawnKey) {
       drawnKey = key;
       width = wide;
@@ -405,7 +428,7 @@ function render({ model, el }) {
     const box = stage.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
     const panel = layout?.boxes.find((one) => x >= one.x - 10 && x <= one.x + one.w + 10 && y >= one.y - TOP && y <= one.y + one.h + BOTTOM);
     if (!panel) return null;
-    const wanted = firstStep + ((x - panel.x) / panel.w) * (lastStep - firstStep);
+    const wanted = from + clamp((x - panel.x) / panel.w, 0, 1) * (to - from);
     const at = clamp(placeOf(domain, wanted), 0, domain.length - 1), next = Math.min(at + 1, domain.length - 1);
     return Math.abs(domain[next] - wanted) < Math.abs(domain[at] - wanted) ? domain[next] : domain[at];
   };
@@ -435,7 +458,7 @@ function render({ model, el }) {
     const moves = {
       ArrowLeft: () => go(now - 1), ArrowRight: () => go(now + 1), ArrowDown: () => go(now - 1), ArrowUp: () => go(now + 1),
       PageDown: () => go(now - leap), PageUp: () => go(now + leap), Home: () => go(0), End: () => go(domain.length - 1),
-      " ": () => toggle(), s: () => later != null && put({ step: later }), S: () => later != null && put({ step: later }),
+      "+": () => zoomBy(0.5), "=": () => zoomBy(0.5), "-": () => zoomBy(2), " ": () => toggle(), s: () => later != null && put({ step: later }), S: () => later != null && put({ step: later }),
     };
     if (!moves[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
