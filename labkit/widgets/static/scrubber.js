@@ -251,7 +251,8 @@ function render({ model, el }) {
       }
       ink.textBaseline = "top";
       ink.textAlign = "center";
-      for (const at of ticks(from, Math.max(to, from + 1), Math.max(2, box.w / 70)))
+      const zoomed = from > firstStep || to < lastStep; // then its ends say where one is
+      for (const at of zoomed ? [from, to] : ticks(from, Math.max(to, from + 1), Math.max(2, box.w / 70)))
         if (Number.isInteger(at) && at <= to) ink.fillText(at.toLocaleString("en"), toX(box, at), box.y + box.h + 8);
       ink.fillStyle = theme.ink;
       ink.textAlign = "left";
