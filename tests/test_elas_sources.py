@@ -81,15 +81,16 @@ def served(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/tiny.tgz"
     checksum = hashlib.sha256(archive).hexdigest()
-    tiny = Source(lambda content: tarball(content, ".txt", "p/"), "none", url, checksum)
+    tiny = Source(lambda content: tarball(content, ".txt", "p/"), "free for tests", url, checksum)
     monkeypatch.setitem(SOURCES, "tiny", tiny)
     yield server, asked, tmp_path
     server.shutdown()
 
 
-def test_a_download_is_kept_and_not_repeated(served):
+def test_a_download_states_the_licence_is_kept_and_not_repeated(served, capsys):
     server, asked, _ = served
     first = list(documents("tiny"))
+    assert "tiny (free for tests)" in capsys.readouterr().err
     assert len(first) == 60
     server.shutdown()
     assert list(documents("tiny")) == first

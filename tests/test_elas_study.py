@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.elas import ElasConfig, ElasForCausalLM, PretrainConfig, claims, load_text, study, variants
+from labkit.elas import (
+    ElasConfig,
+    ElasForCausalLM,
+    PretrainConfig,
+    claims,
+    load_text,
+    recorded,
+    study,
+    variants,
+)
 from labkit.elas.data import windows
 from labkit.elas.fastloop import FastRun, logits_of
 from labkit.elas.recorded import load_checkpoint, results, runs
 from labkit.elas.study_ffn import FORMS, RELU2, shape
+from labkit.traces import TrainTrace
 
 SMALL = {
     "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2,
@@ -221,3 +231,26 @@ def test_claims_are_computed_from_the_records():
     assert claims.paired(elas, plain[::-1]).mean() == pytest.approx(by_hand)  # by seed, not by place
     found = claims.perplexities(elas)["elas_ste"]
     np.testing.assert_allclose(np.log(found), [run.meta["held_out_nats"] for run in elas])
+
+
+def test_a_process_of_the_study_survives_a_job_that_fails(tmp_path, monkeypatch, tmp_path_factory):
+    from labkit.elas import study_runs
+
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path_factory.getbasetemp() / "cache"))
+    (plain,) = study.plan("arms", 1, 4, 4, tiny=True)[3]
+    (kept,) = study.plan("checkpoints", 1, 4, 4, tiny=True)[1]
+    wrong = plain | {"name": "wrong", "config": plain["config"] | {"arm": "none"}}
+    how = {"device": "cpu", "compiled": False, "graph": False}
+    study_runs.work([wrong, plain, kept], tmp_path, how, "the command", float("inf"), None, None)
+    assert "arm must be one of" in (tmp_path / "errors.txt").read_text()
+    trace = TrainTrace.load(tmp_path / "arms-lowrank_relu2-0.npz")
+    after = trace.meta["posthoc_nats"]
+    assert set(after) == set(variants.RULES)
+    assert all(abs(nats - trace.meta["held_out_nats"]) < 0.1 for nats in after.values())
+    assert trace.meta["provenance"]["command"] == "the command"
+    card = (tmp_path / "elas-3m" / "README.md").read_text()
+    assert "4 of 4 planned steps" in card
+    monkeypatch.setattr(recorded, "CHECKPOINTS", tmp_path)
+    model, tokenizer = load_checkpoint("lab/elas-3m")
+    assert model.activations()[0].sparse
+    assert tokenizer.get_vocab_size() == model.config.vocab_size

@@ -10,6 +10,7 @@ import yaml
 
 from labkit import checks
 from labkit.elas.pretrain import PretrainConfig, is_main_process, pretrain
+from labkit.elas.sources import SOURCES
 from labkit.paths import runs_dir
 from labkit.presets import as_float, parse_overrides
 
@@ -45,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", help="folder for checkpoints, model and curves (default: runs/elas)")
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint in --output"
+    )
+    kinds = ", ".join(f"{name} ({source.licence})" for name, source in SOURCES.items())
+    parser.epilog = (
+        f"Texts for -p source, several joined by '+': {kinds}. All but stdlib are downloaded on first use. "
+        "Several processes: torchrun --nproc_per_node N -m labkit train elas ..."
     )
 
 

@@ -60,13 +60,18 @@ def documents(name: str) -> Documents:
     """
     chosen = {part: SOURCES[part] for part in check_source(name)}
     for part, source in chosen.items():
-        archive = b"" if source.url is None else download(source.url, source.sha256).read_bytes()
+        archive = b""
+        if source.url is not None:
+            archive = download(source.url, source.sha256, f"{part} ({source.licence})").read_bytes()
         for title, text in source.documents(archive):
             yield title if len(chosen) == 1 else f"{part}/{title}", text
 
 
-def download(url: str, sha256: str) -> Path:
-    """The file at ``url``, from the cache or fetched into it; kept only if its checksum is right."""
+def download(url: str, sha256: str, title: str) -> Path:
+    """The file at ``url``, from the cache or fetched into it; kept only if its checksum is right.
+
+    title   of the progress bar: what is fetched, under which licence
+    """
     path = cache_dir("downloads") / f"{sha256[:12]}-{url.rsplit('/', 1)[-1]}"
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
@@ -74,7 +79,7 @@ def download(url: str, sha256: str) -> Path:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             size = int(answer.headers.get("Content-Length", 0)) or None
-            with tqdm(total=size, desc=url.rsplit("/", 1)[-1], unit="B", unit_scale=True) as bar:
+            with tqdm(total=size, desc=title, unit="B", unit_scale=True) as bar:
                 while block := answer.read(1 << 16):
                     content.write(block)
                     bar.update(len(block))

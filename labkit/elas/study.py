@@ -47,9 +47,11 @@ def plan(stage: str, seeds: int, steps: int, large_steps: int, tiny: bool) -> li
     large |= {"exact_every": 200}
     small = {"size": "3m", "source": "stdlib", "vocab_size": 2048, "arm": "lowrank_relu2", "steps": 1500}
     if tiny:
+        shape = {"num_hidden_layers": 1, "hidden_size": 48, "num_attention_heads": 2}
+        shape |= {"intermediate_size": 96}
         base = PretrainConfig(
             max_bytes=100_000, seq_len=64, batch_size=2, steps=4, lr_warmup=2, dense_steps=2, exact_every=3,
-            log_every=1, eval_every=2, eval_tokens=256, vocab_size=300, model={"num_hidden_layers": 2},
+            log_every=1, eval_every=2, eval_tokens=128, vocab_size=300, model=shape,
         )  # fmt: skip
         large = small = {}
 
