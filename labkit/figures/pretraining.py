@@ -233,6 +233,4 @@ def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> H
         ]
     )
     where = meta["provenance"]["device"]
-    return html_table(
-        head, rows, f"Measured here: {meta['config']['steps']} steps, {meta['text']}, {where}"
-    )
+    return html_table(head, rows, f"Measured: {meta['config']['steps']} steps, {meta['text']}, {where}")
