@@ -7,6 +7,7 @@ from matplotlib import pyplot
 from labkit.fgo import published, recorded
 from labkit.fgo.char_model import build_char_model
 from labkit.fgo.groups import sample_sums
+from labkit.fgo.reasoner import load_reasoner
 from labkit.fgo.tasks import is_correct, verbose_sums
 from labkit.figures import arms as figures
 from labkit.traces import TrainTrace
@@ -35,6 +36,12 @@ def run(arm, seed, after, tokens=(0.3, 0.2, 0.1), invalid=(10, 20, 40)):
         "fgo/constant_groups": np.array([nan, 1, 2, 3]),
         **{f"exam/{k}": np.array([1, 2, 3, nan]) for k in ("entropy_choice", "entropy_result", "checks")},
     }
+    for name, value in (
+        ("length", 40 if arm == "GRPO" else 20),
+        ("accuracy", 0.6 if arm == "GRPO" else 0.7),
+    ):
+        series[f"exam/{name}"] = np.array([value, value, value, nan])
+        series[f"exam/{name}_error"] = np.array([0.1, 0.1, 0.1, nan])
     meta = {"arm": arm, "seed": seed, "questions": 1600, "before": exam(0.5, 60), "after": after}
     return TrainTrace(step=step, series=series, meta=meta)
 
@@ -59,8 +66,19 @@ def test_shorter_by_hand():
     scatter = max(0.01 / 2**0.5, np.std([0.8, 0.82], ddof=1) / 2**0.5)
     gap = np.hypot(scatter, 0.01 / 2**0.5)
     assert found["accuracy_high"] - found["accuracy"] == pytest.approx(1.96 * gap)
+    assert recorded.verdict(ARMS).startswith("length -40% (")
+    assert recorded.verdict(ARMS).endswith("accuracy +2.0 points (-0.4 to +4.4)")
     with pytest.raises(ValueError, match="arm must be one of 'GRPO', 'FGO', 'mean entropy'; got 'PPO'"):
         recorded.shorter(ARMS, "PPO")
+
+
+def test_shorter_at_an_exam_on_the_way():
+    found = recorded.shorter(ARMS, when=1)
+    assert found["length"] == pytest.approx(-0.5)
+    assert found["accuracy"] == pytest.approx(0.1)
+    assert recorded.paper_step(ARMS) == 2
+    with pytest.raises(ValueError, match="when must be one of 'after', 0, 1, 2; got 3"):
+        recorded.shorter(ARMS, when=3)
 
 
 def test_entropy_lost_names_the_step_from_which_it_stays_below():
@@ -87,8 +105,11 @@ def test_summary_counts_the_first_3200_groups_and_sets_the_paper_beside():
 
 
 def test_trade_off_draws_every_seed_where_it_belongs():
-    figure = figures.trade_off(ARMS, "finding")
-    axis = figure.axes[0]
+    figure = figures.trade_off(ARMS, {2: "early", "after": "late"}, "finding")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["early", "late"]
+    early = [np.asarray(drawn.get_offsets()).round().tolist() for drawn in figure.axes[0].collections]
+    assert [[40, 60], [40, 60]] in early
+    axis = figure.axes[1]
     points = [np.asarray(drawn.get_offsets()) for drawn in axis.collections if len(drawn.get_offsets())]
     assert [50, 80] in np.round(np.vstack(points)).tolist()
     assert [30, 83] in np.round(np.vstack(points)).tolist()
@@ -114,3 +135,26 @@ def test_sample_sums_is_a_trace_like_any_other():
     np.testing.assert_allclose(
         trace.entropy["full_mean"] * trace.length, trace.entropy["full_sum"], rtol=1e-5
     )
+
+
+def test_the_lab_keeps_a_whole_study_and_its_report_says_what_the_files_say():
+    arms = recorded.recorded()
+    assert {"GRPO", "FGO", "mean entropy"} <= set(arms)
+    steps = {run.meta["steps"] for runs in arms.values() for run in runs}
+    assert len(steps) == 1, "arms stop together"
+    for runs in arms.values():
+        assert len(runs) >= 2
+        for run in runs:  # one model: only the draws differ
+            assert run.meta["before_greedy"] == runs[0].meta["before_greedy"]
+            assert abs(run.meta["before"]["accuracy"] - runs[0].meta["before"]["accuracy"]) < 0.05
+    assert recorded.RESULTS.joinpath("README.md").read_text() == recorded.report()
+
+
+def test_the_shipped_model_is_the_one_that_the_study_began_from():
+    model, about = load_reasoner()
+    before = recorded.recorded()["FGO"][0].meta["before"]
+    rows = verbose_sums(64, seed=1, **about["task"] | {"split": "test"})
+    trace = sample_sums(model, rows, group=2, max_tokens=about["max_tokens"])
+    noise = (0.25 / 64) ** 0.5
+    assert abs(trace.correct.mean() - before["accuracy"]) < 4 * noise
+    assert trace.length.mean() == pytest.approx(before["length"], rel=0.2)

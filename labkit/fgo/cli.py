@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``labkit train fgo``; nothing heavy is imported for them."""
     parser.add_argument(
         "--model", required=True,
-        help="a folder, a name on the Hugging Face hub, lab/sums-reasoner or lab/smollm2-135m",
+        help="a folder, a name on the hub, lab/sums-reasoner, lab/sums-small, lab/smollm2-135m",
     )  # fmt: skip
     parser.add_argument(
         "--dataset", required=True,
@@ -113,7 +113,7 @@ def load_policy(name: str, seed: int = 0):
     from labkit.fgo import reasoner, smollm
     from labkit.fgo.tasks import char_tokenizer
 
-    if name == reasoner.NAME:
+    if name in reasoner.MODELS:
         return reasoner.load_reasoner(name)[0], char_tokenizer()
     if name == smollm.NAME:
         return smollm.load_smollm()
@@ -124,7 +124,7 @@ def load_policy(name: str, seed: int = 0):
         model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
     except (OSError, ValueError) as error:
         told = str(error).strip().split("\n")[0]
-        lab = f"{reasoner.NAME}, {smollm.NAME}"
+        lab = ", ".join([*reasoner.MODELS, smollm.NAME])
         raise ValueError(
             f"--model must be a causal LM that transformers loads or one of {lab}; {name}: {told}"
         ) from error

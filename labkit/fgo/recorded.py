@@ -3,7 +3,8 @@
 recorded         {arm: [TrainTrace per seed]}
 bench            tokens per second of the sampler, transformers and TRL, as a dict
 summary          one row per arm for a table: means over seeds with their range, the paper's beside
-shorter          how much shorter one arm writes than another, at which accuracy, with intervals
+shorter          how much shorter one arm writes than another, at which accuracy, with intervals;
+verdict          the same as words
 entropy_lost     from which step on an arm's per-token entropy stays below another's, and where it went
 """
 
@@ -73,14 +74,17 @@ def _range(values: Sequence[float], name: str = "") -> tuple[float, float, float
     return float(scaled.mean()), float(scaled.min()), float(scaled.max())
 
 
-def shorter(arms: Arms, arm: str = "FGO", against: str = "GRPO", when: str = "after") -> dict[str, float]:
-    """How ``arm`` differs from ``against`` at the last exam, means over seeds.
+def shorter(
+    arms: Arms, arm: str = "FGO", against: str = "GRPO", when: str | int = "after"
+) -> dict[str, float]:
+    """How ``arm`` differs from ``against``, means over seeds.
 
+    when             "after": the last, larger exam; or the step of one of the exams on the way
     length           relative difference (-0.3: 30 % shorter); length_low, length_high: 95 % interval
     accuracy         difference in points of 1; accuracy_low, accuracy_high: 95 % interval
 
-    Standard errors join the exams' sampling error and, with two seeds or more, the seeds' scatter: the
-    larger of the two for each arm. Intervals are normal approximations (the ratio's by the delta method).
+    Standard errors join the exams' sampling error and the seeds' scatter: the larger of the two for each
+    arm. Intervals are normal approximations (the ratio's by the delta method).
     """
     checks.choice("arm", arm, tuple(arms))
     checks.choice("against", against, tuple(arms))
@@ -93,7 +97,7 @@ def shorter(arms: Arms, arm: str = "FGO", against: str = "GRPO", when: str = "af
     ratio = long / reference
     ratio_error = ratio * np.hypot(long_error / long, reference_error / reference)
     gap, gap_error = right - other, np.hypot(right_error, other_error)
-    return {
+    found = {
         "length": ratio - 1,
         "length_low": ratio - 1 - NORMAL * ratio_error,
         "length_high": ratio - 1 + NORMAL * ratio_error,
@@ -101,14 +105,37 @@ def shorter(arms: Arms, arm: str = "FGO", against: str = "GRPO", when: str = "af
         "accuracy_low": gap - NORMAL * gap_error,
         "accuracy_high": gap + NORMAL * gap_error,
     }
+    return {name: float(value) for name, value in found.items()}
 
 
-def _mean(runs: Sequence[TrainTrace], name: str, when: str) -> tuple[float, float]:
-    values = np.array([run.meta[when][name] for run in runs])
-    errors = np.array([run.meta[when][f"{name}_error"] for run in runs])
+def verdict(arms: Arms, arm: str = "FGO", against: str = "GRPO", when: str | int = "after") -> str:
+    """``shorter`` as words: "length -55% (-58% to -52%), accuracy +0.4 points (-2.5 to +3.2)"."""
+    gap = shorter(arms, arm, against, when)
+    length = [f"{gap[key]:+.0%}" for key in ("length", "length_low", "length_high")]
+    points = [f"{100 * gap[key]:+.1f}" for key in ("accuracy", "accuracy_low", "accuracy_high")]
+    return (
+        f"length {length[0]} ({length[1]} to {length[2]}), "
+        f"accuracy {points[0]} points ({points[1]} to {points[2]})"
+    )
+
+
+def paper_step(arms: Arms) -> int:
+    """The step after which an arm has seen as many questions as the paper's runs: an exam is at it."""
+    return published.QUESTIONS // next(iter(arms.values()))[0].meta["questions"]
+
+
+def _mean(runs: Sequence[TrainTrace], name: str, when: str | int) -> tuple[float, float]:
+    values, errors = (np.array([_read(run, key, when) for run in runs]) for key in (name, f"{name}_error"))
     sampling = np.sqrt((errors**2).sum()) / len(runs)
     scatter = values.std(ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else 0.0
     return float(values.mean()), float(max(sampling, scatter))
+
+
+def _read(run: TrainTrace, name: str, when: str | int) -> float:
+    if when == "after":
+        return run.meta["after"][name]
+    steps, values = run.curve(f"exam/{name}")
+    return float(values[steps == checks.choice("when", when, ["after", *steps.tolist()])][0])
 
 
 def entropy_lost(arms: Arms, arm: str = "FGO", against: str = "GRPO") -> dict[str, float | None]:
@@ -152,7 +179,7 @@ def report() -> str:
     """results/README.md: the study's and the bench's numbers as Markdown, from the files beside it."""
     arms, speed = recorded(), bench()
     about = arms["FGO"][0].meta
-    gap, lost = shorter(arms), entropy_lost(arms)
+    lost, step = entropy_lost(arms), paper_step(arms)
     columns = ("accuracy", "length", "act", "entropy", "entropy_per_token", "checks", "invalid", "constant")
     digits = dict(zip(columns, (1, 1, 0, 2, 3, 2, 0, 0), strict=True))
     lines = [
@@ -173,13 +200,13 @@ def report() -> str:
     for row in summary(arms):
         cells = [_cell(row.get(name), digits[name]) for name in columns]
         lines.append(f"| {row['arm']} | {' | '.join(cells)} |")
-    step = f"from step {lost['step']} on" if lost["step"] is not None else "at no step for good"
+    since = f"from step {lost['step']} on" if lost["step"] is not None else "at no step for good"
     lines += [
         "",
-        f"FGO against GRPO: length {gap['length']:+.1%} (95 %: {gap['length_low']:+.1%} to "
-        f"{gap['length_high']:+.1%}), accuracy {100 * gap['accuracy']:+.1f} points "
-        f"({100 * gap['accuracy_low']:+.1f} to {100 * gap['accuracy_high']:+.1f}).",
-        f"FGO's entropy per token stays below GRPO's {step}; at the end it is {lost['ratio']:.0%} of it "
+        f"FGO against GRPO after {published.QUESTIONS:,} questions (step {step}, exams of "
+        f"{about['exam_questions']} a seed): {verdict(arms, when=step)};",
+        f"after all {about['steps'] * about['questions']:,}: {verdict(arms)}.",
+        f"FGO's entropy per token stays below GRPO's {since}; at the end it is {lost['ratio']:.0%} of it "
         f"(where the model chooses {lost['choice_ratio']:.0%}, inside results {lost['result_ratio']:.0%}).",
         "",
         f"Sampling, {speed['provenance']['rows']} rows, one model, {speed['provenance']['device']}:",

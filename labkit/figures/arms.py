@@ -35,32 +35,50 @@ PLACES = {
 }
 
 
-def trade_off(arms: Mapping[str, Sequence[TrainTrace]], title: str = "") -> Figure:
-    """One point per seed with its 95 % interval, marks and colours by arm, the model before as a cross."""
-    figure, axis = pyplot.subplots(figsize=(9.2, 4.4))
-    some = next(iter(arms.values()))[0].meta["before"]
-    axis.scatter(some["length"], 100 * some["accuracy"], marker="+", s=160, c=theme.INK, linewidths=2)
-    axis.annotate(
-        "before", (some["length"], 100 * some["accuracy"]), (8, 6), textcoords="offset points", fontsize=9
+def trade_off(
+    arms: Mapping[str, Sequence[TrainTrace]], panels: Mapping[str | int, str], title: str = ""
+) -> Figure:
+    """Length against accuracy: one point per seed with its 95 % interval, the model before as a cross.
+
+    panels  what to show -> its title: "after", the last exam, or the step of an exam on the way
+    """
+    figure, axes = pyplot.subplots(
+        1, len(panels), figsize=(9.2, 4.2), sharex=True, sharey=True, squeeze=False
     )
-    for index, (arm, runs) in enumerate(arms.items()):
-        after = [run.meta["after"] for run in runs]
-        colour, marker = (cycle[index % len(cycle)] for cycle in (theme.CYCLE, theme.MARKERS))
-        length, accuracy = (np.array([found[name] for found in after]) for name in ("length", "accuracy"))
-        axis.errorbar(
-            length, 100 * accuracy, fmt="none", ecolor=colour, alpha=0.6, elinewidth=1,
-            xerr=NORMAL * np.array([found["length_error"] for found in after]),
-            yerr=100 * NORMAL * np.array([found["accuracy_error"] for found in after]),
+    start = next(iter(arms.values()))[0].meta["before"]
+    for axis, (when, words) in zip(axes.flat, panels.items(), strict=True):
+        axis.scatter(start["length"], 100 * start["accuracy"], marker="+", s=160, c=theme.INK, linewidths=2)
+        axis.annotate(
+            "before", (start["length"], 100 * start["accuracy"]), (-10, 8), ha="right",
+            textcoords="offset points", fontsize=9,
         )  # fmt: skip
-        axis.scatter(
-            length, 100 * accuracy, s=70, c=colour, marker=marker, label=arm, edgecolors="white", zorder=3
-        )
-    axis.set(xlabel="length of held-out responses (tokens)", ylabel="held-out accuracy (%)")
-    axis.margins(0.08)
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+        for index, (arm, runs) in enumerate(arms.items()):
+            colour, marker = (cycle[index % len(cycle)] for cycle in (theme.CYCLE, theme.MARKERS))
+            length, length_error = (_read(runs, name, when) for name in ("length", "length_error"))
+            right, error = (100 * _read(runs, name, when) for name in ("accuracy", "accuracy_error"))
+            axis.errorbar(
+                length, right, NORMAL * error, NORMAL * length_error, fmt="none", ecolor=colour, alpha=0.6,
+                elinewidth=1,
+            )  # fmt: skip
+            axis.scatter(
+                length, right, s=60, c=colour, marker=marker, label=arm, edgecolors="white", zorder=3
+            )
+        axis.set_title(words, fontsize=10, fontweight="normal", loc="left")
+        axis.set_xlabel("length of held-out responses (tokens)")
+        axis.margins(0.08)
+    axes[0, 0].set_ylabel("held-out accuracy (%)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
+
+
+def _read(runs: Sequence[TrainTrace], name: str, when: str | int) -> np.ndarray:
+    """(seeds,) of one number of an exam."""
+    if when == "after":
+        return np.array([run.meta["after"][name] for run in runs])
+    found = [run.curve(f"exam/{name}") for run in runs]
+    return np.array([values[steps == when][0] for steps, values in found])
 
 
 def study_table(rows: Sequence[Mapping], caption: str = "") -> HTML:
