@@ -147,6 +147,17 @@ def test_speed_shows_the_compiled_rival_and_refuses_unmeasured_sizes():
         elas_study.speed_bars({"ffn": rows}, tokens=1)
 
 
+def test_steps_in_the_order_of_the_arms(runs):
+    for one in runs:
+        one.meta["throughput"] = {"ms": 9.5, "tokens_per_second": 1.7e6, "peak_bytes": 2**31}
+    table = elas_study.step_table(runs[:2]).data
+    assert table.index("no mask") < table.index("straight-through")
+    assert "<td" in table
+    assert ">9.5<" in table
+    assert ">1.70<" in table
+    assert ">2.00<" in table
+
+
 def test_headroom_counts_overflows(runs):
     with pytest.raises(ValueError, match='traces must be runs with a series "peak"; got 4'):
         elas_study.headroom(runs)

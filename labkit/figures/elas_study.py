@@ -5,6 +5,7 @@ byte_bars         what each form of one FFN keeps, per token
 speed_bars        milliseconds of the FFN, forward and with the backward pass
 headroom          the largest activation of each run, against float16's largest number
 perplexity_table  the paper's perplexities beside ours, with the seeds' spread
+step_table        time, speed and peak memory of a training step of each arm
 claims_table      claim by claim: paper, measured, conditions
 """
 
@@ -190,6 +191,19 @@ def perplexity_table(
         "Perplexity, lower is better. Theirs: C4, 1 to 13 billion tokens. Ours: another text, size and "
         "budget, so compare the gaps within a column, not the columns"
     )
+    return html_table(head, rows, title)
+
+
+def step_table(traces: Sequence[TrainTrace]) -> HTML:
+    """Time, speed and peak memory of a training step, from runs with ``meta["throughput"]``."""
+    rows = []
+    for run in sorted(traces, key=lambda run: list(NAMES).index(run.meta["arm"])):
+        found = run.meta["throughput"]
+        ms, speed, peak = found["ms"], found["tokens_per_second"], found["peak_bytes"] / 2**30
+        rows.append([NAMES[run.meta["arm"]], f"{ms:.1f}", f"{speed / 1e6:.2f}", f"{peak:.2f}"])
+    where = traces[0].meta["provenance"]["device"]
+    head = ["arm", "ms a step", "million tokens a second", "peak GiB"]
+    title = f"A training step of the small models, mask as a dense tensor: {where}, median of 20"
     return html_table(head, rows, title)
 
 
