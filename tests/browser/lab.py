@@ -284,7 +284,7 @@ class Notebook:
         while drawn and time.monotonic() < deadline:
             self.page.wait_for_timeout(100)
             drawn = "" if control.evaluate(PICTURE) != picture else "picture"
-        self.page.wait_for_timeout(250)
+        self.page.wait_for_timeout(120)
         trait = "" if self.evaluate(TRAITS) != before else "trait"
         return trait, drawn
 
