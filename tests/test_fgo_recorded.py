@@ -145,7 +145,7 @@ def test_the_lab_keeps_a_whole_study_and_its_report_says_what_the_files_say():
     for runs in arms.values():
         assert len(runs) >= 2
         for run in runs:  # one model: only the draws differ
-            assert run.meta["before_greedy"] == runs[0].meta["before_greedy"]
+            assert run.meta["before_greedy"]["length"] == runs[0].meta["before_greedy"]["length"]
             assert abs(run.meta["before"]["accuracy"] - runs[0].meta["before"]["accuracy"]) < 0.05
     assert recorded.RESULTS.joinpath("README.md").read_text() == recorded.report()
 
