@@ -120,10 +120,10 @@ def test_a_text_grows_beside_the_tree(trace):
     boxed = sum(text.get_bbox_patch() is not None for text in grown)
     assert boxed == 12  # every mask is filled by one call
     told = [text.get_text() for text in figure.axes[0].texts]
-    assert all("=" in text and text.split("=")[1][0] in letters for text in told)
+    assert all(text.split(": ")[1][0] in letters for text in told)
     hover = hover_tree.hover_tree(trace, 0, vocabulary=letters.__getitem__)
     notes = [note for part in hover.data if part.text for note in part.text]
-    assert any("=a" in note or "=b" in note for note in notes)
+    assert any(": a" in note or ": b" in note for note in notes)
 
 
 def test_a_long_path_tells_how_many_not_which():

@@ -16,7 +16,7 @@ MODES = {
 }
 FATES = {
     PRUNED: ("pruned candidate", theme.MUTED, "x", "x-thin-open"),
-    MERGED: ("merged: same board as a better one", theme.PURPLE, "+", "cross-thin-open"),
+    MERGED: ("merged: the same as a better one", theme.PURPLE, "+", "cross-thin-open"),
 }
 STUB = 0.42  # how far along a step a dropped candidate ends
 
@@ -77,12 +77,15 @@ def finding(
 def commits(
     trace: BeamTrace, candidate: int, side: int | None, vocabulary: Callable[[int], str] | None
 ) -> list[str]:
-    """What a candidate commits, one text per token: row, column = digit on a board, else position=token."""
+    """What a candidate commits, one text per token: r1c2=3 on a board, else 12=3, or 12: a in a text."""
     texts = []
     for position, token in zip(trace.cand_positions[candidate], trace.cand_tokens[candidate], strict=True):
         if position >= 0:
+            if vocabulary is not None and side is None:
+                texts.append(f"{position}: {vocabulary(int(token))}")
+                continue
             where = str(position) if side is None else f"r{position // side + 1}c{position % side + 1}"
-            texts.append(f"{where}={token if vocabulary is None else vocabulary(int(token))}")
+            texts.append(f"{where}={token}")
     return texts
 
 
