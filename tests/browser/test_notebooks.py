@@ -16,6 +16,7 @@ def test_run_all_and_move_every_control(lab, open_notebook, stem):
     notebook = open_notebook(lab.prepare(stem))
     notebook.run_all()
     assert notebook.output_errors() == []
+    notebook.screenshot_instruments(stem)
     controls, still = notebook.controls(), {}
     cells = nbformat.read(NOTEBOOKS / f"{stem}.ipynb", as_version=4).cells
     live = re.search(LIVE, "\n".join(cell.source for cell in cells if cell.cell_type == "code"), re.M)
@@ -24,7 +25,6 @@ def test_run_all_and_move_every_control(lab, open_notebook, stem):
         if any(failed := notebook.move(control)):
             name = control.evaluate("node => node.closest('.widget-inline-hbox, label')?.textContent ?? ''")
             still[name or control.get_attribute("aria-label")] = failed
-    notebook.screenshot_instruments(stem)
     assert still == {}
     assert notebook.output_errors() == []
     assert notebook.console_errors == []
