@@ -57,17 +57,6 @@ def test_training_curves_draw_every_panel_with_labels(count):
     assert last_row.get_xlabel() == "optimiser step"
 
 
-def test_hover_curves_hold_the_same_numbers_on_linked_axes():
-    arms = {"GRPO": run([1, 2.00004], extra=[1, 1]), "FGO": run([3, 4], extra=[2, 2])}
-    figure = curves.hover_curves(arms, {"reward": "r", "extra": "e"}, cumulative=("extra",))
-    drawn = [(trace.name, list(trace.y), trace.showlegend) for trace in figure.data]
-    assert drawn == [
-        ("GRPO", [1, 2], True), ("FGO", [3, 4], True),
-        ("GRPO", [1, 2], False), ("FGO", [2, 4], False),
-    ]  # fmt: skip
-    assert figure.layout.xaxis2.matches == "x"
-
-
 def test_curves_name_what_they_do_not_know():
     with pytest.raises(ValueError, match=r"name must be one of \['reward'\]; got 'loss'"):
         curves.spread(run([1]), "loss")
@@ -89,11 +78,6 @@ def test_sample_table_shows_one_step_and_escapes():
     assert "later" not in shown
     with pytest.raises(ValueError, match="step must be one of 1, 2; got 3"):
         curves.sample_table(trace, 3)
-
-    draw = curves.samples_of({"FGO": trace})
-    assert draw("FGO", 2).data == curves.sample_table(trace, 2).data
-    with pytest.raises(ValueError, match="arm must be one of 'FGO'; got 'GRPO'"):
-        draw("GRPO", 2)
 
 
 def test_total_sums_a_run_and_averages_seeds():

@@ -1,20 +1,17 @@
 """Training curves of several arms and seeds (TrainTrace), linked step by step.
 
 training_curves  small multiples: the mean over seeds, the seeds' range as a band
-hover_curves     the same for the pointer: one vertical line through all panels
 before_after     what each arm did to the same held-out questions
-sample_table     what the model wrote at one step; samples_of makes it a draw(arm, step) for ``explore``
+sample_table     what the model wrote at one step
 """
 
 import html
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import plotly.graph_objects as go
 from IPython.display import HTML
 from matplotlib import pyplot
 from matplotlib.figure import Figure
-from plotly.subplots import make_subplots
 
 from labkit import checks
 from labkit.figures import theme
@@ -68,16 +65,6 @@ def spread(
     return np.array(steps), table.mean(0), table.min(0), table.max(0)
 
 
-def _each(
-    arms: Arms, panels: Mapping[str, str], cumulative: Sequence[str], smooth: int
-) -> Iterator[tuple[int, str, int, str, tuple[np.ndarray, ...]]]:
-    """(panel, series, arm's index, arm, its ``spread``) of everything that a grid of panels draws."""
-    for place, name in enumerate(panels):
-        for index, (arm, runs) in enumerate(arms.items()):
-            found = spread(runs, name, cumulative=name in cumulative, smooth=smooth)
-            yield place, name, index, arm, found
-
-
 def training_curves(
     arms: Arms,
     panels: Mapping[str, str] = REINFORCEMENT,
@@ -96,15 +83,16 @@ def training_curves(
         sharex=True,
         squeeze=False,
     )
-    for place, _, index, arm, (steps, mean, low, high) in _each(arms, panels, cumulative, smooth):
-        axis, colour = axes.flat[place], theme.CYCLE[index % len(theme.CYCLE)]
-        axis.plot(
-            steps, mean, color=colour, linestyle=theme.DASHES[index % len(theme.DASHES)],
-            marker=theme.MARKERS[index % len(theme.MARKERS)], markevery=max(1, len(steps) // 5),
-            markersize=5, label=arm,
-        )  # fmt: skip
-        axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     for axis, (name, label) in zip(axes.flat, panels.items(), strict=False):
+        for index, (arm, runs) in enumerate(arms.items()):
+            steps, mean, low, high = spread(runs, name, cumulative=name in cumulative, smooth=smooth)
+            colour = theme.CYCLE[index % len(theme.CYCLE)]
+            axis.plot(
+                steps, mean, color=colour, linestyle=theme.DASHES[index % len(theme.DASHES)],
+                marker=theme.MARKERS[index % len(theme.MARKERS)], markevery=max(1, len(steps) // 5),
+                markersize=5, label=arm,
+            )  # fmt: skip
+            axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.set_title(label, fontsize=9, fontweight="normal", loc="left")
         if name in cumulative:
             axis.set_ylim(bottom=0)
@@ -116,39 +104,6 @@ def training_curves(
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=len(arms))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return figure
-
-
-def hover_curves(
-    arms: Arms,
-    panels: Mapping[str, str] = REINFORCEMENT,
-    *,
-    title: str = "",
-    cumulative: Sequence[str] = CUMULATIVE,
-    smooth: int = 1,
-    columns: int = 2,
-) -> go.Figure:
-    """``training_curves`` for the pointer: zooming one panel zooms all, hovering reads every arm."""
-    rows = -(-len(panels) // checks.integer("columns", columns, 1))
-    figure = make_subplots(
-        rows, columns, shared_xaxes="all", subplot_titles=list(panels.values()),
-        vertical_spacing=0.3 / rows, horizontal_spacing=0.09,
-    )  # fmt: skip
-    for place, _, index, arm, (steps, mean, _, _) in _each(arms, panels, cumulative, smooth):
-        figure.add_scatter(
-            x=steps.tolist(), y=np.round(mean, 4).tolist(), name=arm, legendgroup=arm,
-            showlegend=place == 0, mode="lines",
-            line={"color": theme.CYCLE[index % len(theme.CYCLE)],
-                  "dash": ("solid", "dash", "dashdot", "dot")[index % 4]},
-            row=place // columns + 1, col=place % columns + 1,
-        )  # fmt: skip
-    figure.update_xaxes(showspikes=True, spikemode="across", spikethickness=1, spikecolor=theme.MUTED)
-    figure.update_xaxes(title_text="optimiser step", row=rows)
-    figure.update_annotations(font_size=12)
-    figure.update_layout(
-        title=title, height=190 * rows + 90, hovermode="x unified", hoversubplots="axis",
-        legend={"orientation": "h", "y": -0.12},
-    )  # fmt: skip
     return figure
 
 
@@ -182,16 +137,6 @@ def before_after(arms: Arms, panels: Mapping[str, str] = EXAM) -> Figure:
     figure.legend(*handles, loc="outside lower right", ncols=len(arms))
     figure.suptitle("; ".join(words), x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
-
-
-def samples_of(runs: Mapping[str, TrainTrace]) -> Callable[[str, int], HTML]:
-    """draw(arm, step) -> ``sample_table`` of that arm's run at that step."""
-
-    def draw(arm: str, step: int) -> HTML:
-        checks.choice("arm", arm, list(runs))
-        return sample_table(runs[arm], step)
-
-    return draw
 
 
 def sample_table(trace: TrainTrace, step: int, limit: int = 8) -> HTML:
