@@ -88,7 +88,7 @@ def test_completions_come_for_the_step_and_the_runs_that_are_shown(shown):
     assert (one["rows"], one["near"]) == ([], [1, 4, 7])
     widget.shown = [1]
     assert [found["run"] for found in widget.completions["runs"]] == [1]
-    assert scrubber({"FGO": make(), "GRPO": [make(), make()]}, shown=["GRPO"]).shown == [1, 2]
+    assert scrubber({"FGO": make(), "GRPO": [make(), make()]}, shown=["GRPO"]).shown == [0, 1]
     widget.shown = [0, 7]
     assert "shown must be an integer between 0 and 1; got 7" in widget.problem
     widget.shown = [0]

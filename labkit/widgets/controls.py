@@ -43,7 +43,7 @@ class RunPanel(ipywidgets.VBox):
         self._copy, self._strip = CopyText(), ipywidgets.HTML()
         self._run.on_click(lambda _: self.start())
         self._stop.on_click(lambda _: self.stop())
-        flow = {"flex_flow": "row wrap", "align_items": "center"}
+        flow = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "4px 18px"}
         inputs = ipywidgets.Box(list(controls.values()), layout=flow)
         inputs.add_class("labkit-explicit")  # moving one of these alone changes no picture
         super().__init__([

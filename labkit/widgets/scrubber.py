@@ -117,6 +117,7 @@ def scrubber(
     step = last if step is None else checks.integer("step", step, 0, last)
     known = list(dict.fromkeys(arm for arm, _, _ in runs))
     shown = known if shown is None else [checks.choice("shown", arm, known) for arm in shown]
+    runs.sort(key=lambda run: run[0] not in shown)  # those come first, in the table and in the colours
     picked = [i for i, (arm, _, _) in enumerate(runs) if arm in shown]
     if not picked:
         checks.fail("shown", list(shown), "at least one arm")

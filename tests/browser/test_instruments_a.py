@@ -252,6 +252,7 @@ def test_zoom_shows_a_stretch_around_the_cursor(page):
     page.mouse.click(box["x"] + 46 + 1, box["y"] + 80)  # the left end of the first panel: 50 steps in view
     assert get(page, "step") == 275
     page.keyboard.press("Home")  # the view goes with the cursor
+    page.wait_for_timeout(60)
     page.mouse.click(box["x"] + 46 + 1, box["y"] + 80)
     assert get(page, "step") == 1
     for _ in range(3):

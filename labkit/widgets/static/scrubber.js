@@ -43,13 +43,13 @@ function fitting(ink, text, width) {
   return shorten(text, length);
 }
 
-// About `count` round numbers between low and high.
+// About `count` round numbers between low and high, two at least.
 function ticks(low, high, count) {
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
   const unit = power * [1, 2, 5, 10].find((step) => step * power >= rough);
   const found = [];
   for (let at = Math.ceil(low / unit) * unit; at <= high + unit * 1e-6; at += unit) found.push(Number(at.toPrecision(12)));
-  return found;
+  return found.length > 1 || count > 12 ? found : ticks(low, high, 2 * count);
 }
 
 // Every curve of the model: steps, values, and the place of the last point at or before a step.
