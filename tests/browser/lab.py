@@ -47,7 +47,10 @@ TRAITS = (  # of every widget but the Output areas, which change because a pictu
     "{i: str(hash(repr(w.get_state()))) for i, w in"
     " __import__('ipywidgets').widgets.widget._instances.items() if w._model_name != 'OutputModel'}"
 )
-POSITION = "node => [node.getAttribute('aria-valuenow'), node.value, node.checked].join()"
+POSITION = (  # a slider's aria-valuenow is rounded, so where its handle stands counts too
+    "node => [node.getAttribute('aria-valuenow'), node.value, node.checked,"
+    " node.parentElement?.style.transform].join()"
+)
 PANEL = "const panel = window.jupyterapp.shell.currentWidget;"
 
 
@@ -262,7 +265,13 @@ class Notebook:
     def move(self, control: Locator) -> tuple[str, str]:
         """Move a control by the keyboard; what failed to change: ("trait", "picture"), "" where it did."""
         control.scroll_into_view_if_needed()
-        before, picture = self.evaluate(TRAITS), control.evaluate(PICTURE)
+        picture = control.evaluate(PICTURE)
+        for _ in range(50):  # an earlier control's picture may still be on its way
+            self.page.wait_for_timeout(60)
+            if (now := control.evaluate(PICTURE)) == picture:
+                break
+            picture = now
+        before = self.evaluate(TRAITS)
         control.focus()
         kind = control.get_attribute("type") or control.evaluate("node => node.tagName")
         keys = {
@@ -279,13 +288,14 @@ class Notebook:
                 break
         # Look at the page first: code run in the kernel ends with showing every open figure, half-drawn
         # ones of a callback in its own thread (JupyterLab's comms over subshells) too.
-        drawn = "picture"
+        trait, drawn = "trait", "picture"
         deadline = time.monotonic() + 10
         while drawn and time.monotonic() < deadline:
-            self.page.wait_for_timeout(100)
+            self.page.wait_for_timeout(80)
             drawn = "" if control.evaluate(PICTURE) != picture else "picture"
-        self.page.wait_for_timeout(120)
-        trait = "" if self.evaluate(TRAITS) != before else "trait"
+        while trait and time.monotonic() < deadline:
+            self.page.wait_for_timeout(80)
+            trait = "" if self.evaluate(TRAITS) != before else "trait"
         return trait, drawn
 
     def change_theme(self, theme: str) -> None:
