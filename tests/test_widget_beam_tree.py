@@ -158,6 +158,15 @@ def test_an_error_is_shown_and_then_forgotten(panel):
     assert panel.problem == ""
 
 
+def test_it_begins_where_the_way_to_the_answer_was_last_unsure(panel, trace):
+    one = trace.of_prompt(0)
+    path = np.frombuffer(panel.trees[0]["answer"], "<i4")
+    assert panel.row in path
+    assert one.beam_mode[panel.row] == SEARCH
+    later = path[path > panel.row]
+    assert not (one.beam_mode[later] == SEARCH).any()
+
+
 def test_text_of_tokens(trace):
     known = texts([trace], lambda token: f"<{token}>")
     assert known["0"] == "<0>"

@@ -9,7 +9,7 @@ import traitlets
 
 from labkit import checks
 from labkit.figures.beam_tree import beam_tree as static_tree
-from labkit.traces import BeamTrace
+from labkit.traces import SEARCH, BeamTrace
 from labkit.widgets import base
 from labkit.widgets.beam_pack import pack, texts
 
@@ -170,7 +170,7 @@ class BeamTree(anywidget.AnyWidget):
         return self._run([row], settings["strategy"], mask_id=one.meta["mask_id"], **kept)
 
     def _show(self, which: int) -> None:
-        """Send what is on top of each history, and select in tree ``which`` the answer, or the fork."""
+        """Send the top of each history; select a telling state of tree ``which``, or the fork."""
         top = [history[-1] for history in self._shown]
         given = [history[0][0] for history in self._shown]
         with self.hold_sync():
@@ -185,8 +185,7 @@ class BeamTree(anywidget.AnyWidget):
                 )
                 for (one, offset, forced), start in zip(top, given, strict=True)
             ]
-            one, _, forced = top[which]
-            start = 0 if forced else int(np.flatnonzero(one.beam_step == one.beam_step.max())[0])
+            start = 0 if top[which][2] else _telling(top[which][0], self.trees[which]["answer"])
             self.tree, self.row, self.candidate = which, start, -1
             self.preview = float(top[0][0].meta["parameters"]["threshold"])
 
@@ -195,3 +194,10 @@ class BeamTree(anywidget.AnyWidget):
 
     def _text(self, token: int) -> str:
         return str(token) if self._vocabulary is None else self._vocabulary(token)
+
+
+def _telling(one: BeamTrace, answer: bytes) -> int:
+    """Where to begin: the last state on the way to the answer that was unsure, else the middle one."""
+    path = np.frombuffer(answer, "<i4")
+    unsure = path[one.beam_mode[path] == SEARCH]
+    return int(unsure[-1] if len(unsure) else path[len(path) // 2])

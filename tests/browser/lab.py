@@ -34,7 +34,7 @@ CONTROLS = tuple(  # what a keyboard can move; "explicit" marks what only a butt
     f".jp-OutputArea-output {kind}:not([data-explicit], .labkit-explicit *)"
     for kind in (".noUi-handle", "select", *(f"input[type={i}]" for i in ("range", "checkbox", "number")))
 )
-INSTRUMENTS = ".jp-OutputArea-output .lk, .jp-OutputArea-output > .widget-vbox"
+INSTRUMENTS = ".jp-OutputArea-output .lk:not(.widget-vbox .lk), .jp-OutputArea-output > .widget-vbox"
 # One text that changes when a picture in the same output does: pixels, image data, plotly's paths, tables.
 PICTURE = """node => {
     const output = node.closest('.jp-OutputArea-output');
