@@ -47,7 +47,7 @@ def execute(source: str, target: str, parameters: dict) -> str:
                 start_timeout=START_TIMEOUT,
                 execution_timeout=CELL_TIMEOUT,
                 store_widget_state=False,
-                extra_arguments=["--log-level=50"],  # of the kernel: its shutdown reports an interrupt as an error
+                extra_arguments=["--log-level=50"],  # its shutdown calls an interrupt an error
             )
         except papermill.PapermillExecutionError as error:
             failure = " ".join(f"{error.ename}: {error.evalue}".split())  # the runner reads one line
