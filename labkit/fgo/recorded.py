@@ -21,16 +21,22 @@ from labkit.paths import write_atomic
 from labkit.traces import TrainTrace
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PILOTS = ("pilot_1e-4", "pilot_3e-4")
 NORMAL = 1.96  # two-sided 95 %
 Arms = Mapping[str, Sequence[TrainTrace]]
 
 
 @cache
-def recorded() -> dict[str, list[TrainTrace]]:
-    """The traces of ``labkit.fgo.study`` as it ran on a GPU, arms in the study's order."""
+def recorded(name: str = "study") -> dict[str, list[TrainTrace]]:
+    """The traces of ``labkit.fgo.study`` as it ran on a GPU, arms in the study's order.
+
+    name  "study", or "pilot_1e-4", "pilot_3e-4": GRPO and FGO, one seed, at these learning rates, from a
+          first reasoner that sampled a quarter of its answers right
+    """
     from labkit.fgo.study import ARMS
 
-    traces = [TrainTrace.load(path) for path in sorted(RESULTS.glob("*.npz"))]
+    folder = RESULTS / ("" if checks.choice("name", name, ("study", *PILOTS)) == "study" else name)
+    traces = [TrainTrace.load(path) for path in sorted(folder.glob("*.npz"))]
     found = {arm: [t for t in traces if t.meta["arm"] == arm] for arm in ARMS}
     return {arm: sorted(runs, key=lambda t: t.meta["seed"]) for arm, runs in found.items() if runs}
 
@@ -209,6 +215,8 @@ def report() -> str:
         f"FGO's entropy per token stays below GRPO's {since}; at the end it is {lost['ratio']:.0%} of it "
         f"(where the model chooses {lost['choice_ratio']:.0%}, inside results {lost['result_ratio']:.0%}).",
         "",
+        *map(_pilot, PILOTS),
+        "",
         f"Sampling, {speed['provenance']['rows']} rows, one model, {speed['provenance']['device']}:",
         "",
         "| way | tokens per second (median; range) |",
@@ -218,6 +226,17 @@ def report() -> str:
         span = f"{row['lowest']:,.0f} to {row['highest']:,.0f}"
         lines.append(f"| {way} | {row['tokens_per_second']:,.0f} ({span}) |")
     return "\n".join(lines) + "\n"
+
+
+def _pilot(name: str) -> str:
+    arms = recorded(name)
+    meta = arms["FGO"][0].meta
+    right = [100 * arms[arm][0].meta["after"]["accuracy"] for arm in ("GRPO", "FGO")]
+    return (
+        f"Pilot, one seed, {meta['steps']} steps at {meta['learning_rate']:g} from a model that sampled "
+        f"{meta['before']['accuracy']:.0%} right: GRPO {right[0]:.1f} %, FGO {right[1]:.1f} %; FGO against "
+        f"GRPO {verdict(arms)}.\n"
+    )
 
 
 def _cell(found: tuple[float, float, float] | None, digits: int) -> str:
