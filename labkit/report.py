@@ -178,7 +178,7 @@ def _output(output) -> str:
         return f'<div role="img" aria-label="{html.escape(text, quote=True)}">{data["image/svg+xml"]}</div>'
     if "text/html" in data:
         table = data["text/html"].replace("<th></th>", "<td></td>")  # an empty cell heads nothing
-        return f'<div class="table">{table}</div>'
+        return f'<div class="table" tabindex="0">{table}</div>'
     if "text/markdown" in data:
         return _prose(data["text/markdown"])
     if WIDGET in data:
