@@ -223,7 +223,7 @@ class Notebook:
         while quiet < 3:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name} is still busy after {timeout} s")
-            self.page.wait_for_timeout(150)
+            self.page.wait_for_timeout(80)
             quiet = 0 if self.page.evaluate(busy) else quiet + 1
 
     def output_errors(self) -> list[str]:
