@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -209,8 +210,15 @@ def _keep_whole(partial: Path, target: Path) -> bool:
 
 
 def _kill(process: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it may just have ended
+    """End a notebook's process and all it started: its kernel has a session of its own."""
+    family = []
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may just have ended
+        family = psutil.Process(process.pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    for child in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 
 import nbformat
+import psutil
 import pytest
 import yaml
 from notebook_maker import write_notebook
@@ -159,7 +160,7 @@ def test_ctrl_c_ends_the_notebooks_too(tmp_path, runs_at):
     slow = write_notebook(
         tmp_path / "slow.ipynb",
         f"from pathlib import Path\nPath({str(tmp_path / 'begun.txt')!r}).write_text('x')",
-        "import time\ntime.sleep(60)",
+        "import time\ntime.sleep(600)",
     )
     command = [sys.executable, "-m", "labkit", "run", str(slow), "--preset", str(_flat(slow, {}))]
     process = subprocess.Popen(
@@ -167,8 +168,11 @@ def test_ctrl_c_ends_the_notebooks_too(tmp_path, runs_at):
     )
     _wait_for(tmp_path / "begun.txt")
     process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=20)
+    _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert not any(
+        str(tmp_path) in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])
+    )
     assert messages.splitlines()[-1] == "labkit run: interrupted"
     assert not (runs_at / "latest").exists()
 
