@@ -166,8 +166,10 @@ def test_ctrl_c_ends_the_notebooks_too(tmp_path, runs_at):
     )
     command = [sys.executable, "-m", "labkit", "run", str(slow), "--preset", str(_flat(slow, {}))]
     process = subprocess.Popen(
-        command, env=os.environ | {"LABKIT_RUNS": str(runs_at)}, stderr=subprocess.PIPE, text=True
-    )
+        command, env=os.environ | {"LABKIT_RUNS": str(runs_at)}, stderr=subprocess.PIPE, text=True,
+        # A suite started in the background of a shell has the signal switched off, and so its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     _wait_for(tmp_path / "begun.txt")
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=60)
