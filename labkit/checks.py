@@ -1,6 +1,7 @@
 """One clear error for bad input: it names the argument, what was given and what is allowed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
@@ -8,6 +9,12 @@ from typing import Any
 def fail(name: str, value: Any, allowed: str) -> None:
     """Raise ``ValueError("<name> must be <allowed>; got <value>")``."""
     raise ValueError(f"{name} must be {allowed}; got {value!r}")
+
+
+def did_you_mean(given: Any, known: Iterable[str]) -> str:
+    """The end of an error that names the closest of ``known`` in brackets; empty if nothing is close."""
+    close = get_close_matches(str(given), known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:

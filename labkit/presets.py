@@ -1,12 +1,12 @@
 """Which notebooks, with which parameters: presets/*.yaml, -p overrides, and the checks on both."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from labkit.checks import did_you_mean
 from labkit.paths import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -55,8 +55,7 @@ def load_preset(preset: str, notebooks: Sequence[Path] = ()) -> dict[str, dict[s
     stems = {path.stem for path in (*find_notebooks(), *notebooks)}
     for stem, values in content.items():
         if stem not in stems:
-            close = get_close_matches(str(stem), stems, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(stem, stems)
             raise ValueError(f"preset must name notebooks that exist; {path} names {stem!r}{hint}")
         if not isinstance(values, dict | None):
             raise ValueError(
@@ -84,8 +83,7 @@ def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> d
     chosen = {**preset.get("*", {}), **preset.get(notebook.stem, {}), **overrides}
     for name, value in chosen.items():
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(name, known)
             raise ValueError(
                 f"parameter must be one of {', '.join(known) or '(none)'} "
                 f"for {notebook.stem}; got {name!r}{hint}"

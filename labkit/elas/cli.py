@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +93,7 @@ def configuration(preset: str, overrides: dict[str, Any]) -> PretrainConfig:
     chosen = fields | overrides
     for name, value in chosen.items():
         if name not in types:
-            close = difflib.get_close_matches(str(name), types, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = checks.did_you_mean(name, types)
             raise ValueError(f"-p must name one of {', '.join(types)}; got {name!r}{hint}")
         if types[name] is float:
             chosen[name] = as_float(value)

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -140,8 +139,7 @@ def _config(output: Path, overrides: dict[str, Any], on_gpu: bool):
     settings = DEFAULTS | {"bf16": on_gpu, "use_cpu": not on_gpu}
     for name, value in overrides.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = checks.did_you_mean(name, known)
             raise ValueError(f"-p must name a field of FGOConfig; got {name!r}{hint}")
         settings[name] = _read(name, value, known[name])
     try:
