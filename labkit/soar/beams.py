@@ -76,13 +76,17 @@ class Windows:
     mask_id: int
 
     def positions(self, beams: Beams) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions (A, K, W) of each beam's own block, and bool (A, K, W): a mask is there."""
+        """Positions (A, K, W) of each beam's own block, and bool (A, K, W): a mask is there.
+
+        A block with fewer slots than W repeats its first one.
+        """
         width = min(self.block_length, self.slots.shape[1])
-        rank = beams.block[..., None] * self.block_length + torch.arange(width, device=self.slots.device)
-        count = self.count[beams.prompt][:, None, None]
+        first = beams.block[..., None] * self.block_length
+        rank = first + torch.arange(width, device=self.slots.device)
+        inside = rank < self.count[beams.prompt][:, None, None]
         slots = self.slots[beams.prompt][:, None].expand(-1, beams.block.shape[1], -1)
-        where = slots.gather(2, rank.clamp(max=slots.shape[2] - 1))
-        masked = (rank < count) & (beams.tokens.gather(2, where) == self.mask_id)
+        where = slots.gather(2, torch.where(inside, rank, first))
+        masked = inside & (beams.tokens.gather(2, where) == self.mask_id)
         return where, masked & beams.exists[..., None]
 
     def sizes(self, beams: Beams) -> torch.Tensor:
