@@ -132,14 +132,15 @@ def test_the_bench_finds_the_same_answers(tmp_path, capsys):
     assert lab["tokens per second"]["batched"] > 0
     llada = json.loads((tmp_path / "bench_llada.json").read_text())
     assert llada["same tokens"] == 1
-    assert all(0 < share["share"] < 1 for share in llada["share"].values())
+    assert all(0 < share < 1 for found in llada["share"].values() for share in found["share"])
 
 
 def test_the_forward_is_timed(early):
     timed = bench.Timed(early)
     boards = torch.from_numpy(load_puzzles("test", 1)[0])
-    found = bench._share(timed, boards, {"strategy": "adaptive", "threshold": 0.5})
-    assert 0 < found["forward"] < found["wall"]
+    found = bench._share(timed, boards, {"strategy": "adaptive", "threshold": 0.5}, 2)
+    assert len(found["wall"]) == 2
+    assert all(0 < inside < wall for inside, wall in zip(found["forward"], found["wall"], strict=True))
     assert timed.seconds() == 0
 
 

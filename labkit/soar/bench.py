@@ -145,18 +145,23 @@ def bench_share(device: str, prompts: int, rounds: int) -> dict:
     for name, fixed_rows in rows.items():
         model = Timed(load_model("lab/sudoku9", device=device, dtype=torch.bfloat16, fixed_rows=fixed_rows))
         for setting in (SOAR, SOAR | {"beam": 8}, {"strategy": "pbs", "beam": 4}, {"strategy": "greedy"}):
-            measured = [_share(model, boards, setting) for _ in range(rounds + 1)][1:]
             label = " ".join(map(str, (setting["strategy"], setting.get("beam", 1), name)))
-            found[label] = {key: [m[key] for m in measured] for key in measured[0]}
+            found[label] = _share(model, boards, setting, rounds)
     return {"prompts": prompts, "searches": found}
 
 
-def _share(model: Timed, boards: torch.Tensor, setting: dict, **rest: object) -> dict:
-    model.seconds()
-    trace, wall = timed(lambda: decode(model, boards, record=False, **setting, **rest))
-    inside = model.seconds()
-    return {"wall": wall, "forward": inside, "share": inside / wall,
-            "forward calls": trace.meta["forward_calls"], "rows": trace.meta["forward_rows"]}  # fmt: skip
+def _share(model: Timed, boards: torch.Tensor, setting: dict, rounds: int) -> dict:
+    """Wall and forward seconds of ``rounds`` decodes, after one that compiles what there is to compile."""
+    found = {"wall": [], "forward": [], "share": []}
+    for number in range(rounds + 1):
+        model.seconds()
+        trace, wall = timed(lambda: decode(model, boards, record=False, **setting))
+        inside = model.seconds()
+        if number:
+            for values, new in zip(found.values(), (wall, inside, inside / wall), strict=True):
+                values.append(new)
+    calls = {"forward calls": trace.meta["forward_calls"], "rows": trace.meta["forward_rows"]}
+    return found | calls
 
 
 def bench_llada(device: str, rounds: int, tiny: bool) -> dict:
@@ -189,7 +194,7 @@ def bench_llada(device: str, rounds: int, tiny: bool) -> dict:
         ("8 prompts, PBS", 8, pbs),
         ("8 prompts, SOAR", 8, pbs | {"strategy": "soar", "threshold": 0.5}),
     ):
-        share[name] = _share(model, prompts[:count], setting)
+        share[name] = _share(model, prompts[:count], setting, rounds)
     return {
         "shape": "LLaDA-8B" if not tiny else "tiny", "length": length + gen, "generated": gen,
         "seconds": seconds, "same tokens": float(np.mean(np.array(mine) == other)), "share": share,

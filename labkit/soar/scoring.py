@@ -49,9 +49,11 @@ class Scorer:
         """
         lengths = None if self._uniform else self._lengths[prompt].tolist()
         logits = self._logits(rows, positions, lengths)
+        if logits.dtype == torch.float64:
+            logits = logits.float()
         if self.cfg_scale:  # classifier-free guidance as LLaDA applies it (Ho and Salimans 2022)
             given = fixed[torch.from_numpy(prompt).to(rows.device)]
-            empty = self._logits(torch.where(given, self.mask_id, rows), positions, lengths)
+            empty = self._logits(torch.where(given, self.mask_id, rows), positions, lengths).float()
             logits = empty + (self.cfg_scale + 1) * (logits - empty)
         if self.mask_id < logits.shape[-1]:
             logits[..., self.mask_id] = float("-inf")  # a mask is never an answer
@@ -70,7 +72,7 @@ class Scorer:
         self.forward_rows += len(rows)
         if hasattr(self.model, "logits_at"):
             self.forward_calls += 1
-            return self.model.logits_at(rows, positions, lengths).float()
+            return self.model.logits_at(rows, positions, lengths)
         if lengths is None:
             return self._gathered(rows, positions)
         parts = []
@@ -92,7 +94,7 @@ class Scorer:
                 f"for tokens {tuple(rows.shape)} it gave {tuple(shape) or type(logits).__name__}"
             )
         width = logits.shape[-1]
-        return logits.gather(1, positions[..., None].expand(-1, -1, width)).float()
+        return logits.gather(1, positions[..., None].expand(-1, -1, width))
 
     def _gumbel(self, shape: torch.Size, prompt: list[int], device: torch.device) -> torch.Tensor:
         noise = torch.zeros(shape)
