@@ -15,6 +15,7 @@ from labkit.soar.study import label
 from labkit.soar.sudoku import solved
 from labkit.soar.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.sums import SumsConfig, SumsLM, sums
+from labkit.soar.timing import Timed
 from labkit.traces import TrainTrace
 
 
@@ -136,7 +137,7 @@ def test_the_bench_finds_the_same_answers(tmp_path, capsys):
 
 
 def test_the_forward_is_timed(early):
-    timed = bench.Timed(early)
+    timed = Timed(early)
     boards = torch.from_numpy(load_puzzles("test", 1)[0])
     found = bench._share(timed, boards, {"strategy": "adaptive", "threshold": 0.5}, 2)
     assert len(found["wall"]) == 2

@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +32,7 @@ from labkit.soar.llada_shape import random_llada
 from labkit.soar.models import load_model
 from labkit.soar.puzzle_sets import load_puzzles
 from labkit.soar.search import decode
+from labkit.soar.timing import Timed, timed
 
 RESULTS = Path(__file__).parent / "results"
 SOAR = {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2}
@@ -46,39 +46,6 @@ def recorded(stage: str) -> dict:
     return json.loads((RESULTS / f"bench_{stage}.json").read_text())
 
 
-class Timed(nn.Module):
-    """``model`` with the seconds of its forwards: by CUDA events on a GPU, by the clock on a CPU."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model, self._spans = model, []
-        for name in ("mask_id", "eos_id", "max_length", "vocab_size"):
-            setattr(self, name, getattr(model, name))
-
-    def logits_at(self, tokens: torch.Tensor, *rest: object) -> torch.Tensor:
-        if not tokens.is_cuda:
-            began = time.perf_counter()
-            logits = self.model.logits_at(tokens, *rest)
-            self._spans.append(time.perf_counter() - began)
-            return logits
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        logits = self.model.logits_at(tokens, *rest)
-        end.record()
-        self._spans.append((start, end))
-        return logits
-
-    forward = logits_at
-
-    def seconds(self) -> float:
-        """Since the last call."""
-        spans, self._spans = self._spans, []
-        if spans and isinstance(spans[0], tuple):
-            torch.cuda.synchronize()
-            return sum(start.elapsed_time(end) for start, end in spans) / 1000
-        return sum(spans)
-
-
 def one_at_a_time() -> Callable:
     """``decode_one`` of tests/one_at_a_time.py, which an installed package does not have."""
     file = ROOT / "tests" / "one_at_a_time.py"
@@ -88,17 +55,6 @@ def one_at_a_time() -> Callable:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.decode_one
-
-
-def timed(call: Callable[[], object]) -> tuple[object, float]:
-    """(result, wall seconds) of ``call`` with all device work done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    result = call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return result, time.perf_counter() - began
 
 
 def bench_lab(device: str, prompts: int, rounds: int) -> dict:
