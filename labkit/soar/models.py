@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -23,6 +22,8 @@ from transformers import (
 
 from labkit import checks
 from labkit.paths import CHECKPOINTS
+from labkit.soar.caches import CACHE_BYTES, Cached, check_cache
+from labkit.soar.diffusion_lm import DiffusionLM
 from labkit.soar.fixed_batch import FixedBatch
 from labkit.soar.rope import rotate_in_fp32
 from labkit.soar.sudoku_model import SudokuLM
@@ -52,49 +53,16 @@ LLADA_FIXED = {
 }  # fmt: skip
 
 
-class DiffusionLM(nn.Module):
-    """A masked diffusion LM for ``decode``: tokens (B, L) -> logits (B, L, V), everything seen at once.
-
-    mask_id, eos_id  token ids (eos_id may be None); max_length  positions the model was made for
-    shift            True if the logits at position i - 1 predict position i (Dream)
-    """
-
-    def __init__(
-        self, net: PreTrainedModel, mask_id: int, eos_id: int | None, max_length: int, shift: bool
-    ):
-        super().__init__()
-        self.net, self.mask_id, self.eos_id, self.max_length = net, mask_id, eos_id, max_length
-        self.shift, self.vocab_size = shift, net.config.vocab_size
-
-    def forward(self, tokens: torch.Tensor, lengths: list[int] | None = None) -> torch.Tensor:
-        """Logits (B, L, V); rows longer than their ``lengths`` entry are padding that nobody sees."""
-        every = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
-        return self.logits_at(tokens, every, lengths)
-
-    def logits_at(
-        self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
-    ) -> torch.Tensor:
-        """Logits (B, W, V) at ``positions`` (B, W): the head, the widest matrix, runs on those alone."""
-        padded = lengths is not None and min(lengths) < tokens.shape[1]
-        mask = None
-        if padded:
-            every = torch.arange(tokens.shape[1], device=tokens.device)
-            mask = (every < torch.tensor(lengths, device=tokens.device)[:, None]).long()
-        # The configuration turns the mask off, the argument the kernels' own causal switch.
-        given = {"attention_mask": mask, "use_cache": False, "is_causal": False}
-        hidden = self.net.model(tokens, **given).last_hidden_state
-        if self.shift:
-            positions = (positions - 1).clamp(min=0)
-        return self.net.lm_head(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
-
-
 def load_model(
     name: str | Path,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     fixed_rows: int | None = None,
-) -> DiffusionLM | MaskedLM | FixedBatch:
+    cache: str | None = None,
+    cache_bytes: int = CACHE_BYTES,
+    block_causal: int | None = None,
+) -> DiffusionLM | MaskedLM | FixedBatch | Cached:
     """A model for ``decode``, in eval mode.
 
     name   "lab/sudoku9": the lab's 9x9 Sudoku model, "lab/sudoku9-early": the same half taught,
@@ -106,17 +74,30 @@ def load_model(
     dtype  of the weights. LLaDA's rotary embeddings are computed in fp32 whatever it is, as in its own code
     fixed_rows  lab models: always run exactly so many rows at a time (FixedBatch), so that an answer
            does not depend on the batch to the last bit; on CUDA as one graph. 256 suits an H100
+    cache  keep keys and values of positions outside the block at hand (labkit.soar.caches):
+           "approximate-prefix", "approximate-dual": other logits, and other answers, than without;
+           "exact-block": the same ones, for attention that is causal over blocks. None: no cache
+    cache_bytes   most memory the cache may take
+    block_causal  LLaDA, Dream: make attention causal over blocks of so many positions, as models
+           trained for block diffusion have it; those that were not are another model then
 
     ValueError if the checkpoint is another model, would need another architecture, holds no
-    safetensors, or lacks a weight, has one too many or one of another shape.
+    safetensors, or lacks a weight, has one too many or one of another shape; if ``cache`` does not fit.
     """
+    check_cache(cache, cache_bytes, block_causal)
+    if cache is not None and fixed_rows is not None:
+        checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
     if str(name).startswith("lab/"):
         checks.choice("name", name, ("lab/sudoku4", *LAB))
+        if block_causal is not None:
+            checks.fail("block_causal", block_causal, "None for the lab's own models: they see all")
         if name == "lab/sudoku4":
             model = train_sudoku(cache=True)[0]
         else:
             model = LAB[name].load(CHECKPOINTS / f"{name.removeprefix('lab/')}.safetensors")[0]
         model = model.to(device, dtype)
+        if cache is not None:
+            return Cached(model, cache, cache_bytes)
         return model if fixed_rows is None else FixedBatch(model, fixed_rows)
     if fixed_rows is not None:
         checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
@@ -144,8 +125,9 @@ def load_model(
     if kind == "llada":
         rotate_in_fp32(net)
     length = settings.max_position_embeddings
-    model = DiffusionLM(net, raw["mask_token_id"], raw.get("eos_token_id"), length, shift)
-    return model.eval().requires_grad_(False)
+    model = DiffusionLM(net, raw["mask_token_id"], raw.get("eos_token_id"), length, shift, block_causal)
+    model = model.eval().requires_grad_(False)
+    return model if cache is None else Cached(model, cache, cache_bytes)
 
 
 def _fill(

@@ -27,10 +27,12 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width, bias=False)
         self.down = nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, past: Any = None, layer: int = 0) -> torch.Tensor:
         batch, cells, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, cells, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if past is not None:
+            k, v = past.update(k, v, layer)
         seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
         x = x + self.mix(seen.reshape(batch, cells, width))
         return x + self.down(F.relu(self.up(self.mlp_norm(x))).square())
@@ -44,6 +46,7 @@ class MaskedLM(nn.Module):
     """
 
     mask_id, eos_id = 0, None
+    shift, block_causal = False, None
     Config: type
 
     def __init__(self, config: Any, vocab_size: int, length: int):
@@ -60,28 +63,49 @@ class MaskedLM(nn.Module):
         """(B, L, width) of token and place."""
         raise NotImplementedError
 
-    def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, L, width) before the head. ValueError if the rows have another length."""
+    @property
+    def kv_shape(self) -> tuple[int, int, int]:
+        """(layers, heads, width of a head)."""
+        return self.config.layers, self.config.heads, self.config.width // self.config.heads
+
+    def hidden(
+        self,
+        tokens: torch.Tensor,
+        lengths: list[int] | None = None,
+        where: torch.Tensor | None = None,
+        past: Any = None,
+    ) -> torch.Tensor:
+        """(B, n, width) before the head, at the positions ``where`` (B, n) alone; None: at all L.
+
+        lengths  not needed: all rows have one length
+        past     its ``update(key, value, layer)`` turns the keys and values (B, heads, n, head) of a
+                 layer into those to attend to, (B, heads, L, head); None: as they are
+
+        ValueError if the rows have another length.
+        """
         if tokens.ndim != 2 or tokens.shape[1] != self.max_length:
             checks.fail("tokens", tuple(tokens.shape), f"of shape (B, {self.max_length})")
         x = self.embed(tokens)
-        for block in self.blocks:
-            x = block(x)
+        if where is not None:
+            x = x.gather(1, where[..., None].expand(-1, -1, x.shape[-1]))
+        for layer, block in enumerate(self.blocks):
+            x = block(x) if past is None else block(x, past, layer)
         return self.norm(x)
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) of hidden states (..., width)."""
         # In bf16 logits, confidences near 1 come in steps of several per cent of their distance to 1.
         return F.linear(hidden.float(), self.head.weight.float())
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self._logits(self.hidden(tokens))
+        return self.logits_of(self.hidden(tokens))
 
     def logits_at(
         self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
     ) -> torch.Tensor:
         """Logits (B, W, V) at ``positions`` (B, W) alone: the head runs on those only."""
         hidden = self.hidden(tokens)
-        return self._logits(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
+        return self.logits_of(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
 
     def save(self, path: str | Path, **card: object) -> Path:
         """Weights as safetensors, the configuration and ``card`` (seed, metrics) in its metadata."""

@@ -1,0 +1,100 @@
+"""DiffusionLM: transformers' Llama or Qwen2 as a masked diffusion language model for ``decode``."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from labkit import checks
+
+
+class DiffusionLM(nn.Module):
+    """A masked diffusion LM for ``decode``: tokens (B, L) -> logits (B, L, V), everything seen at once.
+
+    mask_id, eos_id  token ids (eos_id may be None); max_length  positions the model was made for
+    shift            True if the logits at position i - 1 predict position i (Dream)
+    block_causal     None, or a number of positions: attention is causal over blocks of so many, and a
+                     position sees its own block and those before it (block diffusion, arXiv 2503.09573).
+                     Blocks begin at multiples of it, counted from the first token of the prompt
+    """
+
+    def __init__(
+        self,
+        net: PreTrainedModel,
+        mask_id: int,
+        eos_id: int | None,
+        max_length: int,
+        shift: bool,
+        block_causal: int | None = None,
+    ):
+        super().__init__()
+        self.net, self.mask_id, self.eos_id, self.max_length = net, mask_id, eos_id, max_length
+        self.shift, self.vocab_size = shift, net.config.vocab_size
+        if block_causal is not None:
+            checks.integer("block_causal", block_causal, 1)
+        self.block_causal = block_causal
+
+    @property
+    def kv_shape(self) -> tuple[int, int, int]:
+        """(layers, heads of keys and values, width of a head)."""
+        attention = self.net.model.layers[0].self_attn
+        about = self.net.config
+        return about.num_hidden_layers, about.num_key_value_heads, attention.head_dim
+
+    def forward(self, tokens: torch.Tensor, lengths: list[int] | None = None) -> torch.Tensor:
+        """Logits (B, L, V); rows longer than their ``lengths`` entry are padding that nobody sees."""
+        every = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        return self.logits_at(tokens, every, lengths)
+
+    def logits_at(
+        self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
+    ) -> torch.Tensor:
+        """Logits (B, W, V) at ``positions`` (B, W): the head, the widest matrix, runs on those alone."""
+        hidden = self.hidden(tokens, lengths)
+        if self.shift:
+            positions = (positions - 1).clamp(min=0)
+        return self.logits_of(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
+
+    def hidden(
+        self,
+        tokens: torch.Tensor,
+        lengths: list[int] | None = None,
+        where: torch.Tensor | None = None,
+        past: Any = None,
+    ) -> torch.Tensor:
+        """(B, n, width) before the head, at the positions ``where`` (B, n) of ``tokens`` (B, L) alone.
+
+        where  None: everywhere, n = L
+        past   its ``update(key, value, layer)`` is given the new keys and values (B, heads, n, head) of a
+               layer and returns those to attend to, (B, heads, L, head); None: the new ones
+        """
+        length = tokens.shape[1]
+        if where is None:
+            where = torch.arange(length, device=tokens.device)[None]
+        else:
+            tokens = tokens.gather(1, where)
+        seen, body = self._seen(where, length, lengths), self.net.model
+        x = body.embed_tokens(tokens)
+        # The layers' own call, not the model's, which would make a mask for a cache that only grows.
+        given = {
+            "attention_mask": seen, "position_ids": where, "past_key_values": past, "is_causal": False,
+            "position_embeddings": body.rotary_emb(x, position_ids=where),
+        }  # fmt: skip
+        for layer in body.layers:
+            x = layer(x, **given)
+        return body.norm(x)
+
+    def logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) of hidden states (..., width)."""
+        return self.net.lm_head(hidden)
+
+    def _seen(self, where: torch.Tensor, length: int, lengths: list[int] | None) -> torch.Tensor | None:
+        """Bool (B, 1, n, L), of 1 where nothing depends on it: who sees whom; None if all see all."""
+        every, seen = torch.arange(length, device=where.device), None
+        if lengths is not None and min(lengths) < length:
+            seen = every < torch.tensor(lengths, device=where.device)[:, None, None, None]
+        if self.block_causal is None:
+            return seen
+        causal = every // self.block_causal <= (where // self.block_causal)[:, None, :, None]
+        return causal if seen is None else causal & seen
