@@ -40,6 +40,8 @@ def check_cache(cache: str | None, cache_bytes: int, block_causal: int | None) -
     """ValueError if a model whose attention is ``block_causal`` (None: everywhere) can't have the cache."""
     checks.choice("cache", cache, (None, *CACHES))
     checks.integer("cache_bytes", cache_bytes, 1)
+    if block_causal is not None:
+        checks.integer("block_causal", block_causal, 1)
     if cache == "exact-block" and block_causal is None:
         allowed = "an approximate one, or None, unless block_causal is given: no cache is exact for a model"
         checks.fail("cache", cache, f"{allowed} that attends in both directions")
