@@ -60,7 +60,7 @@ def compare(
         raise ValueError("settings, boards and truths must be non-empty, boards and truths equally many")
     prompts = torch.as_tensor(boards)
     rng = np.random.default_rng(seed)
-    found, baseline, count, start = [], None, len(boards), time.perf_counter()
+    found, baseline, start = [], None, time.perf_counter()
     for setting in tqdm(settings, desc="settings", disable=not progress):
         began = time.perf_counter()
         if found and seconds is not None and began - start > seconds:
@@ -70,23 +70,34 @@ def compare(
         right = solved(trace.sequences, truths)
         baseline = right if baseline is None else baseline
         calls = trace.calls.mean()
-        change = right.astype(float) - baseline
-        gained, lost = int((change > 0).sum()), int((change < 0).sum())
-        # Resampling puzzles moves only how many of each kind there are.
-        again = rng.binomial(count, right.mean(), resamples) / count
-        low, high = np.quantile(again, (0.025, 0.975))
-        kinds = np.array([gained, lost, count - gained - lost]) / count
-        again = rng.multinomial(count, kinds, resamples) @ [1, -1, 0] / count
-        worse, better = np.quantile(again, (0.025, 0.975))
         found.append({
-            "setting": dict(setting), "label": label(setting), "accuracy": right.mean(), "low": low,
-            "high": high, "difference": change.mean(), "difference_low": worse, "difference_high": better,
-            "gained": gained, "lost": lost, "p": sign_test(gained, lost), "calls": calls,
-            "z": (gained - lost) / max(1, gained + lost) ** 0.5,
-            "rows": trace.rows.mean(), "speed": found[0]["calls"] / calls if found else 1.0,
+            "setting": dict(setting), "label": label(setting), **paired(right, baseline, rng, resamples),
+            "calls": calls, "rows": trace.rows.mean(), "speed": found[0]["calls"] / calls if found else 1.0,
             "seconds": spent, "right": np.packbits(right).tobytes().hex(),
         })  # fmt: skip
     return found
+
+
+def paired(
+    right: np.ndarray, baseline: np.ndarray, rng: np.random.Generator, resamples: int = 2000
+) -> dict[str, Any]:
+    """How often bool (N,) ``right`` is true, and how much more often than ``baseline`` on the same N.
+
+    Returns the keys from ``accuracy`` to ``z`` that ``compare`` describes.
+    """
+    count, change = len(right), right.astype(float) - baseline
+    gained, lost = int((change > 0).sum()), int((change < 0).sum())
+    # Resampling puzzles moves only how many of each kind there are.
+    again = rng.binomial(count, right.mean(), resamples) / count
+    low, high = np.quantile(again, (0.025, 0.975))
+    kinds = np.array([gained, lost, count - gained - lost]) / count
+    again = rng.multinomial(count, kinds, resamples) @ [1, -1, 0] / count
+    worse, better = np.quantile(again, (0.025, 0.975))
+    return {
+        "accuracy": right.mean(), "low": low, "high": high, "difference": change.mean(),
+        "difference_low": worse, "difference_high": better, "gained": gained, "lost": lost,
+        "p": sign_test(gained, lost), "z": (gained - lost) / max(1, gained + lost) ** 0.5,
+    }  # fmt: skip
 
 
 def sign_test(gained: int, lost: int) -> float:
