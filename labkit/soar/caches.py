@@ -69,6 +69,11 @@ class Cached(nn.Module):
         self.max_length, self.vocab_size = model.max_length, model.vocab_size
         self._kept = KeysAndValues(model, cache_bytes)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that the cache has taken."""
+        return sum(tensor.nbytes for tensor in (*self._kept.keys, *self._kept.values))
+
     def forward(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
         """Logits (B, L, V), without the cache."""
         return self.model(tokens, *rest)
@@ -144,7 +149,7 @@ class KeysAndValues:
 
     def __init__(self, model: nn.Module, limit: int):
         self._model, self._limit = model, limit
-        self._laid_out = None
+        self.keys, self.values, self._laid_out = [], [], None
 
     def lay_out(self, length: int) -> None:
         """Make ready for sequences of ``length`` positions; what was kept of another length is dropped.
