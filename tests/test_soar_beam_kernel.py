@@ -1,5 +1,7 @@
 """The fused beam update against ``engine.move_beams``: the same beams after a step, the same decodes."""
 
+import subprocess
+import sys
 from dataclasses import fields
 
 import numpy as np
@@ -15,6 +17,21 @@ from labkit.soar.strategies import Rule
 kernel = pytest.importorskip("labkit.soar.beam_kernel")
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
+
+
+class OnDevice(torch.nn.Module):
+    """A random model, its numbers on DEVICE; logits never depend on the batch."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.told = torch.nn.Parameter(torch.zeros(1, device=DEVICE))  # decode looks where it lives
+        self.model, self.one = model, model.one
+        self.mask_id, self.eos_id = MASK, getattr(model, "eos_id", None)
+        for name in ("digit", "place", "mix", "out"):
+            setattr(model, name, getattr(model, name).to(DEVICE))
+
+    def forward(self, tokens):
+        return self.model(tokens)
 
 
 @pytest.fixture
@@ -36,7 +53,7 @@ def test_same_tokens_calls_and_rows_as_reference(seed, fused):
     rng = np.random.default_rng(seed)
     ours, theirs, gen = setting(rng)
     prompts = prompts_for(rng, gen, count=4)
-    model = TinyModel(seed, sharp=float(rng.choice([1.0, 4.0, 8.0])))
+    model = OnDevice(TinyModel(seed, sharp=float(rng.choice([1.0, 4.0, 8.0]))))
     trace = decode(model, prompts, record=False, **ours)
     assert fused
     for p, prompt in enumerate(prompts):
@@ -51,9 +68,11 @@ def test_prompts_that_wait_for_a_place(strategy, batch_size, fused):
     prompts = prompts_for(np.random.default_rng(6), 0, count=7)
     prompts.insert(2, [1, 2])
     options = {"mask_id": MASK, "threshold": 0.6, "beam": 3}
-    plain = decode(TinyModel(5), prompts, strategy, **options)  # records: the torch path
+    plain = decode(OnDevice(TinyModel(5)), prompts, strategy, **options)  # records: the torch path
     assert not fused
-    found = decode(TinyModel(5), prompts, strategy, batch_size=batch_size, record=False, **options)
+    found = decode(
+        OnDevice(TinyModel(5)), prompts, strategy, batch_size=batch_size, record=False, **options
+    )
     assert fused
     for name in ("sequences", "scores", "calls", "rows"):
         np.testing.assert_array_equal(getattr(found, name), getattr(plain, name), err_msg=name)
@@ -61,8 +80,8 @@ def test_prompts_that_wait_for_a_place(strategy, batch_size, fused):
 
 def test_everything_behind_an_eos_is_eos(fused):
     given = {"gen_length": 10, "block_length": 5, "threshold": 0.6}
-    plain = decode(Ending(0), [[1, 2, 3], [2, 2]], "soar", **given)
-    found = decode(Ending(0), [[1, 2, 3], [2, 2]], "soar", record=False, **given)
+    plain = decode(OnDevice(Ending(0)), [[1, 2, 3], [2, 2]], "soar", **given)
+    found = decode(OnDevice(Ending(0)), [[1, 2, 3], [2, 2]], "soar", record=False, **given)
     assert fused
     for name in ("sequences", "scores", "calls", "rows"):
         np.testing.assert_array_equal(getattr(found, name), getattr(plain, name), err_msg=name)
@@ -74,7 +93,7 @@ def state(rng, prompts, rule, span, length=11):
     rows[rng.random(rows.shape) < 0.7] = MASK
     layout = lay_out(torch.from_numpy(rows), MASK, 0)
     windows = Windows(layout.slots, layout.count.clamp(min=1), span or layout.slots.shape[1], MASK)
-    beams = Beams.start(layout, rule.width, torch.device("cpu"), np.arange(prompts))
+    beams = Beams.start(layout.tokens, layout.count, rule.width, torch.arange(prompts))
     beams.exists = torch.arange(rule.width) < torch.from_numpy(
         rng.integers(1, rule.width + 1, (prompts, 1))
     )
@@ -157,20 +176,46 @@ def test_a_beam_that_is_shown_nan_proposes_nothing():
 
 
 def test_a_model_that_gives_nan_is_told(fused):
-    broken = lambda tokens: torch.full((*tokens.shape, 4), float("nan"))  # noqa: E731
+    broken = lambda tokens: torch.full((*tokens.shape, 4), float("nan"), device=DEVICE)  # noqa: E731
     with pytest.raises(ValueError, match="model must give logits without NaN"):
-        decode(broken, [[0, 1]], "soar", mask_id=0, record=False)
+        decode(broken, torch.tensor([[0, 1]], device=DEVICE), "soar", mask_id=0, record=False)
     assert fused
 
 
 def test_what_is_too_large_for_a_program_goes_through_torch(fused):
-    wide = decode(TinyModel(1), [[1, 0, 0, 0]], "pbs", mask_id=MASK, beam=16, record=False)
+    wide = decode(OnDevice(TinyModel(1)), [[1, 0, 0, 0]], "pbs", mask_id=MASK, beam=16, record=False)
     assert not fused
     assert MASK not in wide.sequences
-    decode(TinyModel(1), [[1, 0, 0, 0]], "pbs", mask_id=MASK, beam=8, record=False)
+    decode(OnDevice(TinyModel(1)), [[1, 0, 0, 0]], "pbs", mask_id=MASK, beam=8, record=False)
     assert fused
 
 
 def test_the_kernel_is_for_cuda_alone():
     assert engine.fused_move(torch.device("cpu")) is None
     assert engine.fused_move(torch.device("cuda")) is kernel.FusedMove
+
+
+COMPILE = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+
+from labkit.soar.beam_kernel import KINDS, _tiles, beam_step as kernel
+
+POINTERS = {"total_ptr": "*fp64", "total_out": "*fp64", "sure_ptr": "*fp32", "threshold": "fp32"}
+POINTERS |= dict.fromkeys(["exists_ptr", "exists_out", "active_out"], "*i1")
+for kind, width, reach in (("greedy", 1, 3), ("pbs", 2, 1), ("adaptive", 1, 5), ("soar", 3, 5)):
+    beam, depth, window, line = _tiles(width, reach, 20, 40)
+    given = dict(KIND=KINDS[kind], STEPS=kind == "greedy", MEAN=kind != "pbs", EOS=kind != "adaptive",
+                 K=width, REACH=reach, KP=beam, DP=depth, WP=window, LP=line)
+    usual = {n: "constexpr" if n in given else "*i64" if n.endswith(("_ptr", "_out")) else "i32"
+             for n in kernel.arg_names}
+    constants = {(kernel.arg_names.index(name),): value for name, value in given.items()}
+    compile(ASTSource(kernel, usual | POINTERS, constants), target=GPUTarget("cuda", 90, 32))
+"""
+
+
+def test_every_way_to_call_it_compiles_for_an_h100():
+    """Without a GPU: the interpreter accepts what the compiler refuses."""
+    command, plain = [sys.executable, "-c", COMPILE], {"TRITON_INTERPRET": "0", "PATH": ""}
+    done = subprocess.run(command, env=plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -17,6 +17,8 @@ needs_kernels = pytest.mark.skipif(
 )
 NAN, INF = float("nan"), float("inf")
 DTYPES = [torch.float16, torch.float32, *([torch.bfloat16] if GPU else [])]
+SHAPES = [(1, 1), (999, 10), (63, 7), (130, 512), (3, 513), (3, 2049), (2, 50257)]
+SHAPES += [(1000, 126464), (7, 152064)] if GPU else []
 BACKENDS = ["reference", pytest.param("triton", marks=needs_kernels)]
 
 
@@ -51,18 +53,19 @@ def test_temperature_is_a_division():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_edge_rows(backend):
-    logits = torch.randn(6, 3001, device=DEVICE)
-    logits[0, [2000, 100]] = NAN
-    logits[1, [77, 2000]] = INF
+@pytest.mark.parametrize("width", [301, 3001])  # a row whole and in parts
+def test_edge_rows(backend, width):
+    logits = torch.randn(6, width, device=DEVICE)
+    logits[0, [200, 100]] = NAN
+    logits[1, [77, 200]] = INF
     logits[2] = -INF
-    logits[3, [5, 2500]] = 9.0  # a tie
+    logits[3, [5, 250]] = 9.0  # a tie
     logits[4] = -3e38
     stats = token_stats(logits, backend=backend)
     assert stats.argmax.tolist() == [100, 77, 0, 5, 0, logits[5].argmax().item()]
     for value in stats[1:]:
         assert value.isnan().tolist() == [True, True, True, False, False, False]
-    assert stats.confidence[4].item() == pytest.approx(1 / 3001)
+    assert stats.confidence[4].item() == pytest.approx(1 / width)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -84,7 +87,17 @@ def test_shapes_and_strides(backend):
 @needs_kernels
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 @pytest.mark.parametrize(
-    "shape", [(1, 1), (63, 7), (3, 2049), (2, 50257), *([(1000, 126464), (7, 152064)] if GPU else [])]
+    "shape",
+    [
+        (1, 1),
+        (999, 10),
+        (63, 7),
+        (130, 512),
+        (3, 513),
+        (3, 2049),
+        (2, 50257),
+        *([(1000, 126464), (7, 152064)] if GPU else []),
+    ],
 )
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_kernels_equal_the_reference(dtype, shape, temperature):

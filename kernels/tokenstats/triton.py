@@ -3,7 +3,7 @@
 Each thread keeps, for its share of a row, a running maximum m, Z = sum e^t and W = sum t e^t of
 t = (x - m) / temperature, and the first chunk that reached m. It meets 8 neighbours at a time: one
 rescaling per 8 keeps the exponentials below what the memory delivers. Rows are split so that few
-rows still fill the GPU; a second, tiny kernel joins the parts.
+rows still fill the GPU; a second, tiny kernel joins the parts. Short rows go many to a program, whole.
 """
 
 from functools import cache
@@ -105,6 +105,38 @@ def join(
 
 
 @triton.jit
+def short(
+    x_ptr, tok_ptr, arg_ptr, conf_ptr, logp_ptr, ent_ptr, lse_ptr, N, V, stride, scale,
+    TOKENS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """The four numbers and log Z of ROWS rows of at most WIDTH columns."""
+    row, at = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    here = row < N
+    x_ptr += row.to(tl.int64) * stride
+    x = tl.load(x_ptr[:, None] + at[None, :], here[:, None] & (at < V)[None, :], float("-inf"))
+    x = x.to(tl.float32)
+    best = tl.maximum(tl.max(tl.where(x != x, float("-inf"), x), 1), LOWEST)
+    t = (x - best[:, None]) * scale
+    e = tl.exp2(t)
+    z = tl.sum(e, 1)
+    w = tl.sum(e * tl.where(t < -1e4, -1e4, t), 1)
+    arg = tl.min(tl.where(x == best[:, None], at[None, :], WIDTH), 1)
+    nan = tl.min(tl.where(x != x, at[None, :], WIDTH), 1)
+    arg = tl.where(nan < WIDTH, nan, tl.where(z == 0, 0, arg))
+    z = tl.where(z == 0, z / z, z)  # every logit is -inf: 0 / 0
+    log2z = tl.log2(z)
+    token = arg.to(tl.int64)
+    if TOKENS:
+        token = tl.load(tok_ptr + row, here, 0)
+    chosen = tl.load(x_ptr + token, here & (token >= 0) & (token < V), float("nan")).to(tl.float32)
+    tl.store(arg_ptr + row, arg.to(tl.int64), here)
+    tl.store(conf_ptr + row, 1 / z, here)
+    tl.store(logp_ptr + row, ((chosen - best) * scale - log2z) / LOG2E, here)
+    tl.store(ent_ptr + row, (log2z - w / z) / LOG2E, here)
+    tl.store(lse_ptr + row, (best * scale + log2z) / LOG2E, here)
+
+
+@triton.jit
 def gradient(
     x_ptr, d_ptr, arg_ptr, tok_ptr, conf_ptr, ent_ptr, lse_ptr, gc_ptr, gl_ptr, ge_ptr, V, stride,
     inverse, BLOCK: tl.constexpr,
@@ -125,6 +157,7 @@ def gradient(
 
 
 INTERPRETED = not isinstance(join, triton.JITFunction)
+SHORT, TILE = 512, 2048  # columns of a short row; numbers a program takes of them
 LANES = 256  # times CHUNK columns at once; with 4 warps 93 % of the H100's copy bandwidth
 
 
@@ -142,12 +175,22 @@ def _splits(rows: int, vocabulary: int, device: torch.device) -> tuple[int, int]
 def _forward(x: torch.Tensor, tokens: torch.Tensor | None, temperature: float) -> list[torch.Tensor]:
     """argmax, confidence, logprob, entropy, log Z of the rows of x (N, V)."""
     rows, vocabulary = x.shape
+    scale = LOG2E.value / temperature
+    if vocabulary <= SHORT:
+        argmax = torch.empty(rows, dtype=torch.int64, device=x.device)
+        numbers = torch.empty(4, rows, dtype=torch.float32, device=x.device).unbind()
+        width = triton.next_power_of_2(vocabulary)
+        many = max(1, TILE // width)
+        short[(triton.cdiv(rows, many),)](
+            x, argmax if tokens is None else tokens, argmax, *numbers, rows, vocabulary, x.stride(0), scale,
+            TOKENS=tokens is not None, ROWS=many, WIDTH=width, num_warps=4,
+        )  # fmt: skip
+        return [argmax, *numbers]
     splits, part = _splits(rows, vocabulary, x.device)
     # Two allocations: at few rows the host, not the GPU, sets the time.
     argmax = torch.empty(rows, dtype=torch.int64, device=x.device)
     room = torch.empty(4 * rows * (1 + splits), dtype=torch.float32, device=x.device)
     *numbers, partial = room.split([rows] * 4 + [4 * rows * splits])
-    scale = LOG2E.value / temperature
     lanes[(rows, splits)](x, partial, vocabulary, x.stride(0), part, scale, LANES=LANES, num_warps=4)
     join[(rows,)](
         x, argmax if tokens is None else tokens, partial, argmax, *numbers, vocabulary, x.stride(0), splits,

@@ -139,9 +139,9 @@ def beam_step(
     for i in range(REACH):
         taken = alive & tl.where(many > 0, i < many, (i == 0) & (number > 0))
         index = _at(c, parent * DP + tl.where(many > 0, i, column), at)
-        position = tl.load(slots_ptr + block * block_length + index, taken, 0)
-        said = tl.load(said_ptr + row * W + index, taken, 0)
-        tile = tl.where(taken[:, None] & (l[None, :] == position[:, None]), said[:, None], tile)
+        spot = tl.load(slots_ptr + block * block_length + index, taken, 0)
+        word = tl.load(said_ptr + row * W + index, taken, 0)
+        tile = tl.where(taken[:, None] & (l[None, :] == spot[:, None]), word[:, None], tile)
 
     # Masks behind an EOS become EOS once nothing before it is masked; full blocks give way to the next.
     rank = tl.load(rank_ptr + prompt * L + l, l < L, -1)

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
 
-from labkit.soar.prompts import Layout
 from labkit.soar.strategies import NEVER, Proposal, Rule
 from labkit.traces import KEPT, MERGED, PRUNED
 
@@ -29,18 +27,17 @@ class Beams:
     exists: torch.Tensor  # (A, K) bool
 
     @classmethod
-    def start(cls, layout: Layout, width: int, device: torch.device, prompts: np.ndarray) -> "Beams":
-        """One beam, nothing committed, for each of the ``prompts`` (their indices in ``layout``)."""
-        index = torch.from_numpy(prompts)
-        zero = torch.zeros(len(index), width, dtype=torch.long, device=device)
+    def start(cls, tokens: torch.Tensor, count: torch.Tensor, width: int, prompts: torch.Tensor) -> "Beams":
+        """One beam, nothing committed, for each of the ``prompts`` of tokens (P, L), count (P,)."""
+        zero = torch.zeros(len(prompts), width, dtype=torch.long, device=tokens.device)
         exists = zero.bool()
         exists[:, 0] = True
         return cls(
-            prompt=index.to(device),
-            tokens=layout.tokens[index].to(device)[:, None].repeat(1, width, 1),
+            prompt=prompts,
+            tokens=tokens[prompts][:, None].repeat(1, width, 1),
             total=zero.double(),
             committed=zero.clone(),
-            left=layout.count[index].to(device)[:, None].repeat(1, width),
+            left=count[prompts][:, None].repeat(1, width),
             block=zero.clone(),
             step=zero.clone(),
             parent=zero - 1,

@@ -1,6 +1,7 @@
 """The loop behind ``decode``: score the live rows, move every beam, let finished prompts go."""
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -40,16 +41,17 @@ def search(
     """
     device = windows.slots.device
     count, (prompts, length) = layout.count.numpy(), layout.tokens.shape
+    start = partial(Beams.start, layout.tokens.to(device), windows.count, rule.width)
     sequences = layout.tokens.to(device, copy=True)
     scores = torch.zeros(prompts, dtype=torch.float64, device=device)
     calls, rows, born = np.zeros(prompts, int), np.zeros(prompts, int), np.zeros(prompts, int)
     fixed, codes = _fixed(windows, length), _codes(length, device)
     waiting = np.flatnonzero(count)
     if len(done := np.flatnonzero(count == 0)):
-        recorder.finished(np.zeros(len(done), int), Beams.start(layout, rule.width, device, done))
+        recorder.finished(np.zeros(len(done), int), start(torch.from_numpy(done).to(device)))
     size = min(len(waiting), batch_size or len(waiting))
     slots, waiting = waiting[:size], waiting[size:]  # prompt of each slot, -1 when it is empty
-    beams = Beams.start(layout, rule.width, device, slots)
+    beams = start(torch.from_numpy(slots).to(device))
     fused = None
     if size and not recorder.keep and (kernel := fused_move(device)) and kernel.suits(beams, rule, windows):
         fused = kernel(beams, rule, windows, codes, eos_id)
@@ -67,7 +69,7 @@ def search(
             into, slots[leaving] = leaving[: len(entering)], -1
             if len(entering):
                 slots[into], born[entering] = entering, step
-                fresh = Beams.start(layout, rule.width, device, entering)
+                fresh = start(torch.from_numpy(entering).to(device))
                 (fused or beams).put(torch.from_numpy(into).to(device), fresh)
                 active[into, 0] = True
             if (slots < 0).all():
@@ -77,16 +79,15 @@ def search(
                 beams = beams.pick(torch.from_numpy(stay).to(device))
                 slots, active = slots[stay], active[stay]
         live = np.flatnonzero(active)
-        owner = slots[live // rule.width]
-        rows += np.bincount(owner, minlength=prompts)
-        calls[slots[active.any(1)]] += 1
-        where = fused.where if fused else windows.positions(beams)[0]
-        line = np.full(active.size, -1)
+        line = np.full(active.size, -1)  # of each beam, its row of the forward
         line[live] = np.arange(len(live))
         index, line = torch.from_numpy(np.concatenate([live, line])).to(device).tensor_split([len(live)])
-        token, confidence = scorer(
-            beams.tokens.flatten(0, 1)[index], where.flatten(0, 1)[index], fixed, owner
-        )
+        where = fused.where if fused else windows.positions(beams)[0]
+        asked = (item.flatten(0, 1).index_select(0, index) for item in (beams.tokens, where))
+        owner = slots[live // rule.width]
+        token, confidence = scorer(*asked, fixed, owner)
+        rows += np.bincount(owner, minlength=prompts)
+        calls[slots[active.any(1)]] += 1
         if fused:
             fused(line, token, confidence)
         else:
