@@ -63,12 +63,14 @@ class Fault:
 REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py"
 STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/triton.py"
 SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
+CACHE, CAUSAL = "labkit/soar/caches.py", "labkit/soar/diffusion_lm.py"
 ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/groups.py"
 EVALUATION, PRESETS, BASELINES = "labkit/elas/evaluation.py", "labkit/presets.py", "labkit/baselines.py"
 
 SPARSE24, TOKENSTATS = ("tests/test_sparse24.py",), ("tests/test_tokenstats.py",)
 KERNELS = ("tests/test_sparse24_kernels.py::test_every_operation_equals_the_reference",)
 SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
+CACHED = ("tests/test_soar_caches.py",)
 ENTROPY = ("tests/test_fgo_tasks.py::test_three_entropies_by_hand",)
 EVALUATOR = ("tests/test_elas_pretrain.py::test_the_evaluator_counts_every_token_once",)
 PARAMETERS = ("tests/test_runs.py::test_a_wrong_parameter_is_one_error_and_nothing_is_written",)
@@ -109,6 +111,17 @@ FAULTS = (
           "(confidence > self.threshold)", "(confidence < self.threshold)", SOAR),
     Fault("threshold itself counts as above", RULES,
           "(confidence > self.threshold)", "(confidence >= self.threshold)", SOAR),
+    Fault("prefix cache freezes later blocks too", CACHE,
+          "& (every >= first)", "& (every >= first) & (every <= last)", CACHED),
+    Fault("new keys and values not put in", CACHE,
+          "whole[self.rows, self.where] =", "whole.clone()[self.rows, self.where] =", CACHED),
+    Fault("position before the block not computed again", CACHE,
+          "return again.scatter(1, asked, True)", "return again", CACHED),
+    Fault("newest start makes room", CACHE, "argsort(self._used", "argsort(-self._used", CACHED),
+    Fault("padding in the fingerprint", CACHE,
+          "torch.where(inside, start, -1)", "torch.where(inside, start, 0)", CACHED),
+    Fault("block-causal attention sees the next block", CAUSAL,
+          "(where // self.block_causal)", "(where // self.block_causal + 1)", CACHED),
     Fault("advantage sign flipped, FGO", ADVANTAGES, "reward += sign", "reward -= sign", FGO),
     Fault("advantage sign flipped, GRPO", ADVANTAGES,
           "(kept, reward - mean, 0)", "(kept, mean - reward, 0)", FGO),

@@ -267,6 +267,18 @@ def test_neither_batch_nor_order_nor_eviction_changes_a_logit(cache):
         torch.testing.assert_close(alone[0], want[number, :width], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("cache", APPROXIMATE)
+def test_tokens_are_not_taken_for_padding(cache):
+    model = random_model("llada")
+    row, block = torch.randint(1, 38, (10,)), [6, 7, 8, 9]
+    row[8:] = MASK
+    made = [(row, block), (torch.cat([row, torch.zeros(2, dtype=torch.long)]), block)]  # 0 pads as well
+    got = Cached(model, cache).logits_at(*batch(made))
+    for number, state in enumerate(made):
+        alone = Cached(model, cache).logits_at(*batch([state]))
+        torch.testing.assert_close(got[number], alone[0], atol=1e-5, rtol=1e-5)
+
+
 def test_what_is_computed():
     """One prompt of 3 tokens, 8 to generate in blocks of 4, greedy: 2 whole forwards, 6 of a part."""
     model = random_model("llada")
