@@ -53,6 +53,8 @@ def test_fixed_rows_make_an_answer_independent_of_the_batch(early):
 def test_fixed_rows_are_for_the_labs_own_models():
     with pytest.raises(ValueError, match="model must be one of the lab's own models; got 'Linear'"):
         FixedBatch(torch.nn.Linear(1, 1), 2)
+    with pytest.raises(ValueError, match="name must be a .safetensors file that exists; got 'no"):
+        load_model("no.safetensors")
     with pytest.raises(ValueError, match="fixed_rows must be None for a model that is not the lab's own"):
         load_model("somewhere", fixed_rows=8)
     with pytest.raises(ValueError, match=r"tokens must be of shape \(B, 16\)"):
@@ -74,6 +76,9 @@ def test_the_trainer_writes_model_card_and_curves(what, tmp_path, monkeypatch):
     assert (tmp_path / "sudoku9-early.json").exists() == (what == "sudoku9")
     trace = TrainTrace.load(tmp_path / f"{what}_training.npz")
     assert len(trace.curve("solved")[0]) >= 2
+    again = load_model(tmp_path / f"{what}.safetensors", fixed_rows=2)
+    assert isinstance(again.model, type(model))
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
 
 def test_training_moves_the_loss():

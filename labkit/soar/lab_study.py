@@ -2,7 +2,7 @@
 
 python -m labkit.soar.lab_study [--device cuda] [--checkpoints lab/sudoku9 lab/sudoku9-early]
 
-Writes results/study.json: all outcomes on the validation puzzles, and on the test puzzles those of
+A checkpoint may be a file of labkit.soar.lab_model, for another seed say. Writes results/study.json: all outcomes on the validation puzzles, and on the test puzzles those of
 greedy, of fixed parallel decoding and of the settings that RULES chose on validation. What the file
 already holds of the same weights and puzzles is kept and not run again.
 """
@@ -10,6 +10,7 @@ already holds of the same weights and puzzles is kept and not run again.
 import argparse
 import hashlib
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     known = load_study(given.out) if given.out.exists() else {}
     sizes = {"validation": given.validation, "test": given.test}
-    command = "python -m labkit.soar.lab_study"
+    command = " ".join(["python -m labkit.soar.lab_study", *(sys.argv[1:] if argv is None else argv)])
     found = known | {"provenance": provenance(command=command, dtype="bfloat16", seed=0)}
     if earlier := known.get("provenance"):
         found["earlier"] = [*known.get("earlier", ()), earlier]

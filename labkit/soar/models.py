@@ -68,6 +68,7 @@ def load_model(
     name   "lab/sudoku9": the lab's 9x9 Sudoku model, "lab/sudoku9-early": the same half taught,
            "lab/sums": chain sums as text (all three shipped, see labkit/checkpoints);
            "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
+           a .safetensors file that ``python -m labkit.soar.lab_model`` wrote;
            a folder with config.json and *.safetensors of LLaDA or Dream;
            or their name on the Hugging Face hub ("GSAI-ML/LLaDA-8B-Base",
            "Dream-org/Dream-v0-Base-7B"), which is then downloaded: JSON and safetensors only
@@ -87,15 +88,10 @@ def load_model(
     check_cache(cache, cache_bytes, block_causal)
     if cache is not None and fixed_rows is not None:
         checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
-    if str(name).startswith("lab/"):
-        checks.choice("name", name, ("lab/sudoku4", *LAB))
+    if str(name).startswith("lab/") or str(name).endswith(".safetensors"):
         if block_causal is not None:
             checks.fail("block_causal", block_causal, "None for the lab's own models: they see all")
-        if name == "lab/sudoku4":
-            model = train_sudoku(cache=True)[0]
-        else:
-            model = LAB[name].load(CHECKPOINTS / f"{name.removeprefix('lab/')}.safetensors")[0]
-        model = model.to(device, dtype)
+        model = _own(name).to(device, dtype)
         if cache is not None:
             return Cached(model, cache, cache_bytes)
         return model if fixed_rows is None else FixedBatch(model, fixed_rows)
@@ -128,6 +124,21 @@ def load_model(
     model = DiffusionLM(net, raw["mask_token_id"], raw.get("eos_token_id"), length, shift, block_causal)
     model = model.eval().requires_grad_(False)
     return model if cache is None else Cached(model, cache, cache_bytes)
+
+
+def _own(name: str | Path) -> MaskedLM:
+    """A model of the lab's own classes: shipped, trained here, or in a file."""
+    if name == "lab/sudoku4":
+        return train_sudoku(cache=True)[0]
+    if name in LAB:
+        return LAB[name].load(CHECKPOINTS / f"{name.removeprefix('lab/')}.safetensors")[0]
+    if not str(name).endswith(".safetensors"):
+        checks.choice("name", name, ("lab/sudoku4", *LAB))
+    if not Path(name).is_file():
+        checks.fail("name", str(name), "a .safetensors file that exists")
+    with safe_open(name, "pt") as file:
+        config = json.loads((file.metadata() or {}).get("config", "{}"))
+    return (SudokuLM if "side" in config else SumsLM).load(name)[0]
 
 
 def _fill(
