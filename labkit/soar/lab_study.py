@@ -2,9 +2,10 @@
 
 python -m labkit.soar.lab_study [--device cuda] [--checkpoints lab/sudoku9 lab/sudoku9-early]
 
-A checkpoint may be a file of labkit.soar.lab_model, for another seed say. Writes results/study.json: all outcomes on the validation puzzles, and on the test puzzles those of
-greedy, of fixed parallel decoding and of the settings that RULES chose on validation. What the file
-already holds of the same weights and puzzles is kept and not run again.
+A checkpoint may be a file of labkit.soar.lab_model, for another seed say. Writes results/study.json:
+all outcomes on the validation puzzles, and on the test puzzles those of greedy, of fixed parallel
+decoding and of the settings that RULES chose on validation. What the file already holds of the same
+weights and puzzles is kept and not run again.
 """
 
 import argparse
