@@ -63,7 +63,8 @@ class Fault:
 REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py"
 STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/triton.py"
 SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
-CACHE, CAUSAL = "labkit/soar/caches.py", "labkit/soar/diffusion_lm.py"
+CACHE, KEPT = "labkit/soar/caches.py", "labkit/soar/keys_values.py"
+CAUSAL = "labkit/soar/diffusion_lm.py"
 ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/groups.py"
 EVALUATION, PRESETS, BASELINES = "labkit/elas/evaluation.py", "labkit/presets.py", "labkit/baselines.py"
 
@@ -113,11 +114,11 @@ FAULTS = (
           "(confidence > self.threshold)", "(confidence >= self.threshold)", SOAR),
     Fault("prefix cache freezes later blocks too", CACHE,
           "& (every >= first)", "& (every >= first) & (every <= last)", CACHED),
-    Fault("new keys and values not put in", CACHE,
+    Fault("new keys and values not put in", KEPT,
           "whole[self.rows, self.where] =", "whole.clone()[self.rows, self.where] =", CACHED),
     Fault("position before the block not computed again", CACHE,
           "return again.scatter(1, asked, True)", "return again", CACHED),
-    Fault("newest start makes room", CACHE, "argsort(self._used", "argsort(-self._used", CACHED),
+    Fault("newest start makes room", KEPT, "argsort(self._used", "argsort(-self._used", CACHED),
     Fault("padding in the fingerprint", CACHE,
           "torch.where(inside, start, -1)", "torch.where(inside, start, 0)", CACHED),
     Fault("block-causal attention sees the next block", CAUSAL,

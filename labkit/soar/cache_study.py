@@ -4,12 +4,12 @@ python -m labkit.soar.cache_study [--device cuda] [--puzzles N] [--stages ...] [
 
 quality  the lab's checkpoints decode the same prompts without a cache and with the approximate ones, greedy
          and by SOAR, for several block lengths; every arm is paired with the one without a cache
-seconds  the same arms on few puzzles, interleaved rounds
+seconds  the same arms on fewer puzzles, interleaved rounds
 llada    seconds at LLaDA-8B's shape with random bf16 weights: prompts of 768 tokens, 64 generated in
-         blocks of 32, greedy; with block-causal attention the exact cache too
+         blocks of 32, greedy; with attention that is causal over blocks the exact cache too
 
 Each stage is put into results/caches.json as soon as it is there; seconds are wall time around
-synchronised work. ``--seconds`` starts no further round or arm after so many.
+synchronised work. ``--seconds`` starts no further stage, round or arm after so many.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,7 +89,8 @@ def quality(
     Returns ``prompts``, ``length`` and ``arms``: dicts with ``strategy``, ``block_length``, ``cache``;
     ``accuracy`` to ``z`` as in ``study.paired``, against the arm without a cache, and of that one
     against the one in a single block; ``positions`` computed a prompt and ``fewer``, how many times
-    fewer than without a cache; ``calls`` and ``rows`` a prompt; ``seconds`` of the one run.
+    fewer than without a cache; ``calls`` and ``rows`` a prompt; ``seconds`` of the run and of what it
+    had to compile.
     """
     models = {cache: _load(task.name, device, dtype, cache) for cache in KINDS}
     count, length = task.prompts.shape
@@ -111,19 +112,27 @@ def quality(
     return {"prompts": count, "length": length, "dtype": str(dtype).split(".")[1], "arms": arms}
 
 
-def seconds(task: Task, device: str, dtype: torch.dtype, rounds: int, until: float) -> dict:
-    """Wall seconds of every arm in blocks, the arms taken in turn ``rounds`` times after a warm-up."""
-    models = {cache: _load(task.name, device, dtype, cache) for cache in KINDS}
-    arms = [arm for arm in task.arms() if arm[1] is not None]
-    calls = {arm: partial(_decode, models[arm[2]], task.prompts, arm) for arm in arms}
-    interleaved(calls, 1)  # compiles what there is to compile
-    spent = interleaved(calls, rounds, until)
-    found = [
-        {"strategy": s, "block_length": b, "cache": c, "seconds": spent[s, b, c],
-         "faster": statistics.median(spent[s, b, None]) / statistics.median(spent[s, b, c])}
-        for s, b, c in arms
-    ]  # fmt: skip
-    return {"prompts": len(task.prompts), "dtype": str(dtype).split(".")[1], "arms": found}
+def seconds(
+    name: str, counts: Sequence[int], device: str, dtype: torch.dtype, rounds: int, until: float
+) -> dict:
+    """Wall seconds of every arm in blocks, the arms taken in turn ``rounds`` times after a warm-up.
+
+    counts  numbers of test puzzles to decode at once
+    """
+    models, found = {cache: _load(name, device, dtype, cache) for cache in KINDS}, []
+    for count in counts:
+        task = sudoku_task(name, count)
+        arms = [arm for arm in task.arms() if arm[1] is not None]
+        calls = {arm: partial(_decode, models[arm[2]], task.prompts, arm) for arm in arms}
+        interleaved(calls, 1)  # compiles what there is to compile
+        spent = interleaved(calls, rounds, until)
+        middle = {arm: statistics.median(own) for arm, own in spent.items()}
+        found += [
+            {"prompts": count, "strategy": s, "block_length": b, "cache": c, "seconds": spent[s, b, c],
+             "faster": middle[s, b, None] / middle[s, b, c]}
+            for s, b, c in arms
+        ]  # fmt: skip
+    return {"dtype": str(dtype).split(".")[1], "arms": found}
 
 
 def _load(name: str, device: str, dtype: torch.dtype, cache: str | None) -> torch.nn.Module:
@@ -150,15 +159,16 @@ def table(found: dict) -> str:
     """The arms of one stage as text."""
     lines = []
     for arm in found["arms"]:
-        line = " ".join(f"{key} {arm[key]}" for key in ("prompts", "block_causal") if key in arm)
+        line = " ".join(f"{key} {arm[key]}" for key in ("prompts", "attention") if key in arm)
         line += f" {arm.get('strategy', 'greedy'):6s} {arm.get('block_length')!s:4s}"
         line += f" {arm['cache'] or 'none':18s}"
         if "accuracy" in arm:
             low, middle, high = (100 * arm[f"difference{end}"] for end in ("_low", "", "_high"))
             line += f" {100 * arm['accuracy']:6.2f} % {middle:+.2f} [{low:+.2f}, {high:+.2f}]"
-            line += f" {arm['fewer']:.2f} times fewer positions, {arm['seconds']:.2f} s"
+            line += f" {arm['fewer']:.2f} times fewer positions"
         else:
             line += f" {statistics.median(arm['seconds']):.3f} s, {arm['faster']:.2f} times faster"
+            line += f", {arm['than_graph']:.2f} than one graph" if "than_graph" in arm else ""
         lines.append(line)
     return "\n".join(lines)
 
@@ -170,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--puzzles", type=int, default=4096, help="test puzzles (default: 4096)")
     parser.add_argument("--sums", type=int, default=2000, help="held-out sums (default: 2000)")
-    parser.add_argument("--timed", type=int, default=256, help="puzzles of the timing (default: 256)")
+    parser.add_argument("--timed", nargs="+", type=int, default=[256, 2048], help="puzzles to time")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="default: no limit")
     parser.add_argument("--tiny", action="store_true", help="a tiny model in place of LLaDA's shape")
@@ -186,12 +196,13 @@ def main(argv: list[str] | None = None) -> int:
         "lab/sudoku9-early": lambda: quality(
             sudoku_task("lab/sudoku9-early", given.puzzles), device, half, until=until
         ),
-        "seconds": lambda: seconds(
-            sudoku_task("lab/sudoku9", given.timed), device, half, given.rounds, until
-        ),
+        "seconds": lambda: seconds("lab/sudoku9", given.timed, device, half, given.rounds, until),
     }
     found, failed = load_caches(given.out) if given.out.exists() else {}, 0
     for name in given.stages:
+        if time.perf_counter() > until:
+            print(f"{name}: no time left", flush=True)
+            continue
         try:
             made, spent = timed(stages[name])
         except (ValueError, RuntimeError):

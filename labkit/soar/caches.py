@@ -22,6 +22,9 @@ What is kept depends on the tokens of the start state alone. It is found by thei
 beams, prompts and calls with one start share it, and results depend neither on the batch nor on what was
 dropped. It takes 2 * layers * heads * head width numbers a position: 0.5 MiB for LLaDA-8B in bf16, that is
 416 MiB for a row of 832 positions; 56 KiB and 46 MiB for Dream-7B.
+
+On a GPU a step that comes with the same number of rows again and again becomes one CUDA graph: to launch
+its kernels one by one takes longer than the few positions it computes.
 """
 
 from typing import Any
@@ -31,6 +34,8 @@ import torch
 from torch import nn
 
 from labkit import checks
+from labkit.soar.keys_values import Fill, KeysAndValues, Patch
+from labkit.soar.replay import Replay
 
 CACHES = ("approximate-prefix", "approximate-dual", "exact-block")
 CACHE_BYTES = 16 * 2**30
@@ -67,7 +72,8 @@ class Cached(nn.Module):
         self.model, self.cache, self.computed = model, cache, 0
         self.mask_id, self.eos_id = model.mask_id, model.eos_id
         self.max_length, self.vocab_size = model.max_length, model.vocab_size
-        self._kept = KeysAndValues(model, cache_bytes)
+        self._kept, self._moves = KeysAndValues(model, cache_bytes), 0
+        self._plan, self._part = Replay(self._planned), Replay(self._computed_again)
 
     @property
     def kept_bytes(self) -> int:
@@ -83,18 +89,14 @@ class Cached(nn.Module):
         self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
     ) -> torch.Tensor:
         """Logits (B, W, V) at ``positions`` (B, W), the slots of each row's block in tokens (B, L)."""
-        length, device = tokens.shape[1], tokens.device
-        start = tokens.scatter(1, positions, self.mask_id)
-        asked = (positions - 1).clamp(min=0) if self.model.shift else positions
-        again, filled = self._again(start, positions, asked), (start != tokens).sum(1)
-        content = start
-        if lengths is not None:
-            inside = torch.arange(length, device=device) < torch.tensor(lengths, device=device)[:, None]
-            again, content = again & inside, torch.where(inside, start, -1)
-        told = torch.stack([_fingerprint(content), filled, again.sum(1)])
+        length, own_lengths = tokens.shape[1], None
+        if lengths is not None and min(lengths) < length:
+            own_lengths = torch.tensor(lengths, device=tokens.device)
+        self._kept.lay_out(length)
+        self._follow()
+        start, asked, again, told = self._plan(tokens, positions, own_lengths)
         key, filled, count = told.cpu().numpy()  # the one host sync
         keys, first, group = np.unique(key, return_index=True, return_inverse=True)
-        self._kept.lay_out(length)
         parts = []
         for low in range(0, len(keys), self._kept.most):  # as many starts at a time as there is room for
             slots, known = self._kept.place(keys[low : low + self._kept.most])
@@ -102,21 +104,55 @@ class Cached(nn.Module):
             own, begins = group[mine] - low, filled[mine] == 0
             fill = ~known
             fill[own[begins]] = True  # anew, so that decoding the same again is the same again
+            self._follow()
             if fill.any():
-                row = first[low : low + len(slots)][fill]
-                hidden = self._hidden(start, row, lengths, None, _Fill(self._kept, self._on(slots[fill])))
+                row = self._on(first[low : low + len(slots)][fill])
+                past = Fill(self._kept, self._on(slots[fill]))
+                hidden = self.model.hidden(start[row], _of(own_lengths, row), past=past)
+                self.computed += hidden.shape[0] * length
                 rank = np.cumsum(fill) - 1
                 hidden = hidden[self._on(rank[own[begins]])]
                 parts.append((mine[begins], _take(hidden, asked[self._on(mine[begins])])))
             if not begins.all():
                 rest, slot = mine[~begins], self._on(slots[own[~begins]])
-                index = self._on(rest)
-                where = _indices(again[index], int(count[rest].max()))
-                hidden = self._hidden(tokens, rest, lengths, where, _Patch(self._kept, slot, where))
-                rank = again[index].cumsum(1) - 1
-                parts.append((rest, _take(hidden, rank.gather(1, asked[index]))))
-        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-        return self.model.logits_of(torch.cat([hidden for _, hidden in parts])[self._on(order)])
+                row = self._on(rest)
+                where = _indices(again[row], int(count[rest].max()))
+                hidden = self._part(tokens[row], where, slot, _of(own_lengths, row))
+                self.computed += where.numel()
+                rank = again[row].cumsum(1) - 1
+                parts.append((rest, _take(hidden, rank.gather(1, asked[row]))))
+        hidden = parts[0][1]
+        if len(parts) > 1:
+            order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+            hidden = torch.cat([part for _, part in parts])[self._on(order)]
+        return self.model.logits_of(hidden)
+
+    def _follow(self) -> None:
+        """Graphs hold on to addresses: drop them if what is kept has moved."""
+        if self._moves != self._kept.moves:
+            self._plan.forget()
+            self._part.forget()
+            self._moves = self._kept.moves
+
+    def _planned(
+        self, tokens: torch.Tensor, positions: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, ...]:
+        """Start states (B, L); where hidden states are asked for (B, W); bool (B, L) what to compute again;
+        long (3, B): fingerprints of the start states, how many slots are filled, how much is done again.
+        """
+        start = tokens.scatter(1, positions, self.mask_id)
+        asked = (positions - 1).clamp(min=0) if self.model.shift else positions
+        again, content = self._again(start, positions, asked), start
+        if lengths is not None:
+            inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+            again, content = again & inside, torch.where(inside, start, -1)
+        found = ((content + 1) * self._kept.codes).sum(1)  # the same however much padding there is
+        return start, asked, again, torch.stack([found, (start != tokens).sum(1), again.sum(1)])
+
+    def _computed_again(
+        self, tokens: torch.Tensor, where: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor | None
+    ) -> torch.Tensor:
+        return self.model.hidden(tokens, lengths, where, Patch(self._kept, slots, where))
 
     def _again(self, start: torch.Tensor, positions: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """Bool (B, L): the positions to compute again."""
@@ -131,101 +167,8 @@ class Cached(nn.Module):
             again = (every // size >= first // size) & (every // size <= last // size)
         return again.scatter(1, asked, True)
 
-    def _hidden(
-        self, tokens: torch.Tensor, rows: np.ndarray, lengths: list[int] | None,
-        where: torch.Tensor | None, past: "_Fill | _Patch",
-    ) -> torch.Tensor:  # fmt: skip
-        own = None if lengths is None else [lengths[row] for row in rows]
-        hidden = self.model.hidden(tokens[self._on(rows)], own, where, past)
-        self.computed += hidden.shape[0] * hidden.shape[1]
-        return hidden
-
     def _on(self, index: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(index).to(next(self.parameters()).device)
-
-
-class KeysAndValues:
-    """Slots for the keys and values of start states: two tensors (slots, L, heads, head) a layer."""
-
-    def __init__(self, model: nn.Module, limit: int):
-        self._model, self._limit = model, limit
-        self.keys, self.values, self._laid_out = [], [], None
-
-    def lay_out(self, length: int) -> None:
-        """Make ready for sequences of ``length`` positions; what was kept of another length is dropped.
-
-        ValueError if not even one has room.
-        """
-        weight = next(self._model.parameters())
-        if self._laid_out == (length, weight.dtype, weight.device):
-            return
-        layers, heads, head = self._model.kv_shape
-        one = 2 * layers * length * heads * head * weight.element_size()
-        self.most = self._limit // one
-        if not self.most:
-            checks.fail("cache_bytes", self._limit, f"at least {one}, for one row of {length} positions")
-        self._laid_out = (length, weight.dtype, weight.device)
-        self.keys, self.values = ([weight.new_empty(0, length, heads, head)] * layers for _ in range(2))
-        self._slot, self._key, self._used, self._clock = {}, [], np.zeros(0, int), 0
-
-    def place(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slots of at most ``most`` distinct ``keys``, and which of them (bool) are filled already."""
-        self._clock += 1
-        slots = np.array([self._slot.get(key, -1) for key in keys.tolist()])
-        known = slots >= 0
-        self._used[slots[known]] = self._clock
-        wanted = int((~known).sum())
-        self._grow(wanted - int((self._used < self._clock - 1).sum()))
-        oldest = np.argsort(self._used, kind="stable")[:wanted]
-        for key, slot in zip(keys[~known].tolist(), oldest.tolist(), strict=True):
-            self._slot.pop(self._key[slot], None)
-            self._slot[key], self._key[slot] = slot, key
-        slots[~known] = oldest
-        self._used[oldest] = self._clock
-        return slots, known
-
-    def _grow(self, lacking: int) -> None:
-        size = len(self._used)
-        if lacking <= 0 or size == self.most:
-            return
-        more = min(self.most, max(size + lacking, size * 3 // 2)) - size
-        for kept in (self.keys, self.values):
-            for layer, tensor in enumerate(kept):  # one by one: the old and the new of all would not fit
-                kept[layer] = torch.cat([tensor, tensor.new_empty(more, *tensor.shape[1:])])
-        self._key += [None] * more
-        self._used = np.concatenate([self._used, np.full(more, -1)])
-
-
-class _Fill:
-    """A forward over whole start states: keeps their keys and values in ``slots`` (B,)."""
-
-    def __init__(self, kept: KeysAndValues, slots: torch.Tensor):
-        self.kept, self.slots = kept, slots
-
-    def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
-            kept[layer][self.slots] = new.transpose(1, 2).to(kept[layer].dtype)
-        return key, value
-
-
-class _Patch:
-    """A forward over ``where`` (B, n): copies of what ``slots`` (B,) hold, with the new ones put in."""
-
-    def __init__(self, kept: KeysAndValues, slots: torch.Tensor, where: torch.Tensor):
-        self.kept, self.slots, self.where = kept, slots, where
-        self.rows = torch.arange(len(where), device=where.device)[:, None]
-
-    def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        both = []
-        for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
-            whole = kept[layer][self.slots]
-            whole[self.rows, self.where] = new.transpose(1, 2).to(whole.dtype)
-            both.append(whole.transpose(1, 2))
-        return both[0], both[1]
 
 
 def _take(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -240,8 +183,5 @@ def _indices(chosen: torch.Tensor, width: int) -> torch.Tensor:
     return torch.where(real, index, index[:, :1])
 
 
-def _fingerprint(content: torch.Tensor) -> torch.Tensor:
-    """Int64 (B,) of token ids (B, L), -1 where padded; the same however much padding there is."""
-    source = torch.Generator().manual_seed(1)
-    codes = torch.randint(-(2**63), 2**63 - 1, (content.shape[1],), generator=source)
-    return ((content + 1) * codes.to(content.device)).sum(1)
+def _of(lengths: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor | None:
+    return None if lengths is None else lengths[rows]

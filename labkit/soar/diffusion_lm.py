@@ -51,7 +51,8 @@ class DiffusionLM(nn.Module):
         self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
     ) -> torch.Tensor:
         """Logits (B, W, V) at ``positions`` (B, W): the head, the widest matrix, runs on those alone."""
-        hidden = self.hidden(tokens, lengths)
+        padded = lengths is not None and min(lengths) < tokens.shape[1]
+        hidden = self.hidden(tokens, torch.tensor(lengths, device=tokens.device) if padded else None)
         if self.shift:
             positions = (positions - 1).clamp(min=0)
         return self.logits_of(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
@@ -59,15 +60,16 @@ class DiffusionLM(nn.Module):
     def hidden(
         self,
         tokens: torch.Tensor,
-        lengths: list[int] | None = None,
+        lengths: torch.Tensor | None = None,
         where: torch.Tensor | None = None,
         past: Any = None,
     ) -> torch.Tensor:
         """(B, n, width) before the head, at the positions ``where`` (B, n) of ``tokens`` (B, L) alone.
 
-        where  None: everywhere, n = L
-        past   its ``update(key, value, layer)`` is given the new keys and values (B, heads, n, head) of a
-               layer and returns those to attend to, (B, heads, L, head); None: the new ones
+        lengths  long (B,): what is behind is padding; None: there is none
+        where    None: everywhere, n = L
+        past     its ``update(key, value, layer)`` is given the new keys and values (B, heads, n, head) of a
+                 layer and returns those to attend to, (B, heads, L, head); None: the new ones
         """
         length = tokens.shape[1]
         if where is None:
@@ -92,8 +94,8 @@ class DiffusionLM(nn.Module):
     def _seen(self, where: torch.Tensor, length: int, lengths: list[int] | None) -> torch.Tensor | None:
         """Bool (B, 1, n, L), of 1 where nothing depends on it: who sees whom; None if all see all."""
         every, seen = torch.arange(length, device=where.device), None
-        if lengths is not None and min(lengths) < length:
-            seen = every < torch.tensor(lengths, device=where.device)[:, None, None, None]
+        if lengths is not None:
+            seen = every < lengths[:, None, None, None]
         if self.block_causal is None:
             return seen
         causal = every // self.block_causal <= (where // self.block_causal)[:, None, :, None]

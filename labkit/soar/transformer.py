@@ -71,7 +71,7 @@ class MaskedLM(nn.Module):
     def hidden(
         self,
         tokens: torch.Tensor,
-        lengths: list[int] | None = None,
+        lengths: torch.Tensor | None = None,
         where: torch.Tensor | None = None,
         past: Any = None,
     ) -> torch.Tensor:

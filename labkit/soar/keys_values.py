@@ -1,0 +1,100 @@
+"""Keys and values of start states, and what puts them into a model's attention (see ``caches``)."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from labkit import checks
+
+
+class KeysAndValues:
+    """Slots for the keys and values of start states: two tensors (slots, L, heads, head) a layer.
+
+    codes  long (L,): random factors of the fingerprints that start states are found by
+    moves  counts how often all this moved to another place in memory
+    """
+
+    def __init__(self, model: nn.Module, limit: int):
+        self._model, self._limit = model, limit
+        self.keys, self.values, self._laid_out, self.moves = [], [], None, 0
+
+    def lay_out(self, length: int) -> None:
+        """Make ready for sequences of ``length`` positions; what was kept of another length is dropped.
+
+        ValueError if not even one has room.
+        """
+        weight = next(self._model.parameters())
+        if self._laid_out == (length, weight.dtype, weight.device):
+            return
+        layers, heads, head = self._model.kv_shape
+        one = 2 * layers * length * heads * head * weight.element_size()
+        self.most = self._limit // one
+        if not self.most:
+            checks.fail("cache_bytes", self._limit, f"at least {one}, for one row of {length} positions")
+        self._laid_out = (length, weight.dtype, weight.device)
+        self.keys, self.values = ([weight.new_empty(0, length, heads, head)] * layers for _ in range(2))
+        source = torch.Generator().manual_seed(1)
+        codes = torch.randint(-(2**63), 2**63 - 1, (length,), generator=source)
+        self.codes = codes.to(weight.device)
+        self._slot, self._key, self._used, self._clock = {}, [], np.zeros(0, int), 0
+        self.moves += 1
+
+    def place(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slots of at most ``most`` distinct ``keys``, and which of them (bool) are filled already."""
+        self._clock += 1
+        slots = np.array([self._slot.get(key, -1) for key in keys.tolist()])
+        known = slots >= 0
+        self._used[slots[known]] = self._clock
+        wanted = int((~known).sum())
+        self._grow(wanted - int((self._used < self._clock - 1).sum()))
+        oldest = np.argsort(self._used, kind="stable")[:wanted]
+        for key, slot in zip(keys[~known].tolist(), oldest.tolist(), strict=True):
+            self._slot.pop(self._key[slot], None)
+            self._slot[key], self._key[slot] = slot, key
+        slots[~known] = oldest
+        self._used[oldest] = self._clock
+        return slots, known
+
+    def _grow(self, lacking: int) -> None:
+        size = len(self._used)
+        if lacking <= 0 or size == self.most:
+            return
+        self.moves += 1
+        more = min(self.most, max(size + lacking, size * 3 // 2)) - size
+        for kept in (self.keys, self.values):
+            for layer, tensor in enumerate(kept):  # one by one: the old and the new of all would not fit
+                kept[layer] = torch.cat([tensor, tensor.new_empty(more, *tensor.shape[1:])])
+        self._key += [None] * more
+        self._used = np.concatenate([self._used, np.full(more, -1)])
+
+
+class Fill:
+    """A forward over whole start states: keeps their keys and values in ``slots`` (B,)."""
+
+    def __init__(self, kept: KeysAndValues, slots: torch.Tensor):
+        self.kept, self.slots = kept, slots
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
+            kept[layer][self.slots] = new.transpose(1, 2).to(kept[layer].dtype)
+        return key, value
+
+
+class Patch:
+    """A forward over ``where`` (B, n): copies of what ``slots`` (B,) hold, with the new ones put in."""
+
+    def __init__(self, kept: KeysAndValues, slots: torch.Tensor, where: torch.Tensor):
+        self.kept, self.slots, self.where = kept, slots, where
+        self.rows = torch.arange(len(where), device=where.device)[:, None]
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        both = []
+        for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
+            whole = kept[layer][self.slots]
+            whole[self.rows, self.where] = new.transpose(1, 2).to(whole.dtype)
+            both.append(whole.transpose(1, 2))
+        return both[0], both[1]
