@@ -67,7 +67,7 @@ def _lines(stage: dict[str, Any]) -> list[tuple[int | None, str]]:
 
 
 def _draw_speed(axes: Axes, speed: dict[str, Any]) -> None:
-    arms = [a for a in speed["arms"] if a["cache"]]
+    arms = _cached(speed)
     arms.sort(key=lambda a: (a["prompts"], list(LOOKS).index(a["cache"])))
     for y, arm in enumerate(arms):
         _, colour, marker = LOOKS[arm["cache"]]
@@ -83,14 +83,18 @@ def _draw_speed(axes: Axes, speed: dict[str, Any]) -> None:
     axes.invert_yaxis()
     axes.axvline(1, color=theme.INK, linewidth=1)
     axes.grid(axis="y", visible=False)
-    most = max(a["faster"] for a in arms)
+    least, most = (pick(a["faster"] for a in arms) for pick in (min, max))
     ticks = [tick for tick in (0.5, 1, 2, 3, 5, 10, 20) if tick <= 1.3 * most]
-    axes.set(xscale="log", xlim=(min(0.9, 0.9 * min(a["faster"] for a in arms)), 1.5 * most))
+    axes.set(xscale="log", xlim=(min(0.9, 0.9 * least), 1.5 * most))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
     axes.set(xlabel="times faster than no cache")
     told = f"{speed['shape']}'s shape,\n{speed['length']} + {speed['generated']} tokens, blocks of"
     axes.set_title(f"{told} {speed['block_length']}", fontweight="normal", fontsize=10)
+
+
+def _cached(speed: dict[str, Any]) -> list[dict[str, Any]]:
+    return [arm for arm in speed["arms"] if arm["cache"]]
 
 
 def _finding(qualities: dict[str, dict[str, Any]], speed: dict[str, Any]) -> str:
@@ -100,6 +104,6 @@ def _finding(qualities: dict[str, dict[str, Any]], speed: dict[str, Any]) -> str
         own = [a["difference"] for s in qualities.values() for a in s["arms"] if a["cache"] == cache]
         if own:
             parts.append(f"{cache} {100 * max(own):+.1f} to {100 * min(own):+.1f} points")
-    best = max((a for a in speed["arms"] if a["cache"]), key=lambda a: a["faster"])
+    best = max(_cached(speed), key=lambda arm: arm["faster"])
     fast = f"up to {best['faster']:.1f}× faster ({best['cache']})"
     return "What a frozen neighbour costs: " + "; ".join(parts) + f";\n{fast} at {speed['shape']}'s shape"

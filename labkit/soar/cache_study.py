@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,7 +80,12 @@ def sums_task(count: int) -> Task:
 
 
 def quality(
-    task: Task, device: str, dtype: torch.dtype, *, until: float = float("inf"), progress: bool = True
+    task: Task,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    until: float = float("inf"),
+    progress: bool = True,
 ) -> dict:
     """Right answers of every arm and the token positions it computed.
 
@@ -112,27 +117,19 @@ def quality(
     return {"prompts": count, "length": length, "dtype": str(dtype).split(".")[1], "arms": arms}
 
 
-def seconds(
-    name: str, counts: Sequence[int], device: str, dtype: torch.dtype, rounds: int, until: float
-) -> dict:
-    """Wall seconds of every arm in blocks, the arms taken in turn ``rounds`` times after a warm-up.
-
-    counts  numbers of test puzzles to decode at once
-    """
-    models, found = {cache: _load(name, device, dtype, cache) for cache in KINDS}, []
-    for count in counts:
-        task = sudoku_task(name, count)
-        arms = [arm for arm in task.arms() if arm[1] is not None]
-        calls = {arm: partial(_decode, models[arm[2]], task.prompts, arm) for arm in arms}
-        interleaved(calls, 1)  # compiles what there is to compile
-        spent = interleaved(calls, rounds, until)
-        middle = {arm: statistics.median(own) for arm, own in spent.items()}
-        found += [
-            {"prompts": count, "strategy": s, "block_length": b, "cache": c, "seconds": spent[s, b, c],
-             "faster": middle[s, b, None] / middle[s, b, c]}
-            for s, b, c in arms
-        ]  # fmt: skip
-    return {"dtype": str(dtype).split(".")[1], "arms": found}
+def seconds(task: Task, device: str, dtype: torch.dtype, rounds: int, until: float) -> dict:
+    """Wall seconds of every arm in blocks, the arms taken in turn ``rounds`` times after a warm-up."""
+    models = {cache: _load(task.name, device, dtype, cache) for cache in KINDS}
+    arms = [arm for arm in task.arms() if arm[1] is not None]
+    calls = {arm: partial(_decode, models[arm[2]], task.prompts, arm) for arm in arms}
+    interleaved(calls, 1)  # compiles what there is to compile
+    spent = interleaved(calls, rounds, until)
+    found = [
+        {"strategy": s, "block_length": b, "cache": c, "seconds": spent[s, b, c],
+         "faster": statistics.median(spent[s, b, None]) / statistics.median(spent[s, b, c])}
+        for s, b, c in arms
+    ]  # fmt: skip
+    return {"prompts": len(task.prompts), "dtype": str(dtype).split(".")[1], "arms": found}
 
 
 def _load(name: str, device: str, dtype: torch.dtype, cache: str | None) -> torch.nn.Module:
@@ -159,7 +156,7 @@ def table(found: dict) -> str:
     """The arms of one stage as text."""
     lines = []
     for arm in found["arms"]:
-        line = " ".join(f"{key} {arm[key]}" for key in ("prompts", "attention") if key in arm)
+        line = " ".join(f"{key} {arm[key]}" for key in ("prompts", "block_causal") if key in arm)
         line += f" {arm.get('strategy', 'greedy'):6s} {arm.get('block_length')!s:4s}"
         line += f" {arm['cache'] or 'none':18s}"
         if "accuracy" in arm:
@@ -168,7 +165,6 @@ def table(found: dict) -> str:
             line += f" {arm['fewer']:.2f} times fewer positions"
         else:
             line += f" {statistics.median(arm['seconds']):.3f} s, {arm['faster']:.2f} times faster"
-            line += f", {arm['than_graph']:.2f} than one graph" if "than_graph" in arm else ""
         lines.append(line)
     return "\n".join(lines)
 
@@ -180,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--puzzles", type=int, default=4096, help="test puzzles (default: 4096)")
     parser.add_argument("--sums", type=int, default=2000, help="held-out sums (default: 2000)")
-    parser.add_argument("--timed", nargs="+", type=int, default=[256, 2048], help="puzzles to time")
+    parser.add_argument("--timed", type=int, default=256, help="puzzles of the timing (default: 256)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="default: no limit")
     parser.add_argument("--tiny", action="store_true", help="a tiny model in place of LLaDA's shape")
@@ -196,7 +192,9 @@ def main(argv: list[str] | None = None) -> int:
         "lab/sudoku9-early": lambda: quality(
             sudoku_task("lab/sudoku9-early", given.puzzles), device, half, until=until
         ),
-        "seconds": lambda: seconds("lab/sudoku9", given.timed, device, half, given.rounds, until),
+        "seconds": lambda: seconds(
+            sudoku_task("lab/sudoku9", given.timed), device, half, given.rounds, until
+        ),
     }
     found, failed = load_caches(given.out) if given.out.exists() else {}, 0
     for name in given.stages:
@@ -210,6 +208,7 @@ def main(argv: list[str] | None = None) -> int:
             failed += 1
             continue
         command = f"python -m labkit.soar.cache_study --device {device} --stages {name}"
+        command += f" --puzzles {given.puzzles}" * ("sudoku" in name)
         found[name] = made | {"provenance": provenance(command=command, seed=0, stage_seconds=spent)}
         text = json.dumps(found, indent=1) + "\n"
         write_atomic(given.out, lambda path, text=text: path.write_text(text))

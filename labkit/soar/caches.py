@@ -22,9 +22,6 @@ What is kept depends on the tokens of the start state alone. It is found by thei
 beams, prompts and calls with one start share it, and results depend neither on the batch nor on what was
 dropped. It takes 2 * layers * heads * head width numbers a position: 0.5 MiB for LLaDA-8B in bf16, that is
 416 MiB for a row of 832 positions; 56 KiB and 46 MiB for Dream-7B.
-
-On a GPU a step that comes with the same number of rows again and again becomes one CUDA graph: to launch
-its kernels one by one takes longer than the few positions it computes.
 """
 
 from typing import Any
@@ -35,7 +32,6 @@ from torch import nn
 
 from labkit import checks
 from labkit.soar.keys_values import Fill, KeysAndValues, Patch
-from labkit.soar.replay import Replay
 
 CACHES = ("approximate-prefix", "approximate-dual", "exact-block")
 CACHE_BYTES = 16 * 2**30
@@ -72,8 +68,7 @@ class Cached(nn.Module):
         self.model, self.cache, self.computed = model, cache, 0
         self.mask_id, self.eos_id = model.mask_id, model.eos_id
         self.max_length, self.vocab_size = model.max_length, model.vocab_size
-        self._kept, self._moves = KeysAndValues(model, cache_bytes), 0
-        self._plan, self._part = Replay(self._planned), Replay(self._computed_again)
+        self._kept = KeysAndValues(model, cache_bytes)
 
     @property
     def kept_bytes(self) -> int:
@@ -93,8 +88,7 @@ class Cached(nn.Module):
         if lengths is not None and min(lengths) < length:
             own_lengths = torch.tensor(lengths, device=tokens.device)
         self._kept.lay_out(length)
-        self._follow()
-        start, asked, again, told = self._plan(tokens, positions, own_lengths)
+        start, asked, again, told = self._planned(tokens, positions, own_lengths)
         key, filled, count = told.cpu().numpy()  # the one host sync
         keys, first, group = np.unique(key, return_index=True, return_inverse=True)
         parts = []
@@ -104,7 +98,6 @@ class Cached(nn.Module):
             own, begins = group[mine] - low, filled[mine] == 0
             fill = ~known
             fill[own[begins]] = True  # anew, so that decoding the same again is the same again
-            self._follow()
             if fill.any():
                 row = self._on(first[low : low + len(slots)][fill])
                 past = Fill(self._kept, self._on(slots[fill]))
@@ -117,7 +110,8 @@ class Cached(nn.Module):
                 rest, slot = mine[~begins], self._on(slots[own[~begins]])
                 row = self._on(rest)
                 where = _indices(again[row], int(count[rest].max()))
-                hidden = self._part(tokens[row], where, slot, _of(own_lengths, row))
+                past = Patch(self._kept, slot, where)
+                hidden = self.model.hidden(tokens[row], _of(own_lengths, row), where, past)
                 self.computed += where.numel()
                 rank = again[row].cumsum(1) - 1
                 parts.append((rest, _take(hidden, rank.gather(1, asked[row]))))
@@ -126,13 +120,6 @@ class Cached(nn.Module):
             order = np.argsort(np.concatenate([rows for rows, _ in parts]))
             hidden = torch.cat([part for _, part in parts])[self._on(order)]
         return self.model.logits_of(hidden)
-
-    def _follow(self) -> None:
-        """Graphs hold on to addresses: drop them if what is kept has moved."""
-        if self._moves != self._kept.moves:
-            self._plan.forget()
-            self._part.forget()
-            self._moves = self._kept.moves
 
     def _planned(
         self, tokens: torch.Tensor, positions: torch.Tensor, lengths: torch.Tensor | None
@@ -148,11 +135,6 @@ class Cached(nn.Module):
             again, content = again & inside, torch.where(inside, start, -1)
         found = ((content + 1) * self._kept.codes).sum(1)  # the same however much padding there is
         return start, asked, again, torch.stack([found, (start != tokens).sum(1), again.sum(1)])
-
-    def _computed_again(
-        self, tokens: torch.Tensor, where: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor | None
-    ) -> torch.Tensor:
-        return self.model.hidden(tokens, lengths, where, Patch(self._kept, slots, where))
 
     def _again(self, start: torch.Tensor, positions: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """Bool (B, L): the positions to compute again."""

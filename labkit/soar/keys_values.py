@@ -11,12 +11,11 @@ class KeysAndValues:
     """Slots for the keys and values of start states: two tensors (slots, L, heads, head) a layer.
 
     codes  long (L,): random factors of the fingerprints that start states are found by
-    moves  counts how often all this moved to another place in memory
     """
 
     def __init__(self, model: nn.Module, limit: int):
         self._model, self._limit = model, limit
-        self.keys, self.values, self._laid_out, self.moves = [], [], None, 0
+        self.keys, self.values, self._laid_out = [], [], None
 
     def lay_out(self, length: int) -> None:
         """Make ready for sequences of ``length`` positions; what was kept of another length is dropped.
@@ -37,7 +36,6 @@ class KeysAndValues:
         codes = torch.randint(-(2**63), 2**63 - 1, (length,), generator=source)
         self.codes = codes.to(weight.device)
         self._slot, self._key, self._used, self._clock = {}, [], np.zeros(0, int), 0
-        self.moves += 1
 
     def place(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slots of at most ``most`` distinct ``keys``, and which of them (bool) are filled already."""
@@ -59,7 +57,6 @@ class KeysAndValues:
         size = len(self._used)
         if lacking <= 0 or size == self.most:
             return
-        self.moves += 1
         more = min(self.most, max(size + lacking, size * 3 // 2)) - size
         for kept in (self.keys, self.values):
             for layer, tensor in enumerate(kept):  # one by one: the old and the new of all would not fit
