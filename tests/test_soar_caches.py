@@ -413,7 +413,7 @@ def test_a_gpu_gives_the_logits_of_the_cpu(family, cache):
 
 
 def test_the_study_pairs_every_cache_with_no_cache():
-    found = cache_study.quality(cache_study.sums_task(12), "cpu", torch.float32, progress=False)
+    found = cache_study.quality(cache_study.sums_task(12), load_model("lab/sums"), progress=False)
     by_arm = {(a["strategy"], a["block_length"], a["cache"]): a for a in found["arms"]}
     assert len(by_arm) == 10
     for (strategy, block, cache), arm in by_arm.items():

@@ -38,6 +38,8 @@ from labkit.soar.study import paired
 from labkit.soar.sudoku import solved
 from labkit.soar.sums import QUESTION, encode, right, sums
 from labkit.soar.timing import timed
+from labkit.soar.transformer import MaskedLM
+from labkit.traces import BeamTrace
 
 RESULTS = Path(__file__).parent / "results" / "caches.json"
 STRATEGIES = {
@@ -52,9 +54,8 @@ Arm = tuple[str, int | None, str | None]  # strategy, block length, cache
 
 @dataclass(frozen=True)
 class Task:
-    """What the checkpoint ``name`` is asked: prompts (N, L) with masks, and which answers are right."""
+    """What a model is asked: prompts (N, L) with masks, which answers are right, and block lengths."""
 
-    name: str
     prompts: torch.Tensor
     right: Callable[[np.ndarray], np.ndarray]
     blocks: tuple[int | None, ...]
@@ -65,10 +66,14 @@ class Task:
         return [(s, b, c) for s, b, c in made if b is not None or c != "approximate-dual"]
 
 
-def sudoku_task(name: str, count: int) -> Task:
-    """The first ``count`` test puzzles for "lab/sudoku9" or "lab/sudoku9-early"."""
-    boards, truths = load_puzzles("test", count)
-    return Task(name, torch.from_numpy(boards), partial(solved, solutions=truths), (None, 9, 18))
+def boards_task(boards: np.ndarray, truths: np.ndarray, blocks: tuple[int | None, ...]) -> Task:
+    """Puzzles and their solutions, int (N, cells)."""
+    return Task(torch.from_numpy(boards), partial(solved, solutions=truths), blocks)
+
+
+def sudoku_task(count: int) -> Task:
+    """The first ``count`` test puzzles."""
+    return boards_task(*load_puzzles("test", count), (None, 9, 18))
 
 
 def sums_task(count: int) -> Task:
@@ -76,20 +81,21 @@ def sums_task(count: int) -> Task:
     texts = sums(count, seed=0, test=True)
     prompts = encode(texts)
     prompts[:, QUESTION:] = 0
-    return Task("lab/sums", prompts, partial(right, texts=texts), (None, 8))
+    return Task(prompts, partial(right, texts=texts), (None, 8))
 
 
 def quality(
     task: Task,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    model: MaskedLM,
     *,
+    batch_size: int | None = None,
     until: float = float("inf"),
     progress: bool = True,
 ) -> dict:
     """Right answers of every arm and the token positions it computed.
 
-    until  ``time.perf_counter()`` after which no further arm is started
+    batch_size  as ``decode`` takes it
+    until       ``time.perf_counter()`` after which no further arm is started
 
     Returns ``prompts``, ``length`` and ``arms``: dicts with ``strategy``, ``block_length``, ``cache``;
     ``accuracy`` to ``z`` as in ``study.paired``, against the arm without a cache, and of that one
@@ -97,14 +103,13 @@ def quality(
     fewer than without a cache; ``calls`` and ``rows`` a prompt; ``seconds`` of the run and of what it
     had to compile.
     """
-    models = {cache: _load(task.name, device, dtype, cache) for cache in KINDS}
-    count, length = task.prompts.shape
+    models, (count, length) = _with_caches(model), task.prompts.shape
     rng, arms, answers, positions = np.random.default_rng(0), [], {}, {}
-    for arm in tqdm(task.arms(), desc=f"{task.name}, caches", disable=not progress):
+    for arm in tqdm(task.arms(), desc="caches", disable=not progress):
         if time.perf_counter() > until:
             break
         strategy, block, cache = arm
-        trace, seconds = timed(partial(_decode, models[cache], task.prompts, arm))
+        trace, spent = timed(partial(_decode, models[cache], task.prompts, arm, batch_size))
         answers[arm] = task.right(trace.sequences)
         positions[arm] = _positions(models[cache], trace.meta["forward_rows"] * length) / count
         base = (strategy, block if cache else None, None)
@@ -112,14 +117,14 @@ def quality(
             "strategy": strategy, "block_length": block, "cache": cache,
             **paired(answers[arm], answers[base], rng),
             "positions": positions[arm], "fewer": positions[strategy, block, None] / positions[arm],
-            "calls": trace.calls.mean(), "rows": trace.rows.mean(), "seconds": seconds,
+            "calls": trace.calls.mean(), "rows": trace.rows.mean(), "seconds": spent,
         })  # fmt: skip
-    return {"prompts": count, "length": length, "dtype": str(dtype).split(".")[1], "arms": arms}
+    return {"prompts": count, "length": length, "dtype": _dtype(model), "arms": arms}
 
 
-def seconds(task: Task, device: str, dtype: torch.dtype, rounds: int, until: float) -> dict:
+def seconds(task: Task, model: MaskedLM, rounds: int, until: float) -> dict:
     """Wall seconds of every arm in blocks, the arms taken in turn ``rounds`` times after a warm-up."""
-    models = {cache: _load(task.name, device, dtype, cache) for cache in KINDS}
+    models = _with_caches(model)
     arms = [arm for arm in task.arms() if arm[1] is not None]
     calls = {arm: partial(_decode, models[arm[2]], task.prompts, arm) for arm in arms}
     interleaved(calls, 1)  # compiles what there is to compile
@@ -129,15 +134,22 @@ def seconds(task: Task, device: str, dtype: torch.dtype, rounds: int, until: flo
          "faster": statistics.median(spent[s, b, None]) / statistics.median(spent[s, b, c])}
         for s, b, c in arms
     ]  # fmt: skip
-    return {"prompts": len(task.prompts), "dtype": str(dtype).split(".")[1], "arms": found}
+    return {"prompts": len(task.prompts), "dtype": _dtype(model), "arms": found}
 
 
-def _load(name: str, device: str, dtype: torch.dtype, cache: str | None) -> torch.nn.Module:
-    return load_model(name, device=device, dtype=dtype, cache=cache, cache_bytes=CACHE_BYTES)
+def _with_caches(model: MaskedLM) -> dict[str | None, torch.nn.Module]:
+    return {kind: Cached(model, kind, CACHE_BYTES) if kind else model for kind in KINDS}
 
 
-def _decode(model: torch.nn.Module, prompts: torch.Tensor, arm: Arm) -> object:
-    return decode(model, prompts, block_length=arm[1], record=False, **STRATEGIES[arm[0]])
+def _dtype(model: MaskedLM) -> str:
+    return str(next(model.parameters()).dtype).split(".")[1]
+
+
+def _decode(
+    model: torch.nn.Module, prompts: torch.Tensor, arm: Arm, batch_size: int | None = None
+) -> BeamTrace:
+    setting = STRATEGIES[arm[0]] | {"block_length": arm[1], "batch_size": batch_size}
+    return decode(model, prompts, record=False, **setting)
 
 
 def _positions(model: torch.nn.Module, otherwise: int) -> int:
@@ -156,9 +168,14 @@ def table(found: dict) -> str:
     """The arms of one stage as text."""
     lines = []
     for arm in found["arms"]:
-        line = " ".join(f"{key} {arm[key]}" for key in ("prompts", "block_causal") if key in arm)
-        line += f" {arm.get('strategy', 'greedy'):6s} {arm.get('block_length')!s:4s}"
-        line += f" {arm['cache'] or 'none':18s}"
+        line = ""
+        if "block_causal" in arm:
+            way = "causal over blocks" if arm["block_causal"] else "both ways"
+            line = f"{arm['prompts']} prompts, attention {way:18s}"
+        if "strategy" in arm:
+            blocks = f"blocks of {arm['block_length']}" if arm["block_length"] else "one block"
+            line += f"{arm['strategy']:6s} {blocks:12s}"
+        line += f" {arm['cache'] or 'no cache':18s}"
         if "accuracy" in arm:
             low, middle, high = (100 * arm[f"difference{end}"] for end in ("_low", "", "_high"))
             line += f" {100 * arm['accuracy']:6.2f} % {middle:+.2f} [{low:+.2f}, {high:+.2f}]"
@@ -177,24 +194,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--puzzles", type=int, default=4096, help="test puzzles (default: 4096)")
     parser.add_argument("--sums", type=int, default=2000, help="held-out sums (default: 2000)")
     parser.add_argument("--timed", type=int, default=256, help="puzzles of the timing (default: 256)")
+    parser.add_argument("--batch-size", type=int, help="prompts at a time (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="default: no limit")
     parser.add_argument("--tiny", action="store_true", help="a tiny model in place of LLaDA's shape")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args(argv)
-    until, device, half = time.perf_counter() + given.seconds, given.device, torch.bfloat16
+    until, device = time.perf_counter() + given.seconds, given.device
+    load = partial(load_model, device=device, dtype=torch.bfloat16)
+    judge = partial(quality, batch_size=given.batch_size, until=until)
     stages = {
-        "lab/sudoku9": lambda: quality(
-            sudoku_task("lab/sudoku9", given.puzzles), device, half, until=until
-        ),
-        "lab/sums": lambda: quality(sums_task(given.sums), device, half, until=until),
+        "lab/sudoku9": lambda: judge(sudoku_task(given.puzzles), load("lab/sudoku9")),
+        "lab/sums": lambda: judge(sums_task(given.sums), load("lab/sums")),
         "llada": lambda: llada(device, given.rounds, given.tiny, until),
-        "lab/sudoku9-early": lambda: quality(
-            sudoku_task("lab/sudoku9-early", given.puzzles), device, half, until=until
-        ),
-        "seconds": lambda: seconds(
-            sudoku_task("lab/sudoku9", given.timed), device, half, given.rounds, until
-        ),
+        "lab/sudoku9-early": lambda: judge(sudoku_task(given.puzzles), load("lab/sudoku9-early")),
+        "seconds": lambda: seconds(sudoku_task(given.timed), load("lab/sudoku9"), given.rounds, until),
     }
     found, failed = load_caches(given.out) if given.out.exists() else {}, 0
     for name in given.stages:
