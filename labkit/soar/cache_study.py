@@ -171,7 +171,7 @@ def table(found: dict) -> str:
         line = ""
         if "block_causal" in arm:
             way = "causal over blocks" if arm["block_causal"] else "both ways"
-            line = f"{arm['prompts']} prompts, attention {way:18s}"
+            line = f"prompts at a time: {arm['prompts']}, attention {way:18s}"
         if "strategy" in arm:
             blocks = f"blocks of {arm['block_length']}" if arm["block_length"] else "one block"
             line += f"{arm['strategy']:6s} {blocks:12s}"
@@ -223,6 +223,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         command = f"python -m labkit.soar.cache_study --device {device} --stages {name}"
         command += f" --puzzles {given.puzzles}" * ("sudoku" in name)
+        command += f" --batch-size {given.batch_size}" if given.batch_size else ""
         found[name] = made | {"provenance": provenance(command=command, seed=0, stage_seconds=spent)}
         text = json.dumps(found, indent=1) + "\n"
         write_atomic(given.out, lambda path, text=text: path.write_text(text))
