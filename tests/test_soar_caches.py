@@ -5,10 +5,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
 from test_soar_models import DREAM, LLADA, dream_native, llada_tensors, write
 from torch import nn
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
+from labkit.figures import cache_cost, theme
 from labkit.soar import cache_study, decode, load_model
 from labkit.soar.caches import CACHES, Cached
 from labkit.soar.diffusion_lm import DiffusionLM
@@ -445,3 +447,23 @@ def test_the_study_runs_from_the_shell(tmp_path, capsys):
         < 0.1 * found["llada"]["exact-block"]["deviation"]
     )
     assert found["lab/sums"]["provenance"]["command"].endswith("--stages lab/sums")
+
+
+def test_the_recorded_study_is_whole_and_drawn():
+    found = cache_study.load_caches()
+    qualities = {name: stage for name, stage in found.items() if name.startswith("lab/")}
+    assert {"lab/sudoku9", "lab/sums"} <= set(qualities)
+    for stage in qualities.values():
+        blocks = len({arm["block_length"] for arm in stage["arms"]})
+        assert len(stage["arms"]) == 2 * (3 * blocks - 1)  # both strategies; one block needs no dual cache
+    theme.apply()
+    figure = cache_cost.plane(qualities, found["llada"])
+    left, right = figure.axes
+    marks = [line for line in left.lines if line.get_marker() != "None"]
+    arms = [arm for stage in qualities.values() for arm in stage["arms"]]
+    assert sorted(line.get_xdata()[0] for line in marks) == sorted(100 * arm["accuracy"] for arm in arms)
+    cached = [arm for arm in found["llada"]["arms"] if arm["cache"]]
+    assert [text.get_text() for text in right.texts].count("") == 0
+    assert len(right.texts) == len(cached)
+    assert f"up to {max(arm['faster'] for arm in cached):.1f}×" in figure.get_suptitle()
+    pyplot.close(figure)
