@@ -26,7 +26,7 @@ LOOKS = {  # cache: name, colour, marker
 
 
 def plane(qualities: dict[str, dict[str, Any]], speed: dict[str, Any]) -> Figure:
-    """``qualities`` {checkpoint: its stage}, ``speed`` the stage "llada"."""
+    """``qualities`` {checkpoint: its stage, with ``prompts``, how many}, ``speed`` the stage "llada"."""
     lines = [(name, *line) for name, stage in qualities.items() for line in _lines(stage)]
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(11.5, 1.6 + 0.29 * len(lines)), width_ratios=(1.9, 1)
@@ -51,7 +51,8 @@ def plane(qualities: dict[str, dict[str, Any]], speed: dict[str, Any]) -> Figure
     left.set_yticks(range(len(lines)), ticks)
     left.invert_yaxis()
     left.grid(axis="y", visible=False)
-    left.set(xlabel="right answers (%), 95 % bootstrap interval")
+    counts = ", ".join(f"{name} {stage['prompts']:,}" for name, stage in qualities.items())
+    left.set(xlabel=f"right answers (%), 95 % bootstrap interval; prompts:\n{counts}")
     seen = {arm["cache"] for stage in (*qualities.values(), speed) for arm in stage["arms"]}
     seen = [cache for cache in LOOKS if cache in seen]
     marks = [pyplot.Line2D([], [], color=LOOKS[c][1], marker=LOOKS[c][2], linestyle="") for c in seen]
