@@ -64,7 +64,7 @@ REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py
 STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/triton.py"
 SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
 CACHE, KEPT = "labkit/soar/caches.py", "labkit/soar/keys_values.py"
-CAUSAL = "labkit/soar/diffusion_lm.py"
+CAUSAL, STEP = "labkit/soar/diffusion_lm.py", "labkit/soar/beam_kernel.py"
 ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/groups.py"
 EVALUATION, PRESETS, BASELINES = "labkit/elas/evaluation.py", "labkit/presets.py", "labkit/baselines.py"
 
@@ -72,6 +72,8 @@ SPARSE24, TOKENSTATS = ("tests/test_sparse24.py",), ("tests/test_tokenstats.py",
 KERNELS = ("tests/test_sparse24_kernels.py::test_every_operation_equals_the_reference",)
 SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
 CACHED = ("tests/test_soar_caches.py",)
+FUSED = ("tests/test_soar_beam_kernel.py::test_one_step_is_the_same_to_the_last_bit",)
+BROKEN = ("tests/test_soar_beam_kernel.py::test_a_beam_that_is_shown_nan_proposes_nothing",)
 ENTROPY = ("tests/test_fgo_tasks.py::test_three_entropies_by_hand",)
 EVALUATOR = ("tests/test_elas_pretrain.py::test_the_evaluator_counts_every_token_once",)
 PARAMETERS = ("tests/test_runs.py::test_a_wrong_parameter_is_one_error_and_nothing_is_written",)
@@ -112,6 +114,18 @@ FAULTS = (
           "(confidence > self.threshold)", "(confidence < self.threshold)", SOAR),
     Fault("threshold itself counts as above", RULES,
           "(confidence > self.threshold)", "(confidence >= self.threshold)", SOAR),
+    Fault("fused step: equal scores in reverse", STEP,
+          "& (c[None, :] < c[:, None])", "& (c[None, :] > c[:, None])", FUSED),
+    Fault("fused step: duplicates not merged", STEP, "stays = valid & ~merged", "stays = valid", FUSED),
+    Fault("fused step: the higher of two equally sure positions", STEP,
+          "tl.min(tl.where(sure == highest[:, None], w[None, :], WP - 1), 1)",
+          "tl.max(tl.where(sure == highest[:, None], w[None, :], 0), 1)", FUSED),
+    Fault("fused step: EOS anywhere ends a sequence", STEP, "& (l[None, :] < until[:, None])", "", FUSED),
+    Fault("fused step: NaN is skipped over", STEP, "tl.where(broken[:, None], NEVER, sure)",
+          "tl.where(sure != sure, NEVER, sure)", BROKEN),
+    Fault("short rows: the highest index of a tie", STATS_TRITON,
+          "arg = tl.min(tl.where(x == best[:, None], at[None, :], WIDTH), 1)",
+          "arg = tl.max(tl.where(x == best[:, None], at[None, :], 0), 1)", TOKENSTATS),
     Fault("prefix cache freezes later blocks too", CACHE,
           "& (every >= first)", "& (every >= first) & (every <= last)", CACHED),
     Fault("new keys and values not put in", KEPT,

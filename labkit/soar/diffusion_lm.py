@@ -91,7 +91,7 @@ class DiffusionLM(nn.Module):
         """Logits (..., V) of hidden states (..., width)."""
         return self.net.lm_head(hidden)
 
-    def _seen(self, where: torch.Tensor, length: int, lengths: list[int] | None) -> torch.Tensor | None:
+    def _seen(self, where: torch.Tensor, length: int, lengths: torch.Tensor | None) -> torch.Tensor | None:
         """Bool (B, 1, n, L), of 1 where nothing depends on it: who sees whom; None if all see all."""
         every, seen = torch.arange(length, device=where.device), None
         if lengths is not None:
