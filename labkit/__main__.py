@@ -73,18 +73,19 @@ def parser(train: str = "") -> argparse.ArgumentParser:
     compare.add_argument("run_b")
     compare.set_defaults(call=_compare)
 
-    baseline = commands.add_parser("baseline", help="accept a run's metrics as baselines")
-    baseline.add_argument("action", choices=["update"])
-    baseline.add_argument("folder", nargs="?", help="the run (default: runs/latest)")
-    baseline.add_argument(
+    actions = commands.add_parser("baseline", help="accept a run's metrics as baselines")
+    actions = actions.add_subparsers(required=True, metavar="update")
+    update = actions.add_parser("update", help="show what moves, ask, write")
+    update.add_argument("folder", nargs="?", help="the run (default: runs/latest)")
+    update.add_argument(
         "--seeds",
         nargs="+",
         default=[],
         metavar="RUN",
         help="runs with other seeds: they set new tolerances",
     )
-    baseline.add_argument("--yes", action="store_true", help="do not ask")
-    baseline.set_defaults(call=_baseline)
+    update.add_argument("--yes", action="store_true", help="do not ask")
+    update.set_defaults(call=_baseline)
     return top
 
 

@@ -105,9 +105,12 @@ def test_update_keeps_tolerances_and_shows_what_moves(tmp_path, monkeypatch):
 def test_without_an_answer_nothing_is_accepted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
     monkeypatch.setattr("sys.stdin", io.StringIO())  # as in CI
-    assert main(["baseline", "update", str(write_run(tmp_path / "a", 2.0))]) == 0
+    run = str(write_run(tmp_path / "a", 2.0))
+    assert main(["baseline", "update", run]) == 0
     assert "nothing was changed" in capsys.readouterr().out
     assert not (tmp_path / "baselines").exists()
+    assert main(["baseline", "update", "--yes", run]) == 0  # the order does not matter
+    assert (tmp_path / "baselines").exists()
 
 
 def test_no_baseline_from_a_failed_or_changed_run(tmp_path):
