@@ -190,9 +190,13 @@ def test_what_is_too_large_for_a_program_goes_through_torch(fused):
     assert fused
 
 
-def test_the_kernel_is_for_cuda_alone():
+@pytest.mark.parametrize(
+    ("capability", "found"), [((7, 5), None), ((8, 0), "FusedMove"), ((9, 0), "FusedMove")]
+)
+def test_the_kernel_is_for_cuda_of_the_labs_kernels(capability, found, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert getattr(engine.fused_move(torch.device("cuda")), "__name__", None) == found
     assert engine.fused_move(torch.device("cpu")) is None
-    assert engine.fused_move(torch.device("cuda")) is kernel.FusedMove
 
 
 COMPILE = """

@@ -106,6 +106,8 @@ def fused_move(device: torch.device) -> type | None:
     """``beam_kernel.FusedMove`` where Triton can run it."""
     if device.type != "cuda" or find_spec("triton") is None:
         return None
+    if torch.cuda.get_device_capability(device) < (8, 0):  # as for the lab's other kernels
+        return None
     from labkit.soar.beam_kernel import FusedMove
 
     return FusedMove
