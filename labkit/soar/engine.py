@@ -81,7 +81,7 @@ def search(
         live = np.flatnonzero(active)
         line = np.full(active.size, -1)  # of each beam, its row of the forward
         line[live] = np.arange(len(live))
-        index, line = torch.from_numpy(np.concatenate([live, line])).to(device).tensor_split([len(live)])
+        line, index = torch.from_numpy(np.concatenate([line, live])).to(device).tensor_split([line.size])
         where = fused.where if fused else windows.positions(beams)[0]
         asked = (item.flatten(0, 1).index_select(0, index) for item in (beams.tokens, where))
         owner = slots[live // rule.width]
