@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from labkit.paths import CHECKPOINTS
 from labkit.soar import bench, decode, lab_model, lab_study, load_model
@@ -53,12 +54,20 @@ def test_fixed_rows_make_an_answer_independent_of_the_batch(early):
 def test_fixed_rows_are_for_the_labs_own_models():
     with pytest.raises(ValueError, match="model must be one of the lab's own models; got 'Linear'"):
         FixedBatch(torch.nn.Linear(1, 1), 2)
-    with pytest.raises(ValueError, match="name must be a .safetensors file that exists; got 'no"):
-        load_model("no.safetensors")
     with pytest.raises(ValueError, match="fixed_rows must be None for a model that is not the lab's own"):
         load_model("somewhere", fixed_rows=8)
     with pytest.raises(ValueError, match=r"tokens must be of shape \(B, 16\)"):
         FixedBatch(SudokuLM(SudokuConfig()), 2)(torch.zeros(1, 81, dtype=torch.long))
+
+
+def test_a_file_of_another_kind_is_one_clear_error(tmp_path):
+    (tmp_path / "damaged.safetensors").write_bytes(b"no header")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "plain.safetensors")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "fields.safetensors", {"config": '{"sides": 9}'})
+    save_file({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors", {"config": '{"side": 9}'})
+    for name in ("missing", "damaged", "plain", "fields", "weights"):
+        with pytest.raises(ValueError, match=f"name must be a file that labkit.soar.lab_model.*{name}"):
+            load_model(tmp_path / f"{name}.safetensors")
 
 
 @pytest.mark.parametrize("what", ["sudoku9", "sums"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -134,11 +134,12 @@ def _own(name: str | Path) -> MaskedLM:
         return LAB[name].load(CHECKPOINTS / f"{name.removeprefix('lab/')}.safetensors")[0]
     if not str(name).endswith(".safetensors"):
         checks.choice("name", name, ("lab/sudoku4", *LAB))
-    if not Path(name).is_file():
-        checks.fail("name", str(name), "a .safetensors file that exists")
-    with safe_open(name, "pt") as file:
-        config = json.loads((file.metadata() or {}).get("config", "{}"))
-    return (SudokuLM if "side" in config else SumsLM).load(name)[0]
+    try:
+        with safe_open(name, "pt") as file:
+            config = json.loads(file.metadata()["config"])
+        return (SudokuLM if "side" in config else SumsLM).load(name)[0]
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        checks.fail("name", str(name), f"a file that labkit.soar.lab_model wrote ({type(error).__name__})")
 
 
 def _fill(
