@@ -229,6 +229,16 @@ def test_a_hot_sample_has_the_frequencies_of_the_softmax():
     assert np.allclose(share, torch.softmax(logits[1:], 0).numpy(), atol=0.03)
 
 
+def test_the_noise_of_a_sample_is_added_in_fp32_whatever_the_logits_are():
+    logits = torch.randn(1, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    options = {"mask_id": 0, "gen_length": 1, "temperature": 0.7, "seed": 0, "record": False}
+    half, full = (
+        decode(lambda tokens, x=x: x.expand(*tokens.shape, 64), [[1]] * 2000, "greedy", **options)
+        for x in (logits, logits.float())
+    )
+    assert (half.sequences == full.sequences).all()
+
+
 def tabled(*rows):
     """A model that gives position i the log-probabilities ``rows[i]``, whatever the tokens."""
     return lambda tokens: torch.tensor(rows, dtype=torch.float64).log().expand(len(tokens), -1, -1)

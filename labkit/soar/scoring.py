@@ -15,9 +15,9 @@ class Scorer:
     """Calls ``model`` on beam rows and reads the argmax and its probability in fp32.
 
     A model may offer more than tokens (B, L) -> logits (B, L, V), and is asked for it if it does:
-    ``logits_at(tokens, positions, lengths)`` returns logits (B, W, V) at those positions alone and
-    pads rows of different lengths itself. A plain callable gets one call per distinct length, so
-    padding never changes a result.
+    ``logits_at(tokens, positions, lengths)`` returns logits (B, W, V) at those positions alone, a new
+    tensor that is then written to, and pads rows of different lengths itself. A plain callable gets
+    one call per distinct length, so padding never changes a result.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Scorer:
         flat = logits.flatten(0, 1)
         if self.temperature:
             noise = self._gumbel(logits.shape, prompt.tolist(), flat.device)
-            token = (flat / self.temperature + noise).argmax(-1)
+            token = (flat.float() / self.temperature + noise).argmax(-1)
             confidence = token_stats(flat, token).logprob.exp()
         else:
             token, confidence, *_ = token_stats(flat)
