@@ -51,7 +51,7 @@ def search(
         recorder.finished(np.zeros(len(done), int), start(torch.from_numpy(done).to(device)))
     size = min(len(waiting), batch_size or len(waiting))
     slots, waiting = waiting[:size], waiting[size:]  # prompt of each slot, -1 when it is empty
-    beams = start(torch.from_numpy(slots).to(device))
+    beams = start(torch.from_numpy(slots.copy()).to(device))  # on a CPU they would share ``slots``
     fused = None
     if size and not recorder.keep and (kernel := fused_move(device)) and kernel.suits(beams, rule, windows):
         fused = kernel(beams, rule, windows, codes, eos_id)

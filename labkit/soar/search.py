@@ -126,7 +126,8 @@ def decode(
     windows = Windows(layout.slots.to(device), layout.count.to(device), span, mask_id)
     eos_id = getattr(model, "eos_id", None) if eos_early_stop and gen_length else None
     recorder = Recorder(rule, layout.tokens.shape[1], layout.lengths, record)
-    found = search(scorer, rule, windows, layout, recorder, eos_id=eos_id, batch_size=batch_size)
+    with torch.cuda.device_of(windows.slots):  # Triton launches on the current device
+        found = search(scorer, rule, windows, layout, recorder, eos_id=eos_id, batch_size=batch_size)
     parameters = {
         "gen_length": gen_length, "block_length": block_length, "steps": steps, "beam": rule.width,
         "threshold": threshold, "min_parallel": min_parallel, "max_parallel": max_parallel,
