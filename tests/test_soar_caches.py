@@ -446,7 +446,9 @@ def test_the_study_runs_from_the_shell(tmp_path, capsys):
         found["llada"]["exact-block"]["largest difference"]
         < 0.1 * found["llada"]["exact-block"]["deviation"]
     )
-    assert found["lab/sums"]["provenance"]["command"].endswith("--stages lab/sums")
+    assert found["lab/sums"]["provenance"]["command"].endswith(
+        "--stages lab/sums --sums 3 --rounds 1 --tiny"
+    )
 
 
 def test_the_recorded_study_is_whole_and_drawn():

@@ -181,7 +181,8 @@ def table(found: dict) -> str:
             line += f" {100 * arm['accuracy']:6.2f} % {middle:+.2f} [{low:+.2f}, {high:+.2f}]"
             line += f" {arm['fewer']:.2f} times fewer positions"
         else:
-            line += f" {statistics.median(arm['seconds']):.3f} s, {arm['faster']:.2f} times faster"
+            line += f" {statistics.median(arm['seconds']):.3f} s (median of {len(arm['seconds'])}),"
+            line += f" {arm['faster']:.2f} times faster"
         lines.append(line)
     return "\n".join(lines)
 
@@ -210,6 +211,11 @@ def main(argv: list[str] | None = None) -> int:
         "lab/sudoku9-early": lambda: judge(sudoku_task(given.puzzles), load("lab/sudoku9-early")),
         "seconds": lambda: seconds(sudoku_task(given.timed), load("lab/sudoku9"), given.rounds, until),
     }
+    options = "".join(
+        f" --{key.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for key, value in vars(given).items()
+        if key not in ("device", "stages", "out") and value != parser.get_default(key)
+    )
     found, failed = load_caches(given.out) if given.out.exists() else {}, 0
     for name in given.stages:
         if time.perf_counter() > until:
@@ -221,9 +227,7 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
             failed += 1
             continue
-        command = f"python -m labkit.soar.cache_study --device {device} --stages {name}"
-        command += f" --puzzles {given.puzzles}" * ("sudoku" in name)
-        command += f" --batch-size {given.batch_size}" if given.batch_size else ""
+        command = f"python -m labkit.soar.cache_study --device {device} --stages {name}{options}"
         found[name] = made | {"provenance": provenance(command=command, seed=0, stage_seconds=spent)}
         text = json.dumps(found, indent=1) + "\n"
         write_atomic(given.out, lambda path, text=text: path.write_text(text))
