@@ -189,7 +189,7 @@ class FusedMove:
         self._tiles = _tiles(width, rule.reach, self._sizes[2], length)
         self.beams, self._next = beams, beams.pick(torch.arange(len(beams.prompt), device=codes.device))
         self.where, self.active = windows.positions(beams)[0].contiguous(), beams.active
-        self._steps = windows.count if rule.steps is None else rule.steps
+        self._steps = windows.count if rule.steps is None else rule.steps  # unread without STEPS
 
     @staticmethod
     def suits(beams: Beams, rule: Rule, windows: Windows) -> bool:
