@@ -11,7 +11,6 @@ weights and puzzles is kept and not run again.
 import argparse
 import hashlib
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -139,7 +138,8 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     known = load_study(given.out) if given.out.exists() else {}
     sizes = {"validation": given.validation, "test": given.test}
-    command = " ".join(["python -m labkit.soar.lab_study", *(sys.argv[1:] if argv is None else argv)])
+    asked = f"--checkpoints {' '.join(given.checkpoints)} --validation {given.validation} --test {given.test}"
+    command = f"python -m labkit.soar.lab_study {asked}"  # where the file went says nothing
     found = known | {"provenance": provenance(command=command, dtype="bfloat16", seed=0)}
     if earlier := known.get("provenance"):
         found["earlier"] = [*known.get("earlier", ()), earlier]
