@@ -138,8 +138,8 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     known = load_study(given.out) if given.out.exists() else {}
     sizes = {"validation": given.validation, "test": given.test}
-    asked = f"--checkpoints {' '.join(given.checkpoints)} --validation {given.validation} --test {given.test}"
-    command = f"python -m labkit.soar.lab_study {asked}"  # where the file went says nothing
+    asked = "--checkpoints", *given.checkpoints, "--validation", given.validation, "--test", given.test
+    command = " ".join(map(str, ("python -m labkit.soar.lab_study", *asked)))
     found = known | {"provenance": provenance(command=command, dtype="bfloat16", seed=0)}
     if earlier := known.get("provenance"):
         found["earlier"] = [*known.get("earlier", ()), earlier]
