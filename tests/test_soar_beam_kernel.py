@@ -127,12 +127,12 @@ def agree(rng, strategy, width, reach, span, *, mean=True, collapse=2, nan=False
     if nan:
         sure[torch.from_numpy(rng.random(sure.shape) < 0.1).to(DEVICE)] = float("nan")
     codes, length = engine._codes(11, torch.device(DEVICE)), beams.tokens.shape[-1]
-    fixed = engine._fixed(windows, length)
+    ranks = windows.ranks(length)
     live = beams.active.flatten().nonzero()[:, 0]
     line = torch.full((beams.active.numel(),), -1, device=DEVICE)
     line[live] = torch.arange(len(live), device=DEVICE)
-    expected = engine.move_beams(beams, said, sure, rule, windows, codes, eos, fixed).beams
-    move = kernel.FusedMove(beams, rule, windows, codes, eos)
+    expected = engine.move_beams(beams, said, sure, rule, windows, codes, eos, ranks < 0).beams
+    move = kernel.FusedMove(beams, rule, windows, ranks, codes, eos)
     assert move.suits(beams, rule, windows)
     for spec in fields(Beams):  # what a step does not write must not look right by chance
         if spec.name != "prompt":

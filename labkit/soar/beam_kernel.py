@@ -180,11 +180,19 @@ class FusedMove:
     still have masks. Ask ``suits`` first.
     """
 
-    def __init__(self, beams: Beams, rule: Rule, windows: Windows, codes: torch.Tensor, eos_id: int | None):
+    def __init__(
+        self,
+        beams: Beams,
+        rule: Rule,
+        windows: Windows,
+        ranks: torch.Tensor,
+        codes: torch.Tensor,
+        eos_id: int | None,
+    ):
         width, length = beams.tokens.shape[1:]
         slots = windows.slots.shape[1]
-        self._rule, self._windows, self._codes, self._eos = rule, windows, codes, eos_id
-        self._rank = _ranks(windows, length)
+        self._rule, self._windows, self._eos = rule, windows, eos_id
+        self._ranks, self._codes = ranks, codes
         self._sizes = length, slots, min(windows.block_length, slots)
         self._tiles = _tiles(width, rule.reach, self._sizes[2], length)
         self.beams, self._next = beams, beams.pick(torch.arange(len(beams.prompt), device=codes.device))
@@ -212,7 +220,7 @@ class FusedMove:
         beam, depth, window, line = self._tiles
         beam_step[(len(old.prompt),)](
             *(getattr(old, name) for name in order), old.prompt, rows, token, confidence,
-            self._windows.slots, self._windows.count, self._rank, self._steps, self._codes,
+            self._windows.slots, self._windows.count, self._ranks, self._steps, self._codes,
             *(getattr(new, name) for name in (*order, "parent")), self.where, self.active,
             *self._sizes, self._windows.block_length, self._windows.mask_id,
             -1 if self._eos is None else self._eos, rule.threshold, rule.min_parallel, rule.collapse,
@@ -228,12 +236,3 @@ def _tiles(width: int, reach: int, window: int, length: int) -> tuple[int, int, 
     return tuple(
         max(2, triton.next_power_of_2(size)) for size in (width, max(width, reach), window, length)
     )
-
-
-def _ranks(windows: Windows, length: int) -> torch.Tensor:
-    """Long (P, L): which slot a position is, -1 if it is none."""
-    prompts, slots = windows.slots.shape
-    every = torch.arange(slots, device=windows.slots.device).expand(prompts, -1)
-    where = torch.where(every < windows.count[:, None], windows.slots, length)
-    found = torch.full((prompts, length + 1), -1, device=where.device).scatter(1, where, every)
-    return found[:, :length].contiguous()

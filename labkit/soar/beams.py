@@ -91,6 +91,15 @@ class Windows:
         count = self.count[beams.prompt][:, None]
         return (count - beams.block * self.block_length).clamp(max=self.block_length)
 
+    def ranks(self, length: int) -> torch.Tensor:
+        """Long (P, length): which slot a position is; -1: given by the prompt, or padding."""
+        prompts, slots = self.slots.shape
+        every = torch.arange(slots, device=self.slots.device).expand(prompts, -1)
+        # An extra column takes what is no slot.
+        where = torch.where(every < self.count[:, None], self.slots, length)
+        found = torch.full((prompts, length + 1), -1, device=where.device).scatter(1, where, every)
+        return found[:, :length].contiguous()
+
     def advance(self, beams: Beams) -> None:
         """Move beams whose block is full to the next one, never past the last."""
         if self.block_length >= self.slots.shape[1]:
@@ -149,8 +158,7 @@ def select(beams: Beams, rule: Rule, proposal: Proposal, codes: torch.Tensor) ->
     kept = valid & ~merged & (rank < limit)
 
     def spread(item: torch.Tensor) -> torch.Tensor:
-        depth = item.shape[-1]
-        return item.reshape(prompts, -1, depth).gather(1, order[..., None].expand(-1, -1, depth))
+        return torch.take_along_dim(item.flatten(1, 2), order[..., None], 1)
 
     real = spread(real)
     decision = Decision(
@@ -175,10 +183,10 @@ def _children(
     every = torch.arange(kept.shape[1], device=kept.device).expand(prompts, -1)
     source = every.new_zeros(prompts, width + 1).scatter(1, slot, every)[:, :width]
     parent = decision.parent.gather(1, source)
-    length, depth = beams.tokens.shape[2], decision.positions.shape[2]
-    tokens = beams.tokens.gather(1, parent[..., None].expand(-1, -1, length))
-    where = decision.positions.gather(1, source[..., None].expand(-1, -1, depth))
-    what = decision.tokens.gather(1, source[..., None].expand(-1, -1, depth))
+    length = beams.tokens.shape[2]
+    tokens = torch.take_along_dim(beams.tokens, parent[..., None], 1)
+    where = torch.take_along_dim(decision.positions, source[..., None], 1)
+    what = torch.take_along_dim(decision.tokens, source[..., None], 1)
     # Unused entries go to an extra column that is then cut off.
     tokens = torch.nn.functional.pad(tokens, (0, 1))
     tokens = tokens.scatter(2, torch.where(where < 0, length, where), what)[..., :length]

@@ -105,7 +105,8 @@ class Cached(nn.Module):
                 self.computed += hidden.shape[0] * length
                 rank = np.cumsum(fill) - 1
                 hidden = hidden[self._on(rank[own[begins]])]
-                parts.append((mine[begins], _take(hidden, asked[self._on(mine[begins])])))
+                place = asked[self._on(mine[begins])]
+                parts.append((mine[begins], torch.take_along_dim(hidden, place[..., None], 1)))
             if not begins.all():
                 rest, slot = mine[~begins], self._on(slots[own[~begins]])
                 row = self._on(rest)
@@ -113,8 +114,8 @@ class Cached(nn.Module):
                 past = Patch(self._kept, slot, where)
                 hidden = self.model.hidden(tokens[row], _of(own_lengths, row), where, past)
                 self.computed += where.numel()
-                rank = again[row].cumsum(1) - 1
-                parts.append((rest, _take(hidden, rank.gather(1, asked[row]))))
+                place = (again[row].cumsum(1) - 1).gather(1, asked[row])
+                parts.append((rest, torch.take_along_dim(hidden, place[..., None], 1)))
         hidden = parts[0][1]
         if len(parts) > 1:
             order = np.argsort(np.concatenate([rows for rows, _ in parts]))
@@ -151,11 +152,6 @@ class Cached(nn.Module):
 
     def _on(self, index: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(index).to(next(self.parameters()).device)
-
-
-def _take(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """(B, W, width) of hidden (B, n, width) at ``positions`` (B, W)."""
-    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
 def _indices(chosen: torch.Tensor, width: int) -> torch.Tensor:

@@ -55,7 +55,7 @@ class DiffusionLM(nn.Module):
         hidden = self.hidden(tokens, torch.tensor(lengths, device=tokens.device) if padded else None)
         if self.shift:
             positions = (positions - 1).clamp(min=0)
-        return self.logits_of(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
+        return self.logits_of(torch.take_along_dim(hidden, positions[..., None], 1))
 
     def hidden(
         self,

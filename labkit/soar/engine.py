@@ -41,11 +41,12 @@ def search(
     """
     device = windows.slots.device
     count, (prompts, length) = layout.count.numpy(), layout.tokens.shape
-    start = partial(Beams.start, layout.tokens.to(device), windows.count, rule.width)
-    sequences = layout.tokens.to(device, copy=True)
+    tokens = layout.tokens.to(device)
+    start, sequences = partial(Beams.start, tokens, windows.count, rule.width), tokens.clone()
     scores = torch.zeros(prompts, dtype=torch.float64, device=device)
     calls, rows, born = np.zeros(prompts, int), np.zeros(prompts, int), np.zeros(prompts, int)
-    fixed, codes = _fixed(windows, length), _codes(length, device)
+    ranks, codes = windows.ranks(length), _codes(length, device)
+    fixed = ranks < 0
     waiting = np.flatnonzero(count)
     if len(done := np.flatnonzero(count == 0)):
         recorder.finished(np.zeros(len(done), int), start(torch.from_numpy(done).to(device)))
@@ -54,7 +55,7 @@ def search(
     beams = start(torch.from_numpy(slots.copy()).to(device))  # on a CPU they would share ``slots``
     fused = None
     if size and not recorder.keep and (kernel := fused_move(device)) and kernel.suits(beams, rule, windows):
-        fused = kernel(beams, rule, windows, codes, eos_id)
+        fused = kernel(beams, rule, windows, ranks, codes, eos_id)
     step = 0
     while len(slots):
         active = (fused or beams).active.cpu().numpy()  # the one host sync of a step
@@ -146,14 +147,6 @@ def _fill_behind_eos(beams: Beams, windows: Windows, eos_id: int, open_: torch.T
     behind = masked & stop.any(-1, keepdim=True)
     beams.tokens = torch.where(behind, eos_id, beams.tokens)
     beams.left = beams.left - behind.sum(-1)
-
-
-def _fixed(windows: Windows, length: int) -> torch.Tensor:
-    """Bool (P, L): given by the prompt, or padding."""
-    prompts, device = len(windows.slots), windows.slots.device
-    fixed = torch.ones(prompts, length + 1, dtype=torch.bool, device=device)
-    filled = torch.arange(windows.slots.shape[1], device=device) < windows.count[:, None]
-    return fixed.scatter(1, torch.where(filled, windows.slots, length), False)[:, :length]
 
 
 def _codes(length: int, device: torch.device) -> torch.Tensor:

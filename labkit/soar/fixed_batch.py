@@ -59,4 +59,4 @@ class FixedBatch(nn.Module):
         self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
     ) -> torch.Tensor:
         """Logits (B, W, V) at ``positions`` (B, W)."""
-        return self(tokens).gather(1, positions[..., None].expand(-1, -1, self.vocab_size))
+        return torch.take_along_dim(self(tokens), positions[..., None], 1)

@@ -93,8 +93,7 @@ class Scorer:
                 f"model must map tokens (B, L) to float logits (B, L, V); "
                 f"for tokens {tuple(rows.shape)} it gave {tuple(shape) or type(logits).__name__}"
             )
-        width = logits.shape[-1]
-        return logits.gather(1, positions[..., None].expand(-1, -1, width))
+        return torch.take_along_dim(logits, positions[..., None], 1)
 
     def _gumbel(self, shape: torch.Size, prompt: list[int], device: torch.device) -> torch.Tensor:
         noise = torch.zeros(shape)

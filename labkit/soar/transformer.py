@@ -87,7 +87,7 @@ class MaskedLM(nn.Module):
             checks.fail("tokens", tuple(tokens.shape), f"of shape (B, {self.max_length})")
         x = self.embed(tokens)
         if where is not None:
-            x = x.gather(1, where[..., None].expand(-1, -1, x.shape[-1]))
+            x = torch.take_along_dim(x, where[..., None], 1)
         for layer, block in enumerate(self.blocks):
             x = block(x) if past is None else block(x, past, layer)
         return self.norm(x)
@@ -105,7 +105,7 @@ class MaskedLM(nn.Module):
     ) -> torch.Tensor:
         """Logits (B, W, V) at ``positions`` (B, W) alone: the head runs on those only."""
         hidden = self.hidden(tokens)
-        return self.logits_of(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])))
+        return self.logits_of(torch.take_along_dim(hidden, positions[..., None], 1))
 
     def save(self, path: str | Path, **card: object) -> Path:
         """Weights as safetensors, the configuration and ``card`` (seed, metrics) in its metadata."""
