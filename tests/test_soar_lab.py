@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from labkit import checks
 from labkit.paths import CHECKPOINTS
 from labkit.soar import bench, decode, lab_model, lab_study, load_model
 from labkit.soar.fixed_batch import FixedBatch
@@ -16,7 +17,7 @@ from labkit.soar.study import label
 from labkit.soar.sudoku import solved
 from labkit.soar.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.sums import SumsConfig, SumsLM, sums
-from labkit.soar.timing import Timed
+from labkit.soar.timing import Timed, run_stages
 from labkit.traces import TrainTrace
 
 
@@ -148,6 +149,18 @@ def test_the_bench_finds_the_same_answers(tmp_path, capsys):
     llada = json.loads((tmp_path / "bench_llada.json").read_text())
     assert llada["same tokens"] == 1
     assert all(0 < share < 1 for found in llada["share"].values() for share in found["share"])
+
+
+def test_a_stage_that_fails_is_told_and_the_others_run(capsys):
+    seen = []
+    stages = {"bad": lambda: checks.fail("device", "moon", "a device"), "good": lambda: {"a": 1}}
+    record = lambda name, found, spent: seen.append((name, found, spent >= 0))  # noqa: E731
+    assert run_stages(stages, ["bad", "good"], record) == 1
+    assert seen == [("good", {"a": 1}, True)]
+    assert "device must be a device; got 'moon'" in capsys.readouterr().err
+    assert run_stages(stages, ["good"], record, until=0) == 0
+    assert capsys.readouterr().out == "good: no time left\n"
+    assert len(seen) == 1
 
 
 def test_the_forward_is_timed(early):

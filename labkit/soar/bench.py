@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import sys
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import module_from_spec, spec_from_file_location
@@ -32,7 +31,7 @@ from labkit.soar.llada_shape import random_llada
 from labkit.soar.models import load_model
 from labkit.soar.puzzle_sets import load_puzzles
 from labkit.soar.search import decode
-from labkit.soar.timing import Timed, timed
+from labkit.soar.timing import Timed, run_stages, timed
 
 RESULTS = Path(__file__).parent / "results"
 SOAR = {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2}
@@ -198,20 +197,15 @@ def main(argv: list[str] | None = None) -> int:
         "llada": lambda: bench_llada(given.device, given.rounds, given.tiny),
         "identity": lambda: bench_identity(given.device, given.alone),
     }
-    failed = 0
-    for name in given.stages:
-        try:
-            found, spent = timed(stages[name])
-        except (ValueError, RuntimeError):
-            traceback.print_exc()
-            failed += 1
-            continue
+
+    def record(name: str, found: dict, spent: float) -> None:
         command = f"python -m labkit.soar.bench --stages {name} --device {given.device}"
         about = {"provenance": provenance(command=command, stage_seconds=spent)}
         text = json.dumps(about | found, indent=1) + "\n"
-        write_atomic(given.out / f"bench_{name}.json", lambda path, text=text: path.write_text(text))
+        write_atomic(given.out / f"bench_{name}.json", lambda path: path.write_text(text))
         print(f"{name} ({spent:.1f} s): {json.dumps(found)}", flush=True)
-    return 1 if failed else 0
+
+    return 1 if run_stages(stages, given.stages, record) else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import json
 import statistics
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +36,7 @@ from labkit.soar.search import decode
 from labkit.soar.study import paired
 from labkit.soar.sudoku import solved
 from labkit.soar.sums import QUESTION, encode, right, sums
-from labkit.soar.timing import timed
+from labkit.soar.timing import run_stages, timed
 from labkit.soar.transformer import MaskedLM
 from labkit.traces import BeamTrace
 
@@ -216,23 +215,16 @@ def main(argv: list[str] | None = None) -> int:
         for key, value in vars(given).items()
         if key not in ("device", "stages", "out") and value != parser.get_default(key)
     )
-    found, failed = load_caches(given.out) if given.out.exists() else {}, 0
-    for name in given.stages:
-        if time.perf_counter() > until:
-            print(f"{name}: no time left", flush=True)
-            continue
-        try:
-            made, spent = timed(stages[name])
-        except (ValueError, RuntimeError):
-            traceback.print_exc()
-            failed += 1
-            continue
+    found = load_caches(given.out) if given.out.exists() else {}
+
+    def record(name: str, made: dict, spent: float) -> None:
         command = f"python -m labkit.soar.cache_study --device {device} --stages {name}{options}"
         found[name] = made | {"provenance": provenance(command=command, seed=0, stage_seconds=spent)}
         text = json.dumps(found, indent=1) + "\n"
-        write_atomic(given.out, lambda path, text=text: path.write_text(text))
+        write_atomic(given.out, lambda path: path.write_text(text))
         print(f"{name} ({spent:.1f} s)\n{table(made)}", flush=True)
-    return 1 if failed else 0
+
+    return 1 if run_stages(stages, given.stages, record, until) else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Seconds of a call, and of a model's forwards within it."""
+"""Seconds of a call and of a model's forwards within it; the stages of a study, run one by one."""
 
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -16,6 +17,32 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return result, time.perf_counter() - began
+
+
+def run_stages(
+    stages: dict[str, Callable[[], dict]],
+    names: Sequence[str],
+    record: Callable[[str, dict, float], None],
+    until: float = float("inf"),
+) -> int:
+    """Run the stages of ``names`` in that order; how many failed: each is told and the others still run.
+
+    record  is given a stage's name, what it returned and its wall seconds as soon as it is done
+    until   a ``time.perf_counter()`` after which no further one is started
+    """
+    failed = 0
+    for name in names:
+        if time.perf_counter() > until:
+            print(f"{name}: no time left", flush=True)
+            continue
+        try:
+            found, spent = timed(stages[name])
+        except (ValueError, RuntimeError):
+            traceback.print_exc()
+            failed += 1
+            continue
+        record(name, found, spent)
+    return failed
 
 
 class Timed(nn.Module):
