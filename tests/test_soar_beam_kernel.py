@@ -1,4 +1,4 @@
-"""The fused beam update against ``engine.move_beams``: the same beams after a step, the same decodes."""
+"""The fused beam update against ``moves.TorchMove``: the same beams after a step, the same decodes."""
 
 import subprocess
 import sys
@@ -10,7 +10,8 @@ import torch
 from test_soar_search import MASK, Ending, TinyModel, prompts_for, reference, setting
 
 from labkit.soar import decode, engine
-from labkit.soar.beams import Beams, Windows
+from labkit.soar.beams import Beams, Windows, fingerprint_codes
+from labkit.soar.moves import TorchMove
 from labkit.soar.prompts import lay_out
 from labkit.soar.strategies import Rule
 
@@ -78,6 +79,13 @@ def test_prompts_that_wait_for_a_place(strategy, batch_size, fused):
         np.testing.assert_array_equal(getattr(found, name), getattr(plain, name), err_msg=name)
 
 
+def test_nothing_to_fill_needs_no_step(fused):
+    trace = decode(OnDevice(TinyModel(5)), [[1, 2], [3]], "soar", mask_id=MASK, record=False)
+    assert trace.sequences.tolist() == [[1, 2], [3, -1]]
+    assert not trace.calls.any()
+    assert not fused
+
+
 def test_everything_behind_an_eos_is_eos(fused):
     given = {"gen_length": 10, "block_length": 5, "threshold": 0.6}
     plain = decode(OnDevice(Ending(0)), [[1, 2, 3], [2, 2]], "soar", **given)
@@ -126,28 +134,28 @@ def agree(rng, strategy, width, reach, span, *, mean=True, collapse=2, nan=False
     said, sure = said.to(DEVICE), sure.to(DEVICE)
     if nan:
         sure[torch.from_numpy(rng.random(sure.shape) < 0.1).to(DEVICE)] = float("nan")
-    codes, length = engine._codes(11, torch.device(DEVICE)), beams.tokens.shape[-1]
-    ranks = windows.ranks(length)
+    length = beams.tokens.shape[-1]
+    given = beams, rule, windows, windows.ranks(length), fingerprint_codes(length, DEVICE), eos
     live = beams.active.flatten().nonzero()[:, 0]
     line = torch.full((beams.active.numel(),), -1, device=DEVICE)
     line[live] = torch.arange(len(live), device=DEVICE)
-    expected = engine.move_beams(beams, said, sure, rule, windows, codes, eos, ranks < 0).beams
-    move = kernel.FusedMove(beams, rule, windows, ranks, codes, eos)
+    answers = line, said.flatten(0, 1)[live].contiguous(), sure.flatten(0, 1)[live].contiguous()
+    plain, move = TorchMove(*given), kernel.FusedMove(*given)
     assert move.suits(beams, rule, windows)
     for spec in fields(Beams):  # what a step does not write must not look right by chance
         if spec.name != "prompt":
             getattr(move._next, spec.name).fill_(77)
-    move(line, said.flatten(0, 1)[live].contiguous(), sure.flatten(0, 1)[live].contiguous())
-    there = expected.exists
+    plain(*answers)
+    move(*answers)
+    expected, there = plain.beams, plain.beams.exists
     assert torch.equal(move.beams.exists, there)
-    assert torch.equal(move.active, expected.active)
+    assert torch.equal(move.active, plain.active)
     for spec in fields(Beams):
         got, want = getattr(move.beams, spec.name), getattr(expected, spec.name)
         if spec.name != "prompt":
             got, want = got[there], want[there]
         assert torch.equal(got, want), spec.name
-    where = windows.positions(expected)[0]
-    assert torch.equal(move.where[there], where[there])
+    assert torch.equal(move.where[there], plain.where[there])
     return expected
 
 

@@ -1,4 +1,4 @@
-"""One step of every beam as one Triton kernel: what ``engine.move_beams`` does in a hundred small ones.
+"""One step of every beam as one Triton kernel: what ``moves.TorchMove`` does in a hundred small ones.
 
 A program is a prompt. It ranks the positions of each beam's block, forms the candidates, merges equal
 sequences by their fingerprints, keeps the best, and writes the next beams into a second set of buffers.
@@ -177,8 +177,11 @@ class FusedMove:
     """The beams of a batch on the device, moved in place of each other by ``beam_step``.
 
     ``beams``; ``where`` (A, K, W), the positions they may fill; ``active`` bool (A, K), which rows
-    still have masks. Ask ``suits`` first.
+    still have masks. ``compacts``: no, a finished prompt costs nothing and may stay until its place
+    is wanted. Ask ``suits`` first.
     """
+
+    compacts = False
 
     def __init__(
         self,

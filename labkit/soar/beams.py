@@ -123,12 +123,18 @@ class Decision:
     child: torch.Tensor  # (A, C) slot in the next step, -1 if not kept
 
 
+def fingerprint_codes(length: int, device: torch.device) -> torch.Tensor:
+    """Random integers (length,), always the same: a sequence's fingerprint is its dot product with them."""
+    source = torch.Generator().manual_seed(0)
+    return torch.randint(-(2**63), 2**63 - 1, (length,), generator=source).to(device)
+
+
 def select(beams: Beams, rule: Rule, proposal: Proposal, codes: torch.Tensor) -> tuple[Beams, Decision]:
     """The next beams and how they were chosen.
 
     A finished beam competes as one candidate that commits nothing. Equal scores keep the order
     (slot, candidate); of equal sequences the first stays. Sequences are compared by 64-bit
-    fingerprints under ``codes`` (L,), random integers: no (K * K)^2 * L comparison is needed.
+    fingerprints under ``codes`` (L,): no (K * K)^2 * L comparison is needed.
     """
     prompts, width = beams.exists.shape
     real = proposal.real

@@ -25,13 +25,12 @@ class Recorder:
     def __init__(self, rule: Rule, length: int, lengths: list[int], keep: bool):
         self.rule, self.length, self.keep = rule, length, keep
         self.padding = np.arange(length) >= np.array(lengths)[:, None]  # (P, L)
+        self._steps = np.zeros(len(lengths), int)  # (P,) forward calls a prompt has had
         self.beams: list[dict[str, np.ndarray]] = []
         self.candidates: list[dict[str, np.ndarray]] = []
 
-    def step(
-        self, step: np.ndarray, beams: Beams, view: View, together: torch.Tensor, decision: Decision
-    ) -> None:
-        """Beams before forward call ``step`` (A,) of each prompt, and the candidates from them."""
+    def step(self, beams: Beams, view: View, together: torch.Tensor, decision: Decision) -> None:
+        """Beams before their prompts' next forward call, and the candidates from them."""
         if not self.keep:
             return
         mode = torch.where(together > 0, ACCELERATE, SEARCH)
@@ -43,30 +42,26 @@ class Recorder:
         pad = torch.nn.functional.pad
         prediction = pad(prediction, (0, 1)).scatter(2, where, view.tokens)[..., :-1]
         confidence = pad(confidence, (0, 1)).scatter(2, where, view.confidence)[..., :-1]
-        self._beams(step, beams, torch.where(beams.left > 0, mode, FINISHED), prediction, confidence)
+        self._beams(beams, torch.where(beams.left > 0, mode, FINISHED), prediction, confidence)
         row = decision.score > NEVER
         row = row.cpu().numpy()
         index = np.nonzero(row)[0]
         prompt = beams.prompt.cpu().numpy()[index]
         columns = {name: getattr(decision, name).cpu().numpy()[row] for name in (
             "parent", "positions", "tokens", "confidence", "score", "fate", "child")}  # fmt: skip
-        self.candidates.append({"prompt": prompt, "step": step[index], **columns})
+        self.candidates.append({"prompt": prompt, "step": self._steps[prompt], **columns})
+        self._steps[beams.prompt.cpu().numpy()] += 1
 
-    def finished(self, step: np.ndarray, beams: Beams) -> None:
+    def finished(self, beams: Beams) -> None:
         """The last beams of prompts that have nothing left to fill."""
         if not self.keep:
             return
         unknown = torch.full_like(beams.tokens, -1)
         mode = torch.full_like(beams.left, FINISHED)
-        self._beams(step, beams, mode, unknown, torch.full(unknown.shape, float("nan")))
+        self._beams(beams, mode, unknown, torch.full(unknown.shape, float("nan")))
 
     def _beams(
-        self,
-        step: np.ndarray,
-        beams: Beams,
-        mode: torch.Tensor,
-        prediction: torch.Tensor,
-        confidence: torch.Tensor,
+        self, beams: Beams, mode: torch.Tensor, prediction: torch.Tensor, confidence: torch.Tensor
     ) -> None:
         row = beams.exists.cpu().numpy()
         index, slot = np.nonzero(row)
@@ -77,7 +72,7 @@ class Recorder:
         }  # fmt: skip
         columns = {name: item.cpu().numpy()[row] for name, item in device.items()}
         columns["tokens"] = np.where(self.padding[prompt], -1, columns["tokens"])
-        self.beams.append({"prompt": prompt, "step": step[index], "slot": slot, **columns})
+        self.beams.append({"prompt": prompt, "step": self._steps[prompt], "slot": slot, **columns})
 
     def trace(self, **rest: object) -> BeamTrace:
         """The whole decode: rows ordered by prompt, step, then rank. ``rest``: the other fields."""
