@@ -114,6 +114,8 @@ def _elas_memory() -> list[Row]:
 
 
 def _soar() -> list[Row]:
+    from labkit.soar.lab_study import called
+
     record = json.loads((HERE / "soar" / "results" / "study.json").read_text())
     rows = []
     for name, found in record.items():
@@ -128,7 +130,7 @@ def _soar() -> list[Row]:
         noise = best["difference_low"] <= 0 <= best["difference_high"]
         rows.append({
             "paper": "SOAR",
-            "question": f"Fewer forward calls without losing puzzles? ({name.split('/')[-1]})",
+            "question": f"Fewer forward calls without losing puzzles? ({called(name)})",
             "found": f"{best['label']}: {best['accuracy']:.1%} against {greedy['accuracy']:.1%} "
             f"({100 * best['difference']:+.1f} points, 95 % {100 * best['difference_low']:+.1f} to "
             f"{100 * best['difference_high']:+.1f}{', within noise' if noise else ''}) with "

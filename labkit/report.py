@@ -28,6 +28,9 @@ def write_report(folder: str | Path) -> Path:
     run = read_run(folder)
     past = _history(folder.resolve().parent, run)
     sections = [_section(folder, item, past) for item in run["notebooks"]]
+    names = {section["notebook"] for section in sections}
+    for section in sections:
+        section["body"] = [_aim_links(part, names) for part in section["body"]]
     environment = Environment(loader=PackageLoader("labkit", "."), autoescape=True)
     page = environment.get_template("report.html.j2").render(
         run=run,
@@ -128,12 +131,14 @@ def _cell(cell) -> list[str]:
         return []
     code = html.escape(cell.source)
     lines = len(cell.source.splitlines())
-    parts = [f"<details><summary>code, {lines} lines</summary><pre>{code}</pre></details>"]
+    count = "1 line" if lines == 1 else f"{lines} lines"
+    parts = [f"<details><summary>code, {count}</summary><pre>{code}</pre></details>"]
     return parts + [part for output in cell.outputs if (part := _output(output))]
 
 
 TITLE = re.compile(r"<h3[^>]*>.*?</h3>", re.S)
-LINK = re.compile(r'href="(?:\./)?(\d\d_\w+)\.ipynb"')
+ANCHOR = re.compile(r'<a class="anchor-link".*?</a>|(?<=<h\d) id="[^"]*"')  # the same in every notebook
+LINK = re.compile(r"""<a\b[^>]*?href=["'](?P<to>[^"':#]+)["'][^>]*>(?P<text>.*?)</a>""", re.S)
 MATH = re.compile(r"```.*?```|`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.S)
 
 
@@ -145,9 +150,18 @@ def _prose(text: str) -> str:
             return convert(" ".join(found["block"].split()), display="block")
         return convert(found["inline"]) if found["inline"] else found[0]
 
-    page = _lower_headings(markdown2html(MATH.sub(mathml, text)))
-    page = LINK.sub(r'href="#\1"', page)
+    page = ANCHOR.sub("", _lower_headings(markdown2html(MATH.sub(mathml, text))))
     return f'<div class="prose">{page}</div>'
+
+
+def _aim_links(part: str, names: set[str]) -> str:
+    """Links to notebooks of this run lead to their sections; other files are not in the report."""
+
+    def aim(found: re.Match) -> str:
+        name = Path(found["to"]).stem
+        return f'<a href="#{name}">{found["text"]}</a>' if name in names else found["text"]
+
+    return LINK.sub(aim, part)
 
 
 def _lower_headings(text: str) -> str:

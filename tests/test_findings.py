@@ -7,7 +7,9 @@ import pytest
 
 from labkit import findings
 from labkit.kernels import bench_results
+from labkit.paths import ROOT
 from labkit.presets import find_notebooks
+from labkit.soar.lab_study import called, load_study
 from labkit.traces import TrainTrace
 
 ORIGIN = {"device": "Card 9", "time": "2026-01-02T03:04:05+00:00"}
@@ -81,3 +83,29 @@ def test_elas_rows_pair_the_seeds(folder):
 def test_without_records_there_are_no_rows(folder):
     papers = {row["notebook"] for row in findings.findings()}
     assert not papers & {"02_elas_pretraining", "04_soar_quality_speed"}
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_records():
+    page = (ROOT / "README.md").read_text()
+    goals = {g["name"]: g["value"] for n in ("sparse24", "tokenstats") for g in bench_results(n)["goals"]}
+    for words, end in (
+        ("sparse product", ""),
+        ("ffn d", "forward against torch.compile"),
+        ("ffn d", "backward against torch.compile"),
+    ):
+        values = [value for name, value in goals.items() if words in name and name.endswith(end)]
+        assert f"{min(values):.2f} to {max(values):.2f}x" in page, (words, end)
+    assert f"{goals['token statistics, share of copy']:.1%}".replace("%", " %") in page
+    results = ROOT / "labkit" / "soar" / "results"
+    faster = json.loads((results / "bench_lab.json").read_text())["times faster"]
+    assert f"| {faster['one at a time']:.0f}x |" in page
+    study = load_study(results / "study.json")["lab/sudoku9"]
+    best = next(o for o in study["test"] if o["label"] == study["chosen"]["soar, bar"])
+    gain, low, high = (100 * best[key] for key in ("difference", "difference_low", "difference_high"))
+    assert f"{gain:+.2f} points over greedy (95 %: {low:+.2f} to {high:+.2f};" in page
+    assert f"with {best['speed']:.1f}x fewer calls" in page
+
+
+def test_a_checkpoint_in_a_file_is_called_by_its_card():
+    assert called("lab/sudoku9-early") == "lab/sudoku9-early"
+    assert called("runs/seed1/sudoku9.safetensors") == "lab/sudoku9 trained again, seed 1, 180 s"

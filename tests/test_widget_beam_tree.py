@@ -17,8 +17,8 @@ from labkit.widgets.beam_tree import BeamTree
 KINDS = {
     "counts": "u2", "parent": "i4", "score": "f4", "committed": "u2", "mode": "u1", "changed": "u2",
     "delta_position": "u2", "delta_token": "i4", "fills": "u2", "fill_position": "u2", "fill_token": "i4",
-    "fill_confidence": "f4", "candidates": "u2", "cand_score": "f4", "cand_fate": "u1", "cand_child": "u1",
-    "cand_commits": "u1", "commit_rank": "u2", "answer": "i4", "tokens": "i4", "given": "u1",
+    "fill_confidence": "f4", "candidates": "u2", "cand_score": "f4", "cand_fate": "u1", "cand_child": "u2",
+    "cand_commits": "u2", "commit_rank": "u2", "answer": "i4", "tokens": "i4", "given": "u1",
 }  # fmt: skip
 
 
@@ -55,6 +55,14 @@ def tokens_of(arrays, row):
         part = slice(ends[step] - arrays["changed"][step], ends[step])
         tokens[arrays["delta_position"][part]] = arrays["delta_token"][part]
     return tokens
+
+
+def test_a_commit_of_more_fills_than_a_byte_counts():
+    hard = torch.rand(300, 5, generator=torch.Generator().manual_seed(0))
+    one = decode(lambda t: hard.expand(len(t), -1, -1), [[0] * 300], "parallel", mask_id=0, steps=1)
+    arrays = unpack(pack(one, given=one.beam_tokens[0] > 0))
+    assert arrays["cand_commits"].tolist() == [300]
+    assert sorted(arrays["fill_position"][arrays["commit_rank"]]) == list(range(300))
 
 
 @pytest.mark.parametrize("strategy", ["soar", "pbs", "adaptive", "greedy", "parallel"])

@@ -247,4 +247,10 @@ def _cell(found: tuple[float, float, float] | None, digits: int) -> str:
 
 
 if __name__ == "__main__":
-    write_atomic(RESULTS / "README.md", lambda part: part.write_text(report()))
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="labkit.fgo.recorded", description="Write what the recorded runs say as a Markdown page."
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "README.md", help="default: %(default)s")
+    write_atomic(parser.parse_args().out, lambda part: part.write_text(report()))

@@ -69,9 +69,9 @@ def beam_tree(
     tree.tick_params(labelbottom=False)
     handles, labels = tree.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8.5)
-    figure.suptitle(
-        finding(one, place, prompt, truth, baseline), fontweight="bold", fontsize=11, x=0.01, ha="left"
-    )
+    rival = "" if baseline is None else f" (greedy: {baseline.calls[prompt]})"
+    words = finding(one, place.answer, truth, rival=rival)
+    figure.suptitle(words, fontweight="bold", fontsize=11, x=0.01, ha="left")
     return figure
 
 

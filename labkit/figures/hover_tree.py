@@ -54,7 +54,7 @@ def hover_tree(
     slots = int(one.beam_slot.max()) + 1
     ranks = list(range(slots))
     figure.update_layout(
-        title=finding(one, place, prompt, truth, None),
+        title=finding(one, place.answer, truth),
         xaxis={"title": "forward call", "dtick": 1, "zeroline": False},
         yaxis={"title": "rank in the beam", "tickvals": [-r for r in ranks],
                "ticktext": [r + 1 for r in ranks], "showgrid": False, "zeroline": False},

@@ -1,6 +1,6 @@
 """Where the marks of a beam tree go and what is said of them: shared by the drawn and the hover tree."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,19 +59,29 @@ def one_prompt(trace: BeamTrace, prompt: int) -> BeamTrace:
 
 
 def finding(
-    one: BeamTrace, place: Places, prompt: int, truth: np.ndarray | None, baseline: BeamTrace | None
+    one: BeamTrace,
+    answer: Sequence[int],
+    truth: np.ndarray | None,
+    *,
+    offset: int = 0,
+    rival: str = "",
 ) -> str:
-    sure = (one.beam_mode[place.answer] == ACCELERATE).sum()
+    """The decode in one sentence: right or wrong, calls, accelerate steps, dropped candidates.
+
+    answer  rows of the states that lead to the answer
+    offset  forward calls spent before this trace began; rival: what to say of another decode's calls
+    """
+    sure = int((one.beam_mode[answer] == ACCELERATE).sum())
     name = {"soar": "SOAR", "pbs": "PBS"}.get(one.meta["strategy"], one.meta["strategy"].capitalize())
     verb = "finished"
     if truth is not None:
         verb = "solved it" if (one.sequences[0] == truth).all() else "got it wrong"
-    calls = one.calls[0]
-    title = f"{name} {verb} in {calls} forward calls"
-    if baseline is not None:
-        title += f" (greedy: {baseline.calls[prompt]})"
-    dropped = f"{(one.cand_fate != KEPT).sum()} of {len(one.cand_step)} candidates dropped"
-    return f"{title}; {sure} of {calls} steps accelerate, {dropped}"
+    calls, spent = int(one.calls[0]), offset + int(one.calls[0])
+    dropped = int((one.cand_fate != KEPT).sum())
+    return (
+        f"{name} {verb} in {spent} forward call{'' if spent == 1 else 's'}{rival}; "
+        f"{sure} of {calls} steps accelerate, {dropped:,} of {len(one.cand_fate):,} candidates dropped"
+    )
 
 
 def commits(

@@ -100,6 +100,16 @@ def load_study(path: Path = RESULTS / "study.json") -> dict[str, dict]:
     return json.loads(path.read_text())
 
 
+def called(checkpoint: str) -> str:
+    """What to call a checkpoint: its name, or for a file the seed and the seconds on its recorded card."""
+    path = Path(checkpoint)
+    card = RESULTS / f"{path.stem}_{path.parent.name}.json"
+    if not card.exists():
+        return checkpoint
+    made = json.loads(card.read_text())
+    return f"{made['name']} trained again, seed {made['seed']}, {made['training_seconds']:.0f} s"
+
+
 def parted(found: dict, winner: str, loser: str = "greedy") -> np.ndarray:
     """Indices of the test puzzles that the setting ``winner`` solved and ``loser`` did not (labels)."""
     by_label = {o["label"]: o for o in found["test"]}

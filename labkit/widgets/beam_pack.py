@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from labkit import checks
-from labkit.traces import ACCELERATE, KEPT, BeamTrace
+from labkit.figures.tree_layout import finding
+from labkit.traces import KEPT, BeamTrace
 
 BUDGET = 40_000  # fills listed over all states, where a state has more masks than that affords
 USES_THRESHOLD = ("soar", "adaptive")
@@ -34,7 +35,7 @@ def pack(
     counts u2 (steps,) states per step; parent i4, score f4, committed u2, mode u1 (b,);
     changed u2 (b,) entries of delta_position u2, delta_token i4 against the parent;
     fills u2 (b,) entries of fill_position u2, fill_token i4, fill_confidence f4, most confident first;
-    candidates u2 (b,); cand_score f4, cand_fate u1, cand_child u1 (255: none), cand_commits u1 (c,);
+    candidates u2 (b,); cand_score f4, cand_fate u1, cand_child u2 (65535: none), cand_commits u2 (c,);
     commit_rank u2: which of its state's fills; answer i4 (steps,) the states that lead to the answer.
     """
     counts = np.bincount(trace.beam_step)
@@ -49,13 +50,13 @@ def pack(
         answer.append(int(parent[answer[-1]]))
     settings = trace.meta["parameters"]
     strategy = trace.meta["strategy"]
-    child = np.where(trace.cand_fate == KEPT, trace.cand_child, 255)[order]
+    child = np.where(trace.cand_fate == KEPT, trace.cand_child, 65535)[order]
     return {
         "strategy": strategy, "beam": settings["beam"], "score_name": settings["score"],
         "threshold": settings["threshold"] if strategy in USES_THRESHOLD else None,
         "min_parallel": settings["min_parallel"], "max_parallel": settings["max_parallel"],
         "mask_id": trace.meta["mask_id"], "offset": offset, "forced": forced,
-        "finding": finding(trace, answer, truth, offset),
+        "finding": finding(trace, answer, truth, offset=offset),
         "tokens": trace.beam_tokens[0].astype("<i4").tobytes(), "given": given.astype("u1").tobytes(),
         "truth": None if truth is None else np.asarray(truth).astype("<i4").tobytes(),
         "counts": counts.astype("<u2").tobytes(), "parent": parent.astype("<i4").tobytes(),
@@ -71,24 +72,10 @@ def pack(
         "candidates": np.bincount(owner, minlength=first[-1]).astype("<u2").tobytes(),
         "cand_score": trace.cand_score[order].astype("<f4").tobytes(),
         "cand_fate": trace.cand_fate[order].astype("u1").tobytes(),
-        "cand_child": child.astype("u1").tobytes(),
-        "cand_commits": (trace.cand_positions[order] >= 0).sum(1).astype("u1").tobytes(),
+        "cand_child": child.astype("<u2").tobytes(),
+        "cand_commits": (trace.cand_positions[order] >= 0).sum(1).astype("<u2").tobytes(),
         "commit_rank": ranks.astype("<u2").tobytes(), "answer": np.array(answer[::-1], "<i4").tobytes(),
     }  # fmt: skip
-
-
-def finding(trace: BeamTrace, answer: list[int], truth: np.ndarray | None, offset: int = 0) -> str:
-    """The decode in one sentence: right or wrong, calls, accelerate steps, dropped candidates."""
-    name = {"soar": "SOAR", "pbs": "PBS"}.get(trace.meta["strategy"], trace.meta["strategy"].capitalize())
-    verb = "finished"
-    if truth is not None:
-        verb = "solved it" if (trace.sequences[0] == truth).all() else "got it wrong"
-    sure = int((trace.beam_mode[answer] == ACCELERATE).sum())
-    dropped, calls = int((trace.cand_fate != KEPT).sum()), int(trace.calls[0])
-    return (
-        f"{name} {verb} in {offset + calls} forward calls; {sure} of {calls} steps accelerate, "
-        f"{dropped:,} of {len(trace.cand_fate):,} candidates dropped"
-    )
 
 
 def texts(traces: list[BeamTrace], vocabulary: Callable[[int], str] | None) -> dict[str, str]:

@@ -20,6 +20,8 @@ soar = run(prompts, "soar", beam=3, threshold=0.9999)
 greedy = run(prompts, "greedy")
 """
 SHOW = "panel = widgets.beam_tree(soar, partial(decode, model), compare=greedy, side=4)"
+TEXT = """texts = run([[0] * 6 + [1, 2]], "soar", beam=2, threshold=0.9999)
+panel = widgets.beam_tree(texts, partial(decode, model), vocabulary=lambda token: "_abcd"[token])"""
 LONG = """
 hard = 4 * torch.rand(512, 50, generator=torch.Generator().manual_seed(0))
 trace = decode(lambda t: hard.expand(len(t), -1, -1), [[7]], "pbs", mask_id=0, gen_length=511, beam=8)
@@ -146,6 +148,24 @@ def test_keys_walk_force_and_decode_again(lab, open_notebook):
     page.locator(".bt-run").click()
     page.locator(".bt [role=alert]", has_text="beam must be an integer").wait_for(timeout=10_000)
     notebook.screenshot_instruments("beam_tree")
+    assert notebook.console_errors == []
+
+
+def test_any_token_of_a_text_can_be_forced(lab, open_notebook):
+    notebook = open_notebook(lab.add(book(SET_UP, TEXT), "beam_tree_text.ipynb"))
+    notebook.run_all()
+    page, tree = notebook.page, notebook.page.locator(TREE)
+    tree.focus()
+    page.keyboard.press("Home")
+    position = page.get_by_label("masked position to force")
+    page.locator(".bt-word.bt-click").nth(3).click()
+    assert position.input_value() == "3"
+    token = page.get_by_label("token to force there")
+    assert token.locator("option").all_text_contents() == ["“a”", "“b”", "“c”", "“d”"]
+    token.select_option("2")
+    assert changed(notebook, lambda: page.locator(".bt-form button").click(), tree)
+    assert notebook.evaluate("tuple(panel.trees[0]['forced'])") == (3, 2)
+    notebook.screenshot("beam_tree_text")
     assert notebook.console_errors == []
 
 

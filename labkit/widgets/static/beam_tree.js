@@ -34,7 +34,7 @@ function unpack(packed) {
     fillPosition: read("fill_position", Uint16Array), fillToken: read("fill_token", Int32Array),
     fillConfidence: read("fill_confidence", Float32Array), cand: starts(read("candidates", Uint16Array)),
     candScore: read("cand_score", Float32Array), candFate: read("cand_fate", Uint8Array),
-    candChild: read("cand_child", Uint8Array), commit: starts(read("cand_commits", Uint8Array)),
+    candChild: read("cand_child", Uint16Array), commit: starts(read("cand_commits", Uint16Array)),
     commitRank: read("commit_rank", Uint16Array), answer: read("answer", Int32Array),
   };
   t.rows = t.parent.length;
@@ -50,7 +50,7 @@ function unpack(packed) {
   t.onAnswer = new Uint8Array(t.rows);
   for (const r of t.answer) t.onAnswer[r] = 1;
   t.slot = (r) => r - t.first[t.step[r]];
-  t.child = (r, c) => (t.candChild[c] === 255 ? -1 : t.first[t.step[r] + 1] + t.candChild[c]);
+  t.child = (r, c) => (t.candChild[c] === 65535 ? -1 : t.first[t.step[r] + 1] + t.candChild[c]);
   t.spread = (r) => { // the dropped candidates of a state, in order
     const found = [];
     for (let c = t.cand[r]; c < t.cand[r + 1]; c++) if (t.candFate[c] !== KEPT) found.push(c);
@@ -577,7 +577,9 @@ function render({ model, el }) {
     return fate === KEPT ? `kept as rank ${t.slot(child) + 1}` : fate === MERGED ? "merged" : "pruned";
   }
   const choice = make("select", { "data-explicit": true, "aria-label": "masked position to force" });
-  const forced = make("input", { type: "number", "data-explicit": true, min: 1, class: "bt-number", "aria-label": "token to force there" });
+  const forced = side()
+    ? make("input", { type: "number", "data-explicit": true, min: 1, max: side(), class: "bt-number", "aria-label": "digit to force there" })
+    : make("select", { "data-explicit": true, "aria-label": "token to force there" });
   choice.addEventListener("change", () => chooseCell(Number(choice.value)));
   function chooseCell(p) {
     const t = trees[get("tree")], r = get("row");
@@ -617,12 +619,15 @@ function render({ model, el }) {
       const c = t.cand[r] + picked;
       parts.push(make("p", { class: "bt-fate" }, `Candidate ${picked + 1}: ${commits(t, r, c).join(", ") || "nothing"}; score ${digits(t.candScore[c])}; ${FATE_NAMES[t.candFate[c]]}`));
     }
-    if (get("can_run") && side() && t.mode[r] !== FINISHED && t.fill[r + 1] > t.fill[r]) {
+    if (get("can_run") && t.mode[r] !== FINISHED && t.fill[r + 1] > t.fill[r]) {
       const open = [...t.fillPosition.slice(t.fill[r], t.fill[r + 1])].sort((a, b) => a - b);
       choice.replaceChildren(...open.map((p) => make("option", { value: p }, place(p))));
-      forced.max = side();
+      if (!side()) {
+        const known = Object.keys(get("texts")).filter((token) => Number(token) !== t.mask_id);
+        forced.replaceChildren(...known.map((token) => make("option", { value: token }, `“${word(token)}”`)));
+      }
       chooseCell(open[0]);
-      parts.push(make("div", { class: "bt-form" }, "any digit: ", choice, " = ", forced,
+      parts.push(make("div", { class: "bt-form" }, side() ? "any digit: " : "any token: ", choice, " = ", forced,
         make("button", { onclick: () => force(Number(choice.value), Number(forced.value)) }, "Force")));
     }
     details.replaceChildren(...parts);

@@ -412,7 +412,7 @@ function render({ model, el }) {
       arms.forEach((_, a) => state(armBoxes[a], runs.map((_, i) => i).filter((i) => armOf[i] === a)));
       seeds.forEach((seed, s) => state(seedBoxes[s], runs.map((_, i) => i).filter((i) => runs[i].seed === seed)));
       smoothing.set(smooth - 1);
-      title.textContent = model.get("title") || `${panels.length} curves of ${runs.length} run${runs.length > 1 ? "s" : ""} under one cursor`;
+      title.textContent = model.get("title") || `${panels.length} curve${panels.length > 1 ? "s" : ""} of ${runs.length} run${runs.length > 1 ? "s" : ""} under one cursor`;
     }
     drawCursor(step, visible);
     corner.textContent = `at ${unit} ${step}`;
