@@ -62,8 +62,10 @@ def _values(name: str, spec: Any) -> list[Any]:
     count = integer(f"{name}.count", spec["count"], 1, POINT_LIMIT)
     if spec.get("log"):
         number(f"{name}.from", low, 1e-300), number(f"{name}.to", high, 1e-300)
-        return [float(f"{value:.6g}") for value in np.geomspace(low, high, count)]
-    values = [float(f"{value:.6g}") for value in np.linspace(low, high, count)]
+    spread = (np.geomspace if spec.get("log") else np.linspace)(low, high, count).tolist()
+    # 0.3, not 0.30000000000000004; but no whole number and no end may move.
+    values = [value if value.is_integer() else float(f"{value:.12g}") for value in spread]
+    values[-1], values[0] = high, low  # in this order: a single value is the first end
     whole = isinstance(spec["from"], int) and all(value.is_integer() for value in values)
     return [int(value) for value in values] if whole else values
 

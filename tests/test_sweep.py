@@ -43,6 +43,24 @@ def test_a_grid_of_lists_ranges_logs_and_seeds(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("spec", "values"),
+    [
+        ("{from: 1000001, to: 1000003, count: 3}", [1000001, 1000002, 1000003]),
+        ("{from: 1099511627776, to: 1099511627778, count: 3}", [2**40, 2**40 + 1, 2**40 + 2]),
+        ("{from: 1, to: 1234567, count: 2}", [1, 1234567]),
+        ("{from: 0.12345678, to: 1234567.25, count: 2}", [0.12345678, 1234567.25]),
+        ("{from: 0, to: 1, count: 4}", [0.0, 0.333333333333, 0.666666666667, 1.0]),
+        ("{from: 16, to: 64, count: 3, log: true}", [16, 32, 64]),
+        ("{from: 5, to: 9, count: 1}", [5]),
+    ],
+)
+def test_a_range_keeps_its_ends_and_whole_numbers_whole(tmp_path, spec, values):
+    found = read_grid(write(tmp_path / "g.yaml", f"a: {spec}"))["a"]
+    assert found == values
+    assert [type(value) for value in found] == [type(value) for value in values]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: [1", "--grid must be valid YAML"),
