@@ -7,13 +7,21 @@ from pathlib import Path
 from labkit import baselines
 from labkit.presets import NOTEBOOKS
 
+KEYS = {"preset", "overrides", "device_class", "seconds", "provenance", "notebooks"}  # of run.json
+
 
 def read_run(folder: str | Path) -> dict:
-    """A run's run.json; ValueError if the folder holds none."""
+    """A run's run.json; ValueError if the folder holds none that ``labkit run`` wrote."""
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise ValueError(f"folder must be a run's folder with run.json; got {str(folder)!r}")
-    return json.loads(path.read_text())
+    try:
+        run = json.loads(path.read_text())
+    except ValueError as error:  # no JSON, or no text
+        raise ValueError(f"run.json must be valid JSON; {path} is not: {error}") from None
+    if not isinstance(run, dict) or KEYS - run.keys():
+        raise ValueError(f"run.json must hold a mapping with {', '.join(sorted(KEYS))}; {path} does not")
+    return run
 
 
 def _values(run: dict) -> dict[tuple[str, str], float]:
@@ -40,18 +48,31 @@ def proposals(
 ) -> tuple[dict[Path, dict], list[tuple[str, str, str, str, str]]]:
     """({baseline file: new content}, rows of what moves) that would accept the run's metrics.
 
-    seeds   folders of runs with other seeds: new or broken tolerances are measured on them
+    seeds   folders of runs that differ only in their seed: new or broken tolerances are measured on them
 
-    ValueError if a notebook of the run failed, or the run changed parameters by hand or by a file.
+    ValueError if a notebook of the run failed or is not the lab's own, if the run changed parameters by
+    hand or by a file, or if a run of ``seeds`` differs in more than its seed.
     """
-    run = read_run(folder)
+    run, others = read_run(folder), [read_run(other) for other in seeds]
     if failed := [item["notebook"] for item in run["notebooks"] if item["error"]]:
         raise ValueError(f"a baseline must come from a run without failures; {', '.join(failed)} failed")
     if run["overrides"]:
         raise ValueError(f"a baseline must come from a preset alone; this run set {run['overrides']}")
     if run["preset"] not in {path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml")}:
         raise ValueError(f"a baseline must come from a named preset; this run used {run['preset']!r}")
-    others = [read_run(other) for other in seeds]
+    items = [item for one in (run, *others) for item in one["notebooks"]]
+    if strange := sorted({item["notebook"] for item in items if not _ours(item)}):
+        raise ValueError(
+            f"a baseline must be of the lab's own notebooks; {', '.join(strange)} came from elsewhere"
+        )
+    wanted = run["preset"], run["device_class"]
+    for place, other in zip(seeds, others, strict=True):
+        found = other["preset"], other["device_class"]
+        if found != wanted or other["overrides"].keys() - {"seed"}:
+            raise ValueError(
+                f"seeds must be runs of {' on '.join(wanted)} that set the seed alone; {place} is one of "
+                f"{' on '.join(found)} that set {other['overrides'] or 'nothing'}"
+            )
     changes, rows = {}, []
     for item in run["notebooks"]:
         path = baselines.path_of(item["notebook"], run["preset"], run["device_class"])
@@ -73,6 +94,11 @@ def proposals(
 
 def _metrics(item: dict) -> dict[str, float]:
     return {name: metric["value"] for name, metric in item["metrics"].items()}
+
+
+def _ours(item: dict) -> bool:
+    """Whether it ran from notebooks/; an older run.json, without ``ours``, has only the name to tell."""
+    return item.get("ours", (NOTEBOOKS / f"{item['notebook']}.ipynb").is_file())
 
 
 def _same(twin: dict, item: dict) -> bool:

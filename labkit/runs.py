@@ -44,6 +44,7 @@ class NotebookRun:
     parameters: dict[str, Any]
     seconds: float = 0.0
     error: str = ""
+    ours: bool = False  # from notebooks/: baselines apply to these alone
     metrics: dict[str, dict] = field(default_factory=dict)
     cached: bool = False  # taken from an earlier finished execution (--resume)
     baseline: dict[str, dict] = field(default_factory=dict)  # empty: none applies
@@ -83,8 +84,9 @@ def run(
     values = load_preset(preset, paths)
     planned = [(p, NotebookRun(p.stem, parameters_for(p, values, overrides or {}))) for p in paths]
     for path, item in planned:
+        item.ours = path.parent == NOTEBOOKS
         known = baselines.path_of(item.notebook, preset, device_class())
-        if path.parent == NOTEBOOKS and not overrides and known.is_file():
+        if item.ours and not overrides and known.is_file():
             item.baseline = baselines.load(known)
     folder = new_folder()
     begin = time.monotonic()

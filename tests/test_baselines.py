@@ -60,8 +60,9 @@ def test_an_exact_zero_and_a_loss_are_fine(tmp_path):
 
 def write_run(folder, value, **more):
     folder.mkdir()
-    item = {"notebook": "n", "error": "", "metrics": {"m": {"value": value, "unit": ""}}}
-    run = {"preset": "smoke", "device_class": "cpu", "overrides": {}, "notebooks": [item], **more}
+    item = {"notebook": "n", "error": "", "ours": True, "metrics": {"m": {"value": value, "unit": ""}}}
+    run = {"preset": "smoke", "device_class": "cpu", "overrides": {}, "seconds": 1.0, "provenance": {}}
+    run |= {"notebooks": [item], **more}
     (folder / "run.json").write_text(json.dumps(run))
     return folder
 
@@ -121,3 +122,39 @@ def test_no_baseline_from_a_failed_or_changed_run(tmp_path):
         proposals(write_run(tmp_path / "c", 1.0, preset="../mine.yaml"))
     with pytest.raises(ValueError, match="a preset alone"):
         proposals(write_run(tmp_path / "b", 1.0, overrides={"seed": 3}))
+
+
+def test_seeds_are_runs_that_differ_only_in_their_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    run, seed = write_run(tmp_path / "a", 1.0), write_run(tmp_path / "b", 1.2, overrides={"seed": 1})
+    assert proposals(run, [seed])[1] == [("n.smoke.cpu", "m", "-", "1", "±0.3")]
+    for i, other in enumerate(({"preset": "full"}, {"device_class": "cuda"}, {"overrides": {"steps": 1}})):
+        with pytest.raises(
+            ValueError, match="seeds must be runs of smoke on cpu that set the seed alone; .*"
+        ):
+            proposals(run, [seed, write_run(tmp_path / f"other{i}", 3.0, **other)])
+
+
+def test_no_baseline_for_a_notebook_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    item = {"notebook": "07_kernels", "error": "", "metrics": {"m": {"value": 1.0, "unit": ""}}}
+    assert proposals(write_run(tmp_path / "old", 1.0, notebooks=[item]))[1]  # from before `ours` was kept
+    run = write_run(tmp_path / "a", 1.0, notebooks=[{**item, "ours": True}])
+    assert proposals(run)[1]
+    for i, stranger in enumerate(({**item, "ours": False}, {**item, "notebook": "mine"})):
+        other = write_run(tmp_path / f"stranger{i}", 1.0, notebooks=[stranger])
+        with pytest.raises(ValueError, match=f"own notebooks; {stranger['notebook']} came from elsewhere"):
+            proposals(other)
+        with pytest.raises(ValueError, match="came from elsewhere"):
+            proposals(run, [other])
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b'"\xe9"'])
+@pytest.mark.parametrize("command", ["compare", "report", "baseline update"])
+def test_a_broken_run_json_is_one_error_that_names_it(tmp_path, capsys, command, content):
+    (tmp_path / "run.json").write_bytes(content)
+    folders = [str(tmp_path)] * (2 if command == "compare" else 1)
+    assert main([*command.split(), *folders]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "run.json") in error
+    assert error.count("\n") == 1

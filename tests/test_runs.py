@@ -226,7 +226,9 @@ def _wait_for(path, seconds=60):
 
 def test_a_changed_parameter_or_source_is_run_again(book, runs_at):
     empty = str(_flat(book, {}))
-    assert not run([str(book)], empty, resume=True)[1][0].cached
+    first = run([str(book)], empty, resume=True)[1][0]
+    assert not first.cached
+    assert not first.ours
     assert run([str(book)], empty, resume=True)[1][0].cached
     assert not run([str(book)], empty, {"size": 4}, resume=True)[1][0].cached
     assert not run([str(book)], empty)[1][0].cached
@@ -242,6 +244,7 @@ def test_a_metric_off_its_baseline_exits_3(book, runs_at, monkeypatch, capsys):
     entry = {"value": 6, "abs": 0, "rel": 0, "direction": "equal", "why": "an integer"}
     baselines.save(book.parent / "b.json", {"twice": entry})
     assert main(["run", str(book), "--preset", empty]) == 0
+    assert json.loads((runs_at / "latest" / "run.json").read_text())["notebooks"][0]["ours"]
     baselines.save(book.parent / "b.json", {"twice": {**entry, "value": 7}, "gone": entry})
     assert main(["run", str(book), "--preset", empty]) == 3
     assert "labkit baseline update" in capsys.readouterr().out
