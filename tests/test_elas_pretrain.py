@@ -98,6 +98,33 @@ def test_a_killed_run_resumes_to_the_same_curve_and_model(tmp_path, monkeypatch,
     same(TrainTrace.load(tmp_path / "cut" / "trace.npz"), whole)
 
 
+def test_a_finished_run_is_loaded_and_not_trained_again(tmp_path):
+    config = dataclasses.replace(BASE, steps=6, save_every=4)
+    whole = train(config, output_dir=tmp_path)
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    for trace_is_there in (True, False):  # without it: killed between the last step and the trace
+        if not trace_is_there:
+            (tmp_path / "trace.npz").unlink()
+        again = train(config, output_dir=tmp_path, resume=True)
+        same(again, whole)
+        assert again.meta["eval_nats"] == whole.meta["eval_nats"]
+        assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [
+            "checkpoint-4",
+            "checkpoint-6",
+        ]
+        assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
+        same(TrainTrace.load(tmp_path / "trace.npz"), whole)
+
+
+@pytest.mark.parametrize("fields", [{"batch_size": 10**6}, {"max_bytes": 1, "batch_size": 10**4}])
+def test_a_text_of_less_than_one_batch_is_refused(fields, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"batch_size must be at most \d+ rows: the training text of max_b"
+    ):
+        train(dataclasses.replace(BASE, **fields), output_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_another_configuration_is_not_resumed(tmp_path):
     config = dataclasses.replace(BASE, steps=2, save_every=2)
     train(config, output_dir=tmp_path)

@@ -150,7 +150,8 @@ def pretrain(
 
     model        trained in place, to look at it afterwards (default: ``build_model(config)``)
     output_dir   checkpoints and the finished model ("model/") go here; None keeps no files
-    resume       go on from the last checkpoint in ``output_dir``; the curve is that of an unbroken run
+    resume       go on from the last checkpoint in ``output_dir``; the curve is that of an unbroken run,
+                 and a finished one is loaded as it is
     progress     show a bar, or a function called as progress(steps done, steps); it may raise to stop
 
     Series of the trace: loss, learning_rate, grad_norm; eval_nats, eval_bits_per_byte (token-weighted,
@@ -162,15 +163,25 @@ def pretrain(
     config = config or PretrainConfig()
     if not isinstance(config, PretrainConfig):
         fail("config", config, "a PretrainConfig")
+    if output_dir is None and (resume or config.save_every):
+        fail("output_dir", None, "a folder where checkpoints are saved or resumed from")
+    text = _text(config)
+    _check_rows(config, text)
+    if model is None:
+        model = build_model(config, text)
+    from labkit.elas.trainer import run
+
     if output_dir is None:
-        if resume or config.save_every:
-            fail("output_dir", None, "a folder where checkpoints are saved or resumed from")
         with tempfile.TemporaryDirectory(prefix="labkit-elas-") as folder:
-            return _run(config, model, Path(folder), False, progress, keep=False)
+            return run(config, model, text, Path(folder), resume=False, progress=progress)
     folder = Path(output_dir)
     if is_main_process():  # one process claims the folder, the others may come first
         _claim(folder / "pretrain.json", config, resume)
-    return _run(config, model, folder, resume, progress, keep=True)
+    trace = run(config, model, text, folder, resume=resume, progress=progress)
+    if is_main_process():
+        model.save_pretrained(folder / "model")
+        trace.save(folder / "trace.npz")
+    return trace
 
 
 def is_main_process() -> bool:
@@ -178,17 +189,13 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def _run(config, model, folder: Path, resume: bool, progress: Progress, keep: bool) -> TrainTrace:
-    from labkit.elas.trainer import run
-
-    text = _text(config)
-    if model is None:
-        model = build_model(config, text)
-    trace = run(config, model, text, folder, resume=resume, progress=progress)
-    if keep and is_main_process():
-        model.save_pretrained(folder / "model")
-        trace.save(folder / "trace.npz")
-    return trace
+def _check_rows(config: PretrainConfig, text: "Text") -> None:
+    """ValueError unless the training text fills one batch of every process: a part of one is dropped."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    most = (len(text.train) - 1) // config.seq_len // processes
+    if config.batch_size > most:
+        words = f"at most {most} rows: the training text of max_bytes={config.max_bytes} has no more"
+        fail("batch_size", config.batch_size, words + " for each process" * (processes > 1))
 
 
 def _text(config: PretrainConfig) -> "Text":

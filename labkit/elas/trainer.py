@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_model
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from labkit.elas.data import Text, windows
@@ -112,6 +113,9 @@ def run(
     """Train ``model`` in place; see ``pretrain``."""
     held_out = windows(text.held_out, config.seq_len)[: max(1, config.eval_tokens // config.seq_len)]
     checkpoint = _last_checkpoint(folder, resume)
+    before = 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
+    if before >= config.steps:
+        return _finished(config, model, text, held_out, folder, checkpoint, progress)
     every = config.exact_every if model.config.rank is not None else None
     optimizer = Loro.for_model(model, lr=config.lr, exact_every=every, weight_decay=config.weight_decay)
     schedule = LambdaLR(
@@ -147,10 +151,11 @@ def run(
     trainer.remove_callback(PrinterCallback)  # the trace holds every row
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    before = 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
+    if trainer.state.global_step < config.steps:
+        raise RuntimeError(f"training ended at step {trainer.state.global_step} of {config.steps}")
     trace = trace_of(config, model, text, held_out, trainer.state.log_history, seconds)
     rows = config.batch_size * config.accumulation * trainer.accelerator.num_processes
     tokens = rows * config.seq_len * (config.steps - before)
@@ -161,7 +166,7 @@ def run(
 
 
 def _last_checkpoint(folder: Path, resume: bool) -> str | None:
-    """The newest whole checkpoint; without ``resume`` those of an earlier run are cleared away."""
+    """The newest whole checkpoint; without ``resume`` what an earlier run left is cleared away."""
     if resume:
         found = get_last_checkpoint(str(folder)) if folder.exists() else None
         # the trainer state is written last: a checkpoint without it was cut short
@@ -171,7 +176,20 @@ def _last_checkpoint(folder: Path, resume: bool) -> str | None:
         return found
     for old in folder.glob("checkpoint-*"):
         shutil.rmtree(old, ignore_errors=True)  # another process of this run may be at it too
+    (folder / "trace.npz").unlink(missing_ok=True)
     return None
+
+
+def _finished(config, model, text, held_out, folder, checkpoint, progress) -> TrainTrace:
+    """Load a run that has taken all its steps into ``model``; Trainer would take one more."""
+    load_model(model, str(Path(checkpoint) / "model.safetensors"))
+    done = config.steps
+    bar(progress, total=done, initial=done, desc=f"{config.arm} already finished", unit="step").close()
+    if (folder / "trace.npz").exists():
+        return TrainTrace.load(folder / "trace.npz")
+    # killed before the trace was written: the checkpoint has all its rows
+    log = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).log_history
+    return trace_of(config, model, text, held_out, log, seconds=0.0)
 
 
 def trace_of(config, model, text, held_out, log: list[dict], seconds: float) -> TrainTrace:
