@@ -31,6 +31,15 @@ def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
     return list(found.values())
 
 
+def read_yaml(path: Path, option: str) -> Any:
+    """What a YAML file holds; ValueError says in one line what is wrong, where, for which option."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date that is none
+        problem = " ".join(str(error).split())
+        raise ValueError(f"{option} must be valid YAML; {path} is not: {problem}") from None
+
+
 def load_preset(preset: str, notebooks: Sequence[Path] = ()) -> dict[str, dict[str, Any]]:
     """{notebook stem: {parameter: value}} from presets/<preset>.yaml or a YAML file.
 
@@ -44,10 +53,7 @@ def load_preset(preset: str, notebooks: Sequence[Path] = ()) -> dict[str, dict[s
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in (NOTEBOOKS / "presets").glob("*.yaml")))
         raise ValueError(f"preset must be one of {names} or a YAML file; got {preset!r}")
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"preset must be valid YAML; {path} is not: {error}") from None
+    content = read_yaml(path, "preset") or {}
     if not isinstance(content, dict):
         raise ValueError(f"preset must be a mapping; {path} holds a {type(content).__name__}")
     if not any(isinstance(value, dict) for value in content.values()):
@@ -70,16 +76,23 @@ def parse_overrides(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
     for name, value in pairs:
         try:
             overrides[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise ValueError(f"{name} must be a YAML value; got {value!r}") from None
     return overrides
 
 
 def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> dict[str, Any]:
-    """What to inject into ``notebook``. ValueError for an unknown name or a value of a wrong type."""
+    """What to inject into ``notebook``.
+
+    ValueError for an unknown name, a value of a wrong type or a file that is no notebook.
+    """
     import papermill
 
-    known = papermill.inspect_notebook(str(notebook))
+    try:
+        known = papermill.inspect_notebook(str(notebook))
+    except Exception as error:  # a damaged file makes nbformat stumble in many ways
+        problem = " ".join(str(error).split())
+        raise ValueError(f"NOTEBOOK must be a valid notebook; {notebook} is not: {problem}") from None
     chosen = {**preset.get("*", {}), **preset.get(notebook.stem, {}), **overrides}
     for name, value in chosen.items():
         if name not in known:

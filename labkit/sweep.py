@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,7 +24,7 @@ from labkit import store
 from labkit.checks import fail, integer, number
 from labkit.metrics import read_metrics
 from labkit.paths import write_atomic
-from labkit.presets import as_float, find_notebooks, load_preset, parameters_for
+from labkit.presets import as_float, find_notebooks, load_preset, parameters_for, read_yaml
 from labkit.runs import new_folder
 
 CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
@@ -37,10 +36,7 @@ def read_grid(path: str | Path) -> dict[str, list[Any]]:
     path = Path(path)
     if not path.is_file():
         fail("--grid", str(path), "a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"--grid must be valid YAML; {path} is not: {error}") from None
+    content = read_yaml(path, "--grid")
     if not isinstance(content, dict) or not content:
         fail("--grid", content, "a mapping of parameters to lists or ranges")
     grid = {name: _values(name, spec) for name, spec in content.items()}

@@ -9,7 +9,6 @@ Algorithms make traces, figures and widgets read them; this module needs numpy a
 """
 
 import json
-import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -45,24 +44,24 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what ``save`` wrote. ValueError if the file is not a trace of this class."""
+        """Read what ``save`` wrote. ValueError if the file is not a whole trace of this class."""
         try:
             with np.load(Path(path), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             plain = json.loads(str(arrays.pop("json")))
-        except (KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            found = f"{plain.pop('kind', None)} {plain.pop('format', None)}"
+            if found == f"{cls.__name__} {FORMAT}":
+                for spec in fields(cls):
+                    if spec.metadata.get("arrays"):
+                        prefix = spec.name + "/"
+                        keys = [key for key in arrays if key.startswith(prefix)]
+                        plain[spec.name] = {key.removeprefix(prefix): arrays.pop(key) for key in keys}
+                return cls(**arrays, **plain)
+        except OSError:
+            raise
+        except Exception as error:  # a damaged file makes zip, numpy and JSON stumble in many ways
             raise ValueError(f"path must be a {cls.__name__} npz; {path} is not ({error})") from None
-        kind, number = plain.pop("kind", None), plain.pop("format", None)
-        if (kind, number) != (cls.__name__, FORMAT):
-            raise ValueError(
-                f"path must hold a {cls.__name__} of format {FORMAT}; {path} holds {kind} {number}"
-            )
-        for spec in fields(cls):
-            if spec.metadata.get("arrays"):
-                prefix = spec.name + "/"
-                keys = [key for key in arrays if key.startswith(prefix)]
-                plain[spec.name] = {key.removeprefix(prefix): arrays.pop(key) for key in keys}
-        return cls(**arrays, **plain)
+        raise ValueError(f"path must hold a {cls.__name__} of format {FORMAT}; {path} holds {found}")
 
 
 @dataclass

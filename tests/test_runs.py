@@ -62,8 +62,18 @@ def test_values_are_yaml_so_false_is_false():
 
 
 def test_a_value_that_is_no_yaml_is_one_error():
-    with pytest.raises(ValueError, match=r"size must be a YAML value; got '\['"):
-        parse_overrides([("size", "[")])
+    for text in ("[", "2020-13-45"):
+        with pytest.raises(ValueError, match="size must be a YAML value; got"):
+            parse_overrides([("size", text)])
+
+
+@pytest.mark.parametrize("content", [b"hello", b"{}", b"[]", b'{"a": "\xe9"}'])
+def test_a_file_that_is_no_notebook_is_one_error_that_names_it(tmp_path, runs_at, content):
+    path = tmp_path / "mine.ipynb"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="NOTEBOOK must be a valid notebook; .*mine.ipynb is not: "):
+        run([str(path)])
+    assert not runs_at.exists()
 
 
 def test_a_float_may_be_written_with_a_bare_exponent(book):
@@ -82,7 +92,8 @@ def test_overrides_beat_the_preset_and_the_preset_beats_the_default(book):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1", "valid YAML"),
+        ("a: [1", "preset must be valid YAML; .*mine.yaml is not: while parsing"),
+        ("a: \udce9", "preset must be valid YAML; .*mine.yaml is not: 'utf-8' codec"),
         ("- 1", "a mapping"),
         (None, "preset must be one of .*smoke"),
         (
@@ -95,7 +106,7 @@ def test_overrides_beat_the_preset_and_the_preset_beats_the_default(book):
 def test_a_bad_preset_names_the_file(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(ValueError, match=message):
         load_preset(str(path))
 

@@ -13,7 +13,7 @@ from labkit.sweep import read_grid, sweep
 
 
 def write(path, text):
-    path.write_text(text)
+    path.write_text(text, "utf-8", "surrogateescape")
     return str(path)
 
 
@@ -63,7 +63,9 @@ def test_a_range_keeps_its_ends_and_whole_numbers_whole(tmp_path, spec, values):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1", "--grid must be valid YAML"),
+        ("a: [1", "--grid must be valid YAML; .*g.yaml is not: while parsing .*, but got '<stream end>'"),
+        ("a: \udce9", "--grid must be valid YAML; .*g.yaml is not: 'utf-8' codec"),
+        ("a: 2020-13-45", "--grid must be valid YAML; .*g.yaml is not: month must be"),
         ("[]", "--grid must be a mapping"),
         ("a: 3", r"a must be a non-empty list, \{from, to, count\} or \{seeds\}; got 3"),
         ("a: []", "a must be a non-empty list"),

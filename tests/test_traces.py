@@ -1,5 +1,6 @@
 """Traces: what is saved comes back, pickles and strangers are refused, shares are right."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,23 @@ def test_strangers_are_refused(tmp_path):
     np.savez(tmp_path / "pickle.npz", json=np.array({"kind": 1}, dtype=object))
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:100])
-    for name in ("pickle.npz", "text.npz", "cut.npz"):
+    np.save(tmp_path / "array.npy", np.ones(3))
+    np.savez(tmp_path / "list.npz", json=np.array("[]"))
+    np.savez(tmp_path / "bare.npz", json=np.array('{"kind": "MaskTrace", "format": 1, "tokens": []}'))
+    for name in ("pickle.npz", "text.npz", "cut.npz", "array.npy", "list.npz", "bare.npz"):
         with pytest.raises(ValueError, match=f"path must be a MaskTrace npz; .*{name} is not"):
             MaskTrace.load(tmp_path / name)
     with pytest.raises(ValueError, match="path must end in .npz"):
         mask_trace().save(tmp_path / "mask.pkl")
+
+
+def test_a_flipped_byte_never_raises_anything_else(tmp_path):
+    path = mask_trace().save(tmp_path / "mask.npz")
+    whole = path.read_bytes()
+    for i in range(0, len(whole), 3):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0xFF]) + whole[i + 1 :])
+        with contextlib.suppress(ValueError, OSError):  # some bytes matter to nobody
+            MaskTrace.load(path)
 
 
 class Bomb:

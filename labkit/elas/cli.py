@@ -5,13 +5,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from labkit import checks
 from labkit.elas.pretrain import PretrainConfig, is_main_process, pretrain
 from labkit.elas.sources import SOURCES
 from labkit.paths import runs_dir
-from labkit.presets import as_float, parse_overrides
+from labkit.presets import as_float, parse_overrides, read_yaml
 
 # smoke: a minute on one core.  12m: the arms of the lab's study.  60m, 130m: the paper's models at LORO's
 # settings; 512 rows a step, so raise batch_size or start several processes with torchrun.
@@ -82,11 +80,7 @@ def configuration(preset: str, overrides: dict[str, Any]) -> PretrainConfig:
         path = Path(preset)
         if not path.is_file():
             checks.fail("--preset", preset, f"one of {', '.join(PRESETS)} or a YAML file")
-        try:
-            fields = yaml.safe_load(path.read_text()) or {}
-        except yaml.YAMLError as error:
-            problem = " ".join(str(error).split())
-            raise ValueError(f"--preset must be valid YAML; {preset} is not: {problem}") from None
+        fields = read_yaml(path, "--preset") or {}
         if not isinstance(fields, dict):
             checks.fail("--preset", preset, "a YAML mapping of PretrainConfig fields")
     types = {field.name: field.type for field in dataclasses.fields(PretrainConfig)}
