@@ -18,7 +18,7 @@ from importlib import import_module
 from rich.console import Console
 from rich.table import Table
 
-from labkit.checks import integer, number
+from labkit.execute import CELL_TIMEOUT
 from labkit.presets import parse_overrides
 
 console = Console()
@@ -27,10 +27,14 @@ TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-
 
 def parser(train: str = "") -> argparse.ArgumentParser:
     """All commands and their options; `train` names the trainer whose own options are read too."""
-    top = argparse.ArgumentParser(prog="labkit", description="Notebooks in batch, with one report.")
-    commands = top.add_subparsers(dest="command", required=True)
+    top = argparse.ArgumentParser(
+        prog="labkit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", help="labkit COMMAND --help lists its options"
+    )
 
-    run = commands.add_parser("run", help="execute notebooks headless and write runs/latest/report.html")
+    run = commands.add_parser("run")
     run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="file, name or number; default: all")
     run.add_argument("--preset", default="smoke", help="smoke, full or a YAML file (default: smoke)")
     run.add_argument(
@@ -38,15 +42,18 @@ def parser(train: str = "") -> argparse.ArgumentParser:
         help="set one parameter; the value is read as YAML",
     )  # fmt: skip
     run.add_argument("--jobs", type=int, default=1, help="notebooks at a time (default: 1)")
-    run.add_argument("--timeout", type=float, default=1800, help="seconds for one notebook (default: 1800)")
+    run.add_argument(
+        "--timeout",
+        type=float,
+        default=1800,
+        help="seconds for one notebook, all its cells (default: 1800)",
+    )
     run.add_argument(
         "--resume", action="store_true", help="keep executions that already finished unchanged"
     )
     run.set_defaults(call=_run)
 
-    trainers = commands.add_parser("train", help="train from the shell").add_subparsers(
-        dest="algorithm", required=True
-    )
+    trainers = commands.add_parser("train").add_subparsers(dest="algorithm", required=True)
     for name, purpose in TRAINERS.items():
         trainer = trainers.add_parser(name, help=purpose)
         if name == train:
@@ -54,7 +61,7 @@ def parser(train: str = "") -> argparse.ArgumentParser:
             cli.add_arguments(trainer)
             trainer.set_defaults(call=cli.main)
 
-    sweep = commands.add_parser("sweep", help="one notebook over a grid of parameters")
+    sweep = commands.add_parser("sweep", description=f"A cell may take {CELL_TIMEOUT} s.")
     sweep.add_argument("notebook", metavar="NOTEBOOK")
     sweep.add_argument(
         "--grid", required=True, help="YAML: parameter -> list, {from, to, count[, log]}, {seeds}"
@@ -64,16 +71,16 @@ def parser(train: str = "") -> argparse.ArgumentParser:
     sweep.add_argument("--scheduler", help="address of a running dask scheduler, tcp://host:port")
     sweep.set_defaults(call=_sweep)
 
-    report = commands.add_parser("report", help="write report.html of a finished run again")
+    report = commands.add_parser("report")
     report.add_argument("folder", help="the run's folder, for instance runs/latest")
     report.set_defaults(call=_report)
 
-    compare = commands.add_parser("compare", help="two runs, metric by metric")
+    compare = commands.add_parser("compare")
     compare.add_argument("run_a")
     compare.add_argument("run_b")
     compare.set_defaults(call=_compare)
 
-    actions = commands.add_parser("baseline", help="accept a run's metrics as baselines")
+    actions = commands.add_parser("baseline")
     actions = actions.add_subparsers(required=True, metavar="update")
     update = actions.add_parser("update", help="show what moves, ask, write")
     update.add_argument("folder", nargs="?", help="the run (default: runs/latest)")
@@ -109,8 +116,6 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from labkit.runs import run
 
-    integer("--jobs", arguments.jobs, 1)
-    number("--timeout", arguments.timeout, 1)
     overrides = parse_overrides(arguments.overrides)
     folder, runs = run(
         arguments.notebooks,
@@ -139,7 +144,6 @@ def _run(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from labkit.sweep import read_grid, sweep
 
-    integer("--jobs", arguments.jobs, 1)
     grid = read_grid(arguments.grid)
     folder, rows = sweep(arguments.notebook, grid, arguments.preset, arguments.jobs, arguments.scheduler)
     failed = int((rows["error"] != "").sum())

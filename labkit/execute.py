@@ -11,7 +11,7 @@ from pathlib import Path
 
 from labkit.paths import write_atomic
 
-CELL_TIMEOUT = 600  # seconds
+CELL_TIMEOUT = 600  # seconds, in a sweep; labkit run ends a slow notebook itself
 START_TIMEOUT = 120
 START_ATTEMPTS = 3
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -27,8 +27,11 @@ def drop_widget_views(notebook) -> None:
                 del data[WIDGET]
 
 
-def execute(source: str, target: str, parameters: dict) -> str:
-    """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran."""
+def execute(source: str, target: str, parameters: dict, cell_timeout: int | None = None) -> str:
+    """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran.
+
+    cell_timeout   seconds for one cell; None: no limit
+    """
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -45,7 +48,7 @@ def execute(source: str, target: str, parameters: dict) -> str:
                 progress_bar=False,
                 log_output=True,
                 start_timeout=START_TIMEOUT,
-                execution_timeout=CELL_TIMEOUT,
+                execution_timeout=cell_timeout,
                 store_widget_state=False,
                 extra_arguments=["--log-level=50"],  # its shutdown calls an interrupt an error
             )

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from labkit import baselines, store
+from labkit.checks import integer, number
 from labkit.metrics import read_metrics
 from labkit.paths import runs_dir, write_atomic
 from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_for
@@ -73,13 +74,18 @@ def run(
 ) -> tuple[Path, list[NotebookRun]]:
     """Execute notebooks and write the report; returns (folder, one NotebookRun each).
 
-    Every parameter and baseline is checked before the first notebook starts: ValueError, nothing
+    jobs      notebooks at a time
+    timeout   seconds for one notebook, however they spread over its cells
+
+    Every argument and baseline is checked before the first notebook starts: ValueError, nothing
     written. A failing notebook does not stop the others. With ``resume``, executions that already
     finished with the same source, parameters, code and device are taken as they are.
     Baselines apply to the lab's own notebooks with a named preset and no overrides.
     """
     from labkit.report import write_report
 
+    integer("jobs", jobs, 1)
+    number("timeout", timeout, 1, threading.TIMEOUT_MAX)
     paths = find_notebooks(names)
     values = load_preset(preset, paths)
     planned = [(p, NotebookRun(p.stem, parameters_for(p, values, overrides or {}))) for p in paths]
@@ -120,8 +126,8 @@ def run(
 def new_folder(label: str = "") -> Path:
     """Make a fresh folder runs/<stamp>[_label][_number]."""
     stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S") + (f"_{label}" if label else "")
-    for number in ("", *(f"_{i}" for i in range(1, 100))):
-        folder = runs_dir() / (stamp + number)
+    for suffix in ("", *(f"_{i}" for i in range(1, 100))):
+        folder = runs_dir() / (stamp + suffix)
         try:
             folder.mkdir(parents=True)
             return folder

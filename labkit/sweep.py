@@ -71,14 +71,14 @@ def execute_point(source: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
     Returns {"seconds", "metrics", "error", "notebook"}; the executed notebook comes back as text.
     """
-    from labkit.execute import execute
+    from labkit.execute import CELL_TIMEOUT, execute
 
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
         target = Path(folder) / "executed.ipynb"
         Path(folder, "source.ipynb").write_text(source)
         try:
-            error = execute(str(Path(folder, "source.ipynb")), str(target), parameters)
+            error = execute(str(Path(folder, "source.ipynb")), str(target), parameters, CELL_TIMEOUT)
             metrics, text = read_metrics(target), target.read_text()
         except Exception as problem:  # a broken point is a row of the table, not the end of the sweep
             error, metrics, text = f"{type(problem).__name__}: {problem}", {}, ""
@@ -98,6 +98,7 @@ def sweep(
     Points that finished earlier with the same source, parameters, code and device are not run
     again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed.
     """
+    integer("jobs", jobs, 1)
     (path,) = find_notebooks([name])
     values = load_preset(preset, [path])
     points = [

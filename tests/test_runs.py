@@ -50,6 +50,21 @@ def test_a_wrong_parameter_is_one_error_and_nothing_is_written(book, runs_at, ov
     assert not runs_at.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"jobs": 0}, "jobs must be an integer >= 1; got 0"),
+        ({"timeout": "4"}, "timeout must be a number in .*; got '4'"),
+        ({"timeout": 0}, "timeout must be a number in .*; got 0"),
+        ({"timeout": 1e12}, "timeout must be a number in .*; got 1000000000000.0"),
+    ],
+)
+def test_wrong_jobs_and_timeouts_are_one_error_and_nothing_is_written(book, runs_at, options, message):
+    with pytest.raises(ValueError, match=message):
+        run([str(book)], str(_flat(book, {})), **options)
+    assert not runs_at.exists()
+
+
 def _flat(book, values):
     path = book.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(values))
@@ -191,6 +206,18 @@ def test_ctrl_c_ends_the_notebooks_too(tmp_path, runs_at):
     assert not (runs_at / "latest").exists()
 
 
+def test_help_names_every_command_and_exit_code(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for name in ("run", "train", "sweep", "report", "compare", "baseline"):
+        assert f"\nlabkit {name} " in text
+    assert "3 a metric is off its baseline" in text
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    assert "600 s" in capsys.readouterr().out
+
+
 def test_bad_usage_exits_2_with_one_line(capsys):
     assert main(["run", "00", "--preset", "nope"]) == 2
     assert main(["run", "00", "--jobs", "0"]) == 2
@@ -295,6 +322,25 @@ def test_a_full_disk_is_one_error_and_nothing_is_half_written(tmp_path, size):
     assert "No space left on device: '" in done.stderr
     assert "free some" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_only_the_runner_limits_a_cell(book, monkeypatch):
+    """Its own limit is for the notebook and can be raised; a sweep's worker has one per cell."""
+    import papermill
+
+    from labkit.execute import CELL_TIMEOUT, execute
+    from labkit.sweep import execute_point
+
+    limits, real = [], papermill.execute_notebook
+
+    def spy(*arguments, **options):
+        limits.append(options["execution_timeout"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", spy)
+    execute(str(book), str(book.with_name("out.ipynb")), {})
+    execute_point(book.read_text(), {})
+    assert limits == [None, CELL_TIMEOUT]
 
 
 def test_a_kernel_that_never_started_is_started_again(book, tmp_path, monkeypatch):

@@ -132,4 +132,6 @@ def test_an_unreachable_scheduler_and_an_unknown_parameter_are_one_error(
         "--scheduler must be the address of a running dask scheduler; got 'tcp://127.0.0.1:9'" in lines[0]
     )
     assert "did you mean 'size'?" in lines[1]
+    assert main([*common, "--grid", grid, "--jobs", "0"]) == 2
+    assert "jobs must be an integer >= 1; got 0" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("*sweep*"))
