@@ -67,7 +67,7 @@ def test_a_preset_trains_and_leaves_model_and_curves(preset, tmp_path, capsys):
         (["-p", "stepz", "3"], r"-p must name one of .*; got 'stepz' \(did you mean 'steps'\?\)"),
         (["-p", "steps", "0"], "steps must be an integer >= 1; got 0"),
         (["-p", "source", "web"], "source must be one of 'stdlib', .*; got 'web'"),
-        (["-p", "size", "7b"], "name must be one of '60m', .*; got '7b'"),
+        (["-p", "size", "7b"], "size must be one of '60m', .*; got '7b'"),
         (["-p", "model", "{rank: 0}"], "rank must be an integer between 1 and 96; got 0"),
         (["-p", "seq_len", "4096"], "seq_len must be an integer between 1 and 1024; got 4096"),
         (["-p", "vocab_size", "10"], "vocab_size must be an integer between 257 and 65536; got 10"),

@@ -32,6 +32,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "elas_masked": {"ffn": "relu2", "gradient": "masked"},
     "equal_flops": {"ffn": "relu2", "sparse": False},
 }
+# Fields of ElasConfig that ``model`` cannot set; mlp_rank is free in the other arms.
+FOLLOWS = {
+    "vocab_size": "the field vocab_size",
+    "warmup_steps": "the field dense_steps",
+    "mlp_rank": "arm='equal_flops'",
+}
 
 
 @dataclass(frozen=True)
@@ -83,20 +89,17 @@ class PretrainConfig:
     def __post_init__(self):
         choice("arm", self.arm, tuple(ARMS))
         choice("dtype", self.dtype, ("float32", "bfloat16"))
-        if not isinstance(self.model, dict):
-            fail("model", self.model, "a mapping of ElasConfig fields")
-        for name in (
-            "seq_len",
-            "batch_size",
-            "accumulation",
-            "steps",
-            "exact_every",
-            "log_every",
-            "eval_every",
-        ):
+        if not isinstance(self.model, dict) or not all(isinstance(key, str) for key in self.model):
+            fail("model", self.model, "a mapping of ElasConfig fields by name")
+        for name, source in FOLLOWS.items():
+            if name in self.model and (name != "mlp_rank" or self.arm == "equal_flops"):
+                fail("model", self.model, f"without {name}, which follows from {source}")
+        counts = "seq_len batch_size accumulation steps exact_every log_every eval_every"
+        for name in counts.split():
             integer(name, getattr(self, name), 1)
-        for name in ("lr_warmup", "dense_steps", "save_every", "seed"):
+        for name in ("lr_warmup", "dense_steps", "save_every"):
             integer(name, getattr(self, name), 0)
+        integer("seed", self.seed, 0, 2**32 - 1)  # what numpy takes
         integer("eval_tokens", self.eval_tokens, self.seq_len)
         for name in ("lr", "weight_decay", "max_grad_norm"):
             number(name, getattr(self, name), 0)
@@ -115,11 +118,14 @@ class PretrainConfig:
         equal_flops: the FFN rank at which a dense forward pass costs what ELAS's costs with its one
         2:4 product at half price, r (2h + 1.5i') / (2h + 2i').
         """
-        from labkit.elas.model import ElasConfig
+        from labkit.elas.model import SIZES, ElasConfig
 
+        choice("size", self.size, tuple(SIZES))
         options = {"vocab_size": vocab_size, "warmup_steps": self.dense_steps}
         config = ElasConfig.from_name(self.size, **options | ARMS[self.arm] | self.model)
         if self.arm == "equal_flops":
+            if config.rank is None:
+                fail("model", self.model, "one with a rank for arm='equal_flops'")
             h, i = config.hidden_size, config.intermediate_size
             config.mlp_rank = round(config.rank * (2 * h + 1.5 * i) / (2 * h + 2 * i))
         return config
