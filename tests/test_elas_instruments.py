@@ -62,6 +62,18 @@ def test_statistics_agree_with_the_trace(tokenizer):
         np.testing.assert_allclose(statistics[name], getattr(trace, name), rtol=1e-6)
 
 
+@pytest.mark.parametrize("gradient", ["ste", "masked"])
+def test_a_packed_model_is_read_like_any_other(tokenizer, gradient):
+    plain, packed = (model(intermediate_size=32, gradient=gradient, packed=p) for p in (False, True))
+    packed.load_state_dict(plain.state_dict())
+    tokens = torch.randint(300, (2, 8))
+    expected = layer_statistics(plain, tokens)
+    for name, found in layer_statistics(packed, tokens).items():
+        np.testing.assert_allclose(found, expected[name], rtol=1e-5)
+    assert trace_masks(packed, "pass", tokenizer).activations.shape[0] == 2
+    assert all(m.packed for m in packed.modules() if isinstance(m, ReLU2MLP))
+
+
 def test_the_mode_and_the_switch_are_left_alone(tokenizer):
     net = model(warmup_steps=5).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}

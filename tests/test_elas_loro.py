@@ -179,6 +179,13 @@ def test_cosine_restart_schedule():
     assert factor[39] == cosine_restart(39, total=100, warmup=10, every=None)
 
 
+@pytest.mark.parametrize("every", range(1, 8))
+def test_a_short_period_still_reaches_the_curve(every):
+    ends = range(2 * every - 1, 40, every)
+    found = [cosine_restart(t, total=40, warmup=0, every=every) for t in ends]
+    assert found == [cosine_restart(t, total=40, warmup=0, every=None) for t in ends]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

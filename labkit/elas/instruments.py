@@ -75,12 +75,15 @@ def relu2_activations(model: ElasForCausalLM, tokens: Tensor) -> list[Tensor]:
     hooks = [
         m.up_proj.register_forward_hook(lambda _m, _x, y: seen.append(y.relu().square())) for m in mlps
     ]
-    was_training = model.training
+    was_training, were_packed = model.training, [m.packed for m in mlps]
     try:
+        for m in mlps:
+            m.packed = False  # the fused FFN reads the weights of up_proj without calling it
         model.eval()(input_ids=tokens, use_cache=False)
     finally:
         model.train(was_training)
-        for hook in hooks:
+        for m, hook, packed in zip(mlps, hooks, were_packed, strict=True):
+            m.packed = packed
             hook.remove()
     return seen
 

@@ -213,12 +213,16 @@ def cosine_restart(
     """Factor on the learning rate at ``step`` (from 0): warm-up, cosine, and a short ramp per restart.
 
     floor -> 1 linearly over ``warmup`` steps, a cosine back to ``floor`` at ``total``; once the
-    warm-up is over, the ``rewarm`` steps after each exact step climb from 0 to that curve.
+    warm-up is over, the ``rewarm`` steps after each exact step climb from 0 to that curve: fewer where
+    ``every`` is as short, so that the last step of a period is on the curve (none for every=1).
     """
     if step < warmup:
         return floor + (1 - floor) * step / warmup
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
     curve = floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
-    if every is None or step < every or step % every >= rewarm:
+    if every is None:
+        return curve
+    rewarm = min(rewarm, every - 1)
+    if step < every or step % every >= rewarm:
         return curve
     return curve * (step % every) / rewarm
