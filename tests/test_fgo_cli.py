@@ -135,6 +135,9 @@ FINAL = [
     ("I think <answer> 12 </answer>", "12", 1),
     ("first 3, then \\boxed{\\frac{1}{2}}", "\\frac{1}{2}", 1),
     ("12 x 2 = 24\n#### 24", "24", 1),
+    ("so\n#### 42\nDone.", "42", 1),
+    ("#### 42\n<answer>7</answer>", "7", 1),
+    ("\\boxed{\\frac{\\sqrt{3}}{2}}", "\\frac{\\sqrt{3}}{2}", 1),
     ("so it is 1,234.0", "1234", 1),
     ("<answer>Paris.</answer>", "paris", 1),
     ("it is 12, not 13", "12", -1),
@@ -199,6 +202,34 @@ def test_json_and_jsonl_read_the_same(tmp_path):
     for name in ("a.json", "a.jsonl"):
         found = [{"prompt": "1+1=", "answer": "2", "level": "easy"}]
         assert rewards.load_rows(str(tmp_path / name)) == (found, "answer")
+
+
+def test_only_newlines_part_the_rows_of_a_jsonl(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "one\u2028two\u0085", "answer": "3"}\r\n', encoding="utf-8")
+    assert rewards.load_rows(str(path))[0] == [{"prompt": "one\u2028two\u0085", "answer": "3"}]
+
+
+ROW = '{"prompt": "1+1=", "answer": "2"}'
+BAD_FILES = [
+    ("jsonl", f"{ROW}\n{ROW}\n\n{{oops\n", r"line 4 of .*bad\.jsonl is not: Expecting property name .* 2$"),
+    (
+        "jsonl",
+        '{"prompt": 5, "answer": "2"}',
+        "prompt in row 1 of .* must be a text or a list of mess.*; got 5",
+    ),
+    ("jsonl", f'{ROW}\n{{"prompt": null, "answer": "2"}}', "prompt in row 2 of .*; got None"),
+    ("jsonl", '{"prompt": [1], "answer": "2"}', "prompt in row 1 of"),
+    ("json", ROW, "a file with at least one row, in a list where it is .json"),
+]
+
+
+@pytest.mark.parametrize(("kind", "content", "message"), BAD_FILES)
+def test_a_bad_row_is_named(kind, content, message, tmp_path):
+    path = tmp_path / f"bad.{kind}"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        rewards.load_rows(str(path))
 
 
 def test_smollm_names_the_command_that_fetches_it(tmp_path, monkeypatch):

@@ -168,6 +168,14 @@ def test_training_learns_repeats_and_is_kept(tmp_path, monkeypatch):
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
 
 
+def test_a_run_cut_short_is_not_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    settings = {"max_steps": 4, "batch": 2, "hidden": 16, "layers": 1, "heads": 2, "progress": False}
+    settings |= {"exam_every": 1, "exam_from": 1, "exam_questions": 2, "max_tokens": 4, "cache": True}
+    assert len(char_model.train_char_model(**settings, seconds=0)[1].step) == 1
+    assert len(char_model.train_char_model(**settings)[1].step) == 4
+
+
 def test_training_stops_at_the_target():
     _, log = char_model.train_char_model(
         target=0.0, max_steps=80, batch=4, hidden=16, layers=1, heads=2, progress=False

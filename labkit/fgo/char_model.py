@@ -72,7 +72,8 @@ def train_char_model(
     device      on a GPU the products run in bfloat16
     max_tokens  an exam's answer stops there
     task        keywords of ``verbose_sums``; the default is its default
-    cache       keep the weights under runs/cache and load them when asked for the same again
+    cache       keep the weights under runs/cache and load them when asked for the same again; a run that
+                ``seconds`` cut short is not kept
     shape       hidden, layers, heads: see ``build_char_model``
 
     Returns the model and its TrainTrace (series loss, accuracy). On one machine the same arguments give
@@ -102,7 +103,8 @@ def train_char_model(
         model = build_char_model(**shape).to(device)
         log = _fit(model, recipe, seconds, progress)
     trace = TrainTrace.from_log(log, meta=provenance(arm="sft", **recipe))
-    if folder:
+    whole = log[-1]["step"] == max_steps or log[-1]["accuracy"] >= target
+    if folder and whole:
         from safetensors.torch import save_model  # knows about tied weights
 
         write_atomic(folder / f"{key}.safetensors", lambda path: save_model(model, str(path)))

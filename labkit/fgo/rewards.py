@@ -24,7 +24,8 @@ GYM = ("chain_sum", "gsm_symbolic")
 BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
 SUFFIXES = (".jsonl", ".json")
 HINT = "\nThink step by step, then give the final answer as <answer>...</answer>."
-_TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>|\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}|####\s*(\S.*)", re.S)
+_BRACED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # two levels of braces inside: \frac{\sqrt{3}}{2}
+_TAGGED = re.compile(rf"<answer>\s*(.*?)\s*</answer>|\\boxed\{{({_BRACED})\}}|####\s*(\S[^\n]*)", re.S)
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 Completion = str | list[dict[str, str]]  # TRL hands over messages where the prompt is a conversation
@@ -141,12 +142,11 @@ def load_rows(name: str, count: int = 2000, seed: int = 0) -> tuple[list[dict[st
         checks.fail("dataset", name, f"a .jsonl or .json file that exists, or one of {', '.join(BUILT_IN)}")
     try:
         text = path.read_text(encoding="utf-8")
-        lines = text.splitlines() if path.suffix == ".jsonl" else json.loads(text)
-        rows = [json.loads(line) for line in lines if line.strip()] if path.suffix == ".jsonl" else lines
+        rows = _lines(text, name) if path.suffix == ".jsonl" else json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"dataset must be valid JSON; {name} is not: {error}") from None
     if not isinstance(rows, list) or not rows:
-        checks.fail("dataset", name, "a file with at least one row")
+        checks.fail("dataset", name, "a file with at least one row, in a list where it is .json")
     for number, row in enumerate(rows, 1):
         missing = {"prompt", "answer"} - set(row) if isinstance(row, dict) else {"prompt", "answer"}
         if missing:
@@ -155,7 +155,29 @@ def load_rows(name: str, count: int = 2000, seed: int = 0) -> tuple[list[dict[st
                 f"dataset must have the columns prompt and answer; row {number} of {name} lacks "
                 f"{' and '.join(sorted(missing))} ({has})"
             )
+        if not _is_prompt(row["prompt"]):
+            checks.fail(f"prompt in row {number} of {name}", row["prompt"], "a text or a list of messages")
     return [{**row, "answer": str(row["answer"])} for row in rows], "answer"
+
+
+def _lines(text: str, name: str) -> list[Any]:
+    """The rows of a .jsonl file; only \\n parts them, JSON strings may hold Unicode's other line ends."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            told = f"line {number} of {name} is not: {error.msg} at column {error.colno}"
+            raise ValueError(f"dataset must be valid JSON; {told}") from None
+    return rows
+
+
+def _is_prompt(prompt: Any) -> bool:
+    if not isinstance(prompt, list):
+        return isinstance(prompt, str)
+    return bool(prompt) and all(
+        isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in prompt
+    )
 
 
 def _pick(row: dict[str, str]) -> dict[str, str]:
