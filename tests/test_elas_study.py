@@ -233,6 +233,18 @@ def test_claims_are_computed_from_the_records():
     np.testing.assert_allclose(np.log(found), [run.meta["held_out_nats"] for run in elas])
 
 
+def test_an_error_of_an_earlier_study_is_not_this_ones(tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("no card")
+
+    words = ["--out", str(tmp_path), "--stages", "memory", "--device", "cpu", "--tiny"]
+    monkeypatch.setattr(study, "run_stage", fails)
+    assert study.main(words) == 1
+    monkeypatch.setattr(study, "run_stage", lambda *_: None)
+    assert study.main(words) == 0
+    assert (tmp_path / "errors.txt").read_text().count("no card") == 2  # the line of code and the error
+
+
 def test_a_process_of_the_study_survives_a_job_that_fails(tmp_path, monkeypatch, tmp_path_factory):
     from labkit.elas import study_runs
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -78,6 +79,37 @@ def test_a_killed_run_resumes_on_the_same_curve(model, dataset, tmp_path, capsys
         np.testing.assert_allclose(again, values, rtol=1e-5, err_msg=name)
     assert json.loads((cut / "result.json").read_text())["steps"] == 10
     assert AutoTokenizer.from_pretrained(cut).eos_token == "$"
+
+
+def test_a_finished_run_is_not_trained_again(model, dataset, tmp_path, capsys):
+    assert main(command(model, dataset, tmp_path, steps=2)) == 0
+    before, weights = curves(tmp_path), (tmp_path / "model.safetensors").read_bytes()
+    assert main(command(model, dataset, tmp_path, "--resume", steps=2)) == 0
+    assert "already finished at step 2" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+    for name, (steps, values) in curves(tmp_path).items():
+        assert np.array_equal(steps, before[name][0])
+        assert np.array_equal(values, before[name][1])
+    assert json.loads((tmp_path / "result.json").read_text())["steps"] == 2
+
+
+def test_a_run_that_would_train_nothing_is_refused_and_leaves_no_model(model, dataset, tmp_path, capsys):
+    out = tmp_path / "out"
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(dataset.read_text().split("\n")[:1]))
+    told = refused(command(model, few, out), capsys)
+    assert "--dataset must be at least 2 rows, the questions of one batch" in told
+    assert "few.jsonl of 1'" in told
+    epochs = ("-p", "max_steps", "-1", "-p", "num_train_epochs", "0")
+    assert main(command(model, dataset, out, *epochs)) == 2
+    told = capsys.readouterr().err
+    assert "-p must be settings that let a step be taken; got {'max_steps': -1, 'num_train" in told
+    assert not (out / "model.safetensors").exists()
+    assert not (out / "train_trace.npz").exists()
+    if find_spec("vllm") is None:
+        assert main(command(model, dataset, out, "-p", "use_vllm", "true")) == 2
+        assert "vLLM is not available" in capsys.readouterr().err
 
 
 def refused(words, capsys):

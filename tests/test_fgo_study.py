@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from labkit.fgo import FGOConfig, FGOTrainer, reasoner
+from labkit.fgo import FGOConfig, FGOTrainer, bench, reasoner
 from labkit.fgo.char_model import build_char_model
 from labkit.fgo.exam import Exam, decode, encode, grade, places, summarise
 from labkit.fgo.fleet import Fleet, policy_step
@@ -312,3 +312,15 @@ def test_reasoner_refuses_other_files(tmp_path):
     junk.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="got .*junk.safetensors' .SafetensorError."):
         reasoner.load_reasoner(junk)
+
+
+def test_bad_words_of_study_and_bench_are_one_line_and_exit_code_2(tmp_path, capsys):
+    words = ["--output", str(tmp_path / "o"), "--tiny"]
+    assert main([*words, "--model", "nope"]) == 2
+    assert main([*words, "--model", "lab/sums-small", "--steps", "0"]) == 2
+    assert bench.main([*words, "--model", "nope"]) == 2
+    unknown, steps, of_bench = capsys.readouterr().err.splitlines()
+    assert unknown.startswith("study: name must be 'lab/sums-reasoner'")
+    assert steps == "study: steps must be an integer >= 1; got 0"
+    assert of_bench.startswith("bench: name must be 'lab/sums-reasoner'")
+    assert not (tmp_path / "o").exists()

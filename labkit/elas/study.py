@@ -190,6 +190,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
+    errors = folder / "errors.txt"
+    told_before = errors.stat().st_size if errors.exists() else 0
     texts = study_texts(stages, arguments)
     # tokenizers train on the CPU while memory and speed are measured on the card
     reader = mp.get_context("spawn").Process(target=prepare, args=(texts,))
@@ -203,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         guard(stage, folder, lambda s=stage: run_stage(s, arguments, command, deadline))
         print(f"{stage}: {time.time() - began:.0f} s", flush=True)
-    return 1 if (folder / "errors.txt").exists() else 0
+    return 1 if errors.exists() and errors.stat().st_size > told_before else 0
 
 
 if __name__ == "__main__":

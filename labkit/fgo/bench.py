@@ -168,7 +168,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="seconds on a CPU: proves that the code runs")
     given = parser.parse_args(argv)
     small = {"questions": 2, "group": 4, "max_tokens": 16, "rounds": 1} if given.tiny else {}
-    model, about = load_reasoner(given.model, device=given.device)
+    try:
+        model, about = load_reasoner(given.model, device=given.device)
+    except ValueError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
     found = bench(model, about["task"], device=given.device, **small)
     words = " ".join(["python -m labkit.fgo.bench", *(sys.argv[1:] if argv is None else argv)])
     found["provenance"]["command"] = words

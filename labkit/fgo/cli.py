@@ -69,18 +69,34 @@ def main(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise ValueError(str(error)) from error
     config = _config(output, parse_overrides(arguments.overrides), torch.cuda.is_available())
-    model, tokenizer = load_policy(arguments.model, config.seed)
+    asked = config.generation_batch_size // config.num_generations  # by all processes together
+    if len(rows) < asked:
+        allowed = f"at least {asked} rows, the questions of one batch (or -p a smaller batch)"
+        checks.fail("--dataset", f"{arguments.dataset} of {len(rows)}", allowed)
+    finished = last is not None and 0 < config.max_steps <= _step(last)
+    model, tokenizer = load_policy(str(last) if finished else arguments.model, config.seed)
 
     from datasets import Dataset
+    from transformers import TrainerState
 
     from labkit.fgo.trainer import FGOTrainer
     from labkit.traces import TrainTrace
 
-    trainer = FGOTrainer(
-        model=model, reward_funcs=REWARDS[reward], args=config,
-        train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
-    )  # fmt: skip
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    try:
+        trainer = FGOTrainer(
+            model=model, reward_funcs=REWARDS[reward], args=config,
+            train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+        )  # fmt: skip
+    except ImportError as error:  # an option of TRL's that wants another library
+        raise ValueError(str(error)) from error
+    if finished:  # Trainer would take one more step
+        print(f"{output}: already finished at step {_step(last)}")
+        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if trainer.state.global_step == 0:
+        given = {name: getattr(config, name) for name in ("max_steps", "num_train_epochs")}
+        checks.fail("-p", given, "settings that let a step be taken")
     trainer.save_model(str(output))
     if trainer.accelerator.is_main_process:
         log = [entry for entry in trainer.state.log_history if "reward" in entry]
@@ -91,8 +107,10 @@ def main(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
         trace = TrainTrace.from_log(log, meta=meta)
         trace.save(output / TRACE)
-        last_row = {key: log[-1][key] for key in ("reward", "fgo/accuracy", "completions/mean_length")}
-        told = {"steps": int(trace.step[-1]), **{key: round(value, 4) for key, value in last_row.items()}}
+        told: dict[str, float] = {"steps": trainer.state.global_step}
+        if log:  # logging_steps may be more than were taken
+            shown = ("reward", "fgo/accuracy", "completions/mean_length")
+            told |= {key: round(log[-1][key], 4) for key in shown}
         write_atomic(output / "result.json", lambda part: part.write_text(json.dumps(told) + "\n"))
         print(f"{output / TRACE}: {told}")
     return 0
@@ -101,7 +119,11 @@ def main(arguments: argparse.Namespace) -> int:
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the most steps that was written whole, or None."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(whole, key=_step, default=None)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def load_policy(name: str, seed: int = 0):

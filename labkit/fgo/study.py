@@ -85,7 +85,7 @@ def study(
     Series carry TRL's names plus fgo/* (FGOTrainer's; fgo/response_entropy is always the sampled sum) and
     exam/*. ``meta`` has before and after (``Exam``'s numbers), greedy twins, tokens per second.
     """
-    for name, value in {"seeds": seeds, "steps": steps, "questions": questions, "exam_every": exam_every,
+    for name, value in {"steps": steps, "seeds": seeds, "questions": questions, "exam_every": exam_every,
                         "exam_questions": exam_questions, "final_exams": final_exams}.items():  # fmt: skip
         checks.integer(name, value, 1)
     checks.integer("group", group, 2)
@@ -233,13 +233,17 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(given, name) is not None:
             chosen[name] = getattr(given, name)
     words = " ".join(["python -m labkit.fgo.study", *(sys.argv[1:] if argv is None else argv)])
-    model, about = load_reasoner(given.model, device=given.device)
     arms = {arm: ARMS[arm] for arm in given.arm or ARMS}
-    traces = study(
-        model, about["task"], about["max_tokens"], arms=arms, seconds=given.seconds, device=given.device,
-        command=words, **chosen,
-    )  # fmt: skip
-    save_traces(traces, given.output)
+    try:
+        model, about = load_reasoner(given.model, device=given.device)
+        traces = study(
+            model, about["task"], about["max_tokens"], arms=arms, seconds=given.seconds,
+            device=given.device, command=words, **chosen,
+        )  # fmt: skip
+        save_traces(traces, given.output)
+    except (ValueError, OSError) as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 2
     for arm, found in traces.items():
         for trace in found:
             after = {k: round(v, 3) for k, v in trace.meta["after"].items()}

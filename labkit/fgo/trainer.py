@@ -26,7 +26,7 @@ from labkit import checks
 from labkit.fgo.advantages import ENTROPY_KINDS, FLAT, SCALES, fgo_advantages, subgroups
 from labkit.fgo.groups import response_entropy
 
-SUPPORTED = "trl >= 1.8, < 2 (checked with 1.16)"
+SUPPORTED = "trl >= 1.8 (checked with 1.16)"
 METHODS = ("fgo", "grpo")
 # What this module relies on beyond TRL's public interface; a test pins their signatures too.
 PRIVATE_METHODS = (
