@@ -67,6 +67,7 @@ def _loss() -> list[dict[str, str]]:
             "conditions": _conditions(elas[0], len(gap)),
         })  # fmt: skip
     large = {run.meta["arm"]: run for run in runs("large-")}
+    vocabulary = large["elas_ste"].meta["config"]["vocab_size"]
     last = int(large["elas_ste"].step[-1])
     at = {arm: float(run.series["eval_nats"][run.step == last][0]) for arm, run in large.items()
           if last in run.step}  # fmt: skip
@@ -75,12 +76,14 @@ def _loss() -> list[dict[str, str]]:
         "claim": "the same in the paper's 60M shape (h = 512, r = 128)",
         "paper": f"perplexity {ours[0]} against {theirs[0]}",
         "measured": f"{gaps[0]:+.3f} nats against the gate, {gaps[1]:+.3f} for the mask, at step {last}",
-        "conditions": _conditions(large["elas_ste"], 1) + ", vocabulary 8192, no spread known",
+        "conditions": f"{_conditions(large['elas_ste'], 1)}, vocabulary {vocabulary}, no spread known",
     })  # fmt: skip
     return rows
 
 
 def _memory() -> list[dict[str, str]]:
+    from labkit.elas.study_ffn import RELU2, shape
+
     record = results("memory")
     card = record["provenance"]["device"]
     saved = {(r["form"], r["batch"]): r["saved_bytes"] for r in record["ffn"]}
@@ -92,7 +95,7 @@ def _memory() -> list[dict[str, str]]:
         "packed masked": "ELAS packed, masked gradient",
         "recomputed without a mask": "LORO ReLU², recomputed",
     }
-    wide = 2 * 8192 * tokens
+    wide = 2 * RELU2["intermediate_size"] * tokens
     one = (plain - saved[forms["packed straight-through"], batch]) / wide
     whole = "; ".join(f"{saved[form, batch] / plain - 1:+.1%} {name}" for name, form in forms.items())
     peak = {(r["form"], r["batch"]): r["peak_bytes"] for r in record["model"]}
@@ -101,7 +104,7 @@ def _memory() -> list[dict[str, str]]:
     step = "; ".join(f"{peak[form, largest] / base - 1:+.1%} {name}" for name, form in forms.items())
     beyond = max(b for _, b in peak)
     fits = [name for name, form in forms.items() if peak[form, beyond]]
-    over = ""
+    over, layers = "", shape(RELU2, tiny=False).num_hidden_layers
     if peak["LORO ReLU²", beyond] is None:
         over = f" At batch {beyond} it does not fit; these do: {' and '.join(fits)}."
     return [
@@ -115,14 +118,16 @@ def _memory() -> list[dict[str, str]]:
             "claim": "peak memory of a training step",
             "paper": "not printed",
             "measured": f"batch {largest}: {base / 2**30:.1f} GiB without a mask; {step}.{over}",
-            "conditions": f"{card}, whole 1B model (24 layers), bfloat16, Loro's states included, one run",
+            "conditions": f"{card}, whole 1B model ({layers} layers), bfloat16, Loro's states included, "
+            "one run",
         },
     ]
 
 
 def _speed() -> list[dict[str, str]]:
     record = results("speed")
-    rows = [row for row in record["ffn"] if row["tokens"] == 16384]
+    tokens = min(row["tokens"] for row in record["ffn"])  # the larger batch has no compiled rivals
+    rows = [row for row in record["ffn"] if row["tokens"] == tokens]
     ms = {(row["rival"], row["pass"]): row["ms"] for row in rows}
     ours, found = "ELAS packed, masked gradient", []
     for claim, paper, rival in (
@@ -136,7 +141,7 @@ def _speed() -> list[dict[str, str]]:
             said.append(f"{them['p50'] / us['p50']:.2f}x {kind} ({low:.2f} to {high:.2f})")
         found.append({
             "claim": claim, "paper": paper, "measured": ", ".join(said),
-            "conditions": f"{record['provenance']['device']}, 1B shape, 16384 tokens, masked gradient, "
+            "conditions": f"{record['provenance']['device']}, 1B shape, {tokens} tokens, masked gradient, "
             "rival by torch.compile, medians of interleaved runs (p20 to p80)",
         })  # fmt: skip
     return found
@@ -145,6 +150,7 @@ def _speed() -> list[dict[str, str]]:
 def _warmup() -> list[dict[str, str]]:
     with_it, without = _arm("elas_ste"), _arm("elas_no_warmup")
     gap = paired(without, with_it)
+    theirs = published.WARMUP["130M"]
     short = runs("warmup-")
     nan = sum(not np.isfinite(run.meta["held_out_nats"]) for run in [*without, *short])
     halves = [run for run in [*short, *runs("large-")] if run.meta["options"].get("half")]
@@ -153,7 +159,7 @@ def _warmup() -> list[dict[str, str]]:
     return [
         {
             "claim": "dense warm-up is needed",
-            "paper": "60M without it: NaN; 130M: 29.70 instead of 24.80",
+            "paper": f"60M without it: NaN; 130M: {theirs[0]:.2f} instead of {theirs[1000]:.2f}",
             "measured": f"no warm-up {_spread(gap)}; {nan} of {len(without) + len(short)} runs gave NaN",
             "conditions": _conditions(without[0], len(gap)),
         },
