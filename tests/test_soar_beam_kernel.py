@@ -183,10 +183,17 @@ def test_a_beam_that_is_shown_nan_proposes_nothing():
         assert not after.total.isnan().any()
 
 
-def test_a_model_that_gives_nan_is_told(fused):
-    broken = lambda tokens: torch.full((*tokens.shape, 4), float("nan"), device=DEVICE)  # noqa: E731
-    with pytest.raises(ValueError, match="model must give logits without NaN"):
-        decode(broken, torch.tensor([[0, 1]], device=DEVICE), "soar", mask_id=0, record=False)
+@pytest.mark.parametrize("mask_id", [0, 3])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_model_that_gives_nan_is_told(mask_id, broken, fused):
+    def model(tokens):
+        logits = torch.zeros(*tokens.shape, 5, device=DEVICE)
+        logits[tokens[:, 1] == 2] = broken
+        return logits
+
+    prompts = torch.tensor([[mask_id, 1, mask_id], [mask_id, 2, mask_id]], device=DEVICE)
+    with pytest.raises(ValueError, match="model must give finite logits"):
+        decode(model, prompts, "soar", mask_id=mask_id, record=False)
     assert fused
 
 

@@ -456,7 +456,7 @@ WRONG = {
     "mask in prompt": ({"prompts": [[1, MASK]]}, "prompts must hold no mask_id=0 when gen_length > 0"),
     "model": ({"model": 3}, "model must be callable"),
     "model shape": ({"model": lambda t: t.float()}, r"model must map tokens \(B, L\) to float logits"),
-    "nan": ({"model": lambda t: torch.full((*t.shape, 4), math.nan)}, "model must give logits without NaN"),
+    "nan": ({"model": lambda t: torch.full((*t.shape, 4), math.nan)}, "model must give finite logits"),
 }
 
 

@@ -241,3 +241,10 @@ def test_packed_detach_shares_storage_without_gradient():
     assert isinstance(loose, Packed)
     assert loose.link is None
     assert loose.values.data_ptr() == packed.values.data_ptr()
+
+
+def test_a_single_packed_row_has_gradients():
+    x, weight = torch.randn(8, requires_grad=True), torch.randn(3, 8, requires_grad=True)
+    matmul(compress(x), weight).sum().backward()
+    expected = sparsify(x.detach()).expand(3, 8)
+    torch.testing.assert_close(weight.grad, expected)

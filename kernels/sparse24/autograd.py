@@ -95,5 +95,7 @@ class Matmul(Function):
             d_link = grad @ weight
         if ctx.needs_input_grad[1]:
             dense = ctx.ops.unpack(values, metadata, ctx.shape, ctx.layout)
+            if grad.dim() == 1:  # flatten has no -2 there
+                grad, dense = grad[None], dense[None]
             d_weight = grad.flatten(0, -2).t() @ dense.flatten(0, -2)
         return d_link, d_weight, None, None

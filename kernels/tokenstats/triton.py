@@ -14,6 +14,7 @@ import triton.language as tl
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from tokenstats import reference
 from tokenstats.reference import TokenStats
 
 CHUNK = tl.constexpr(8)  # neighbours a thread takes at once
@@ -229,9 +230,8 @@ def token_stats(
     lead = logits.shape[:-1]
     x = logits.reshape(-1, logits.shape[-1])
     x = x if x.stride(1) == 1 else x.contiguous()
-    if x.shape[0] == 0:
-        empty = torch.empty(lead, dtype=torch.float32, device=logits.device)
-        return TokenStats(empty.long(), empty, empty.clone(), empty.clone())
+    if x.shape[0] == 0:  # nothing to launch; the reference keeps the link to autograd
+        return reference.token_stats(logits, tokens, temperature)
     tokens = None if tokens is None else tokens.reshape(-1).contiguous()
     if torch.is_grad_enabled() and x.requires_grad:
         stats = _TokenStats.apply(x, tokens, temperature)

@@ -135,7 +135,8 @@ def beam_step(
     left = tl.load(left_ptr + above, alive, 0) - number
     step = tl.load(step_ptr + above, alive, 0) + 1
     many = _at(slot, parent, together)
-    tile = tl.load(tokens_ptr + above[:, None] * L + l[None, :], alive[:, None] & (l < L)[None, :], 0)
+    # Where none is alive the masks stay, so that the search can tell that nothing could fill them.
+    tile = tl.load(tokens_ptr + above[:, None] * L + l[None, :], k[:, None] & (l < L)[None, :], 0)
     for i in range(REACH):
         taken = alive & tl.where(many > 0, i < many, (i == 0) & (number > 0))
         index = _at(c, parent * DP + tl.where(many > 0, i, column), at)
@@ -174,14 +175,9 @@ def beam_step(
 
 
 class FusedMove:
-    """The beams of a batch on the device, moved in place of each other by ``beam_step``.
+    """``moves.Move`` by ``beam_step``: two sets of beams that take turns. Ask ``suits`` first."""
 
-    ``beams``; ``where`` (A, K, W), the positions they may fill; ``active`` bool (A, K), which rows
-    still have masks. ``compacts``: no, a finished prompt costs nothing and may stay until its place
-    is wanted. Ask ``suits`` first.
-    """
-
-    compacts = False
+    compacts = False  # a finished prompt costs nothing and may stay until its place is wanted
 
     def __init__(
         self,
@@ -211,13 +207,11 @@ class FusedMove:
         return max((beam * depth) ** 2, beam * window, beam * line) <= MOST
 
     def put(self, index: torch.Tensor, others: Beams) -> None:
-        """Put ``others`` in place of the prompts at ``index``."""
         self.beams.put(index, others)
         self._next.prompt[index] = others.prompt  # a step does not write it
         self.where.copy_(self._windows.positions(self.beams)[0])
 
     def __call__(self, rows: torch.Tensor, token: torch.Tensor, confidence: torch.Tensor) -> None:
-        """rows (A * K,): the line of ``token``, ``confidence`` (R, W) that speaks of a beam, or -1."""
         old, new, rule = self.beams, self._next, self._rule
         order = ("tokens", "total", "committed", "left", "block", "step", "exists")
         beam, depth, window, line = self._tiles

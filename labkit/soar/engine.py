@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from labkit.soar.beams import Beams, Windows, fingerprint_codes
-from labkit.soar.moves import TorchMove
+from labkit.soar.moves import Move, TorchMove
 from labkit.soar.prompts import Layout
 from labkit.soar.recorder import Recorder
 from labkit.soar.scoring import Scorer
@@ -30,17 +30,19 @@ def search(
     cost no forward: a finished prompt makes room for the next one that waits. One host sync a step.
     """
     on_device = partial(torch.tensor, device=windows.slots.device)  # always a copy
-    tokens, (prompts, length) = layout.tokens.to(windows.slots.device), layout.tokens.shape
-    start, sequences = partial(Beams.start, tokens, windows.count, rule.width), tokens.clone()
+    tokens = layout.tokens.to(windows.slots.device)
+    prompts, length = tokens.shape
+    start = partial(Beams.start, tokens, windows.count, rule.width)
+    sequences = tokens.clone()
     scores = torch.zeros(prompts, dtype=torch.float64, device=tokens.device)
     calls, rows = np.zeros((2, prompts), int)
     ranks = windows.ranks(length)
     fixed = ranks < 0
-    masks = layout.count.numpy()
-    if not masks.all():
-        recorder.finished(start(on_device(np.flatnonzero(masks == 0))))
+    count = layout.count.numpy()
+    if not count.all():
+        recorder.finished(start(on_device(np.flatnonzero(count == 0))))
     # ``slots``: the prompt of each place in the batch, -1 when it is empty.
-    slots, waiting = np.split(np.flatnonzero(masks), [batch_size or prompts])
+    slots, waiting = np.split(np.flatnonzero(count), [batch_size or prompts])
     move = _move(start(on_device(slots)), rule, windows, ranks, eos_id, recorder)
     while (slots >= 0).any():
         active = move.active.cpu().numpy()  # the one host sync of a step
@@ -50,9 +52,11 @@ def search(
             recorder.finished(done)
             sequences[done.prompt], scores[done.prompt] = done.tokens[:, 0], done.score(rule)[:, 0]
             entering, waiting = np.split(waiting, [len(leaving)])
-            slots[leaving], into = -1, leaving[: len(entering)]
+            slots[leaving] = -1
+            into = leaving[: len(entering)]
             if len(entering):
-                slots[into], active[into, 0] = entering, True
+                slots[into] = entering
+                active[into, 0] = True
                 move.put(on_device(into), start(on_device(entering)))
             if not active.any():
                 break
@@ -70,13 +74,13 @@ def search(
         rows += np.bincount(owner, minlength=prompts)
         calls[slots[active.any(1)]] += 1
         move(line, token, confidence)
-    if (~fixed & (sequences == windows.mask_id)).any():  # NaN is never the most confident
-        raise ValueError("model must give logits without NaN; it left masks that nothing could fill")
+    if (~fixed & (sequences == windows.mask_id)).any():  # NaN is never committed
+        raise ValueError("model must give finite logits; it left masks that nothing could fill")
     found = {"sequences": sequences, "scores": scores}
     return {n: t.cpu().numpy() for n, t in found.items()} | {"calls": calls, "rows": rows}
 
 
-def fused_move(device: torch.device) -> type | None:
+def fused_move(device: torch.device) -> type[Move] | None:
     """``beam_kernel.FusedMove`` where Triton can run it."""
     if device.type != "cuda" or find_spec("triton") is None:
         return None
@@ -94,7 +98,7 @@ def _move(
     ranks: torch.Tensor,
     eos_id: int | None,
     recorder: Recorder,
-) -> TorchMove:
+) -> Move:
     """The kernel where it can run and nobody wants to see the candidates, else torch."""
     given = beams, rule, windows, ranks, fingerprint_codes(ranks.shape[1], ranks.device), eos_id
     kernel = None if recorder.keep else fused_move(ranks.device)

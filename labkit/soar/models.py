@@ -91,7 +91,7 @@ def load_model(
     if str(name).startswith("lab/") or str(name).endswith(".safetensors"):
         if block_causal is not None:
             checks.fail("block_causal", block_causal, "None for the lab's own models: they see all")
-        model = _own(name).to(device, dtype)
+        model = _own(str(name)).to(device, dtype)
         if cache is not None:
             return Cached(model, cache, cache_bytes)
         return model if fixed_rows is None else FixedBatch(model, fixed_rows)
@@ -126,20 +126,20 @@ def load_model(
     return model if cache is None else Cached(model, cache, cache_bytes)
 
 
-def _own(name: str | Path) -> MaskedLM:
+def _own(name: str) -> MaskedLM:
     """A model of the lab's own classes: shipped, trained here, or in a file."""
     if name == "lab/sudoku4":
         return train_sudoku(cache=True)[0]
     if name in LAB:
         return LAB[name].load(CHECKPOINTS / f"{name.removeprefix('lab/')}.safetensors")[0]
-    if not str(name).endswith(".safetensors"):
+    if not name.endswith(".safetensors"):
         checks.choice("name", name, ("lab/sudoku4", *LAB))
     try:
         with safe_open(name, "pt") as file:
             config = json.loads(file.metadata()["config"])
         return (SudokuLM if "side" in config else SumsLM).load(name)[0]
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        checks.fail("name", str(name), f"a file that labkit.soar.lab_model wrote ({type(error).__name__})")
+        checks.fail("name", name, f"a file that labkit.soar.lab_model wrote ({type(error).__name__})")
 
 
 def _fill(

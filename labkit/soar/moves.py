@@ -1,5 +1,7 @@
 """One step of every beam in plain torch: the reference of ``beam_kernel``, and the one that records."""
 
+from typing import Protocol
+
 import torch
 
 from labkit.soar.beams import Beams, Windows, select
@@ -7,12 +9,26 @@ from labkit.soar.recorder import Recorder
 from labkit.soar.strategies import NEVER, Rule, View
 
 
-class TorchMove:
-    """The beams of a batch and how they move; ``beam_kernel.FusedMove`` has the same interface.
+class Move(Protocol):
+    """The beams of a batch and how they move. ``keep`` is there where ``compacts`` says so."""
 
-    ``beams``; ``where`` (A, K, W), the positions they may fill; ``active`` bool (A, K), which rows
-    still have masks. ``compacts``: a finished prompt costs time, so the caller should drop it.
-    """
+    compacts: bool  # a finished prompt costs time, so the caller should drop it
+    beams: Beams
+    where: torch.Tensor  # (A, K, W) the positions they may fill
+    active: torch.Tensor  # bool (A, K) which rows still have masks
+
+    def put(self, index: torch.Tensor, others: Beams) -> None:
+        """Put ``others`` in place of the prompts at ``index``."""
+
+    def __call__(self, rows: torch.Tensor, token: torch.Tensor, confidence: torch.Tensor) -> None:
+        """rows (A * K,): the line of ``token``, ``confidence`` (R, W) that speaks of a beam, or -1.
+
+        A beam that is shown NaN proposes nothing.
+        """
+
+
+class TorchMove:
+    """``Move`` in torch; with a recorder, every step is copied to the host, else nothing waits for it."""
 
     compacts = True
 
@@ -38,7 +54,6 @@ class TorchMove:
         return self.beams.active
 
     def put(self, index: torch.Tensor, others: Beams) -> None:
-        """Put ``others`` in place of the prompts at ``index``."""
         self.beams.put(index, others)
 
     def keep(self, index: torch.Tensor) -> None:
@@ -46,10 +61,6 @@ class TorchMove:
         self.beams = self.beams.pick(index)
 
     def __call__(self, rows: torch.Tensor, token: torch.Tensor, confidence: torch.Tensor) -> None:
-        """rows (A * K,): the line of ``token``, ``confidence`` (R, W) that speaks of a beam, or -1.
-
-        Tensors only, no sync. A beam that is shown NaN proposes nothing.
-        """
         beams, rule, windows = self.beams, self._rule, self._windows
         where, masked = windows.positions(beams)
         sure = torch.where(masked, confidence[rows].view(where.shape), NEVER)

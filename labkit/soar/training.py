@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from labkit import checks
 from labkit.paths import cache_dir
 from labkit.provenance import provenance
-from labkit.soar import sudoku, sudoku_model
+from labkit.soar import sudoku, sudoku_model, transformer
 from labkit.soar.search import decode
 from labkit.soar.sudoku import puzzles, solved
 from labkit.soar.sudoku_model import SudokuConfig, SudokuLM
@@ -122,7 +122,8 @@ def _train(
 
 def _cached(config: SudokuConfig, arguments: dict) -> tuple[Path, Path]:
     """Where this run's weights and curves are kept: named by arguments, code and torch version."""
-    code = [Path(module).read_bytes() for module in (__file__, sudoku.__file__, sudoku_model.__file__)]
+    modules = (__file__, sudoku.__file__, sudoku_model.__file__, transformer.__file__)
+    code = [Path(module).read_bytes() for module in modules]
     key = json.dumps([asdict(config), arguments, torch.__version__], sort_keys=True).encode()
     name = hashlib.sha256(b"".join([key, *code])).hexdigest()[:16]
     folder = cache_dir("sudoku")
