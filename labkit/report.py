@@ -53,8 +53,8 @@ def _history(runs: Path, now: dict) -> dict[tuple[str, str], list[float]]:
     found: dict[tuple[str, str], list[float]] = {}
     for path in sorted(runs.glob("[0-9]*/run.json")):
         try:
-            run = json.loads(path.read_text())
-        except json.JSONDecodeError:
+            run = read_run(path.parent)
+        except ValueError:
             continue  # a damaged old run costs its point in the sparkline, not this report
         if run["preset"] != now["preset"] or run["provenance"]["time"] > now["provenance"]["time"]:
             continue
