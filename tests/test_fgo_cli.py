@@ -81,6 +81,13 @@ def test_a_killed_run_resumes_on_the_same_curve(model, dataset, tmp_path, capsys
     assert AutoTokenizer.from_pretrained(cut).eos_token == "$"
 
 
+def test_a_checkpoint_cut_in_the_middle_of_its_last_file_does_not_count(tmp_path):
+    for step, text in ((2, "{}"), (4, "{"), (6, "")):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
 def test_a_finished_run_is_not_trained_again(model, dataset, tmp_path, capsys):
     assert main(command(model, dataset, tmp_path, steps=2)) == 0
     before, weights = curves(tmp_path), (tmp_path / "model.safetensors").read_bytes()

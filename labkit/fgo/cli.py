@@ -118,8 +118,16 @@ def main(arguments: argparse.Namespace) -> int:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the most steps that was written whole, or None."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=_step, default=None)
+    states = folder.glob("checkpoint-*/trainer_state.json")  # the file that Trainer writes last
+    return max((path.parent for path in states if _is_json(path)), key=_step, default=None)
+
+
+def _is_json(path: Path) -> bool:
+    """False for a file whose writer was killed."""
+    try:
+        return isinstance(json.loads(path.read_text()), dict)
+    except ValueError:
+        return False
 
 
 def _step(checkpoint: Path) -> int:
