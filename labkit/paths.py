@@ -1,5 +1,6 @@
 """Where the lab reads and writes: the project root, runs/ for everything generated, atomic writes."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,3 +41,12 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def is_json(path: Path) -> bool:
+    """Whether the file is there and holds whole JSON; False where its writer was killed."""
+    try:
+        json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return True

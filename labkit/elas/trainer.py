@@ -20,6 +20,7 @@ from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro, cosine_restart
 from labkit.elas.model import ElasForCausalLM
 from labkit.elas.pretrain import PretrainConfig
+from labkit.paths import is_json
 from labkit.progress import Progress, bar
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
@@ -169,8 +170,8 @@ def _last_checkpoint(folder: Path, resume: bool) -> str | None:
     """The newest whole checkpoint; without ``resume`` what an earlier run left is cleared away."""
     if resume:
         found = get_last_checkpoint(str(folder)) if folder.exists() else None
-        # the trainer state is written last: a checkpoint without it was cut short
-        while found and not (Path(found) / "trainer_state.json").exists():
+        # the trainer state is written last: a checkpoint without a whole one was cut short
+        while found and not is_json(Path(found) / "trainer_state.json"):
             shutil.rmtree(found)
             found = get_last_checkpoint(str(folder))
         return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import checks
-from labkit.paths import runs_dir, write_atomic
+from labkit.paths import is_json, runs_dir, write_atomic
 from labkit.presets import parse_overrides
 from labkit.provenance import provenance
 
@@ -119,15 +119,7 @@ def main(arguments: argparse.Namespace) -> int:
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the most steps that was written whole, or None."""
     states = folder.glob("checkpoint-*/trainer_state.json")  # the file that Trainer writes last
-    return max((path.parent for path in states if _is_json(path)), key=_step, default=None)
-
-
-def _is_json(path: Path) -> bool:
-    """False for a file whose writer was killed."""
-    try:
-        return isinstance(json.loads(path.read_text()), dict)
-    except ValueError:
-        return False
+    return max((path.parent for path in states if is_json(path)), key=_step, default=None)
 
 
 def _step(checkpoint: Path) -> int:
