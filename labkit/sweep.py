@@ -56,9 +56,10 @@ def _values(name: str, spec: Any) -> list[Any]:
         fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
     low, high = (number(f"{name}.{end}", as_float(spec[end]), -1e300, 1e300) for end in ("from", "to"))
     count = integer(f"{name}.count", spec["count"], 1, POINT_LIMIT)
-    if spec.get("log"):
+    log = spec.get("log")
+    if log:
         number(f"{name}.from", low, 1e-300), number(f"{name}.to", high, 1e-300)
-    spread = (np.geomspace if spec.get("log") else np.linspace)(low, high, count).tolist()
+    spread = (np.geomspace if log else np.linspace)(low, high, count).tolist()
     # 0.3, not 0.30000000000000004; but no whole number and no end may move.
     values = [value if value.is_integer() else float(f"{value:.12g}") for value in spread]
     values[-1], values[0] = high, low  # in this order: a single value is the first end

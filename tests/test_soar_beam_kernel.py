@@ -10,7 +10,7 @@ import torch
 from test_soar_search import MASK, Ending, TinyModel, prompts_for, reference, setting
 
 from labkit.soar import decode, engine
-from labkit.soar.beams import Beams, Windows, fingerprint_codes
+from labkit.soar.beams import Beams, Windows
 from labkit.soar.moves import TorchMove
 from labkit.soar.prompts import lay_out
 from labkit.soar.strategies import Rule
@@ -134,8 +134,7 @@ def agree(rng, strategy, width, reach, span, *, mean=True, collapse=2, nan=False
     said, sure = said.to(DEVICE), sure.to(DEVICE)
     if nan:
         sure[torch.from_numpy(rng.random(sure.shape) < 0.1).to(DEVICE)] = float("nan")
-    length = beams.tokens.shape[-1]
-    given = beams, rule, windows, windows.ranks(length), fingerprint_codes(length, DEVICE), eos
+    given = beams, rule, windows, windows.ranks(beams.tokens.shape[-1]), eos
     live = beams.active.flatten().nonzero()[:, 0]
     line = torch.full((beams.active.numel(),), -1, device=DEVICE)
     line[live] = torch.arange(len(live), device=DEVICE)

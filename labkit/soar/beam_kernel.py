@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from labkit.soar.beams import Beams, Windows
+from labkit.soar.moves import Move
 from labkit.soar.strategies import Rule
 
 NEVER = tl.constexpr(float("-inf"))
@@ -174,27 +175,19 @@ def beam_step(
     tl.store(where_out + here[:, None] * W + w[None, :], position, k[:, None] & (w < W)[None, :])
 
 
-class FusedMove:
+class FusedMove(Move):
     """``moves.Move`` by ``beam_step``: two sets of beams that take turns. Ask ``suits`` first."""
 
     compacts = False  # a finished prompt costs nothing and may stay until its place is wanted
 
-    def __init__(
-        self,
-        beams: Beams,
-        rule: Rule,
-        windows: Windows,
-        ranks: torch.Tensor,
-        codes: torch.Tensor,
-        eos_id: int | None,
-    ):
+    def __init__(self, *given: object):
+        super().__init__(*given)
+        beams, rule, windows = self.beams, self._rule, self._windows
         width, length = beams.tokens.shape[1:]
         slots = windows.slots.shape[1]
-        self._rule, self._windows, self._eos = rule, windows, eos_id
-        self._ranks, self._codes = ranks, codes
         self._sizes = length, slots, min(windows.block_length, slots)
         self._tiles = _tiles(width, rule.reach, self._sizes[2], length)
-        self.beams, self._next = beams, beams.pick(torch.arange(len(beams.prompt), device=codes.device))
+        self._next = beams.pick(torch.arange(len(beams.prompt), device=beams.prompt.device))
         self.where, self.active = windows.positions(beams)[0].contiguous(), beams.active
         self._steps = windows.count if rule.steps is None else rule.steps  # unread without STEPS
 
@@ -207,7 +200,7 @@ class FusedMove:
         return max((beam * depth) ** 2, beam * window, beam * line) <= MOST
 
     def put(self, index: torch.Tensor, others: Beams) -> None:
-        self.beams.put(index, others)
+        super().put(index, others)
         self._next.prompt[index] = others.prompt  # a step does not write it
         self.where.copy_(self._windows.positions(self.beams)[0])
 

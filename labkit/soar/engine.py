@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from labkit.soar.beams import Beams, Windows, fingerprint_codes
+from labkit.soar.beams import Beams, Windows
 from labkit.soar.moves import Move, TorchMove
 from labkit.soar.prompts import Layout
 from labkit.soar.recorder import Recorder
@@ -100,8 +100,8 @@ def _move(
     recorder: Recorder,
 ) -> Move:
     """The kernel where it can run and nobody wants to see the candidates, else torch."""
-    given = beams, rule, windows, ranks, fingerprint_codes(ranks.shape[1], ranks.device), eos_id
+    given = beams, rule, windows, ranks, eos_id
     kernel = None if recorder.keep else fused_move(ranks.device)
     if kernel and kernel.suits(beams, rule, windows):
         return kernel(*given)
-    return TorchMove(*given, recorder)
+    return TorchMove(*given, recorder=recorder)

@@ -1,49 +1,45 @@
 """One step of every beam in plain torch: the reference of ``beam_kernel``, and the one that records."""
 
-from typing import Protocol
-
 import torch
 
-from labkit.soar.beams import Beams, Windows, select
+from labkit.soar.beams import Beams, Windows, fingerprint_codes, select
 from labkit.soar.recorder import Recorder
 from labkit.soar.strategies import NEVER, Rule, View
 
 
-class Move(Protocol):
+class Move:
     """The beams of a batch and how they move. ``keep`` is there where ``compacts`` says so."""
 
     compacts: bool  # a finished prompt costs time, so the caller should drop it
-    beams: Beams
     where: torch.Tensor  # (A, K, W) the positions they may fill
     active: torch.Tensor  # bool (A, K) which rows still have masks
 
+    def __init__(self, beams: Beams, rule: Rule, windows: Windows, ranks: torch.Tensor, eos_id: int | None):
+        """ranks: ``windows.ranks`` of the whole sequence."""
+        self.beams, self._rule, self._windows = beams, rule, windows
+        self._ranks, self._eos = ranks, eos_id
+        self._codes = fingerprint_codes(ranks.shape[1], ranks.device)
+
     def put(self, index: torch.Tensor, others: Beams) -> None:
         """Put ``others`` in place of the prompts at ``index``."""
+        self.beams.put(index, others)
 
     def __call__(self, rows: torch.Tensor, token: torch.Tensor, confidence: torch.Tensor) -> None:
         """rows (A * K,): the line of ``token``, ``confidence`` (R, W) that speaks of a beam, or -1.
 
         A beam that is shown NaN proposes nothing.
         """
+        raise NotImplementedError
 
 
-class TorchMove:
+class TorchMove(Move):
     """``Move`` in torch; with a recorder, every step is copied to the host, else nothing waits for it."""
 
     compacts = True
 
-    def __init__(
-        self,
-        beams: Beams,
-        rule: Rule,
-        windows: Windows,
-        ranks: torch.Tensor,
-        codes: torch.Tensor,
-        eos_id: int | None,
-        recorder: Recorder | None = None,
-    ):
-        self.beams, self._rule, self._windows, self._codes = beams, rule, windows, codes
-        self._open, self._eos, self._recorder = ranks >= 0, eos_id, recorder
+    def __init__(self, *given: object, recorder: Recorder | None = None):
+        super().__init__(*given)
+        self._open, self._recorder = self._ranks >= 0, recorder
 
     @property
     def where(self) -> torch.Tensor:
@@ -52,9 +48,6 @@ class TorchMove:
     @property
     def active(self) -> torch.Tensor:
         return self.beams.active
-
-    def put(self, index: torch.Tensor, others: Beams) -> None:
-        self.beams.put(index, others)
 
     def keep(self, index: torch.Tensor) -> None:
         """Drop all prompts but those at ``index``."""
