@@ -97,24 +97,24 @@ def bootstrap_questions(
     unit              what the questions are
     seed              of the resampling
 
-    One seed: questions are resampled in pairs; the interval holds for this model. Two seeds: no interval.
-    Three or more: both seeds and questions are random, crossed. Resampling so few seeds gives intervals
-    that are too short, so the variance comes from mean squares and t's degrees of freedom from Hillis
-    (Statistics in Medicine 26, 2007, 596-619).
+    (Q,): questions are resampled in pairs, and the interval holds for this one model. (S, Q): the seed is
+    the unit, so one or two give no interval; of three or more, seeds and questions are both random,
+    crossed. A bootstrap of so few seeds is too short: the variance comes from mean squares and t's degrees
+    of freedom from Hillis (Statistics in Medicine 26, 2007, 596-619).
     """
     a, b = _answers("right_a", right_a, 2), _answers("right_b", right_b, 2)
     if a.shape != b.shape:
         fail("right_b", b.shape, f"of the shape of right_a, {a.shape}")
     gain = np.atleast_2d(a.astype(int) - b)
     values, (seeds, questions) = tuple(gain.mean(1).tolist()), gain.shape
-    if 1 < seeds < FEWEST_SEEDS:
-        return _points(values)
     n, words, method = questions, unit, "bootstrap of questions"
-    if seeds > 1:
+    if a.ndim == 2:
+        if seeds < FEWEST_SEEDS:
+            return _points(values)
         n, words, method = seeds, f"seeds, {questions:,} {unit} each", "seeds x questions, t"
     if not gain.any():  # no spread to resample: at most this share of other questions would differ
         return _around(values, stats.binomtest(0, questions).proportion_ci(LEVEL).high, n, words, method)
-    if seeds > 1:
+    if a.ndim == 2:
         return _around(values, _crossed(gain), n, words, method)
     kinds = [(gain == kind).mean() for kind in (1, -1, 0)]  # a resample is three counts
     draws = np.random.default_rng(seed).multinomial(questions, kinds, RESAMPLES) @ [1, -1, 0]
