@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 # Triton reads this once, at import; torch, trl and the kernels import Triton.
 if shutil.which("nvidia-smi") is None:
@@ -12,6 +13,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import matplotlib as mpl
 import pytest
 import torch
+
+
+@pytest.fixture(scope="session")
+def pins():
+    """{package: version} of constraints.txt."""
+    lines = (Path(__file__).parents[1] / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ def test_the_sides_share_no_file_and_the_limit_leaves_held_out_alone():
     assert not set(whole["train"]) & {t for t in whole["held_out"] if len(t) > 500}
 
 
-def test_no_tests_and_no_installed_packages_among_the_documents():
-    names = [name for name, _ in sources.documents("stdlib")]
-    assert "json/decoder.py" in names
-    assert not any("site-packages" in name or "/test" in name for name in names)
+def test_no_tests_and_no_generated_parsers_among_the_documents():
+    names = [name for name, _ in sources.documents("sympy")]
+    assert "core/expr.py" in names
+    assert not any("/tests/" in name or "_antlr/" in name for name in names)
 
 
 def test_tokens_decode_to_the_files_and_know_their_bytes(text):
@@ -66,10 +66,17 @@ def test_windows_predict_every_token_once(length):
     assert rows[:, 1:].ravel().tolist() == list(range(1, 1 + rows.shape[0] * length))
 
 
+def test_a_few_windows_are_spread_over_the_stream():
+    stream = np.arange(22, dtype=np.uint16)  # seven rows of three
+    assert data.windows(stream, 3, most=3)[:, 0].tolist() == [0, 6, 12]
+    for most in (None, 7, 8):
+        assert len(data.windows(stream, 3, most)) == 7
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: data.load_text("wikipedia"), "source must be one of 'stdlib', .*; got 'wikipedia'"),
+        (lambda: data.load_text("wikipedia"), "source must be one of 'sympy', .*; got 'wikipedia'"),
         (lambda: data.load_text(vocab_size=256), "vocab_size must be an integer between 257 and 65536"),
         (lambda: data.load_text(max_bytes=0), "max_bytes must be an integer >= 1; got 0"),
         (lambda: data.windows(np.arange(5), 5), "length must be an integer between 1 and 4; got 5"),

@@ -19,7 +19,7 @@ def run(arm: str, seed: int, nats: float) -> TrainTrace:
         },
         meta={
             "arm": arm, "seed": seed, "eval_nats": nats, "eval_bits_per_byte": nats / 2, "parameters": 1234,
-            "unigram_nats": 5.9, "unigram_bits_per_byte": 3.5, "text": "stdlib-<512>",
+            "unigram_nats": 5.9, "unigram_bits_per_byte": 3.5, "text": "sympy-<512>",
             "config": {"dense_steps": 2, "steps": 10}, "provenance": {"device": "CPU"},
         },
     )  # fmt: skip
@@ -92,7 +92,7 @@ def test_every_run_is_a_curve_and_every_arm_one_legend_entry(runs):
 def test_tables_escape_and_label(runs):
     table = pretraining.run_table(runs).data
     assert "4.150 (4.100 to 4.200)" in table
-    assert "stdlib-&lt;512&gt;" in table
+    assert "sympy-&lt;512&gt;" in table
     assert "reference" in table
     ours = {"elas_ste": np.array([50.0, 60.0]), "elas_soft": np.array([55.0])}
     published = {"ELAS": ((34.1, 24.8), "secondary"), "GaLore": ((34.9, 25.4), "theirs")}

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     kinds = ", ".join(f"{name} ({source.licence})" for name, source in SOURCES.items())
     parser.epilog = (
-        f"Texts for -p source, several joined by '+': {kinds}. All but stdlib are downloaded on first use. "
+        f"Texts for -p source, several joined by '+': {kinds}. All but sympy are downloaded on first use. "
         "Several processes: torchrun --nproc_per_node N -m labkit train elas ..."
     )
 

@@ -119,8 +119,8 @@ class FastRun:
         )
         self.rows = torch.from_numpy(windows(text.train, config.seq_len).astype(np.int32)).to(device)
         few = max(1, config.eval_tokens // config.seq_len)
-        self.held_out = windows(text.held_out, config.seq_len)[: 10 * few]
-        self.some = self.held_out[:few]
+        self.held_out = windows(text.held_out, config.seq_len, 10 * few)
+        self.some = windows(text.held_out, config.seq_len, few)
         self.order, self.generator = np.empty(0, int), np.random.default_rng(config.seed)
 
     def throughput(self, steps: int = 10) -> dict[str, float]:

@@ -66,7 +66,7 @@ class PretrainConfig:
     arm: str = "elas_ste"
     size: str = "tiny"
     model: dict[str, Any] = field(default_factory=dict)
-    source: str = "stdlib"
+    source: str = "sympy"
     vocab_size: int = 512
     max_bytes: int | None = 2_000_000
     seq_len: int = 128

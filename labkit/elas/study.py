@@ -45,7 +45,7 @@ def plan(stage: str, seeds: int, steps: int, large_steps: int, tiny: bool) -> li
     # the lab's own vocabulary, so that the text is encoded once: the paper's is 32000
     large = {"size": "60m", "seq_len": 256, "batch_size": 64, "steps": large_steps}
     large |= {"exact_every": 200}
-    small = {"size": "3m", "source": "stdlib", "vocab_size": 2048, "arm": "lowrank_relu2", "steps": 1500}
+    small = {"size": "3m", "source": "sympy", "vocab_size": 2048, "arm": "lowrank_relu2", "steps": 1500}
     if tiny:
         shape = {"num_hidden_layers": 1, "hidden_size": 48, "num_attention_heads": 2}
         shape |= {"intermediate_size": 96}

@@ -114,7 +114,7 @@ def run(
     progress: Progress,
 ) -> TrainTrace:
     """Train ``model`` in place; see ``pretrain``."""
-    held_out = windows(text.held_out, config.seq_len)[: max(1, config.eval_tokens // config.seq_len)]
+    held_out = windows(text.held_out, config.seq_len, max(1, config.eval_tokens // config.seq_len))
     checkpoint = _last_checkpoint(folder, resume)
     before = 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
     if before >= config.steps:
