@@ -1,7 +1,8 @@
 """Real text for language models: held-out split, byte-level BPE, packing (sources.py has the sources).
 
-load_text(source)   tokenizer and token streams, trained and encoded once and cached
-windows(stream, n)  the stream as rows for next-token prediction; no token is predicted twice
+load_text(source)          tokenizer and token streams, trained and encoded once and cached
+validation_and_test(text)  the held-out stream in two: to choose on, and to judge with once
+windows(stream, n)         the stream as rows for next-token prediction; no token is predicted twice
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labkit.checks import integer
+from labkit.checks import fail, integer
 from labkit.elas.sources import check_source, documents, edition
 from labkit.paths import cache_dir, write_atomic
 
@@ -85,6 +86,18 @@ def load_text(source: str = "sympy", *, vocab_size: int = 1024, max_bytes: int |
     with np.load(path, allow_pickle=False) as file:
         train, held_out = file["train"], file["held_out"]
     return Text(tokenizer, train, held_out, token_bytes(tokenizer), name)
+
+
+def validation_and_test(text: Text) -> tuple[np.ndarray, np.ndarray]:
+    """The held-out stream in two at the end of a file near its middle, so that no file is on both sides.
+
+    ValueError if it has fewer than two files.
+    """
+    ends = np.flatnonzero(text.held_out == text.tokenizer.token_to_id(END))[:-1] + 1
+    if not len(ends):
+        fail("text", text.name, "one with at least two held-out files")
+    validation, test = np.split(text.held_out, [ends[np.abs(ends - len(text.held_out) / 2).argmin()]])
+    return validation, test
 
 
 def token_bytes(tokenizer) -> np.ndarray:

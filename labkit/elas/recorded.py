@@ -6,11 +6,14 @@ load_checkpoint(name)  (model, tokenizer) of a trained model in labkit/checkpoin
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from labkit.checks import choice
-from labkit.paths import CHECKPOINTS
+from labkit.paths import CHECKPOINTS, write_atomic
 from labkit.traces import TrainTrace
 
 if TYPE_CHECKING:
@@ -32,6 +35,26 @@ def runs(prefix: str = "") -> list[TrainTrace]:
         names = sorted({path.stem.rsplit("-", 1)[0] for path in RESULTS.glob("*.npz")})
         choice("prefix", prefix, names)
     return [TrainTrace.load(path) for path in paths]
+
+
+def save_curves(path: Path, traces: Sequence[TrainTrace]) -> None:
+    """Several runs in one .npz without pickle: their steps, series and meta, not their samples."""
+    arrays = {"json": np.array(json.dumps([trace.meta for trace in traces]))}
+    for i, trace in enumerate(traces):
+        arrays[f"{i}/step"] = trace.step
+        arrays |= {f"{i}/{name}": values for name, values in trace.series.items()}
+    write_atomic(path, lambda temporary: np.savez_compressed(temporary, **arrays))
+
+
+def load_curves(path: Path) -> list[TrainTrace]:
+    """What ``save_curves`` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    traces = []
+    for i, meta in enumerate(json.loads(str(arrays.pop("json")))):
+        own = {name.removeprefix(f"{i}/"): v for name, v in arrays.items() if name.startswith(f"{i}/")}
+        traces.append(TrainTrace(own.pop("step"), own, meta=meta))
+    return traces
 
 
 def load_checkpoint(name: str) -> tuple["ElasForCausalLM", object]:
