@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from labkit import findings
+from labkit import baselines, findings
 from labkit.kernels import bench_results
 from labkit.paths import ROOT
 from labkit.presets import find_notebooks
@@ -83,6 +83,17 @@ def test_elas_rows_pair_the_seeds(folder):
 def test_without_records_there_are_no_rows(folder):
     papers = {row["notebook"] for row in findings.findings()}
     assert not papers & {"02_elas_pretraining", "04_soar_quality_speed"}
+
+
+def test_the_readme_says_of_the_mask_what_notebook_01_recorded():
+    page = (ROOT / "README.md").read_text()
+    recorded = baselines.load(baselines.path_of("01_elas_masks", "smoke", "cpu"))["metrics"]
+    zeros, taken, kept = (
+        recorded[f"recorded_model_{name}"]["value"]
+        for name in ("natural_zeros", "enforced_zeros", "energy_kept")
+    )
+    words = f"{100 * zeros:.0f} % of activations are zero anyway; the mask takes {100 * taken:.1f} % more"
+    assert f"{words} and keeps {100 * kept:.1f} % of the energy" in page
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_records():
