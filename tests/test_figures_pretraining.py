@@ -48,6 +48,12 @@ def test_differences_pair_the_seeds(runs):
     assert pretraining.seed_range(runs) == pytest.approx(0.3)
 
 
+def test_a_finding_stands_in_the_table(runs):
+    assert "seed 1, step" not in pretraining.run_table(runs).data
+    runs[0].meta["findings"] = [{"step": 8, "where": "layer 3", "what": "not finite"}]
+    assert "ELAS, straight-through, seed 1, step 8, layer 3: not finite" in pretraining.run_table(runs).data
+
+
 def test_a_seed_without_partner_is_left_out(runs):
     extra = [*runs, run("elas_ste", 7, 3.0), run("elas_masked", 9, 3.0)]
     found = pretraining.differences(extra, "lowrank_relu2")

@@ -69,6 +69,8 @@ def main(arguments: argparse.Namespace) -> int:
             f"{config.arm}, {meta['parameters']:,} parameters: {meta['eval_nats']:.4f} nats per token, "
             f"{meta['eval_bits_per_byte']:.4f} bits per byte (unigram {meta['unigram_bits_per_byte']:.4f})"
         )
+        for finding in trace.findings:
+            print(f"finding, {finding}")
         print(f"model: {output / 'model'}\ncurves: {output / 'trace.npz'}")
     return 0
 

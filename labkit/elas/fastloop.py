@@ -170,7 +170,8 @@ class FastRun:
                 if not np.isfinite(log[-1]["eval_nats"]) or time.time() > deadline:
                     break
         meta = {"steps_done": n, "precision": f"{self.net.dtype} over float32 weights"}
-        trace = trace_of(config, self.model, self.text, self.some, log, time.perf_counter() - started)
+        seconds, findings = time.perf_counter() - started, self.optimizer.findings
+        trace = trace_of(config, self.model, self.text, self.some, log, seconds, findings)
         with torch.compiler.set_stance("force_eager"):
             whole = evaluate(self.net, self.held_out, self.text.token_bytes, 32)
         meta |= {"held_out_nats": whole.nats, "held_out_bits_per_byte": whole.bits_per_byte}

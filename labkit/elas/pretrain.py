@@ -163,8 +163,9 @@ def pretrain(
     Series of the trace: loss, learning_rate, grad_norm; eval_nats, eval_bits_per_byte (token-weighted,
     from step 0 on); mask_on; and for ReLU² arms natural_zeros, crowded_groups, energy_kept,
     gradient_cosine, gradient_norm_ratio (straight-through against masked), each (n, layers). ``meta``
-    holds the configuration, parameter count, unigram baseline, the final evaluation, seconds, tokens a
-    second, peak memory (CUDA) and provenance. ValueError names the argument at fault.
+    holds the configuration, parameter count, unigram baseline, the final evaluation, findings (see
+    ``Loro.findings``; also the first loss that is not finite), seconds, tokens a second, peak memory
+    (CUDA) and provenance. ValueError names the argument at fault.
     """
     config = config or PretrainConfig()
     if not isinstance(config, PretrainConfig):

@@ -199,7 +199,10 @@ def layer_curves(trace: TrainTrace, name: str = "natural_zeros") -> Figure:
 
 
 def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> HTML:
-    """Per arm: parameters, last held-out loss as mean and range over seeds, paired difference."""
+    """Per arm: parameters, last held-out loss as mean and range over seeds, paired difference.
+
+    What went wrong in a run (``TrainTrace.findings``) stands below.
+    """
     found, rows = differences(traces, against), []
     for arm, runs in by_arm(traces).items():
         nats = np.array([last_nats(run) for run in runs])
@@ -232,5 +235,8 @@ def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> H
             "",
         ]
     )
+    for run in traces:
+        told = [f"{NAMES[run.meta['arm']]}, seed {run.meta['seed']}, {finding}" for finding in run.findings]
+        rows += [[one, *[""] * (len(head) - 1)] for one in told]
     where = meta["provenance"]["device"]
     return html_table(head, rows, f"Measured: {meta['config']['steps']} steps, {meta['text']}, {where}")
