@@ -12,6 +12,7 @@ from sparse24 import (
     compress,
     cusparselt,
     gemm,
+    layouts,
     matmul,
     reference,
     relu2_compress,
@@ -94,7 +95,7 @@ def test_masked_grad_in_place_and_packed(dtype):
     values, metadata = kernels.pack(h, True, "cusparselt")
     grad = torch.randn_like(h)
     expected = kernels.masked_grad(grad, metadata, values, "cusparselt")
-    room, positions = kernels.packed_like(values, metadata, h.shape)
+    room, positions = layouts.packed_like(values, metadata, h.shape)
     got = kernels.masked_grad(grad, metadata, values, "cusparselt", packed_out=room, in_place=True)
     same(got, expected)
     assert got.data_ptr() == grad.data_ptr()
@@ -233,8 +234,9 @@ def test_each_fallback_warns_once_and_still_multiplies(monkeypatch):
     with pytest.warns(RuntimeWarning, match="no plan today") as seen:
         assert cusparselt._sparse(packed.values, w) is None
     assert [str(w.message).split("using ")[1] for w in seen] == [
-        "torch._cslt_sparse_mm from now on", "dense products from now on"
-    ]  # fmt: skip
+        f"{way} for (64, 64) x (64, 8) torch.float16"
+        for way in ("torch._cslt_sparse_mm", "a dense product")
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         same(cusparselt.multiply(packed, w, kernels.unpack), truth)
