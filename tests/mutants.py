@@ -61,7 +61,7 @@ class Fault:
 
 
 REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py"
-STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/triton.py"
+STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/kernels.py"
 SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
 CACHE, KEPT = "labkit/soar/caches.py", "labkit/soar/keys_values.py"
 CAUSAL, STEP = "labkit/soar/diffusion_lm.py", "labkit/soar/beam_kernel.py"
