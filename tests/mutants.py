@@ -74,6 +74,7 @@ SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
 CACHED = ("tests/test_soar_caches.py",)
 FUSED = ("tests/test_soar_beam_kernel.py::test_one_step_is_the_same_to_the_last_bit",)
 BROKEN = ("tests/test_soar_beam_kernel.py::test_a_beam_that_is_shown_nan_proposes_nothing",)
+CHECKED = ("tests/test_soar_beam_compiled.py::test_the_check_at_first_use_catches_a_wrong_kernel",)
 ENTROPY = ("tests/test_fgo_tasks.py::test_three_entropies_by_hand",)
 EVALUATOR = ("tests/test_elas_pretrain.py::test_the_evaluator_counts_every_token_once",)
 PARAMETERS = ("tests/test_runs.py::test_a_wrong_parameter_is_one_error_and_nothing_is_written",)
@@ -115,14 +116,18 @@ FAULTS = (
     Fault("threshold itself counts as above", RULES,
           "(confidence > self.threshold)", "(confidence >= self.threshold)", SOAR),
     Fault("fused step: equal scores in reverse", STEP,
-          "& (c[None, :] < c[:, None])", "& (c[None, :] > c[:, None])", FUSED),
-    Fault("fused step: duplicates not merged", STEP, "stays = valid & ~merged", "stays = valid", FUSED),
-    Fault("fused step: the higher of two equally sure positions", STEP,
-          "tl.min(tl.where(sure == highest[:, None], w[None, :], WP - 1), 1)",
-          "tl.max(tl.where(sure == highest[:, None], w[None, :], 0), 1)", FUSED),
+          "chosen = -_highest(tl.where(score == highest, -c, -KP * DP))",
+          "chosen = _highest(tl.where(score == highest, c, 0))", FUSED),
+    Fault("fused step: duplicates not merged", STEP,
+          "| (fingerprint == same)", "& (fingerprint == same)", FUSED),
+    Fault("fused step: the higher of two equally confident positions", STEP,
+          "tl.min(tl.where(confidence == highest[:, None], w[None, :], WP - 1), 1)",
+          "tl.max(tl.where(confidence == highest[:, None], w[None, :], 0), 1)", FUSED),
     Fault("fused step: EOS anywhere ends a sequence", STEP, "& (l[None, :] < until[:, None])", "", FUSED),
-    Fault("fused step: NaN is skipped over", STEP, "tl.where(broken[:, None], NEVER, sure)",
-          "tl.where(sure != sure, NEVER, sure)", BROKEN),
+    Fault("fused step: NaN is skipped over", STEP, "tl.where(broken[:, None], NEVER, confidence)",
+          "tl.where(confidence != confidence, NEVER, confidence)", BROKEN),
+    Fault("the check at first use lets a wrong beam kernel pass", "labkit/soar/beam_check.py",
+          "assert not different,", "assert step or not different,", CHECKED),
     Fault("short rows: the highest index of a tie", STATS_TRITON,
           "arg = tl.min(tl.where(x == best[:, None], at[None, :], WIDTH), 1)",
           "arg = tl.max(tl.where(x == best[:, None], at[None, :], 0), 1)", TOKENSTATS),
