@@ -27,7 +27,8 @@ def token_stats(
     case = _case(x, tokens)
     right = selfcheck.ok(case, partial(compare, *case), strict=strict)
     if right and torch.is_grad_enabled() and x.requires_grad:
-        case = "gradient", *case[1:]
+        _, device, dtype, rows, *rest = case  # a few rows will do: it takes them one by one
+        case = "gradient", device, dtype, min(rows, 5), *rest
         right = selfcheck.ok(case, partial(compare, *case), strict=strict)
     return (triton if right else reference).token_stats(x, tokens, temperature)
 
@@ -69,9 +70,9 @@ def compare(name, device, dtype, rows, columns, row, offset, parts, with_tokens)
         weights = torch.randn(3, rows, generator=generator, device="cpu", dtype=torch.float32).to(device)
         got = _gradient(partial(triton.token_stats, parts=parts), x, tokens, weights)
         expected = _gradient(reference.token_stats, x.double(), tokens, weights.double())
-        error = ((got - expected).norm() / expected.norm()).item()
-        if not error < ROUNDING[dtype]:
-            raise AssertionError(f"relative error {error:.2e}, allowed {ROUNDING[dtype]:.0e}")
+        error, size = (got - expected).norm().item(), expected.norm().item()
+        if not error <= ROUNDING[dtype] * size + 1e-6:  # one column: both are 0
+            raise AssertionError(f"off by {error:.2e} of {size:.2e}, allowed {ROUNDING[dtype]:.0e}")
         return
     got = triton.token_stats(x, tokens, TEMPERATURE, parts)
     expected = reference.token_stats(x.double(), tokens, TEMPERATURE)
