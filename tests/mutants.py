@@ -70,6 +70,9 @@ EVALUATION, PRESETS, BASELINES = "labkit/elas/evaluation.py", "labkit/presets.py
 
 SPARSE24, TOKENSTATS = ("tests/test_sparse24.py",), ("tests/test_tokenstats.py",)
 KERNELS = ("tests/test_sparse24_kernels.py::test_every_operation_equals_the_reference",)
+GRAPHS, PLANS = ("tests/test_sparse24_autograd.py",), ("tests/test_sparse24_plans.py",)
+SELFCHECK = ("tests/test_planted_faults.py::test_a_fault_in_sparse24_is_caught",)
+GRADIENTS = ("tests/test_tokenstats_gradients.py",)
 SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
 CACHED = ("tests/test_soar_caches.py",)
 FUSED = ("tests/test_soar_beam_kernel.py::test_one_step_is_the_same_to_the_last_bit",)
@@ -104,6 +107,24 @@ FAULTS = (
           TOKENSTATS),
     Fault("token_stats takes the last chunk of a far tie, Triton", STATS_TRITON,
           "tl.where(top > m, start", "tl.where(top >= m, start", TOKENSTATS),
+    Fault("token_stats divides by the temperature first, Triton", STATS_TRITON,
+          "(x - best) * (inverse * LOG2E)", "x * (inverse * LOG2E) - best * (inverse * LOG2E)", GRADIENTS),
+    Fault("token_stats divides by the temperature first, reference", STATS,
+          "log_softmax(below / temperature", "log_softmax(wide_logits / temperature", GRADIENTS),
+    Fault("a second derivative passes as 0", "kernels/sparse24/autograd.py",
+          "if not torch.is_grad_enabled():", "if True:", GRAPHS),
+    Fault("relu2_ffn ignores autocast", "kernels/sparse24/dispatch.py",
+          "    z = _cast(z)\n", "", GRAPHS),
+    Fault("metadata assumed behind its values", "kernels/sparse24/layouts.py",
+          "if whole and behind and", "if", GRAPHS),
+    Fault("out of memory taken for a broken library", "kernels/sparse24/cusparselt.py",
+          "if selfcheck.out_of_memory(error):", "if False:", PLANS),
+    Fault("plans never dropped", "kernels/sparse24/plans.py",
+          "while len(_plans) > LIMIT:", "while False:", PLANS),
+    Fault("a plan of a capture is kept", "kernels/sparse24/plans.py",
+          "plan is None or plan.algorithm is None:", "plan is None:", PLANS),
+    Fault("the self-check believes every kernel", "kernels/sparse24/selfcheck.py",
+          "_verdicts[key] = _difference(key[1], check)", "_verdicts[key] = None", SELFCHECK),
     Fault("beam never prunes", BEAMS,
           "kept = valid & ~merged & (rank < limit)", "kept = valid & ~merged", SOAR),
     Fault("beam one too wide", SEARCH, "width=beam if searching", "width=beam + 1 if searching", SOAR),

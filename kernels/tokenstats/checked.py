@@ -24,16 +24,13 @@ def token_stats(
     """
     if not x.numel():  # nothing to launch; the reference keeps the link to autograd
         return reference.token_stats(x, tokens, temperature)
-    case = _case(x, tokens)
-    right = selfcheck.ok(case, partial(compare, *case), strict=strict)
-    if right and torch.is_grad_enabled() and x.requires_grad:
-        case = "gradient", *case[1:]
-        right = selfcheck.ok(case, partial(compare, *case), strict=strict)
+    cases = cases_of(x, tokens, torch.is_grad_enabled() and x.requires_grad)
+    right = all(selfcheck.ok(case, partial(compare, *case), strict=strict) for case in cases)
     return (triton if right else reference).token_stats(x, tokens, temperature)
 
 
-def _case(x: torch.Tensor, tokens: torch.Tensor | None) -> tuple:
-    """(kernels, device, dtype, rows, columns, row stride, offset, parts, with tokens?) of a small copy."""
+def cases_of(x: torch.Tensor, tokens: torch.Tensor | None, gradient: bool) -> list[tuple]:
+    """(kernels, device, dtype, rows, columns, row stride, offset, parts, with tokens?) of small copies."""
     rows, vocabulary = x.shape
     stride = x.stride(0) if x.stride(1) == 1 else vocabulary
     parts = None
@@ -53,7 +50,11 @@ def _case(x: torch.Tensor, tokens: torch.Tensor | None) -> tuple:
         columns if (columns % 16 == 0) == (stride % 16 == 0) else -(-columns // 16) * 16 + bool(stride % 16)
     )
     offset = 0 if x.data_ptr() % 16 == 0 else 1
-    return name, x.device, x.dtype, rows, columns, row, offset, parts, tokens is not None
+    sizes = columns, row, offset, parts, tokens is not None
+    cases = [(name, x.device, x.dtype, rows, *sizes)]
+    if gradient:  # its kernel takes the rows one by one: a few will do
+        cases.append(("gradient", x.device, x.dtype, min(rows, 5), *sizes))
+    return cases
 
 
 def compare(name, device, dtype, rows, columns, row, offset, parts, with_tokens) -> None:
@@ -69,9 +70,9 @@ def compare(name, device, dtype, rows, columns, row, offset, parts, with_tokens)
         weights = torch.randn(3, rows, generator=generator, device="cpu", dtype=torch.float32).to(device)
         got = _gradient(partial(triton.token_stats, parts=parts), x, tokens, weights)
         expected = _gradient(reference.token_stats, x.double(), tokens, weights.double())
-        error = ((got - expected).norm() / expected.norm()).item()
-        if not error < ROUNDING[dtype]:
-            raise AssertionError(f"relative error {error:.2e}, allowed {ROUNDING[dtype]:.0e}")
+        error, size = (got - expected).norm().item(), expected.norm().item()
+        if not error <= ROUNDING[dtype] * size + 1e-6:  # one column: both are 0
+            raise AssertionError(f"off by {error:.2e} of {size:.2e}, allowed {ROUNDING[dtype]:.0e}")
         return
     got = triton.token_stats(x, tokens, TEMPERATURE, parts)
     expected = reference.token_stats(x.double(), tokens, TEMPERATURE)
