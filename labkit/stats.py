@@ -44,7 +44,7 @@ class Estimate:
         return f"{self.n:,} {self.unit.removesuffix('s') if self.n == 1 else self.unit}"
 
     def text(self, form: str = "+.3f", unit: str = "", scale: float = 1.0) -> str:
-        """``+0.98 points (95 % +0.48 to +1.50, 8 seeds)``, ``+0.98 and +1.04 points (2 seeds, no interval)``.
+        """``+0.98 points (95 % +0.48 to +1.50, 8 seeds)``; ``+0.98 and +1.04 (2 seeds, no interval)``.
 
         form is each number's format, unit is printed after them with its own space, scale multiplies them.
         """
