@@ -1,6 +1,7 @@
 """The shipped models, their training, the study and the bench, at the smallest size that says something."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from labkit.soar import bench, decode, lab_model, lab_study, load_model
 from labkit.soar.fixed_batch import FixedBatch
 from labkit.soar.llada_shape import random_llada
 from labkit.soar.puzzle_sets import load_puzzles
-from labkit.soar.study import label
+from labkit.soar.recorded import load_study
+from labkit.soar.study import family, label
 from labkit.soar.sudoku import solved
 from labkit.soar.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.sums import SumsConfig, SumsLM, sums
@@ -123,21 +125,46 @@ def test_the_early_checkpoint_has_headroom():
 
 
 def test_the_study_chooses_on_validation_tests_once_and_goes_on(tmp_path, monkeypatch, capsys):
-    wanted, every = ["greedy", "soar 2, .95", "soar 2, .5"], lab_study.settings()
+    wanted, every = ["greedy", "adaptive .9, uncapped", "soar 2, .9"], lab_study.settings()
     monkeypatch.setattr(lab_study, "settings", lambda: [s for s in every if label(s) in wanted])
+    monkeypatch.setattr(lab_study, "ablations", list)
     out = tmp_path / "study.json"
     command = f"--checkpoints lab/sudoku9 --validation 1 --test 2 --device cpu --out {out}".split()
     lab_study.main(command)
-    found = lab_study.load_study(out)["lab/sudoku9"]
+    found = load_study(out)["lab/sudoku9"][0]
     assert [o["label"] for o in found["validation"]] == wanted
-    assert found["chosen"]["soar, bar"] in {o["label"] for o in found["test"]}
-    bits = np.frombuffer(bytes.fromhex(found["test"][0]["right"]), np.uint8)
-    assert np.unpackbits(bits, count=2).mean() == found["test"][0]["accuracy"]
-    assert found["chosen"]["soar, bar"] in capsys.readouterr().out
+    assert not any("right" in o for o in found["validation"])
+    assert found["chosen"]["soar, accurate"] == "soar 2, .9"
+    assert {o["label"] for o in found["test"]} == set(wanted)
+    assert [o["right"].mean() for o in found["test"]] == [o["accuracy"] for o in found["test"]]
+    assert found["tried"] == {"greedy": 1, "parallel": 0, "adaptive": 0, "adaptive uncapped": 1, "pbs": 0,
+                              "soar": 1}  # fmt: skip
+    assert found["training"]["steps"] == 9466
+    assert found["provenance"]["command"].endswith("--checkpoints lab/sudoku9 --validation 1 --test 2")
+    assert "settings tried on 1 validation puzzles: greedy 1" in capsys.readouterr().out
     monkeypatch.setattr(lab_study, "compare", None)  # nothing is left to run
     lab_study.main(command)
-    assert lab_study.load_study(out)["lab/sudoku9"]["test"] == found["test"]
+    monkeypatch.setattr(lab_study, "kernel_digest", lambda: "another kernel")
+    with pytest.raises(TypeError, match="NoneType"):  # and everything is, once the kernel has changed
+        lab_study.main(command)
+
+
+def test_the_budget_of_tuning_is_the_same_for_soar_and_adaptive_decoding():
+    tried = Counter(family(s) for s in lab_study.settings())
+    assert tried["soar"] == tried["adaptive"] == tried["adaptive uncapped"] == 18
+    every = lab_study.settings() + lab_study.ablations()
     assert len({label(s) for s in every}) == len(every)
+
+
+def test_records_of_other_seeds_stand_side_by_side(tmp_path):
+    out = tmp_path / "study.json"
+    test = [{"label": "greedy", "right": np.arange(9) % 3 == 0}]
+    for index in (2, 0):
+        record = {"training": {"name": "lab/nine", "seed": index}, "puzzles": {"test": 9}, "test": test}
+        lab_study._save(record, out)
+    found = load_study(out)["lab/nine"]
+    assert list(found) == [0, 2]
+    assert (found[2]["test"][0]["right"] == test[0]["right"]).all()
 
 
 def test_the_bench_finds_the_same_answers(tmp_path, capsys):

@@ -1,12 +1,8 @@
 """The study's statistics and its figures."""
 
-from math import comb
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib import pyplot
 
 from labkit.figures import quality_speed, theme
@@ -32,38 +28,56 @@ def outcomes():
     return study.compare(guessing, boards, truths, settings, progress=False)
 
 
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_sign_test_is_exact_and_symmetric(gained, lost):
-    p = study.sign_test(gained, lost)
-    total, far = gained + lost, abs(gained - lost)
-    by_hand = sum(comb(total, k) for k in range(total + 1) if abs(total - 2 * k) >= far) / 2**total
-    assert p == pytest.approx(min(1, by_hand))
-    assert p == study.sign_test(lost, gained)
-
-
-def test_sign_test_by_hand():
-    assert study.sign_test(0, 0) == 1
-    assert study.sign_test(5, 0) == 2 / 32
-    assert study.sign_test(27, 7) == pytest.approx(8.2e-4, rel=0.01)
-
-
-def test_a_comparison_is_paired_with_the_first_setting(outcomes):
-    base_line = outcomes[0]
-    assert base_line["label"] == "greedy"
-    assert (base_line["difference"], base_line["gained"], base_line["lost"]) == (0, 0, 0)
-    assert (base_line["p"], base_line["speed"]) == (1, 1)
-    assert 0.05 < base_line["accuracy"] < 0.95  # else there is nothing to gain or to lose
-    for o in outcomes:
-        assert o["difference"] == pytest.approx((o["gained"] - o["lost"]) / 60)
-        assert o["accuracy"] == pytest.approx(base_line["accuracy"] + o["difference"])
-        assert o["low"] <= o["accuracy"] <= o["high"]
-        assert o["difference_low"] <= o["difference"] <= o["difference_high"]
-        assert o["speed"] == pytest.approx(base_line["calls"] / o["calls"])
-        assert o["z"] == pytest.approx((o["gained"] - o["lost"]) / max(1, o["gained"] + o["lost"]) ** 0.5)
-        bits = np.unpackbits(np.frombuffer(bytes.fromhex(o["right"]), np.uint8), count=60)
-        assert bits.mean() == pytest.approx(o["accuracy"])
+def test_every_row_is_paired_with_the_first_setting(outcomes):
+    assert outcomes[0]["label"] == "greedy"
+    assert 0.05 < outcomes[0]["accuracy"] < 0.95  # else there is nothing to gain or to lose
+    rows = study.against(outcomes)
+    assert (rows[0].gain.estimate, rows[0].tests, rows[0].speed) == (0, ((0, 0, 1.0),), 1)
+    for row, o in zip(rows, outcomes, strict=True):
+        assert row.label == o["label"]
+        gained = int((o["right"] & ~outcomes[0]["right"]).sum())
+        lost = int((outcomes[0]["right"] & ~o["right"]).sum())
+        assert row.tests[0][:2] == (gained, lost)
+        assert row.gain.estimate == pytest.approx((gained - lost) / 60)
+        assert row.gain.low <= row.gain.estimate <= row.gain.high
+        assert row.share.estimate == pytest.approx(o["right"].mean())
+        assert (row.gain.n, row.gain.unit) == (60, "puzzles")
+        assert row.speed == pytest.approx(outcomes[0]["calls"] / o["calls"])
     parallel = next(o for o in outcomes if o["label"] == "parallel 2")
     assert 1.3 < parallel["speed"] <= 2
+
+
+def test_adaptive_decoding_without_a_cap_fills_all_that_is_sure():
+    empty = np.zeros((1, 16), int)
+    settings = [s for s in study.grid((), (0.0,), ()) if s["strategy"] == "adaptive"]
+    capped, free = study.compare(guessing, empty, empty, settings, progress=False)
+    assert (capped["family"], capped["calls"]) == ("adaptive", 4)  # 5, 5, 5 and 1
+    assert (free["family"], free["calls"]) == ("adaptive uncapped", 1)
+
+
+def seed(*right, calls=20.0, of="soar"):
+    right = np.array(right, bool)
+    return {"label": of, "family": of, "right": right, "accuracy": right.mean(), "calls": calls,
+            "rows": 30.0, "speed": 60 / calls, "seconds": 1.0}  # fmt: skip
+
+
+def test_the_seed_is_the_unit_of_several_trainings():
+    own = [seed(1, 1, 1, 0), seed(1, 0, 1, 1, calls=30.0)]
+    base = [seed(1, 0, 0, 0, of="greedy"), seed(1, 0, 0, 1, of="greedy")]
+    row = study.over_seeds("ours", own, base)
+    assert row.gain.values == (0.5, 0.25)
+    assert (row.gain.low, row.share.low) == (None, None)
+    assert row.tests == ((2, 0, 0.5), (1, 0, 1.0))
+    assert (row.calls, row.speed) == (25, 2.5)
+    assert "more" not in study.describe(row)
+    assert "+50.00 and +25.00 points (2 seeds, no interval) against greedy" in study.describe(row)
+    rng = np.random.default_rng(0)
+    many = [rng.random(900) for _ in range(3)]
+    row = study.over_seeds(
+        "x", [seed(*(luck < 0.9)) for luck in many], [seed(*(luck < 0.8)) for luck in many]
+    )
+    assert row.gain.count == "3 seeds, 900 puzzles each"
+    assert study.gain_words(row).endswith("against greedy, more solved")
 
 
 def test_a_comparison_repeats_itself():
@@ -72,6 +86,7 @@ def test_a_comparison_repeats_itself():
     one, two = (study.compare(guessing, boards, truths, settings, progress=False) for _ in range(2))
     for outcome in one + two:
         assert outcome.pop("seconds") > 0
+        outcome["right"] = outcome["right"].tolist()
     assert one == two
 
 
@@ -93,7 +108,7 @@ def test_the_grid_takes_each_setting_once():
 
 def fake(label, accuracy, calls):
     return {
-        "setting": {"strategy": label.split()[0]},
+        "family": label.split()[0],
         "label": label,
         "accuracy": accuracy,
         "calls": calls,
@@ -107,7 +122,7 @@ def test_the_rules_of_choice():
     assert study.choose([greedy, *soar])["label"] == "soar b"
     assert study.choose([greedy, *soar], want="accurate")["label"] == "soar c"
     assert study.choose([fake("greedy", 0.95, 10), *soar])["label"] == "soar c"
-    with pytest.raises(ValueError, match="strategy must be a strategy of one of the outcomes.*; got .pbs."):
+    with pytest.raises(ValueError, match="of must be the family of one of the outcomes.*; got .pbs."):
         study.choose([greedy, *soar], "pbs")
     assert study.choose([greedy, *soar], want="accurate", speed=2.5)["label"] == "soar b"
 
@@ -118,6 +133,11 @@ def test_the_rules_of_choice():
         ({"strategy": "greedy"}, "greedy"),
         ({"strategy": "parallel", "max_parallel": 2}, "parallel 2"),
         ({"strategy": "soar", "beam": 4, "threshold": 0.9995}, "soar 4, .9995"),
+        ({"strategy": "adaptive", "threshold": 0.9}, "adaptive .9"),
+        (
+            {"strategy": "adaptive", "threshold": 0.9, "max_parallel": study.UNCAPPED},
+            "adaptive .9, uncapped",
+        ),
     ],
 )
 def test_labels(setting, text):
@@ -130,37 +150,47 @@ def test_bad_studies():
 
 
 def test_the_plane_shows_every_outcome_and_the_published_points(outcomes):
-    figure = quality_speed.plane(outcomes, ["soar 2, .9"], count=60)
+    figure = quality_speed.plane([outcomes, outcomes], ["soar 2, .9"], count=60)
     ours, paper = figure.axes
-    shown = sum(len(bars.lines[0].get_xdata()) for bars in ours.containers)
-    assert shown == len(outcomes)
+    marks = [line for line in ours.lines if line.get_linestyle() == "None" and line.get_markersize() == 7]
+    assert sum(len(line.get_xdata()) for line in marks) == len(outcomes)
     assert len(paper.lines) == len(quality_speed.PUBLISHED)
     title = theme.describe(figure)
     assert "not ours" in title
-    difference = next(o["difference"] for o in outcomes if o["label"] == "soar 2, .9")
-    assert f"{100 * difference:+.1f} points" in title
+    assert "no test" in title
+    assert "mean of 2 seeds" in ours.get_ylabel()
     pyplot.close(figure)
 
 
-def test_the_table_tells_what_the_outcomes_hold(outcomes):
-    table = quality_speed.table(outcomes, 60)
+def test_the_table_tells_what_the_rows_hold(outcomes):
+    table = quality_speed.table(study.against(outcomes))
     assert table.index.tolist() == [o["label"] for o in outcomes]
-    parallel = table.loc["parallel 2"]
     o = next(o for o in outcomes if o["label"] == "parallel 2")
-    assert parallel["won, lost"] == f"{o['gained']}, {o['lost']}"
-    assert parallel["solved (%)"].startswith(f"{100 * o['accuracy']:.2f} [")
-    assert (table["puzzles"] == 60).all()
+    assert table.loc["parallel 2", "solved (%)"].startswith(f"{100 * o['accuracy']:.2f} (95 % ")
+    assert table["against greedy (points)"].iloc[0] == ""
 
 
-def test_strategies_differ_in_colour_and_marker():
+def test_families_differ_in_colour_and_marker():
+    assert set(quality_speed.LOOKS) == set(study.FAMILIES)
     colours, markers = zip(*quality_speed.LOOKS.values(), strict=True)
-    assert len(set(colours)) == len(set(markers)) == 5
+    assert len(set(colours)) == len(set(markers)) == len(study.FAMILIES)
 
 
-def test_paired_differences_say_what_is_noise(outcomes):
-    figure = quality_speed.paired(outcomes)
-    others = outcomes[1:]
-    noise = sum(o["difference_low"] <= 0 <= o["difference_high"] for o in others)
-    assert f"{noise} within noise" in theme.describe(figure)
-    assert len(figure.axes[0].texts) == len(others)
+def test_paired_differences_say_what_is_not_resolved(outcomes):
+    rows = study.against(outcomes)
+    figure = quality_speed.paired(rows)
+    around = sum(row.gain.low <= 0 <= row.gain.high for row in rows[1:])
+    assert f"{around} not resolved" in theme.describe(figure)
+    assert len(figure.axes[0].texts) == len(rows) - 1
+    pyplot.close(figure)
+
+
+def test_two_seeds_are_drawn_as_marks_without_a_verdict():
+    own, base = [seed(1, 1, 0), seed(1, 0, 1)], [seed(1, 0, 0, of="greedy"), seed(0, 0, 1, of="greedy")]
+    figure = quality_speed.paired([study.over_seeds("soar 8", own, base)])
+    title = theme.describe(figure)
+    assert "2 seeds" in title
+    assert not any(word in title for word in ("better", "worse", "resolved"))
+    (marks,) = (line for line in figure.axes[0].lines if line.get_marker() == "o")
+    assert marks.get_xdata() == pytest.approx([100 / 3, 100 / 3])
     pyplot.close(figure)

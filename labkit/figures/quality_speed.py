@@ -1,12 +1,12 @@
-"""Accuracy against speed (the outcomes of a study): the plane, the paper's plane, paired differences.
+"""Accuracy against speed: the validation plane, the paper's plane, paired differences on the test puzzles.
 
 plane     share solved against how many times fewer forward calls than greedy, beside the paper's figure
-paired    difference to greedy on the same puzzles with its 95 % interval, one line per setting
+paired    difference to greedy on the same puzzles, one line per arm: interval, or a mark per seed
 table     the same as a table
 
-An outcome is a dict: ``setting`` (with ``strategy``), ``label``, ``accuracy``, ``low``, ``high``,
-``speed``, ``calls``, ``rows``, ``difference``, ``difference_low``, ``difference_high``, ``gained``,
-``lost``, ``p``; the first is greedy.
+An outcome (``plane``) is a dict of one setting: ``setting``, ``family``, ``label``, ``accuracy``,
+``speed``; the first is greedy. A row (``paired``, ``table``) is ``labkit.soar.study.Row``: one arm against
+greedy, over puzzles for one model or over training seeds.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from labkit.figures import theme
 
-LOOKS = {  # strategy: colour, marker
+LOOKS = {  # family: colour, marker
     "greedy": (theme.INK, "X"),
     "parallel": (theme.PURPLE, "s"),
     "adaptive": (theme.ORANGE, "^"),
+    "adaptive uncapped": (theme.GREEN, "v"),
     "pbs": (theme.SKY, "D"),
     "soar": (theme.BLUE, "o"),
 }
@@ -38,118 +39,128 @@ PUBLISHED = [
 
 
 def plane(
-    outcomes: Sequence[dict[str, Any]],
+    outcomes: Sequence[Sequence[dict[str, Any]]],
     chosen: Sequence[str] = (),
     count: int | None = None,
     name: str = "this notebook: Sudoku, one small model",
 ) -> Figure:
-    """Left: the outcomes with 95 % intervals. Right: the paper's published figure.
+    """Left: validation outcomes, means over the models. Right: the paper's published figure.
 
-    chosen  labels of the settings to ring and to name in the title
-    count   number of puzzles, for the axis label
-    name    what the left panel shows
+    outcomes  one list per model (training seed), the same settings in each
+    chosen    labels of the settings to ring and to name in the title
+    count     number of puzzles, for the axis label
+    name      what the left panel shows
     """
     figure, (ours, paper) = pyplot.subplots(1, 2, figsize=(11.5, 4.8), width_ratios=(1.7, 1))
-    for strategy, (colour, marker) in LOOKS.items():
-        own = [o for o in outcomes if o["setting"]["strategy"] == strategy]
+    points = _means(outcomes)
+    for family, (colour, marker) in LOOKS.items():
+        own = [point for point in points if point["family"] == family]
         if not own:
             continue
         # SOAR: one line per beam, along its thresholds; the others: one line
-        lines = {_line(o) for o in own}
-        for kind in lines:
-            line = sorted((o["speed"], 100 * o["accuracy"]) for o in own if _line(o) == kind)
+        for kind in {point["line"] for point in own}:
+            line = sorted((p["speed"], 100 * p["accuracy"]) for p in own if p["line"] == kind)
             ours.plot(*zip(*line, strict=True), color=colour, linewidth=1, alpha=0.6, zorder=2)
-        speed, share, low, high = (
-            np.array([o[key] for o in own]) for key in ("speed", "accuracy", "low", "high")
-        )
-        drawn = ours.errorbar(
-            speed, 100 * share, 100 * np.stack([share - low, high - share]), color=colour, fmt=marker,
-            markersize=7, elinewidth=0.9, markeredgecolor=theme.PAPER, label=strategy, zorder=3,
-        )  # fmt: skip
-        for bar in drawn[2]:
-            bar.set_alpha(0.4)
-    _ring(ours, outcomes, chosen)
-    ours.axhline(100 * outcomes[0]["accuracy"], color=theme.INK, linewidth=0.8, linestyle=":", zorder=1)
-    among = f" of {count} held-out puzzles" if count else ""
+        at = [p["speed"] for p in own], [100 * p["accuracy"] for p in own]
+        look = {"markersize": 7, "markeredgecolor": theme.PAPER, "linestyle": ""}
+        ours.plot(*at, color=colour, marker=marker, label=family, zorder=3, **look)
+    for point in points:
+        if point["label"] in chosen:
+            at = (point["speed"], 100 * point["accuracy"])
+            ours.plot(
+                *at, "o", markersize=16, fillstyle="none", color=theme.RED, markeredgewidth=2, zorder=4
+            )
+            ours.annotate(
+                point["label"], at, (4, 13), textcoords="offset points", color=theme.RED, fontsize=9
+            )
+    ours.axhline(100 * points[0]["accuracy"], color=theme.INK, linewidth=0.8, linestyle=":", zorder=1)
+    among = f" of {count:,} validation puzzles" if count else ""
+    among += f", mean of {len(outcomes)} seeds" * (len(outcomes) > 1)
     ours.set(xscale="log", xlabel="times fewer forward calls than greedy", ylabel=f"solved (%){among}")
-    speeds = [o["speed"] for o in outcomes]
+    speeds = [point["speed"] for point in points]
     _plain_ticks(ours, max(speeds))
     ours.set_xlim(0.88 * min(speeds), 1.12 * max(speeds))
     ours.legend(loc="lower left", ncols=2)
     ours.set_title(name, fontweight="normal", fontsize=10)
     _draw_published(paper)
-    figure.suptitle(_finding(outcomes, chosen), fontweight="bold", fontsize=11, x=0.01, ha="left")
-    return figure
-
-
-def paired(outcomes: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> Figure:
-    """Difference to the first outcome (greedy), sorted; filled where the interval leaves out zero."""
-    others = sorted(outcomes[1:], key=lambda o: o["difference"])
-    figure, axes = pyplot.subplots(figsize=(9.5, 1.4 + 0.3 * len(others)))
-    for y, outcome in enumerate(others):
-        colour, marker = LOOKS[outcome["setting"]["strategy"]]
-        low, middle, high = (100 * outcome[f"difference{end}"] for end in ("_low", "", "_high"))
-        clear = low > 0 or high < 0
-        axes.plot([low, high], [y, y], color=colour, linewidth=2)
-        axes.plot(
-            middle, y, marker, color=colour if clear else theme.PAPER, markeredgecolor=colour, markersize=7
-        )
-        note = (
-            f"+{outcome['gained']} −{outcome['lost']}, p = {outcome['p']:.2g}, {outcome['calls']:.1f} calls"
-        )
-        axes.annotate(note, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
-    axes.axvline(0, color=theme.INK, linewidth=1)
-    names = [("→ " if o["label"] in chosen else "") + o["label"] for o in others]
-    axes.set_yticks(range(len(others)), names)
-    axes.set(xlabel="points of solved puzzles above greedy (paired, 95 % bootstrap interval)")
-    axes.grid(axis="y", visible=False)
-    better = sum(o["difference_low"] > 0 for o in others)
-    worse = sum(o["difference_high"] < 0 for o in others)
-    noise = len(others) - better - worse
+    best = max(points, key=lambda point: point["accuracy"])
     figure.suptitle(
-        f"Against greedy, {better} settings are better, {worse} worse, {noise} within noise",
-        fontweight="bold", fontsize=11, x=0.01, ha="left",
+        f"To choose settings by, no test: most solved by {best['label']}, {best['accuracy']:.1%}; greedy "
+        f"{points[0]['accuracy']:.1%}", fontweight="bold", fontsize=11, x=0.01, ha="left",
     )  # fmt: skip
     return figure
 
 
-def table(outcomes: Sequence[dict[str, Any]], count: int) -> pandas.DataFrame:
-    """One row per setting: solved, difference to the first with 95 % intervals, z, p, calls, rows, seconds.
+def _means(outcomes: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One point per setting that all models ran, in the first model's order."""
+    tables = [{outcome["label"]: outcome for outcome in of_model} for of_model in outcomes]
+    points = []
+    for label, first in tables[0].items():
+        if all(label in table for table in tables):
+            means = {key: float(np.mean([t[label][key] for t in tables])) for key in ("accuracy", "speed")}
+            line = tuple(first["setting"].get(key) for key in ("beam", "score", "min_collapse"))
+            line *= first["family"] == "soar"
+            points.append({"label": label, "family": first["family"], "line": line, **means})
+    return points
 
-    count  number of puzzles they were decoded on
-    """
-    rows = []
-    for o in outcomes:
-        rows.append({
-            "setting": o["label"], "puzzles": count,
-            "solved (%)": f"{100 * o['accuracy']:.2f} [{100 * o['low']:.2f}, {100 * o['high']:.2f}]",
-            "against greedy (points)": f"{100 * o['difference']:+.2f} "
-            f"[{100 * o['difference_low']:+.2f}, {100 * o['difference_high']:+.2f}]",
-            "won, lost": f"{o['gained']}, {o['lost']}", "z": f"{o['z']:+.1f}", "p": f"{o['p']:.1g}",
-            "forward calls": f"{o['calls']:.1f}", "fewer": f"{o['speed']:.2f}×", "rows": f"{o['rows']:.1f}",
-            "seconds for all": f"{o['seconds']:.1f}",
+
+def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
+    """Difference to greedy, best on top: an interval (filled: without zero) or a mark per seed."""
+    others = sorted((row for row in rows if row.family != "greedy"), key=lambda row: row.gain.estimate)
+    figure, axes = pyplot.subplots(figsize=(9.5, 1.4 + 0.3 * len(others)))
+    for y, row in enumerate(others):
+        colour, marker = LOOKS[row.family]
+        gain = row.gain
+        if gain.low is None:
+            marks, filled = gain.values, False
+        else:
+            marks, filled = (gain.estimate,), gain.low > 0 or gain.high < 0
+            axes.plot([100 * gain.low, 100 * gain.high], [y, y], color=colour, linewidth=2)
+        face = colour if filled else theme.PAPER
+        axes.plot(
+            [100 * value for value in marks], [y] * len(marks), marker, color=face, markeredgecolor=colour,
+            markersize=7,
+        )  # fmt: skip
+        p = ", ".join(f"{test.p:.2g}" for test in row.tests)
+        note = f"p = {p}; {row.calls:.1f} calls, {row.speed:.1f}x fewer"
+        axes.annotate(note, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    axes.axvline(0, color=theme.INK, linewidth=1)
+    names = [("→ " if row.label in chosen else "") + row.label for row in others]
+    axes.set_yticks(range(len(others)), names)
+    axes.grid(axis="y", visible=False)
+    gain = others[0].gain
+    method = f"95 % interval over {gain.count}" if gain.low is not None else f"{gain.count}, no interval"
+    axes.set(xlabel=f"points of solved puzzles above greedy (paired; {method})")
+    figure.suptitle(_counted(others), fontweight="bold", fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def _counted(rows: Sequence[Any]) -> str:
+    """Title: how many intervals lie above, below and around zero; without intervals the range of values."""
+    if rows[0].gain.low is None:
+        values = [100 * value for row in rows for value in row.gain.values]
+        return (
+            f"Differences to greedy: {min(values):+.1f} to {max(values):+.1f} points, {rows[0].gain.count}"
+        )
+    better, worse = sum(row.gain.low > 0 for row in rows), sum(row.gain.high < 0 for row in rows)
+    noise = len(rows) - better - worse
+    return f"Against greedy, {better} of {len(rows)} are better, {worse} worse, {noise} not resolved"
+
+
+def table(rows: Sequence[Any]) -> pandas.DataFrame:
+    """One line per row, in their order: solved, difference to greedy, exact tests, calls, rows, seconds."""
+    lines = []
+    for row in rows:
+        greedy = row.family == "greedy"
+        tests = "; ".join(f"+{t.gained} −{t.lost}, p = {t.p:.1g}" for t in row.tests)
+        lines.append({
+            "setting": row.label, "solved (%)": row.share.text(".2f", scale=100),
+            "against greedy (points)": "" if greedy else row.gain.text("+.2f", scale=100),
+            "won and lost, exact p, per model": "" if greedy else tests,
+            "forward calls": f"{row.calls:.1f}", "fewer": f"{row.speed:.2f}×", "rows": f"{row.rows:.1f}",
+            "seconds for all": f"{row.seconds:.1f}",
         })  # fmt: skip
-    return pandas.DataFrame(rows).set_index("setting")
-
-
-def _line(outcome: dict[str, Any]) -> tuple:
-    """Settings that differ in their threshold only are joined by a line."""
-    setting = outcome["setting"]
-    if setting["strategy"] != "soar":
-        return (setting["strategy"],)
-    return tuple(setting.get(key) for key in ("beam", "score", "min_collapse"))
-
-
-def _ring(axes: Axes, outcomes: Sequence[dict[str, Any]], chosen: Sequence[str]) -> None:
-    for outcome in outcomes:
-        if outcome["label"] in chosen:
-            at = (outcome["speed"], 100 * outcome["accuracy"])
-            axes.plot(
-                *at, "o", markersize=16, fillstyle="none", color=theme.RED, markeredgewidth=2, zorder=4
-            )
-            axes.annotate(
-                outcome["label"], at, (4, 13), textcoords="offset points", color=theme.RED, fontsize=9
-            )
+    return pandas.DataFrame(lines).set_index("setting")
 
 
 def _draw_published(axes: Axes) -> None:
@@ -173,18 +184,3 @@ def _plain_ticks(axes: Axes, most: float) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
-
-
-def _finding(outcomes: Sequence[dict[str, Any]], chosen: Sequence[str]) -> str:
-    base, parts = outcomes[0], []
-    for o in outcomes:
-        if o["label"] in chosen:
-            noise = o["difference_low"] <= 0 <= o["difference_high"]
-            verdict = "within noise" if noise else "better" if o["difference"] > 0 else "worse"
-            change = f"{100 * o['difference']:+.1f} points ({verdict})"
-            parts.append(f"{o['label']} {change} in {o['calls']:.1f} calls, greedy {base['calls']:.1f}")
-    if parts:
-        joined = ";\n".join(parts)
-        return f"Against greedy's {base['accuracy']:.1%}: {joined}"
-    best = max(outcomes, key=lambda o: o["accuracy"])
-    return f"Most accurate: {best['label']}, {best['accuracy']:.1%} against greedy's {base['accuracy']:.1%}"

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from labkit import stats
 from labkit.paths import write_atomic
 from labkit.provenance import provenance
 from labkit.soar.cache_speed import interleaved, llada
@@ -33,7 +34,6 @@ from labkit.soar.caches import CACHES, Cached
 from labkit.soar.models import load_model
 from labkit.soar.puzzle_sets import load_puzzles
 from labkit.soar.search import decode
-from labkit.soar.study import paired
 from labkit.soar.sudoku import solved
 from labkit.soar.sums import QUESTION, encode, right, sums
 from labkit.soar.timing import run_stages, timed
@@ -97,13 +97,14 @@ def quality(
     until       ``time.perf_counter()`` after which no further arm is started
 
     Returns ``prompts``, ``length`` and ``arms``: dicts with ``strategy``, ``block_length``, ``cache``;
-    ``accuracy`` to ``z`` as in ``study.paired``, against the arm without a cache, and of that one
-    against the one in a single block; ``positions`` computed a prompt and ``fewer``, how many times
-    fewer than without a cache; ``calls`` and ``rows`` a prompt; ``seconds`` of the run and of what it
-    had to compile.
+    ``accuracy``, ``difference`` (against the arm without a cache, and of that one against the one in a
+    single block) with 95 % intervals over prompts ``low``, ``high``, ``difference_low``,
+    ``difference_high``; ``gained``, ``lost`` and ``p`` of McNemar's test; ``positions`` computed a prompt
+    and ``fewer``, how many times fewer than without a cache; ``calls`` and ``rows`` a prompt; ``seconds``
+    of the run and of what it had to compile.
     """
     models, (count, length) = _with_caches(model), task.prompts.shape
-    rng, arms, answers, positions = np.random.default_rng(0), [], {}, {}
+    arms, answers, positions = [], {}, {}
     for arm in tqdm(task.arms(), desc="caches", disable=not progress):
         if time.perf_counter() > until:
             break
@@ -114,11 +115,18 @@ def quality(
         base = (strategy, block if cache else None, None)
         arms.append({
             "strategy": strategy, "block_length": block, "cache": cache,
-            **paired(answers[arm], answers[base], rng),
+            **_paired(answers[arm], answers[base]),
             "positions": positions[arm], "fewer": positions[strategy, block, None] / positions[arm],
             "calls": trace.calls.mean(), "rows": trace.rows.mean(), "seconds": spent,
         })  # fmt: skip
     return {"prompts": count, "length": length, "dtype": _dtype(model), "arms": arms}
+
+
+def _paired(right: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
+    share, gain = stats.proportion(right), stats.bootstrap_questions(right, baseline)
+    found = {"accuracy": share.estimate, "low": share.low, "high": share.high}
+    found |= {"difference": gain.estimate, "difference_low": gain.low, "difference_high": gain.high}
+    return found | stats.mcnemar(right, baseline)._asdict()
 
 
 def seconds(task: Task, model: MaskedLM, rounds: int, until: float) -> dict:

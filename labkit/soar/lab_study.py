@@ -1,88 +1,108 @@
-"""The study on the lab's 9x9 checkpoints: settings chosen on validation puzzles, then one test.
+"""The study on the lab's 9x9 checkpoints: settings chosen on validation puzzles, then one test, per seed.
 
 python -m labkit.soar.lab_study [--device cuda] [--checkpoints lab/sudoku9 lab/sudoku9-early]
 
-A checkpoint may be a file of labkit.soar.lab_model, for another seed say. Writes results/study.json:
-all outcomes on the validation puzzles, and on the test puzzles those of greedy, of fixed parallel
-decoding and of the settings that RULES chose on validation. What the file already holds of the same
-weights and puzzles is kept and not run again.
+A checkpoint may be a file of labkit.soar.lab_model, which is how other training seeds come in. SOAR and
+both adaptive families get the same budget, 18 settings; fixed parallel decoding and PBS have one whole
+number to set. Writes results/study.json, {model: {seed: record}}. A record holds all outcomes on the
+validation puzzles, what RULES chose there, and the chosen settings' outcomes on the test puzzles with their
+answers. What the file already holds of the same weights, puzzles and beam kernel is kept and not run again;
+anything else of that model and seed is replaced. Several processes, one a card, may write to one file.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from labkit import checks
-from labkit.paths import write_atomic
+from labkit.paths import CHECKPOINTS, write_atomic
 from labkit.provenance import provenance
 from labkit.soar.fixed_batch import FixedBatch
 from labkit.soar.models import load_model
 from labkit.soar.puzzle_sets import SIZES, load_puzzles
-from labkit.soar.study import Setting, choose, compare, grid, label
+from labkit.soar.recorded import RULES, STUDY, kernel_digest, load_study, table
+from labkit.soar.study import FAMILIES, Outcome, Setting, choose, compare, grid, label
+from labkit.soar.sudoku_model import SudokuLM
 
-RESULTS = Path(__file__).parent / "results"
-BEAMS, COUNTS = (2, 4, 8), (2, 4)  # SOAR with one beam is adaptive parallel decoding
-THRESHOLDS = (0.999, 0.9995, 0.995, 0.99, 0.95, 0.9, 0.5)
-RULES = {  # name: (choose's want, least speed against greedy)
-    "fast": ("fast", 0.0),  # fewest calls that lose nothing on validation
-    "accurate": ("accurate", 0.0),  # most puzzles
-    "bar": ("accurate", 3.0),  # most puzzles with a third of greedy's calls
-}
+BEAMS, COUNTS = (2, 4, 8), (2, 3, 4, 5)  # SOAR with one beam is adaptive decoding; its cap is 5
+THRESHOLDS = (0.999, 0.9995, 0.9999, 0.995, 0.99, 0.9)  # of SOAR, each with every beam
+ALONE = (
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.85,
+    0.93,
+    0.95,
+    0.97,
+    0.98,
+    0.993,
+    0.997,
+    0.998,
+)  # more for adaptive decoding
 
 
 def settings() -> list[Setting]:
-    """Greedy, fixed, adaptive, SOAR (mean score), some with the sum or collapse 1, the rest, PBS.
-
-    The order is of importance: ``--seconds`` cuts off the end.
-    """
+    """Greedy and what the rules choose from. The order is of importance: ``--seconds`` cuts off the end."""
     plain = grid(BEAMS, THRESHOLDS, COUNTS)
-    wild = [s for s in plain if s["strategy"] == "soar" and s["threshold"] < 0.95]
+    more = [s for s in grid((), ALONE, ()) if s["strategy"] == "adaptive"]
     pbs = [s for s in plain if s["strategy"] == "pbs"]
-    both = [s for s in plain if s not in wild and s not in pbs]
-    for variant in ({"scores": ("sum",)}, {"collapses": (1,)}):
-        both += [s for s in grid(BEAMS, (0.999, 0.99), (), **variant) if s["strategy"] == "soar"]
-    return both + wild + pbs
+    return [s for s in plain if s not in pbs] + more + pbs
+
+
+def ablations() -> list[Setting]:
+    """Two variants of the paper's code, seen on validation puzzles only: the sum, and collapse 1."""
+    variants = ({"scores": ("sum",)}, {"collapses": (1,)})
+    return [s for v in variants for s in grid((4,), (0.999, 0.99), (), **v) if s["strategy"] == "soar"]
 
 
 def study(name: str, device: str, sizes: dict[str, int], known: dict, seconds: float | None) -> dict:
-    """Both stages for one checkpoint in bf16: ``validation``, ``chosen`` and ``test`` outcomes.
+    """Both stages for one checkpoint in bf16; ``right`` of the outcomes is kept for the test only.
 
-    known  what an earlier call returned of it; used if weights and puzzles are the same
+    known  the earlier record of this model and seed; used if weights, puzzles and kernel are the same
     """
-    rows = 1024 if device == "cuda" else 8
-    model = load_model(name, device=device, dtype=torch.bfloat16, fixed_rows=rows)
-    about = {"model": name, "weights": weights_of(model), "puzzles": sizes, "device": device}
+    model = load_model(
+        name, device=device, dtype=torch.bfloat16, fixed_rows=1024 if device == "cuda" else 8
+    )
+    about = {"weights": weights_of(model), "kernel": kernel_digest(), "device": device, "puzzles": sizes}
     if any(known.get(key) != value for key, value in about.items()):
         known = {}
-    validation = _outcomes(model, "validation", sizes, settings(), known, seconds)
+    began = time.perf_counter()
+    seen = _outcomes(model, "validation", sizes, settings() + ablations(), known, seconds)
+    candidates = [o for o in seen if o["setting"] in settings()]
     chosen = {}
-    for strategy in ("adaptive", "pbs", "soar"):
+    for of in FAMILIES[1:]:
         for rule, (want, speed) in RULES.items():
-            own = [o for o in validation if o["setting"]["strategy"] == strategy and o["speed"] >= speed]
-            if own:
-                chosen[f"{strategy}, {rule}"] = choose(validation, strategy, want, speed)
-    tested = [s for s in settings() if s["strategy"] in ("greedy", "parallel")]
-    tested += [o["setting"] for o in chosen.values()]
+            if any(o["family"] == of and o["speed"] >= speed for o in candidates):
+                chosen[f"{of}, {rule}"] = choose(candidates, of, want, speed)
+    tested = [{"strategy": "greedy"}, *(o["setting"] for o in chosen.values())]
     tested = [s for index, s in enumerate(tested) if s not in tested[:index]]
+    tried = {of: sum(o["family"] == of for o in candidates) for of in FAMILIES}
     return about | {
-        "validation": validation, "test": _outcomes(model, "test", sizes, tested, known, None),
+        "training": trained(name), "tried": tried,
         "chosen": {rule: outcome["label"] for rule, outcome in chosen.items()},
+        "validation": [{k: v for k, v in o.items() if k != "right"} for o in seen],
+        "test": _outcomes(model, "test", sizes, tested, known, None),
+        "provenance": provenance(dtype="bfloat16", seconds=time.perf_counter() - began),
     }  # fmt: skip
 
 
 def _outcomes(
     model: FixedBatch, part: str, sizes: dict[str, int], wanted: list[Setting], known: dict,
     seconds: float | None,
-) -> list[dict]:  # fmt: skip
+) -> list[Outcome]:  # fmt: skip
     before = {o["label"]: o for o in known.get(part, ())}
     new = [s for s in wanted if label(s) not in before]
-    greedy = [] if "greedy" not in before or not new else [{"strategy": "greedy"}]  # to pair with
-    found = compare(model, *load_puzzles(part, sizes[part]), greedy + new, seconds=seconds) if new else []
+    if new and new[0]["strategy"] != "greedy":  # to measure speed by
+        new = [{"strategy": "greedy"}, *new]
+    found = compare(model, *load_puzzles(part, sizes[part]), new, seconds=seconds) if new else []
     before |= {o["label"]: o for o in found}
     return [before[label(s)] for s in wanted if label(s) in before]
 
@@ -95,45 +115,36 @@ def weights_of(model: FixedBatch) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_study(path: Path = RESULTS / "study.json") -> dict[str, dict]:
-    """{checkpoint: what ``study`` returned} of the recorded study, and its ``provenance``."""
-    return json.loads(path.read_text())
+def trained(name: str) -> dict:
+    """Of a checkpoint's card: name, seed, steps, training_seconds, greedy_on_validation, device."""
+    path = CHECKPOINTS / f"{Path(name).name}.safetensors" if name.startswith("lab/") else Path(name)
+    card = SudokuLM.load(path)[1]
+    keys = ("name", "seed", "steps", "training_seconds", "greedy_on_validation", "device")
+    return {key: card[key] for key in keys}
 
 
-def called(checkpoint: str) -> str:
-    """What to call a checkpoint: its name, or for a file the seed and the seconds on its recorded card."""
-    path = Path(checkpoint)
-    card = RESULTS / f"{path.stem}_{path.parent.name}.json"
-    if not card.exists():
-        return checkpoint
-    made = json.loads(card.read_text())
-    return f"{made['name']} trained again, seed {made['seed']}, {made['training_seconds']:.0f} s"
+def _save(record: dict, path: Path) -> None:
+    """Put a record into the file, which other processes may be writing to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    test = [o | {"right": np.packbits(o["right"]).tobytes().hex()} for o in record["test"]]
+    with _alone(path.parent):
+        found = json.loads(path.read_text()) if path.exists() else {}
+        about = record["training"]
+        found.setdefault(about["name"], {})[str(about["seed"])] = record | {"test": test}
+        write_atomic(path, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
 
 
-def parted(found: dict, winner: str, loser: str = "greedy") -> np.ndarray:
-    """Indices of the test puzzles that the setting ``winner`` solved and ``loser`` did not (labels)."""
-    by_label = {o["label"]: o for o in found["test"]}
-    checks.choice("winner", winner, tuple(by_label))
-    checks.choice("loser", loser, tuple(by_label))
-    right = [
-        np.unpackbits(np.frombuffer(bytes.fromhex(by_label[name]["right"]), np.uint8)).astype(bool)
-        for name in (winner, loser)
-    ]
-    return np.flatnonzero(right[0] & ~right[1])
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: whoever else asks for it waits."""
+    import fcntl  # late: not on Windows, where reading the record must work
 
-
-def table(found: dict) -> str:
-    """The test outcomes of one checkpoint as text."""
-    lines = [f"{found['model']}, {found['puzzles']['test']} test puzzles; chosen on "
-             f"{found['puzzles']['validation']} validation puzzles: {found['chosen']}"]  # fmt: skip
-    for o in found["test"]:
-        lines.append(
-            f"{o['label']:28s} {100 * o['accuracy']:6.2f} % [{100 * o['low']:.2f}, {100 * o['high']:.2f}]  "
-            f"{100 * o['difference']:+.2f} [{100 * o['difference_low']:+.2f}, "
-            f"{100 * o['difference_high']:+.2f}]  z {o['z']:+.2f}  calls {o['calls']:6.2f} "
-            f"({o['speed']:.2f}x)  rows {o['rows']:7.2f}  {o['seconds']:.2f} s"
-        )
-    return "\n".join(lines)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -144,21 +155,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--validation", type=int, default=SIZES["validation"], help="puzzles to choose on")
     parser.add_argument("--test", type=int, default=SIZES["test"], help="puzzles to test on")
     parser.add_argument("--seconds", type=float, help="of validation, per checkpoint (default: no limit)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "study.json")
+    parser.add_argument("--out", type=Path, default=STUDY)
     given = parser.parse_args(argv)
-    known = load_study(given.out) if given.out.exists() else {}
     sizes = {"validation": given.validation, "test": given.test}
-    asked = "--checkpoints", *given.checkpoints, "--validation", given.validation, "--test", given.test
-    command = " ".join(map(str, ("python -m labkit.soar.lab_study", *asked)))
-    found = known | {"provenance": provenance(command=command, dtype="bfloat16", seed=0)}
-    if earlier := known.get("provenance"):
-        found["earlier"] = [*known.get("earlier", ()), earlier]
     for name in given.checkpoints:
-        began = time.perf_counter()
-        found[name] = study(name, given.device, sizes, known.get(name, {}), given.seconds)
-        text = json.dumps(found, indent=1)
-        write_atomic(given.out, lambda path, text=text: path.write_text(text + "\n"))
-        print(table(found[name]), f"\n{time.perf_counter() - began:.1f} s", flush=True)
+        began, about = time.perf_counter(), trained(name)
+        known = load_study(given.out) if given.out.exists() else {}
+        before = known.get(about["name"], {}).get(about["seed"], {})
+        record = study(name, given.device, sizes, before, given.seconds)
+        command = f"python -m labkit.soar.lab_study --checkpoints {name}"
+        record["provenance"]["command"] = f"{command} --validation {given.validation} --test {given.test}"
+        _save(record, given.out)
+        print(table(about["name"], {about["seed"]: record}))
+        print(f"{time.perf_counter() - began:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
