@@ -117,11 +117,12 @@ def _redraws(overrides: dict) -> bool:
 
 
 def _drawn(runs: Sequence[dict]) -> str:
-    """``7 runs: 5 seeds, Python 3.11, 3.12, 3.13``."""
+    """What a tolerance was measured over: ``7 runs: 5 seeds; Python 3.11, 3.12; threads 1, 2``."""
     seeds = {json.dumps(run["overrides"], sort_keys=True) for run in runs}
-    pythons = sorted({run["setting"]["Python"] for run in runs if "setting" in run})
-    where = f", Python {', '.join(pythons)}" if pythons else ""
-    return f"{len(runs)} runs: {len(seeds)} seeds{where}"
+    settings = [run.get("setting", {}) for run in runs]
+    found = {name: sorted({one.get(name, "?") for one in settings}) for name in settings[0]}
+    varied = [f"; {name} {', '.join(values)}" for name, values in found.items() if len(values) > 1]
+    return f"{len(runs)} runs: {len(seeds)} seeds{''.join(varied)}"
 
 
 def _ours(item: dict) -> bool:

@@ -18,8 +18,10 @@ from labkit.traces import TrainTrace
 
 HERE = Path(__file__).resolve().parent
 Row = dict[str, str]
-# Of the settings that the SOAR study chose on validation puzzles, the first that it tested is quoted.
-RULES = ("soar, bar", "soar, accurate", "soar, fast", "adaptive, bar", "pbs, accurate")
+SOAR_RULES = {  # of the study -> the question that it answers
+    "accurate, 3x": "More puzzles than greedy, with a third of its forward calls?",
+    "accurate": "Who solves most puzzles, at any cost?",
+}
 
 
 def findings() -> list[Row]:
@@ -61,13 +63,16 @@ def _kernels() -> list[Row]:
         return f"{min(values):.2f} to {max(values):.2f}x"
 
     reached = sum(goal["goal_reached"] for goal in sparse["goals"] + tokens["goals"])
+    slower = straight_through()["forward + backward"]
     return [
         {
             "paper": "ELAS",
             "question": "Does 2:4 activation sparsity speed up a feed-forward layer?",
-            "found": f"forward {span('ffn d', 'forward against torch.compile')} torch.compile, forward and "
-            f"backward {span('ffn d', 'backward against torch.compile')}; the sparse product alone "
-            f"{span('sparse product')} cuBLAS",
+            "found": "against torch.compile in its default mode (not max-autotune): full rank, masked "
+            f"gradient, forward {span('ffn d', 'forward against torch.compile')}, forward and backward "
+            f"{span('ffn d', 'backward against torch.compile')}; low rank, straight-through gradient (the "
+            f"default), forward and backward {slower:.2f}x; the sparse product alone against cuBLAS "
+            f"{span('sparse product')}",
             "measured": measured,
             "notebook": "07_kernels",
         },
@@ -80,6 +85,15 @@ def _kernels() -> list[Row]:
             "notebook": "07_kernels",
         },
     ]
+
+
+def straight_through() -> dict[str, float]:
+    """{pass: torch.compile's time over ELAS's} of the packed low-rank layer with the default gradient."""
+    record = json.loads((HERE / "elas" / "results" / "speed.json").read_text())
+    tokens = min(row["tokens"] for row in record["ffn"])  # the larger batch has no compiled rivals
+    ms = {(r["rival"], r["pass"]): r["ms"]["p50"] for r in record["ffn"] if r["tokens"] == tokens}
+    own, rival = "ELAS packed, straight-through", "LORO ReLU², compiled"
+    return {kind: ms[rival, kind] / ms[own, kind] for kind in ("forward", "forward + backward")}
 
 
 def _elas_loss() -> list[Row]:
@@ -114,45 +128,32 @@ def _elas_memory() -> list[Row]:
 
 
 def _soar() -> list[Row]:
-    from labkit.soar.lab_study import called
+    from labkit.soar.recorded import claim, load_study, note
 
-    record = json.loads((HERE / "soar" / "results" / "study.json").read_text())
     rows = []
-    for name, found in record.items():
-        if "test" not in found:  # the provenance, or a checkpoint whose settings are still being chosen
-            continue
-        by_label = {outcome["label"]: outcome for outcome in found["test"]}
-        chosen = [found["chosen"][rule] for rule in RULES if rule in found["chosen"]]
-        tested = [by_label[label] for label in chosen if label in by_label]
-        if not tested:
-            continue
-        best, greedy = tested[0], found["test"][0]
-        noise = best["difference_low"] <= 0 <= best["difference_high"]
-        rows.append({
-            "paper": "SOAR",
-            "question": f"Fewer forward calls without losing puzzles? ({called(name)})",
-            "found": f"{best['label']}: {best['accuracy']:.1%} against {greedy['accuracy']:.1%} "
-            f"({100 * best['difference']:+.1f} points, 95 % {100 * best['difference_low']:+.1f} to "
-            f"{100 * best['difference_high']:+.1f}{', within noise' if noise else ''}) with "
-            f"{best['speed']:.1f}x fewer forward calls, {found['puzzles']['test']:,} test puzzles",
-            "measured": _where(record), "notebook": "04_soar_quality_speed",
-        })  # fmt: skip
+    for model, records in load_study(HERE / "soar" / "results" / "study.json").items():
+        made = [_where(record) for record in records.values()]
+        remark = f"; {note(records)}" * bool(note(records))
+        rows += [
+            {"paper": "SOAR", "question": f"{question} ({model})", "found": claim(records, rule),
+             "measured": max(made) + remark, "notebook": "04_soar_quality_speed"}
+            for rule, question in SOAR_RULES.items()
+        ]  # fmt: skip
     return rows
 
 
 def _fgo() -> list[Row]:
-    from labkit.fgo.recorded import recorded, shorter
+    from labkit.fgo.recorded import in_words, paper_step, recorded
 
     arms = recorded()
     if not {"FGO", "GRPO"} <= set(arms):
         raise FileNotFoundError("no recorded FGO study")
-    gap, seeds = shorter(arms), len(arms["FGO"])
+    about, step = arms["FGO"][0].meta, paper_step(arms)
+    early, late = (f"{about['questions'] * steps:,} questions" for steps in (step, about["steps"]))
     return [{
-        "paper": "FGO", "question": "Does it shorten the chain of thought and keep the accuracy?",
-        "found": f"{100 * gap['length']:+.0f} % tokens against GRPO (95 % {100 * gap['length_low']:+.0f} "
-        f"to {100 * gap['length_high']:+.0f}), accuracy {100 * gap['accuracy']:+.1f} points "
-        f"({100 * gap['accuracy_low']:+.1f} to {100 * gap['accuracy_high']:+.1f}), {seeds} seeds",
-        "measured": _where(arms["FGO"][0].meta), "notebook": "06_fgo_entropy",
+        "paper": "FGO", "question": "How do length and accuracy differ from GRPO's?",
+        "found": f"after {early}: {in_words(arms, when=step)}; after {late}: {in_words(arms)}",
+        "measured": _where(about), "notebook": "06_fgo_entropy",
     }]  # fmt: skip
 
 

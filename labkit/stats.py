@@ -44,12 +44,12 @@ class Estimate:
         return f"{self.n:,} {self.unit.removesuffix('s') if self.n == 1 else self.unit}"
 
     def text(self, form: str = "+.3f", unit: str = "", scale: float = 1.0) -> str:
-        """``+0.98 points (95 % +0.48 to +1.50, 8 seeds)``; ``+0.98, +1.04 points (2 seeds, no interval)``.
+        """``+0.98 points (95 % +0.48 to +1.50, 8 seeds)``; ``+0.98 and +1.04 (2 seeds, no interval)``.
 
         form is each number's format, unit is printed after them with its own space, scale multiplies them.
         """
         if self.low is None:
-            told = ", ".join(f"{scale * value:{form}}" for value in self.values)
+            told = " and ".join(f"{scale * value:{form}}" for value in self.values)
             return f"{told}{unit} ({self.count}, no interval)"
         mean, low, high = (f"{scale * value:{form}}" for value in (self.estimate, self.low, self.high))
         return f"{mean}{unit} (95 % {low} to {high}, {self.count})"
@@ -164,7 +164,7 @@ def proportion(right: np.ndarray, unit: str = "questions") -> Estimate:
 def spread(values: Sequence[float], form: str = ".3f") -> str:
     """``0.123 (0.120 to 0.127, 5 seeds)``: mean and range, nothing inferred; one or two are listed."""
     if len(values) < FEWEST_SEEDS:
-        return ", ".join(f"{value:{form}}" for value in values)
+        return " and ".join(f"{value:{form}}" for value in values)
     mean, low, high = (f"{value:{form}}" for value in (np.mean(values), min(values), max(values)))
     return f"{mean} ({low} to {high}, {len(values)} seeds)"
 

@@ -151,7 +151,7 @@ def test_tolerances_are_measured_over_seeds_and_pythons_and_say_so(tmp_path, mon
     accept(proposals(run, [there, lists])[0])
     saved = baselines.load(baselines.path_of("n", "smoke", "cpu"))
     assert saved["recorded"] == here
-    why = "twice the largest move (0.1) over 3 runs: 2 seeds, Python 3.11, 3.13"
+    why = "twice the largest move (0.1) over 3 runs: 2 seeds; Python 3.11, 3.13"
     assert (saved["metrics"]["m"]["abs"], saved["metrics"]["m"]["why"]) == (0.2, why)
 
 

@@ -21,7 +21,7 @@ def _close_figures():
 
 def exam(accuracy, length, token=0.2, **more):
     return {
-        "accuracy": accuracy, "accuracy_error": 0.01, "length": length, "length_error": 1.0, "act": 5.0,
+        "accuracy": accuracy, "length": length, "act": 5.0,
         "entropy": 2.0, "entropy_per_token": token, "entropy_choice": 0.4, "entropy_result": 0.1,
         "choice_share": 0.1, "checks": 1.0, **more,
     }  # fmt: skip
@@ -41,7 +41,6 @@ def run(arm, seed, after, tokens=(0.3, 0.2, 0.1), invalid=(10, 20, 40)):
         ("accuracy", 0.6 if arm == "GRPO" else 0.7),
     ):
         series[f"exam/{name}"] = np.array([value, value, value, nan])
-        series[f"exam/{name}_error"] = np.array([0.1, 0.1, 0.1, nan])
     meta = {"arm": arm, "seed": seed, "questions": 1600, "before": exam(0.5, 60), "after": after}
     return TrainTrace(step=step, series=series, meta=meta)
 
@@ -56,50 +55,55 @@ ARMS = {
 }
 
 
-def test_shorter_by_hand():
-    found = recorded.shorter(ARMS)
-    assert found["length"] == pytest.approx(-0.4)
-    # sampling error of each mean over two seeds: 1 / sqrt(2) tokens
-    error = 0.6 * np.hypot(1 / 2**0.5 / 30, 1 / 2**0.5 / 50)
-    assert found["length_high"] - found["length"] == pytest.approx(1.96 * error)
-    assert found["accuracy"] == pytest.approx(0.02)
-    scatter = max(0.01 / 2**0.5, np.std([0.8, 0.82], ddof=1) / 2**0.5)
-    gap = np.hypot(scatter, 0.01 / 2**0.5)
-    assert found["accuracy_high"] - found["accuracy"] == pytest.approx(1.96 * gap)
-    assert recorded.verdict(ARMS).startswith("length -40% (")
-    assert recorded.verdict(ARMS).endswith("accuracy +2.0 points (-0.4 to +4.4)")
+def test_two_seeds_are_two_differences_without_an_interval():
+    found = recorded.difference(ARMS)
+    assert found["length"].values == pytest.approx((-0.4, -0.4))
+    assert found["accuracy"].values == pytest.approx((0.03, 0.01))
+    assert (found["length"].low, found["accuracy"].low) == (None, None)
+    assert recorded.in_words(ARMS) == (
+        "length -40 and -40 % (2 seeds, no interval), accuracy +3.0 and +1.0 points (2 seeds, no interval)"
+    )
     with pytest.raises(ValueError, match="arm must be one of 'GRPO', 'FGO', 'mean entropy'; got 'PPO'"):
-        recorded.shorter(ARMS, "PPO")
+        recorded.difference(ARMS, "PPO")
 
 
-def test_shorter_at_an_exam_on_the_way():
-    found = recorded.shorter(ARMS, when=1)
-    assert found["length"] == pytest.approx(-0.5)
-    assert found["accuracy"] == pytest.approx(0.1)
+def test_three_seeds_have_a_t_interval():
+    arms = {
+        "GRPO": [run("GRPO", seed, exam(0.8, 50)) for seed in range(3)],
+        "FGO": [run("FGO", seed, exam(0.8 + 0.01 * seed, 30)) for seed in (2, 0, 1)],
+    }
+    gap = recorded.difference(arms)["accuracy"]
+    assert gap.values == pytest.approx((0, 0.01, 0.02))
+    assert gap.high - gap.estimate == pytest.approx(4.302653 * 0.01 / 3**0.5)
+
+
+def test_the_difference_at_an_exam_on_the_way():
+    found = recorded.difference(ARMS, when=1)
+    assert found["length"].values == pytest.approx((-0.5, -0.5))
+    assert found["accuracy"].values == pytest.approx((0.1, 0.1))
     assert recorded.paper_step(ARMS) == 2
     with pytest.raises(ValueError, match="when must be one of 'after', 0, 1, 2; got 3"):
-        recorded.shorter(ARMS, when=3)
+        recorded.difference(ARMS, when=3)
 
 
-def test_entropy_lost_names_the_step_from_which_it_stays_below():
+def test_entropy_lost_names_the_step_from_which_it_stays_below_for_each_seed():
     found = recorded.entropy_lost(ARMS)
-    assert found["step"] == 2
-    assert found["sum_ratio"] == pytest.approx(0.5)
-    assert recorded.entropy_lost(ARMS, "mean entropy")["step"] is None
-    assert (
-        recorded.entropy_lost({**ARMS, "low": [run("low", 0, exam(1, 1), (0.1, 0, 0))]}, "low")["step"] == 0
-    )
+    assert found["step"] == [2, 2]
+    assert found["sum_ratio"] == pytest.approx([0.5, 0.5])
+    assert recorded.entropy_lost(ARMS, "mean entropy")["step"] == [None]
+    low = {**ARMS, "low": [run("low", 0, exam(1, 1), (0.1, 0, 0))]}
+    assert recorded.entropy_lost(low, "low")["step"] == [0]
 
 
 def test_summary_counts_the_first_3200_groups_and_sets_the_paper_beside():
     rows = recorded.summary(ARMS)
     assert [row["arm"] for row in rows] == ["before", *ARMS]
-    assert rows[1]["accuracy"] == (pytest.approx(81), pytest.approx(80), pytest.approx(82))
-    assert rows[1]["invalid"] == (30, 30, 30)  # two steps of 1,600 questions
+    assert rows[1]["accuracy"] == pytest.approx([80, 82])
+    assert rows[1]["invalid"] == [30, 30]  # two steps of 1,600 questions
     assert rows[1]["paper"]["invalid"] == published.INVALID["GRPO"]
     assert rows[3]["paper"] is None
     page = figures.study_table(rows, "A <caption>").data
-    assert "81.0<br><small>80.0 to 82.0</small>" in page
+    assert "<td>80.0 and 82.0</td>" in page
     assert "65.6 / 578 / 11.3 / 1,584 to 2,617" in page
     assert "A &lt;caption&gt;" in page
 
@@ -117,7 +121,7 @@ def test_trade_off_draws_every_seed_where_it_belongs():
 
 
 def test_entropy_places_marks_the_step():
-    figure = figures.entropy_places({"FGO": ARMS["FGO"]}, step=2)
+    figure = figures.entropy_places({"FGO": ARMS["FGO"]}, [2, None])
     assert len(figure.axes) == len(figures.PLACES)
     assert all(axis.lines[-1].get_xdata()[0] == 2 for axis in figure.axes)
 

@@ -237,7 +237,6 @@ def test_summary_by_hand():
     assert (found["accuracy"], found["length"], found["entropy"]) == (0.75, 20, 3)
     assert found["act"] == 375  # 75 % in 20 tokens
     assert found["entropy_per_token"] == pytest.approx(16 / 80)
-    assert found["accuracy_error"] == pytest.approx(np.std([1, 0.5], ddof=1) / 2**0.5)
 
 
 def test_exam_repeats_and_leaves_the_random_state():

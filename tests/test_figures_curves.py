@@ -20,19 +20,27 @@ def run(values, steps=None, **more):
     return TrainTrace(step=steps, series=series, meta={"arm": "fgo"})
 
 
-def test_spread_is_mean_and_range_over_the_common_steps():
-    one, two = run([1, 2, np.nan, 4]), run([3, 6, 7, 0])
-    steps, mean, low, high = curves.spread([one, two], "reward")
+def test_seeds_are_stacked_at_the_common_steps():
+    steps, table = curves.stacked([run([1, 2, np.nan, 4]), run([3, 6, 7, 0])], "reward")
     assert steps.tolist() == [1, 2, 4]
-    assert mean.tolist() == [2, 4, 2]
-    assert (low.tolist(), high.tolist()) == ([1, 2, 0], [3, 6, 4])
+    assert table.tolist() == [[1, 2, 4], [3, 6, 0]]
 
 
-def test_spread_accumulates_or_smooths():
+def test_a_series_accumulates_or_is_smoothed():
     trace = run([1, 2, 3, 10])
-    assert curves.spread(trace, "reward", cumulative=True)[1].tolist() == [1, 3, 6, 16]
-    assert curves.spread(trace, "reward", smooth=2)[1].tolist() == [1, 1.5, 2.5, 6.5]
-    assert curves.spread(trace, "reward", smooth=9)[1].tolist() == [1, 1.5, 2, 4]
+    assert curves.stacked(trace, "reward", cumulative=True)[1].tolist() == [[1, 3, 6, 16]]
+    assert curves.stacked(trace, "reward", smooth=2)[1].tolist() == [[1, 1.5, 2.5, 6.5]]
+    assert curves.stacked(trace, "reward", smooth=9)[1].tolist() == [[1, 1.5, 2, 4]]
+
+
+@pytest.mark.parametrize(("seeds", "lines", "bands"), [(1, 1, 0), (2, 2, 0), (3, 1, 1)])
+def test_two_seeds_are_two_lines_and_three_a_band(seeds, lines, bands):
+    arm = [run([index, 2 * index]) for index in range(seeds)]
+    (axis,) = curves.training_curves({"FGO": arm}, {"reward": "r"}, columns=1).axes
+    assert (len(axis.lines), len(axis.collections)) == (lines, bands)
+    assert axis.get_legend_handles_labels()[1] == ["FGO"]
+    if bands:
+        assert axis.lines[0].get_ydata().tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
@@ -59,9 +67,9 @@ def test_training_curves_draw_every_panel_with_labels(count):
 
 def test_curves_name_what_they_do_not_know():
     with pytest.raises(ValueError, match=r"name must be one of \['reward'\]; got 'loss'"):
-        curves.spread(run([1]), "loss")
+        curves.stacked(run([1]), "loss")
     with pytest.raises(ValueError, match="arm must be a TrainTrace or a non-empty list"):
-        curves.spread([], "reward")
+        curves.stacked([], "reward")
     with pytest.raises(ValueError, match="columns must be an integer >= 1; got 0"):
         curves.training_curves({"a": run([1])}, {"reward": "r"}, columns=0)
 
@@ -80,8 +88,8 @@ def test_sample_table_shows_one_step_and_escapes():
         curves.sample_table(trace, 3)
 
 
-def test_total_sums_a_run_and_averages_seeds():
-    assert curves.total([run([1, 2]), run([3, 6])], "reward") == 6
+def test_totals_sum_each_run():
+    assert curves.totals([run([1, 2]), run([3, 6])], "reward") == [3, 9]
 
 
 def test_before_after_draws_each_seed_and_states_the_means():

@@ -43,9 +43,9 @@ def _close():
 
 
 def test_differences_pair_the_seeds(runs):
-    found = pretraining.differences(runs, "lowrank_relu2")
-    np.testing.assert_allclose(found["elas_ste"], [-0.1, 0.1])  # seed 0, seed 1
-    assert pretraining.seed_range(runs) == pytest.approx(0.3)
+    found = pretraining.differences(runs, "lowrank_relu2")["elas_ste"]
+    assert found.values == pytest.approx((-0.1, 0.1))  # seed 0, seed 1
+    assert found.low is None
 
 
 def test_a_finding_stands_in_the_table(runs):
@@ -54,30 +54,33 @@ def test_a_finding_stands_in_the_table(runs):
     assert "ELAS, straight-through, seed 1, step 8, layer 3: not finite" in pretraining.run_table(runs).data
 
 
-def test_a_seed_without_partner_is_left_out(runs):
-    extra = [*runs, run("elas_ste", 7, 3.0), run("elas_masked", 9, 3.0)]
+def test_a_seed_without_partner_and_a_run_that_gave_nan_are_left_out(runs):
+    extra = [*runs, run("elas_ste", 7, 3.0), run("elas_masked", 9, 3.0), run("elas_soft", 0, float("nan"))]
     found = pretraining.differences(extra, "lowrank_relu2")
     assert found.keys() == {"elas_ste"}
-    assert len(found["elas_ste"]) == 2
+    assert found["elas_ste"].n == 2
+
+
+def test_two_seeds_are_marks_without_a_verdict(runs):
+    figure = pretraining.paired_differences(runs)
+    assert figure.get_suptitle() == "Differences of -0.100 to +0.100 nats; 2 seeds, no interval"
+    assert [note.get_text() for note in figure.axes[0].texts] == ["2 seeds, no interval"]
+
+
+def test_three_seeds_have_an_interval(runs):
+    more = [*runs, run("elas_ste", 2, 4.6), run("lowrank_relu2", 2, 4.3)]
+    figure = pretraining.paired_differences(more)
+    assert figure.get_suptitle() == "0 of 1 differences are resolved (95 % intervals over 3 seeds)"
+    far = [run("elas_ste", seed, 9 + 0.1 * seed) for seed in range(3)] + more
+    far = [r for r in far if not (r.meta["arm"] == "elas_ste" and r.meta["eval_nats"] < 9)]
+    assert pretraining.paired_differences(far).get_suptitle().startswith("1 of 1 differences are resolved")
 
 
 def test_titles_state_the_computed_finding(runs):
-    title = pretraining.paired_differences(runs).get_suptitle()
-    assert title.startswith("1 of 1 mean differences are below 0.300 nats")
-    far = [run("elas_ste", 0, 9.0), *runs[1:3]]
-    assert pretraining.paired_differences(far).get_suptitle().startswith("0 of 1")
     title = pretraining.loss_curves(runs).axes[0].get_title()
     assert title == "Held-out text: the best run needs 2.00 bits per byte, counting tokens 3.50"
     title = pretraining.layer_curves(runs[0]).axes[0].get_title()
     assert title == "Zero by ReLU² itself: 50.0 % at the start, 65.0 % at the end"
-
-
-def test_one_seed_says_nothing_about_chance(runs):
-    """A range over one seed would be 0, and every difference would look real."""
-    alone = [run("elas_ste", 0, 4.2), run("lowrank_relu2", 0, 4.3)]
-    assert np.isnan(pretraining.seed_range(alone))
-    title = pretraining.paired_differences(alone).get_suptitle()
-    assert title == "Differences up to 0.100 nats; with one seed per arm, chance is not ruled out"
 
 
 def test_every_run_is_a_curve_and_every_arm_one_legend_entry(runs):
@@ -91,7 +94,8 @@ def test_every_run_is_a_curve_and_every_arm_one_legend_entry(runs):
 
 def test_tables_escape_and_label(runs):
     table = pretraining.run_table(runs).data
-    assert "4.150 (4.100 to 4.200)" in table
+    assert "4.200 and 4.100" in table  # two seeds are listed
+    assert "-0.100 and +0.100 (2 seeds, no interval)" in table
     assert "sympy-&lt;512&gt;" in table
     assert "reference" in table
     ours = {"elas_ste": np.array([50.0, 60.0]), "elas_soft": np.array([55.0])}

@@ -5,19 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from labkit import findings
+from labkit import baselines, findings, readme
+from labkit.fgo.recorded import in_words, paper_step, recorded
 from labkit.kernels import bench_results
 from labkit.paths import ROOT
 from labkit.presets import find_notebooks
-from labkit.soar.lab_study import called, load_study
+from labkit.soar import report
+from labkit.soar.recorded import OLD_KERNEL
+from labkit.soar.study import FAMILIES
 from labkit.traces import TrainTrace
 
 ORIGIN = {"device": "Card 9", "time": "2026-01-02T03:04:05+00:00"}
-
-
-def outcome(label, accuracy, difference, speed):
-    return {"label": label, "accuracy": accuracy, "difference": difference, "speed": speed,
-            "difference_low": difference - 0.01, "difference_high": difference + 0.01}  # fmt: skip
 
 
 @pytest.fixture
@@ -43,21 +41,40 @@ def test_every_recorded_row_is_complete_and_links_to_a_notebook():
 def test_kernel_numbers_are_those_of_the_bench():
     sparse = [goal for goal in bench_results("sparse24")["goals"] if "sparse product" in goal["name"]]
     low, high = min(goal["value"] for goal in sparse), max(goal["value"] for goal in sparse)
-    assert f"{low:.2f} to {high:.2f}x cuBLAS" in findings._kernels()[0]["found"]
+    assert f"against cuBLAS {low:.2f} to {high:.2f}x" in findings._kernels()[0]["found"]
 
 
-@pytest.mark.parametrize(("difference", "noise"), [(0.03, False), (-0.004, True)])
-def test_soar_row_names_the_chosen_setting_and_its_noise(folder, difference, noise):
-    study = {"provenance": ORIGIN, "lab/nine": {
-        "test": [outcome("greedy", 0.8, 0, 1.0), outcome("soar 4, .9", 0.8 + difference, difference, 3.5)],
-        "chosen": {"soar, bar": "soar 4, .9"}, "puzzles": {"test": 4000},
-    }}  # fmt: skip
-    (folder / "soar" / "results" / "study.json").write_text(json.dumps(study))
-    (row,) = findings._soar()
-    assert f"{100 * difference:+.1f} points" in row["found"]
-    assert ("within noise" in row["found"]) is noise
-    assert "3.5x fewer forward calls, 4,000 test puzzles" in row["found"]
-    assert row["measured"] == "Card 9, 2026-01-02"
+def test_a_feed_forward_row_names_gradient_and_rival():
+    found = findings._kernels()[0]["found"]
+    assert "torch.compile in its default mode (not max-autotune): full rank, masked gradient" in found
+    record = json.loads((ROOT / "labkit/elas/results/speed.json").read_text())["ffn"]
+    ms = {
+        r["rival"]: r["ms"]["p50"]
+        for r in record
+        if (r["tokens"], r["pass"]) == (16384, "forward + backward")
+    }
+    ratio = ms["LORO ReLU², compiled"] / ms["ELAS packed, straight-through"]
+    assert f"straight-through gradient (the default), forward and backward {ratio:.2f}x" in found
+
+
+def test_soar_rows_name_the_settings_and_claim_nothing_from_one_seed(folder):
+    def outcome(of, right, calls):
+        return {"label": of, "family": of, "setting": {}, "accuracy": sum(right) / 8, "calls": calls,
+                "rows": calls, "speed": 50 / calls, "seconds": 1.0,
+                "right": np.packbits(np.array(right, bool)).tobytes().hex()}  # fmt: skip
+
+    test = [outcome("greedy", [1, 1, 1, 0, 0, 0, 0, 0], 50), outcome("soar", [1, 1, 1, 1, 1, 0, 0, 0], 10),
+            outcome("adaptive", [1, 1, 0, 0, 0, 0, 0, 0], 5)]  # fmt: skip
+    chosen = {f"{of}, {rule}": of for of in ("soar", "adaptive") for rule in ("accurate", "accurate, 3x")}
+    record = {"test": test, "validation": test, "chosen": chosen, "tried": dict.fromkeys(FAMILIES, 1),
+              "puzzles": {"validation": 8, "test": 8}, "kernel": None, "provenance": ORIGIN}  # fmt: skip
+    (folder / "soar" / "results" / "study.json").write_text(json.dumps({"lab/nine": {"3": record}}))
+    first, second = findings._soar()
+    assert first["found"].startswith("soar: +25.00 points (1 seed, no interval) against greedy, 5.0x fewer")
+    assert "adaptive: -12.50 points (1 seed, no interval) against greedy, 10.0x fewer" in first["found"]
+    assert "solved" not in first["found"]
+    assert first["measured"] == f"Card 9, 2026-01-02; {OLD_KERNEL}"
+    assert "(lab/nine)" in second["question"]
 
 
 def test_elas_rows_pair_the_seeds(folder):
@@ -85,27 +102,45 @@ def test_without_records_there_are_no_rows(folder):
     assert not papers & {"02_elas_pretraining", "04_soar_quality_speed"}
 
 
+def test_the_readme_says_of_the_mask_what_notebook_01_recorded():
+    page = (ROOT / "README.md").read_text()
+    recorded = baselines.load(baselines.path_of("01_elas_masks", "smoke", "cpu"))["metrics"]
+    zeros, taken, kept = (
+        recorded[f"recorded_model_{name}"]["value"]
+        for name in ("natural_zeros", "enforced_zeros", "energy_kept")
+    )
+    words = f"{100 * zeros:.0f} % of activations are zero anyway; the mask takes {100 * taken:.1f} % more"
+    assert f"{words} and keeps {100 * kept:.1f} % of the energy" in page
+
+
+def test_fgo_row_names_both_horizons_and_shows_two_seeds_as_values():
+    (row,) = findings._fgo()
+    step = paper_step(recorded())
+    assert (
+        f"after 3,200 questions: {in_words(recorded(), when=step)}; after 4,576 questions: " in row["found"]
+    )
+    assert row["found"].count("2 seeds, no interval") == 4
+    assert "95 %" not in row["found"]
+
+
 def test_the_numbers_of_the_readme_are_those_of_the_records():
     page = (ROOT / "README.md").read_text()
+    assert readme.update(page) == page, "python -m labkit.readme --write"
     goals = {g["name"]: g["value"] for n in ("sparse24", "tokenstats") for g in bench_results(n)["goals"]}
-    for words, end in (
-        ("sparse product", ""),
-        ("ffn d", "forward against torch.compile"),
-        ("ffn d", "backward against torch.compile"),
-    ):
-        values = [value for name, value in goals.items() if words in name and name.endswith(end)]
-        assert f"{min(values):.2f} to {max(values):.2f}x" in page, (words, end)
-    assert f"{goals['token statistics, share of copy']:.1%}".replace("%", " %") in page
-    results = ROOT / "labkit" / "soar" / "results"
-    faster = json.loads((results / "bench_lab.json").read_text())["times faster"]
+    values = [value for name, value in goals.items() if "sparse product" in name]
+    assert f"| {min(values):.2f} to {max(values):.2f}x |" in page
+    assert f"| {100 * goals['token statistics, share of copy']:.1f} % of copy bandwidth |" in page
+    faster = json.loads((ROOT / "labkit/soar/results/bench_lab.json").read_text())["times faster"]
     assert f"| {faster['one at a time']:.0f}x |" in page
-    study = load_study(results / "study.json")["lab/sudoku9"]
-    best = next(o for o in study["test"] if o["label"] == study["chosen"]["soar, bar"])
-    gain, low, high = (100 * best[key] for key in ("difference", "difference_low", "difference_high"))
-    assert f"{gain:+.2f} points over greedy (95 %: {low:+.2f} to {high:+.2f};" in page
-    assert f"with {best['speed']:.1f}x fewer calls" in page
 
 
-def test_a_checkpoint_in_a_file_is_called_by_its_card():
-    assert called("lab/sudoku9-early") == "lab/sudoku9-early"
-    assert called("runs/seed1/sudoku9.safetensors") == "lab/sudoku9 trained again, seed 1, 180 s"
+def test_a_number_that_was_edited_by_hand_is_put_right_and_a_lost_row_is_named():
+    page = (ROOT / "README.md").read_text()
+    row = next(line for line in page.split("\n") if line.startswith("| sparse product"))
+    assert readme.update(page.replace(row, "| sparse product against cuBLAS | 9x | 1.35x |")) == page
+    with pytest.raises(ValueError, match="README.md has no row"):
+        readme.update(page.replace(row, ""))
+
+
+def test_the_pages_of_results_say_what_their_files_say():
+    assert (ROOT / "labkit/soar/results/README.md").read_text() == report.report()

@@ -70,7 +70,7 @@ def test_the_seed_is_the_unit_of_several_trainings():
     assert row.tests == ((2, 0, 0.5), (1, 0, 1.0))
     assert (row.calls, row.speed) == (25, 2.5)
     assert "more" not in study.describe(row)
-    assert "+50.00, +25.00 points (2 seeds, no interval) against greedy" in study.describe(row)
+    assert "+50.00 and +25.00 points (2 seeds, no interval) against greedy" in study.describe(row)
     rng = np.random.default_rng(0)
     many = [rng.random(900) for _ in range(3)]
     row = study.over_seeds(

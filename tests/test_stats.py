@@ -56,7 +56,7 @@ def test_wilson_covers_95_percent(share):
 def test_one_or_two_seeds_are_points_and_allow_no_verdict():
     for values, told in (
         ((0.12,), "0.12 (1 seed, no interval)"),
-        ((0.12, 0.15), "0.12, 0.15 (2 seeds, no interval)"),
+        ((0.12, 0.15), "0.12 and 0.15 (2 seeds, no interval)"),
     ):
         found = stats.t_interval(values)
         assert (found.low, found.high) == (None, None)
@@ -138,7 +138,7 @@ def test_texts():
     found = stats.Estimate(0.01, 0.005, 0.0155, 1200, "questions", "t", (0.01,))
     assert found.text("+.2f", " points", 100) == "+1.00 points (95 % +0.50 to +1.55, 1,200 questions)"
     assert stats.spread([1, 2, 6], ".1f") == "3.0 (1.0 to 6.0, 3 seeds)"
-    assert stats.spread([1, 2], ".1f") == "1.0, 2.0"
+    assert stats.spread([1, 2], ".1f") == "1.0 and 2.0"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def grade(texts: list[list[str]], answers: list[list[str]]) -> np.ndarray:
 def summarise(
     correct: np.ndarray, length: np.ndarray, sampled: np.ndarray, full: np.ndarray
 ) -> dict[str, float]:
-    """Means over (Q, G) responses to Q questions; errors are standard errors with questions independent.
+    """Means over (Q, G) responses to Q questions.
 
     correct bool; length in tokens; sampled and full: "sampled_sum" and "full_sum" in nats. ``act`` is
     accuracy in % per 100 tokens; ``entropy_per_token`` is the full entropy over all tokens.
@@ -58,17 +58,11 @@ def summarise(
     accuracy, tokens = float(correct.mean()), float(length.mean())
     return {
         "accuracy": accuracy,
-        "accuracy_error": _error(correct),
         "length": tokens,
-        "length_error": _error(length),
         "entropy": float(sampled.mean()),
         "entropy_per_token": float(full.sum() / max(length.sum(), 1)),
         "act": 100 * accuracy / max(tokens, 1e-9) * 100,
     }
-
-
-def _error(values: np.ndarray) -> float:
-    return float(values.mean(1).std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
 
 
 def places(responses: Responses) -> dict[str, np.ndarray]:

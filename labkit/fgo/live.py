@@ -88,7 +88,7 @@ def examine(
     """Means over sampled responses to fixed questions: the same seed asks and draws the same for any model.
 
     accuracy in [0, 1], length in tokens, entropy (sampled sum) and entropy_per_token in nats, and act,
-    accuracy in % per 100 tokens; accuracy_error and length_error are standard errors over questions.
+    accuracy in % per 100 tokens.
     """
     rows = verbose_sums(questions, seed=seed + 4000)
     trace = sample_groups(

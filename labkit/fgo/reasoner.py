@@ -61,12 +61,12 @@ and checks: `{example}`
 | what for | reinforcement learning with FGO and GRPO: it errs often enough that there is much to learn |
 | data | `labkit.fgo.tasks.verbose_sums({task})`, generated; nothing else was read |
 | training | supervised, {steps} steps of {batch} worked sums, to stop at the first exam with {target:.0%} of the samples right (reached {reached:.1%}) |
-| held-out, greedy | {greedy[accuracy]:.1%} ± {greedy[accuracy_error]:.1%} of {questions} questions, {greedy[length]:.1f} tokens |
-| held-out, sampled | {sampled[accuracy]:.1%} ± {sampled[accuracy_error]:.1%}, {sampled[length]:.1f} tokens, {sampled[checks]:.2f} checks |
+| held-out, greedy | {greedy[accuracy]:.1%} of {questions} questions, {greedy[length]:.1f} tokens |
+| held-out, sampled | {sampled[accuracy]:.1%}, {sampled[length]:.1f} tokens, {sampled[checks]:.2f} checks |
 | made by | `{command}`, seed {seed}, {seconds:.0f} s on {device}, torch {torch}, {time} |
 | not for | arithmetic |
 
-Errors are standard errors over questions. The held-out questions are never asked in training (a hash of the
+The held-out questions are never asked in training (a hash of the
 prompt tells them apart). Weights are bfloat16 safetensors; Apache-2.0, like the lab.
 """  # noqa: E501
 

@@ -1,6 +1,6 @@
 """A study of several arms (TrainTraces with exams before and after): what each arm came to, and why.
 
-trade_off        length against accuracy of every arm, seeds and intervals, from the common start
+trade_off        length against accuracy of every arm, one mark a seed, from the common start
 study_table      the arms' numbers as a table, the paper's beside
 entropy_places   where the entropy sits: at choices, in results, and how many choices there are
 """
@@ -14,9 +14,9 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from labkit.figures import theme
+from labkit.stats import spread
 from labkit.traces import TrainTrace
 
-NORMAL = 1.96  # two-sided 95 %
 COLUMNS = {  # summary's key -> (heading, digits)
     "accuracy": ("accuracy (%)", 1),
     "length": ("tokens", 1),
@@ -38,7 +38,7 @@ PLACES = {
 def trade_off(
     arms: Mapping[str, Sequence[TrainTrace]], panels: Mapping[str | int, str], title: str = ""
 ) -> Figure:
-    """Length against accuracy: one point per seed with its 95 % interval, the model before as a cross.
+    """Length against accuracy: one mark per seed, the model before as a cross.
 
     panels  what to show -> its title: "after", the last exam, or the step of an exam on the way
     """
@@ -54,12 +54,7 @@ def trade_off(
         )  # fmt: skip
         for index, (arm, runs) in enumerate(arms.items()):
             colour, marker = (cycle[index % len(cycle)] for cycle in (theme.CYCLE, theme.MARKERS))
-            length, length_error = (_read(runs, name, when) for name in ("length", "length_error"))
-            right, error = (100 * _read(runs, name, when) for name in ("accuracy", "accuracy_error"))
-            axis.errorbar(
-                length, right, NORMAL * error, NORMAL * length_error, fmt="none", ecolor=colour, alpha=0.6,
-                elinewidth=1,
-            )  # fmt: skip
+            length, right = _read(runs, "length", when), 100 * _read(runs, "accuracy", when)
             axis.scatter(
                 length, right, s=60, c=colour, marker=marker, label=arm, edgecolors="white", zorder=3
             )
@@ -82,7 +77,7 @@ def _read(runs: Sequence[TrainTrace], name: str, when: str | int) -> np.ndarray:
 
 
 def study_table(rows: Sequence[Mapping], caption: str = "") -> HTML:
-    """Rows of ``fgo.recorded.summary``: mean and, under it, the seeds' range; the paper's numbers last."""
+    """Rows of ``fgo.recorded.summary``: one value per seed, of more than two their mean and range."""
     head = [
         "arm",
         "seeds",
@@ -93,7 +88,7 @@ def study_table(rows: Sequence[Mapping], caption: str = "") -> HTML:
     for row in rows:
         cells = [f"<td style='text-align:left'>{html.escape(row['arm'])}</td><td>{row['seeds']}</td>"]
         for name, (_, digits) in COLUMNS.items():
-            cells.append(f"<td>{_spread(row.get(name), digits)}</td>")
+            cells.append(f"<td>{spread(row[name], f',.{digits}f') if name in row else ''}</td>")
         cells.append(f"<td>{_paper(row['paper'])}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return HTML(
@@ -101,13 +96,6 @@ def study_table(rows: Sequence[Mapping], caption: str = "") -> HTML:
         f"<thead><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
-
-
-def _spread(found: tuple[float, float, float] | None, digits: int) -> str:
-    if found is None:
-        return ""
-    mean, low, high = (f"{value:,.{digits}f}" for value in found)
-    return mean if low == high else f"{mean}<br><small>{low} to {high}</small>"
 
 
 def _paper(found: Mapping | None) -> str:
@@ -122,14 +110,14 @@ def _paper(found: Mapping | None) -> str:
 
 
 def entropy_places(
-    arms: Mapping[str, Sequence[TrainTrace]], step: int | None = None, title: str = ""
+    arms: Mapping[str, Sequence[TrainTrace]], steps: Sequence[int | None] = (), title: str = ""
 ) -> Figure:
-    """Exams' curves of ``PLACES``, mean and range of seeds; a line at ``step``."""
+    """Exams' curves of ``PLACES``; a dotted line at each of ``steps``."""
     from labkit.figures.curves import training_curves
 
     figure = training_curves(arms, PLACES, title=title, cumulative=(), columns=4)
     for axis in figure.axes:
         axis.set_ylim(bottom=0)
-        if step is not None:
+        for step in {step for step in steps if step is not None}:
             axis.axvline(step, color=theme.MUTED, linewidth=1, linestyle=":")
     return figure

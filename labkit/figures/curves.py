@@ -1,6 +1,6 @@
 """Training curves of several arms and seeds (TrainTrace), linked step by step.
 
-training_curves  small multiples: the mean over seeds, the seeds' range as a band
+training_curves  small multiples: both lines of two seeds; of more, their mean with the range as a band
 before_after     what each arm did to the same held-out questions
 sample_table     what the model wrote at one step
 """
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from labkit import checks
 from labkit.figures import theme
+from labkit.stats import FEWEST_SEEDS
 from labkit.traces import TrainTrace
 
 Arms = Mapping[str, TrainTrace | Sequence[TrainTrace]]  # name of the arm -> its seeds
@@ -40,10 +41,10 @@ EXAM = {
 CUMULATIVE = ("fgo/invalid_groups", "fgo/constant_groups")
 
 
-def spread(
+def stacked(
     arm: TrainTrace | Sequence[TrainTrace], name: str, *, cumulative: bool = False, smooth: int = 1
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(steps, mean, low, high) of one series over an arm's seeds, at the steps that all of them logged.
+) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, (seeds, steps) values) of one series of an arm, at the steps that all its seeds logged.
 
     cumulative  running sum over steps, for counts
     smooth      trailing mean over so many logged steps; ignored for cumulative series
@@ -62,7 +63,7 @@ def spread(
         end = np.arange(1, len(steps) + 1)
         start = np.maximum(end - smooth, 0)
         table = (total[:, end] - total[:, start]) / (end - start)
-    return np.array(steps), table.mean(0), table.min(0), table.max(0)
+    return np.array(steps), table
 
 
 def training_curves(
@@ -85,14 +86,18 @@ def training_curves(
     )
     for axis, (name, label) in zip(axes.flat, panels.items(), strict=False):
         for index, (arm, runs) in enumerate(arms.items()):
-            steps, mean, low, high = spread(runs, name, cumulative=name in cumulative, smooth=smooth)
+            steps, table = stacked(runs, name, cumulative=name in cumulative, smooth=smooth)
             colour = theme.CYCLE[index % len(theme.CYCLE)]
-            axis.plot(
-                steps, mean, color=colour, linestyle=theme.DASHES[index % len(theme.DASHES)],
-                marker=theme.MARKERS[index % len(theme.MARKERS)], markevery=max(1, len(steps) // 5),
-                markersize=5, label=arm,
-            )  # fmt: skip
-            axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            few = len(table) < FEWEST_SEEDS
+            for line in table if few else [table.mean(0)]:
+                drawn = axis.plot(
+                    steps, line, color=colour, linestyle=theme.DASHES[index % len(theme.DASHES)],
+                    marker=theme.MARKERS[index % len(theme.MARKERS)], markevery=max(1, len(steps) // 5),
+                    markersize=5,
+                )  # fmt: skip
+            drawn[0].set_label(arm)  # once per arm
+            if not few:
+                axis.fill_between(steps, table.min(0), table.max(0), color=colour, alpha=0.15, linewidth=0)
         axis.set_title(label, fontsize=9, fontweight="normal", loc="left")
         if name in cumulative:
             axis.set_ylim(bottom=0)
@@ -107,9 +112,9 @@ def training_curves(
     return figure
 
 
-def total(arm: TrainTrace | Sequence[TrainTrace], name: str) -> float:
-    """Sum of one logged count over an arm's run, averaged over its seeds."""
-    return float(spread(arm, name, cumulative=True)[1][-1])
+def totals(arm: TrainTrace | Sequence[TrainTrace], name: str) -> list[float]:
+    """Sum of one logged count over each run of an arm: one number a seed."""
+    return stacked(arm, name, cumulative=True)[1][:, -1].tolist()
 
 
 def before_after(arms: Arms, panels: Mapping[str, str] = EXAM) -> Figure:

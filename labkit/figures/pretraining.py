@@ -1,9 +1,9 @@
 """Pre-training runs (TrainTrace): curves per arm and seed, paired differences, one table.
 
 loss_curves         held-out loss of every run, one colour and dash per arm
-paired_differences  each arm minus the same seed of a reference arm
+paired_differences  each arm minus the same seed of a reference arm, with the t interval over seeds
 layer_curves        a per-layer series of one run against the step
-run_table           the last evaluation per arm with its spread over seeds
+run_table           the last evaluation per arm, its spread over seeds, and the paired difference
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from labkit.checks import choice, fail
 from labkit.figures import theme
 from labkit.figures.tables import html_table
+from labkit.stats import Estimate, paired_t, spread
 from labkit.traces import TrainTrace
 
 NAMES = {
@@ -110,31 +111,21 @@ def last_nats(run: TrainTrace) -> float:
     return run.meta.get("held_out_nats", run.meta["eval_nats"])
 
 
-def differences(traces: Sequence[TrainTrace], against: str) -> dict[str, np.ndarray]:
-    """{arm: (seeds,) last held-out nats minus those of the same seed of ``against``}."""
+def differences(traces: Sequence[TrainTrace], against: str) -> dict[str, Estimate]:
+    """{arm: last held-out nats minus those of the same seed of ``against``, over seeds}; NaN has none."""
     arms = by_arm(traces)
     choice("against", against, tuple(arms))
-    base = {run.meta["seed"]: last_nats(run) for run in arms.pop(against)}
-    found = {}
-    for arm, runs in arms.items():
-        paired = [last_nats(run) - base[run.meta["seed"]] for run in runs if run.meta["seed"] in base]
-        if paired:
-            found[arm] = np.array(paired)
-    return found
-
-
-def seed_range(traces: Sequence[TrainTrace]) -> float:
-    """Largest gap in last held-out nats between two seeds of one arm: what chance alone does here.
-
-    NaN if no arm has two runs, for then nobody knows.
-    """
-    groups = [[last_nats(run) for run in runs] for runs in by_arm(traces).values()]
-    return max((max(values) - min(values) for values in groups if len(values) > 1), default=float("nan"))
+    nats = {
+        arm: {run.meta["seed"]: last_nats(run) for run in runs if np.isfinite(last_nats(run))}
+        for arm, runs in arms.items()
+    }
+    base = nats.pop(against)
+    return {arm: paired_t(own, base) for arm, own in nats.items() if set(own) & set(base)}
 
 
 def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> Figure:
-    """Each arm minus the same seed of ``against``: a mark per seed, a bar at the mean, the seeds' range."""
-    found, noise = differences(traces, against), seed_range(traces)
+    """Each arm minus the same seed of ``against``: a mark per seed; of three or more, mean and interval."""
+    found = differences(traces, against)
     if not found:
         fail(
             "traces",
@@ -142,38 +133,39 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
             f"runs of another arm with seeds of {against}",
         )
     figure, axis = pyplot.subplots(figsize=(8.6, 1.7 + 0.5 * len(found)))
-    if not np.isnan(noise):
-        axis.axvspan(-noise, noise, color=theme.GRID, alpha=0.6, linewidth=0)
-        words = " largest effect of a new seed on one arm"
-        axis.text(-noise, -0.65, words, va="center", fontsize=8, color=theme.MUTED)
     axis.axvline(0, color=theme.INK, linewidth=1.2)
-    for row, (arm, values) in enumerate(found.items()):
+    for row, (arm, gap) in enumerate(found.items()):
         i = list(NAMES).index(arm)
         colour, marker = theme.CYCLE[i % 8], theme.MARKERS[i % 8]
-        axis.plot(values, [row] * len(values), marker, color=colour, markersize=8, alpha=0.85)
-        axis.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=3)
+        axis.plot(gap.values, [row] * len(gap.values), marker, color=colour, markersize=8, alpha=0.85)
+        note = f"{gap.count}, no interval"
+        if gap.low is not None:
+            axis.plot([gap.low, gap.high], [row, row], color=colour, linewidth=1.5)
+            axis.plot([gap.estimate] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=3)
+            note = f"{gap.estimate:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
         axis.annotate(
-            f"mean {values.mean():+.3f}", (1, row), (4, 0), va="center", fontsize=9, annotation_clip=False,
+            note, (1, row), (4, 0), va="center", fontsize=9, annotation_clip=False,
             xycoords=("axes fraction", "data"), textcoords="offset points",
         )  # fmt: skip
     axis.set_yticks(range(len(found)), [NAMES[arm] for arm in found])
     axis.set(
         ylim=(len(found) - 0.4, -0.9),
-        xlabel=f"held-out nats minus {NAMES[against]}, same seed (left is better)",
+        xlabel=f"held-out nats per token minus {NAMES[against]}, same seed (left is better)",
     )
     axis.margins(x=0.15)
     axis.grid(axis="y", visible=False)
-    means = [abs(values.mean()) for values in found.values()]
-    title = (
-        f"{sum(mean <= noise for mean in means)} of {len(means)} mean differences are below "
-        f"{noise:.3f} nats, the effect of a new seed"
-    )
-    if np.isnan(noise):
-        title = f"Differences up to {max(means):.3f} nats; with one seed per arm, chance is not ruled out"
-    figure.suptitle(
-        title, fontweight="bold", fontsize=11, x=0.01, ha="left",
-    )  # fmt: skip
+    figure.suptitle(_resolved(list(found.values())), fontweight="bold", fontsize=11, x=0.01, ha="left")
     return figure
+
+
+def _resolved(gaps: Sequence[Estimate]) -> str:
+    """How many intervals leave out zero; where there are none, the range of the differences."""
+    known = [gap for gap in gaps if gap.low is not None]
+    if known:
+        sure = sum(gap.low > 0 or gap.high < 0 for gap in known)
+        return f"{sure} of {len(known)} differences are resolved (95 % intervals over {known[0].count})"
+    values = [value for gap in gaps for value in gap.values]
+    return f"Differences of {min(values):+.3f} to {max(values):+.3f} nats; {gaps[0].count}, no interval"
 
 
 def layer_curves(trace: TrainTrace, name: str = "natural_zeros") -> Figure:
@@ -199,31 +191,26 @@ def layer_curves(trace: TrainTrace, name: str = "natural_zeros") -> Figure:
 
 
 def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> HTML:
-    """Per arm: parameters, last held-out loss as mean and range over seeds, paired difference.
+    """Per arm: parameters, last held-out loss (mean and range over seeds), paired difference in nats.
 
     What went wrong in a run (``TrainTrace.findings``) stands below.
     """
     found, rows = differences(traces, against), []
     for arm, runs in by_arm(traces).items():
-        nats = np.array([last_nats(run) for run in runs])
-        bits = np.array(
-            [run.meta.get("held_out_bits_per_byte", run.meta["eval_bits_per_byte"]) for run in runs]
-        )
-        gap = (
-            f"{found[arm].mean():+.3f}" if arm in found else "reference" if arm == against else "not paired"
-        )
+        bits = [run.meta.get("held_out_bits_per_byte", run.meta["eval_bits_per_byte"]) for run in runs]
+        gap = found[arm].text() if arm in found else "reference" if arm == against else "not paired"
         rows.append([
             NAMES[arm], f"{runs[0].meta['parameters']:,}", str(len(runs)),
-            f"{nats.mean():.3f} ({nats.min():.3f} to {nats.max():.3f})", f"{bits.mean():.3f}", gap,
+            spread([last_nats(run) for run in runs]), spread(bits), gap,
         ])  # fmt: skip
     meta = traces[0].meta
     head = [
         "arm",
         "parameters",
         "seeds",
-        "nats per token (range)",
+        "nats per token",
         "bits per byte",
-        f"minus {NAMES[against]}",
+        f"nats minus {NAMES[against]}, paired by seed",
     ]
     rows.append(
         [

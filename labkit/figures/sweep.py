@@ -12,8 +12,8 @@ CURVES = len(CYCLE)
 def sweep_curves(table: pd.DataFrame, parameters: list[str], metrics: list[str]) -> Figure:
     """Mean of each metric against ``parameters[0]``; one line per value of ``parameters[1]``.
 
-    table holds one row a point. What is left over (other parameters, seeds) shows as the range
-    between the smallest and the largest value. At most eight lines are drawn a panel.
+    table holds one row a point. What is left over (other parameters, seeds) shows as one mark each. At most
+    eight lines are drawn a panel.
     """
     x, *others = parameters
     group = next((name for name in others if name != "seed" and table[name].nunique() > 1), None)
@@ -23,11 +23,12 @@ def sweep_curves(table: pd.DataFrame, parameters: list[str], metrics: list[str])
     for axis, metric in zip(axes[:, 0], metrics, strict=True):
         lines = list(table.groupby(group)) if group else [("", table)]
         for i, (value, rows) in enumerate(lines[:CURVES]):
-            curve = rows.groupby(x)[metric].agg(["mean", "min", "max"])
+            curve = rows.groupby(x)[metric].mean()
             label = f"{group} = {value}" if group else None
             where = range(len(curve)) if curve.index.dtype == object else curve.index
-            axis.plot(where, curve["mean"], color=CYCLE[i], marker=MARKERS[i], ls=DASHES[i], label=label)
-            axis.fill_between(where, curve["min"], curve["max"], color=CYCLE[i], alpha=0.15, lw=0)
+            axis.plot(where, curve, color=CYCLE[i], marker=MARKERS[i], ls=DASHES[i], label=label)
+            at = rows[x].map(dict(zip(curve.index, where, strict=True)))
+            axis.plot(at, rows[metric], "o", color=CYCLE[i], markersize=3, alpha=0.5)
             if curve.index.dtype == object:
                 axis.set_xticks(list(where), [str(item) for item in curve.index])
         means = table.groupby(x)[metric].mean()

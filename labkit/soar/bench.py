@@ -30,6 +30,7 @@ from labkit.provenance import provenance
 from labkit.soar.llada_shape import random_llada
 from labkit.soar.models import load_model
 from labkit.soar.puzzle_sets import load_puzzles
+from labkit.soar.recorded import kernel_digest
 from labkit.soar.search import decode
 from labkit.soar.timing import Timed, run_stages, timed
 
@@ -200,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def record(name: str, found: dict, spent: float) -> None:
         command = f"python -m labkit.soar.bench --stages {name} --device {given.device}"
-        about = {"provenance": provenance(command=command, stage_seconds=spent)}
+        about = {"provenance": provenance(command=command, stage_seconds=spent, kernel=kernel_digest())}
         text = json.dumps(about | found, indent=1) + "\n"
         write_atomic(given.out / f"bench_{name}.json", lambda path: path.write_text(text))
         print(f"{name} ({spent:.1f} s): {json.dumps(found)}", flush=True)

@@ -27,7 +27,7 @@ from labkit.provenance import provenance
 from labkit.soar.fixed_batch import FixedBatch
 from labkit.soar.models import load_model
 from labkit.soar.puzzle_sets import SIZES, load_puzzles
-from labkit.soar.recorded import RULES, STUDY, load_study, table
+from labkit.soar.recorded import RULES, STUDY, kernel_digest, load_study, table
 from labkit.soar.study import FAMILIES, Outcome, Setting, choose, compare, grid, label
 from labkit.soar.sudoku_model import SudokuLM
 
@@ -113,11 +113,6 @@ def weights_of(model: FixedBatch) -> str:
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode() + value.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def kernel_digest() -> str:
-    """A digest of the beam kernel's source, so that outcomes of another are not mistaken for its own."""
-    return hashlib.sha256(Path(__file__).with_name("beam_kernel.py").read_bytes()).hexdigest()[:16]
 
 
 def trained(name: str) -> dict:
