@@ -43,12 +43,14 @@ def sparse24_cases(dtype: torch.dtype, rows=ROWS, groups=GROUPS) -> Iterator[tup
             yield "gemm_pack", device, dtype, (130, k)
 
 
-def tokenstats_cases(dtype: torch.dtype, widths=WIDTHS) -> Iterator[tuple]:
+def tokenstats_cases(
+    dtype: torch.dtype, widths=WIDTHS, rows=(1, 16, 257), offsets=(0, 1)
+) -> Iterator[tuple]:
     """(kernels, device, dtype, ...) as ``tokenstats.checked.compare`` takes them."""
-    for width, rows, offset in product(widths, (1, 16, 257), (0, 1)):  # 1: off 16 bytes
-        x = torch.empty(rows * width + 1, dtype=dtype, device="cuda")[offset : offset + rows * width]
-        for tokens in (None, torch.zeros(rows, dtype=torch.int64)):
-            yield from tokenstats.checked.cases_of(x.view(rows, width), tokens, gradient=True)
+    for width, many, offset in product(widths, rows, offsets):  # offset 1: off 16 bytes
+        x = torch.empty(many * width + 1, dtype=dtype, device="cuda")[offset : offset + many * width]
+        for tokens in (None, torch.zeros(many, dtype=torch.int64)):
+            yield from tokenstats.checked.cases_of(x.view(many, width), tokens, gradient=True)
 
 
 def beam_cases() -> Iterator[FusedMove]:
