@@ -183,7 +183,7 @@ FAULTS = (
           ("tests/test_elas_loro.py",)),
     Fault("Loro's K0 read from the other factor", "labkit/elas/riemannian.py",
           "lr * u.T @ gv", "lr * gu.T @ v",
-          ("tests/test_elas_loro.py",)),
+          ("tests/test_elas_riemannian.py",)),
     Fault("Loro writes part of an exact step that is not finite", "labkit/elas/loro.py",
           "in [] if broken else moves:", "in moves:",
           ("tests/test_elas_loro.py",)),

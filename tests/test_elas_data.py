@@ -1,5 +1,7 @@
 """The text pipeline: which files, which side, what the tokenizer keeps, how rows are cut."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,22 @@ def test_the_cache_gives_the_same_streams(text, tmp_path, monkeypatch):
 def test_another_text_gets_another_name(text, tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
     assert data.load_text(vocab_size=400, max_bytes=50_000).name != text.name
+
+
+def test_validation_and_test_share_no_file_and_lose_none(text):
+    validation, test = data.validation_and_test(text)
+    assert np.array_equal(np.concatenate((validation, test)), text.held_out)
+    end = text.tokenizer.token_to_id(data.END)
+    assert validation[-1] == test[-1] == end
+    ends = np.flatnonzero(text.held_out == end) + 1
+    apart = np.abs(ends - len(text.held_out) / 2)
+    assert abs(len(validation) - len(text.held_out) / 2) == apart.min()
+
+
+def test_one_held_out_file_cannot_be_on_two_sides(text):
+    one = text.held_out[: int(np.argmax(text.held_out == text.tokenizer.token_to_id(data.END))) + 1]
+    with pytest.raises(ValueError, match="text must be one with at least two held-out files; got 'sympy-"):
+        data.validation_and_test(dataclasses.replace(text, held_out=one))
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 9])

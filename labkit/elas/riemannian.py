@@ -3,10 +3,6 @@
 import torch
 from torch import Tensor
 
-# Of LORO's arithmetic here, for the record of a run. 1, until November 2026: K0 was read from db, and the
-# schedule had no restarts within the warm-up and its cosine began at the warm-up's end.
-REVISION = 2
-
 
 def riemannian_step(
     b: Tensor, a: Tensor, db: Tensor, da: Tensor, lr: float, notes: list[str] | None = None

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.checks import choice, integer, number
+from labkit.elas.pretrain import ARMS
 from labkit.elas.study_plan import RECORDED, TRACED, Job, plan, settings
 from labkit.paths import write_atomic
 from labkit.provenance import provenance
@@ -71,7 +72,8 @@ def train(stages: list[str], options: argparse.Namespace, command: str, deadline
     def waiting() -> list[Job]:
         chosen = record.body["chosen"] if record else {}
         if (key := str(chosen)) not in planned:
-            planned[key] = [job for stage in stages for job in plan(stage, base, options.seeds, chosen)]
+            jobs = [job for stage in stages for job in plan(stage, base, options.seeds, chosen)]
+            planned[key] = [job for job in jobs if job.config.arm in options.arms.split(",")]
         return [
             job for job in planned[key]
             if not (record.done(job) if job.stage in RECORDED else (folder / f"{job.name}.npz").exists())
@@ -137,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--seconds", type=float, default=3600, help="stop by then (default: 3600)")
     top.add_argument("--stages", default=",".join(RECORDED), help=f"of {', '.join(STAGES)}")
+    top.add_argument("--arms", default=",".join(ARMS), help="to train (default: all)")
     top.add_argument("--seeds", type=int, default=8, help="of the arms (default: 8)")
     top.add_argument("--steps", type=int, default=700, help="of each arm (default: 700)")
     top.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
@@ -155,6 +158,8 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path(options.out)
     try:
         stages = [choice("stages", stage, STAGES) for stage in options.stages.split(",")]
+        for arm in options.arms.split(","):
+            choice("arms", arm, tuple(ARMS))
         for name in ("seeds", "steps", "share", "cards"):
             if getattr(options, name) is not None:
                 integer(name, getattr(options, name), 1)

@@ -84,13 +84,14 @@ def plan(stage: str, base: PretrainConfig, seeds: int, chosen: Mapping[str, floa
         config = replace(base, arm=arm, lr=chosen[arm], **changed)
         return [Job(stage, shown, replace(config, seed=seed), options) for seed in range(seeds)]
 
+    arms = sorted(ARMS, key=lambda arm: arm != "elas_ste")  # its rate comes first: the rules wait for it
     if stage == "times":
-        return [Job(stage, arm, replace(base, arm=arm, lr=rates(arm)[1])) for arm in ARMS]
+        return [Job(stage, arm, replace(base, arm=arm, lr=rates(arm)[1])) for arm in arms]
     if stage == "tune":
-        tried = [(arm, lr) for arm in ARMS for lr in rates(arm)]
+        tried = [(arm, lr) for arm in arms for lr in rates(arm)]
         return [Job(stage, arm, replace(base, arm=arm, lr=lr, seed=TUNE_SEED)) for arm, lr in tried]
     if stage == "arms":
-        return [job for arm in ARMS for job in runs(arm, arm)]
+        return [job for arm in arms for job in runs(arm, arm)]
     if stage == "rules":
         return [job for rule, changed in RULES.items() for job in runs(rule, "elas_ste", **changed)]
     return _traced(choice("stage", stage, TRACED), base)

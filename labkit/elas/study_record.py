@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from labkit.checks import fail
-from labkit.elas.data import Text, validation_and_test
+from labkit.elas.data import Text, validation_and_test, windows
+from labkit.elas.evaluation import unigram
 from labkit.elas.pretrain import ARMS, PretrainConfig
-from labkit.elas.recorded import load_curves, save_curves
-from labkit.elas.riemannian import REVISION
-from labkit.elas.study_plan import TUNE_SEED, Job, rates
+from labkit.elas.recorded import LORO_REVISION, load_curves, save_curves
+from labkit.elas.study_plan import RULES, TUNE_SEED, Job, rates
 from labkit.paths import write_atomic
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
@@ -31,8 +31,9 @@ class Record:
     The keys of study.json:
 
     provenance, resumed   of the first call and of later ones
-    config                what all arms share; text: its name, and how many tokens each side has
-    loro_revision         of the optimiser (riemannian.py)
+    config                what all arms share
+    text                  name, tokens of each side, loss on the test side of counting tokens alone
+    loro_revision         of the optimiser, see recorded.py
     tried, chosen         {arm: {rate: validation nats}} of seed TUNE_SEED, and {arm: the best rate}
     times                 {arm: FastRun.throughput and the device}
     runs                  {stage, arm, lr, seed, steps, parameters, validation_nats, test_nats,
@@ -43,7 +44,7 @@ class Record:
         self.path, self.curves = folder / "study.json", folder / "curves.npz"
         about = {
             "provenance": provenance(command=command), "resumed": [], "config": asdict(base),
-            "text": _sides(text), "loro_revision": REVISION,
+            "text": _sides(text, base.seq_len), "loro_revision": LORO_REVISION,
             "tried": {}, "chosen": {}, "times": {}, "runs": [],
         }  # fmt: skip
         self.body, self.traces = about, []
@@ -81,7 +82,9 @@ class Record:
         row |= {"seconds": round(meta["seconds"], 1), "findings": meta["findings"]}
         if "posthoc_nats" in meta:
             row["posthoc_nats"] = {rule: _finite(nats) for rule, nats in meta["posthoc_nats"].items()}
+        order = [*ARMS, *RULES]
         self.body["runs"].append(row)
+        self.body["runs"].sort(key=lambda r: (r["stage"], order.index(r["arm"]), r["seed"], r["lr"]))
         tried = [r for r in self.body["runs"] if r["stage"] == "tune"]
         self.body["tried"] = {
             arm: {f"{r['lr']:g}": r["validation_nats"] for r in tried if r["arm"] == arm}
@@ -90,6 +93,7 @@ class Record:
         self.body["chosen"] = chosen(self.body["runs"])
         if job.stage != "tune" and job.config.seed < CURVES:
             self.traces.append(trace)
+            self.traces.sort(key=lambda t: (order.index(t.meta["arm"]), t.meta["seed"]))
             save_curves(self.curves, self.traces)
 
 
@@ -110,10 +114,13 @@ def chosen(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return found
 
 
-def _sides(text: Text) -> dict[str, Any]:
+def _sides(text: Text, seq_len: int) -> dict[str, Any]:
     validation, test = validation_and_test(text)
     sides = {"train": text.train, "validation": validation, "test": test}
-    return {"name": text.name, **{f"{side}_tokens": len(stream) for side, stream in sides.items()}}
+    base = unigram(text, windows(test, seq_len))
+    tokens = {f"{side}_tokens": len(stream) for side, stream in sides.items()}
+    counted = {"unigram_nats": base.nats, "unigram_bits_per_byte": base.bits_per_byte}
+    return {"name": text.name, **tokens, **counted}
 
 
 def _finite(value: float) -> float | None:

@@ -21,7 +21,7 @@ from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro, cosine_restart
 from labkit.elas.model import ElasForCausalLM
 from labkit.elas.pretrain import PretrainConfig
-from labkit.elas.riemannian import REVISION
+from labkit.elas.recorded import LORO_REVISION
 from labkit.paths import is_json
 from labkit.progress import Progress, bar
 from labkit.provenance import provenance
@@ -217,7 +217,7 @@ def trace_of(config, model, text, held_out, log, seconds: float, findings: list[
             "eval_tokens": base.tokens,
             "seconds": seconds,
             "findings": [*findings, *_not_finite(log)],
-            "loro_revision": REVISION,
+            "loro_revision": LORO_REVISION,
             "provenance": provenance(),
         },
     )
