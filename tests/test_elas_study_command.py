@@ -155,6 +155,12 @@ def test_a_rehearsal_of_the_command_and_its_resume(tmp_path, capsys):
     assert "--out must be new, or a study of the same config" in capsys.readouterr().err
 
 
+def test_arms_need_a_chosen_rate(tmp_path, capsys):
+    words = ["--out", str(tmp_path), "--device", "cpu", "--tiny", "--steps", "4", "--stages", "arms"]
+    assert study.main(words) == 2
+    assert "--stages must be with tune, or --out a study whose" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labkit.checks import choice, integer, number
+from labkit.checks import choice, fail, integer, number
 from labkit.elas.pretrain import ARMS
 from labkit.elas.study_plan import RECORDED, TRACED, Job, plan, settings
 from labkit.paths import write_atomic
@@ -54,7 +54,7 @@ def measure(stage: str, device: str, tiny: bool, deadline: float) -> dict:
 
 
 def train(stages: list[str], options: argparse.Namespace, command: str, deadline: float) -> None:
-    """The training stages, all in one pool: the order is that of the jobs' needs."""
+    """The training stages, all in one pool. ValueError if --out and --stages do not go together."""
     from labkit.elas.data import load_text
     from labkit.elas.study_pool import Slot, spread
     from labkit.elas.study_record import Record
@@ -67,6 +67,8 @@ def train(stages: list[str], options: argparse.Namespace, command: str, deadline
             study_text = text
     record = Record(folder, base, study_text, command) if set(stages) & set(RECORDED) else None
 
+    if {"arms", "rules"} & set(stages) and "tune" not in stages and not record.body["chosen"]:
+        fail("--stages", options.stages, "with tune, or --out a study whose learning rates are chosen")
     planned: dict[str, list[Job]] = {}  # for the learning rates known so far
 
     def waiting() -> list[Job]:
@@ -181,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     if training := [stage for stage in STAGES if stage in stages and stage not in ALONE]:
         try:
             train(training, options, command, deadline)
-        except ValueError as error:  # of a folder that holds another study
+        except ValueError as error:  # of a folder that holds another study, or of stages without tune
             print(f"study: {error}", file=sys.stderr)
             return 2
     return 1 if errors.exists() and errors.stat().st_size > before else 0
