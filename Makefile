@@ -7,7 +7,14 @@ export OMP_NUM_THREADS ?= 1
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: run test test-browser lab app bench mutants clean
+# What runs on a GPU; needs torch, Triton, numpy, pytest and hypothesis, no installed labkit: PY=python3 will do.
+GPU_TESTS := $(wildcard tests/test_sparse24*.py tests/test_tokenstats*.py) tests/test_kernels_gpu.py \
+  tests/test_selfcheck.py tests/test_planted_faults.py tests/test_soar_beam_compiled.py \
+  tests/test_soar_beam_kernel.py tests/test_soar_caches.py
+GPU_JOBS ?= 8
+SANITIZER ?= compute-sanitizer
+
+.PHONY: run test test-browser test-gpu sanitize-gpu lab app bench mutants clean
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
 	$(PY) -m labkit run --preset smoke
 
@@ -28,6 +35,14 @@ app: $(READY)  ## serve the first notebook as an app, code hidden (Voila)
 
 bench: $(READY)  ## check, then time the kernels (needs a CUDA device)
 	$(PY) -m sparse24.bench && $(PY) -m tokenstats.bench
+
+test-gpu: $(if $(filter .venv/%,$(PY)),$(READY))  ## every compiled kernel against its reference (needs a CUDA device)
+	@$(PY) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'test-gpu: no CUDA device here')"
+	PYTHONPATH=.:kernels $(PY) -m pytest -q -n $(GPU_JOBS) --dist worksteal --durations=5 $(GPU_TESTS)
+
+sanitize-gpu: $(if $(filter .venv/%,$(PY)),$(READY))  ## memory errors and races in a small case of every kernel
+	for tool in memcheck racecheck; do PYTHONPATH=.:kernels PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+	  $(SANITIZER) --tool $$tool --error-exitcode 1 $(PY) tests/specialisations.py || exit 1; done
 
 mutants: $(READY)  ## plant known faults one by one in a copy: the tests must catch each
 	$(PY) tests/mutants.py

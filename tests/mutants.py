@@ -61,7 +61,7 @@ class Fault:
 
 
 REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py"
-STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/triton.py"
+STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/kernels.py"
 SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
 CACHE, KEPT = "labkit/soar/caches.py", "labkit/soar/keys_values.py"
 CAUSAL, STEP = "labkit/soar/diffusion_lm.py", "labkit/soar/beam_kernel.py"
@@ -71,10 +71,14 @@ EVALUATION, PRESETS, BASELINES = "labkit/elas/evaluation.py", "labkit/presets.py
 
 SPARSE24, TOKENSTATS = ("tests/test_sparse24.py",), ("tests/test_tokenstats.py",)
 KERNELS = ("tests/test_sparse24_kernels.py::test_every_operation_equals_the_reference",)
+GRAPHS, PLANS = ("tests/test_sparse24_autograd.py",), ("tests/test_sparse24_plans.py",)
+SELFCHECK = ("tests/test_planted_faults.py::test_a_fault_in_sparse24_is_caught",)
+GRADIENTS = ("tests/test_tokenstats_gradients.py",)
 SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
 CACHED = ("tests/test_soar_caches.py",)
 FUSED = ("tests/test_soar_beam_kernel.py::test_one_step_is_the_same_to_the_last_bit",)
 BROKEN = ("tests/test_soar_beam_kernel.py::test_a_beam_that_is_shown_nan_proposes_nothing",)
+CHECKED = ("tests/test_soar_beam_compiled.py::test_the_check_at_first_use_catches_a_wrong_kernel",)
 ENTROPY = ("tests/test_fgo_tasks.py::test_three_entropies_by_hand",)
 EVALUATOR = ("tests/test_elas_pretrain.py::test_the_evaluator_counts_every_token_once",)
 PARAMETERS = ("tests/test_runs.py::test_a_wrong_parameter_is_one_error_and_nothing_is_written",)
@@ -104,6 +108,24 @@ FAULTS = (
           TOKENSTATS),
     Fault("token_stats takes the last chunk of a far tie, Triton", STATS_TRITON,
           "tl.where(top > m, start", "tl.where(top >= m, start", TOKENSTATS),
+    Fault("token_stats divides by the temperature first, Triton", STATS_TRITON,
+          "(x - best) * (inverse * LOG2E)", "x * (inverse * LOG2E) - best * (inverse * LOG2E)", GRADIENTS),
+    Fault("token_stats divides by the temperature first, reference", STATS,
+          "log_softmax(below / temperature", "log_softmax(wide_logits / temperature", GRADIENTS),
+    Fault("a second derivative passes as 0", "kernels/sparse24/autograd.py",
+          "if not torch.is_grad_enabled():", "if True:", GRAPHS),
+    Fault("relu2_ffn ignores autocast", "kernels/sparse24/dispatch.py",
+          "    z = _cast(z)\n", "", GRAPHS),
+    Fault("metadata assumed behind its values", "kernels/sparse24/layouts.py",
+          "if whole and behind and", "if", GRAPHS),
+    Fault("out of memory taken for a broken library", "kernels/sparse24/cusparselt.py",
+          "if selfcheck.out_of_memory(error):", "if False:", PLANS),
+    Fault("plans never dropped", "kernels/sparse24/plans.py",
+          "while len(_plans) > LIMIT:", "while False:", PLANS),
+    Fault("a plan of a capture is kept", "kernels/sparse24/plans.py",
+          "plan is None or plan.algorithm is None:", "plan is None:", PLANS),
+    Fault("the self-check believes every kernel", "kernels/sparse24/selfcheck.py",
+          "_verdicts[key] = _difference(key[1], check)", "_verdicts[key] = None", SELFCHECK),
     Fault("beam never prunes", BEAMS,
           "kept = valid & ~merged & (rank < limit)", "kept = valid & ~merged", SOAR),
     Fault("beam one too wide", SEARCH, "width=beam if searching", "width=beam + 1 if searching", SOAR),
@@ -116,14 +138,18 @@ FAULTS = (
     Fault("threshold itself counts as above", RULES,
           "(confidence > self.threshold)", "(confidence >= self.threshold)", SOAR),
     Fault("fused step: equal scores in reverse", STEP,
-          "& (c[None, :] < c[:, None])", "& (c[None, :] > c[:, None])", FUSED),
-    Fault("fused step: duplicates not merged", STEP, "stays = valid & ~merged", "stays = valid", FUSED),
-    Fault("fused step: the higher of two equally sure positions", STEP,
-          "tl.min(tl.where(sure == highest[:, None], w[None, :], WP - 1), 1)",
-          "tl.max(tl.where(sure == highest[:, None], w[None, :], 0), 1)", FUSED),
+          "chosen = -_highest(tl.where(score == highest, -c, -KP * DP))",
+          "chosen = _highest(tl.where(score == highest, c, 0))", FUSED),
+    Fault("fused step: duplicates not merged", STEP,
+          "| (fingerprint == same)", "& (fingerprint == same)", FUSED),
+    Fault("fused step: the higher of two equally confident positions", STEP,
+          "tl.min(tl.where(confidence == highest[:, None], w[None, :], WP - 1), 1)",
+          "tl.max(tl.where(confidence == highest[:, None], w[None, :], 0), 1)", FUSED),
     Fault("fused step: EOS anywhere ends a sequence", STEP, "& (l[None, :] < until[:, None])", "", FUSED),
-    Fault("fused step: NaN is skipped over", STEP, "tl.where(broken[:, None], NEVER, sure)",
-          "tl.where(sure != sure, NEVER, sure)", BROKEN),
+    Fault("fused step: NaN is skipped over", STEP, "tl.where(broken[:, None], NEVER, confidence)",
+          "tl.where(confidence != confidence, NEVER, confidence)", BROKEN),
+    Fault("the check at first use lets a wrong beam kernel pass", "labkit/soar/beam_check.py",
+          "assert not different,", "assert step or not different,", CHECKED),
     Fault("short rows: the highest index of a tie", STATS_TRITON,
           "arg = tl.min(tl.where(x == best[:, None], at[None, :], WIDTH), 1)",
           "arg = tl.max(tl.where(x == best[:, None], at[None, :], 0), 1)", TOKENSTATS),

@@ -1,7 +1,5 @@
 """The fused beam update against ``moves.TorchMove``: the same beams after a step, the same decodes."""
 
-import subprocess
-import sys
 from dataclasses import fields
 
 import numpy as np
@@ -10,6 +8,7 @@ import torch
 from test_soar_search import MASK, Ending, TinyModel, prompts_for, reference, setting
 
 from labkit.soar import decode, engine
+from labkit.soar.beam_check import differences
 from labkit.soar.beams import Beams, Windows
 from labkit.soar.moves import TorchMove
 from labkit.soar.prompts import lay_out
@@ -49,7 +48,7 @@ def fused(monkeypatch):
     return steps
 
 
-@pytest.mark.parametrize("seed", range(200 if GPU else 24))
+@pytest.mark.parametrize("seed", range(48 if GPU else 24))
 def test_same_tokens_calls_and_rows_as_reference(seed, fused):
     rng = np.random.default_rng(seed)
     ours, theirs, gen = setting(rng)
@@ -141,21 +140,15 @@ def agree(rng, strategy, width, reach, span, *, mean=True, collapse=2, nan=False
     answers = line, said.flatten(0, 1)[live].contiguous(), sure.flatten(0, 1)[live].contiguous()
     plain, move = TorchMove(*given), kernel.FusedMove(*given)
     assert move.suits(beams, rule, windows)
+    move.num_warps = int(rng.choice([1, 2, 4, 8]))
     for spec in fields(Beams):  # what a step does not write must not look right by chance
         if spec.name != "prompt":
             getattr(move._next, spec.name).fill_(77)
     plain(*answers)
     move(*answers)
-    expected, there = plain.beams, plain.beams.exists
-    assert torch.equal(move.beams.exists, there)
-    assert torch.equal(move.active, plain.active)
-    for spec in fields(Beams):
-        got, want = getattr(move.beams, spec.name), getattr(expected, spec.name)
-        if spec.name != "prompt":
-            got, want = got[there], want[there]
-        assert torch.equal(got, want), spec.name
-    assert torch.equal(move.where[there], plain.where[there])
-    return expected
+    assert not differences(plain, move)
+    assert not move.active[~plain.beams.exists].any()
+    return plain.beams
 
 
 def moved_to(item):
@@ -164,7 +157,7 @@ def moved_to(item):
     return item.to(DEVICE) if isinstance(item, torch.Tensor) else item
 
 
-@pytest.mark.parametrize("seed", range(100 if GPU else 6))
+@pytest.mark.parametrize("seed", range(24 if GPU else 6))
 @pytest.mark.parametrize("strategy", ["greedy", "parallel", "adaptive", "pbs", "soar"])
 def test_one_step_is_the_same_to_the_last_bit(strategy, seed):
     rng = np.random.default_rng(seed)
@@ -191,16 +184,16 @@ def test_a_model_that_gives_nan_is_told(mask_id, broken, fused):
         return logits
 
     prompts = torch.tensor([[mask_id, 1, mask_id], [mask_id, 2, mask_id]], device=DEVICE)
-    with pytest.raises(ValueError, match="model must give finite logits"):
+    with pytest.raises(ValueError, match="finite logits; prompt 1: NaN at 2 of the 2 masks it keeps"):
         decode(model, prompts, "soar", mask_id=mask_id, record=False)
     assert fused
 
 
 def test_what_is_too_large_for_a_program_goes_through_torch(fused):
-    wide = decode(OnDevice(TinyModel(1)), [[1, 0, 0, 0]], "pbs", mask_id=MASK, beam=16, record=False)
+    wide = decode(OnDevice(TinyModel(1)), [[1, 0, 0, 0]], "pbs", mask_id=MASK, beam=33, record=False)
     assert not fused
     assert MASK not in wide.sequences
-    decode(OnDevice(TinyModel(1)), [[1, 0, 0, 0]], "pbs", mask_id=MASK, beam=8, record=False)
+    decode(OnDevice(TinyModel(1)), [[1, 0, 0, 0]], "pbs", mask_id=MASK, beam=16, record=False)
     assert fused
 
 
@@ -211,29 +204,3 @@ def test_the_kernel_is_for_cuda_of_the_labs_kernels(capability, found, monkeypat
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert getattr(engine.fused_move(torch.device("cuda")), "__name__", None) == found
     assert engine.fused_move(torch.device("cpu")) is None
-
-
-COMPILE = """
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, compile
-
-from labkit.soar.beam_kernel import KINDS, _tiles, beam_step as kernel
-
-POINTERS = {"total_ptr": "*fp64", "total_out": "*fp64", "sure_ptr": "*fp32", "threshold": "fp32"}
-POINTERS |= dict.fromkeys(["exists_ptr", "exists_out", "active_out"], "*i1")
-for kind, width, reach in (("greedy", 1, 3), ("pbs", 2, 1), ("adaptive", 1, 5), ("soar", 3, 5)):
-    beam, depth, window, line = _tiles(width, reach, 20, 40)
-    given = dict(KIND=KINDS[kind], STEPS=kind == "greedy", MEAN=kind != "pbs", EOS=kind != "adaptive",
-                 K=width, REACH=reach, KP=beam, DP=depth, WP=window, LP=line)
-    usual = {n: "constexpr" if n in given else "*i64" if n.endswith(("_ptr", "_out")) else "i32"
-             for n in kernel.arg_names}
-    constants = {(kernel.arg_names.index(name),): value for name, value in given.items()}
-    compile(ASTSource(kernel, usual | POINTERS, constants), target=GPUTarget("cuda", 90, 32))
-"""
-
-
-def test_every_way_to_call_it_compiles_for_an_h100():
-    """Without a GPU: the interpreter accepts what the compiler refuses."""
-    command, plain = [sys.executable, "-c", COMPILE], {"TRITON_INTERPRET": "0", "PATH": ""}
-    done = subprocess.run(command, env=plain, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,6 +1,5 @@
 """sparse24's kernels against the reference: on the GPU, or through Triton's interpreter without one."""
 
-import importlib
 import warnings
 
 import pytest
@@ -12,6 +11,7 @@ from sparse24 import (
     compress,
     cusparselt,
     gemm,
+    layouts,
     matmul,
     reference,
     relu2_compress,
@@ -94,7 +94,7 @@ def test_masked_grad_in_place_and_packed(dtype):
     values, metadata = kernels.pack(h, True, "cusparselt")
     grad = torch.randn_like(h)
     expected = kernels.masked_grad(grad, metadata, values, "cusparselt")
-    room, positions = kernels.packed_like(values, metadata, h.shape)
+    room, positions = layouts.packed_like(values, metadata, h.shape)
     got = kernels.masked_grad(grad, metadata, values, "cusparselt", packed_out=room, in_place=True)
     same(got, expected)
     assert got.data_ptr() == grad.data_ptr()
@@ -233,8 +233,9 @@ def test_each_fallback_warns_once_and_still_multiplies(monkeypatch):
     with pytest.warns(RuntimeWarning, match="no plan today") as seen:
         assert cusparselt._sparse(packed.values, w) is None
     assert [str(w.message).split("using ")[1] for w in seen] == [
-        "torch._cslt_sparse_mm from now on", "dense products from now on"
-    ]  # fmt: skip
+        f"{way} for (64, 64) x (64, 8) torch.float16"
+        for way in ("torch._cslt_sparse_mm", "a dense product")
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         same(cusparselt.multiply(packed, w, kernels.unpack), truth)
@@ -244,23 +245,3 @@ def test_each_fallback_warns_once_and_still_multiplies(monkeypatch):
 def test_interpreter_refuses_bfloat16():
     with pytest.raises(ValueError, match="computes bfloat16 wrongly"):
         compress(torch.randn(2, 8).bfloat16(), backend="triton")
-
-
-def test_bars_and_quantiles_by_hand():
-    from sparse24 import timing
-
-    spread = timing.quantiles([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
-    assert spread == {"p20": 2.0, "p50": 5.0, "p80": 8.0}
-    faster = timing.goal("speed", 1.3, 1.2, 1.4, "x")
-    assert (faster["floor_reached"], faster["goal_reached"]) == (True, False)
-    shorter = timing.goal("host", 24.0, 40, 25, "us", lower=True)
-    assert (shorter["floor_reached"], shorter["goal_reached"]) == (True, True)
-
-
-@pytest.mark.skipif(GPU, reason="about machines without a GPU")
-@pytest.mark.parametrize("package", ["sparse24", "tokenstats"])
-def test_bench_says_what_it_needs(package, monkeypatch):
-    bench = importlib.import_module(f"{package}.bench")
-    monkeypatch.setattr("sys.argv", ["bench"])
-    with pytest.raises(SystemExit, match="needs a CUDA device"):
-        bench.main()

@@ -149,6 +149,46 @@ def test_reference_gradients_are_exact():
     assert torch.autograd.gradcheck(lambda x: token_stats(x, tokens[1:])[1:], (finite,))
 
 
+@pytest.mark.gpu
+def test_token_stats_replays_in_a_graph():
+    for width in (64, 50257):
+        logits = torch.randn(300, width, device=DEVICE, dtype=torch.bfloat16)
+        expected = token_stats(logits)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = token_stats(logits)
+        for value in found:
+            value.zero_()
+        graph.replay()
+        assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("rows", [1, 16, 257, 5000])
+@pytest.mark.parametrize("width", [1, 2, 5, 16, 31, 100, 256, 512, 513, 2048, 32000, 50257, 126464])
+def test_every_tile_equals_the_reference(width, rows, dtype):
+    rows = min(rows, 2**26 // width)
+    logits = (torch.randn(rows, width, device=DEVICE) * 4).to(dtype)
+    expected = reference.token_stats(logits.double())
+    got = token_stats(logits, backend="triton")
+    assert torch.equal(got.argmax, expected.argmax)
+    for a, b in zip(got[1:], expected[1:], strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=2e-5, atol=3e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("width", [100, 5000])
+def test_logits_on_a_device_that_is_not_the_current_one(width):
+    logits = torch.randn(7, width).to("cuda:1").requires_grad_()
+    stats = token_stats(logits)
+    (grad,) = torch.autograd.grad(stats.entropy.sum(), logits)
+    (truth,) = torch.autograd.grad(token_stats(logits, backend="reference").entropy.sum(), logits)
+    torch.testing.assert_close(grad, truth)
+    assert torch.cuda.current_device() == 0
+
+
 X = torch.randn(2, 5)
 BAD = {
     "logits must be a floating tensor; got torch.int64": lambda: token_stats(X.long()),
@@ -157,6 +197,9 @@ BAD = {
     "temperature must be a number > 0; got 'hot'": lambda: token_stats(X, temperature="hot"),
     "tokens must be an integer tensor": lambda: token_stats(X, torch.ones(2)),
     "tokens must have shape \\(2,\\)": lambda: token_stats(X, torch.ones(3, dtype=torch.long)),
+    "tokens must have shape \\(2,\\) on cpu; got .* on meta": lambda: token_stats(
+        X, torch.ones(2, dtype=torch.long, device="meta")
+    ),
     "tokens must lie between 0 and 4; got values from 0 to 5": lambda: token_stats(X, torch.tensor([0, 5])),
     "backend must be one of 'auto', 'reference', 'triton'": lambda: token_stats(X, backend="cuda"),
     "backend must be 'auto' or 'reference' here": lambda: token_stats(X.double(), backend="triton"),

@@ -1,8 +1,49 @@
 """Gradients of the operations for any backend; ``ops`` is one with reference.py's functions."""
 
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+
+
+def no_autocast(device: str) -> AbstractContextManager:
+    """Inside, products keep the dtypes they are given; free where autocast is off already."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+class _Final(Function):
+    """A gradient that must not be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, grad):
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError(
+            "sparse24 has first derivatives only: to backpropagate through a gradient "
+            "(create_graph=True) compute x * mask24(x) and dense products instead"
+        )
+
+
+def first_order(backward):
+    """A ``backward`` that computes in the dtypes it is given and refuses to be differentiated.
+
+    torch's once_differentiable refuses only where the incoming gradient has a graph. A constant one, as
+    of ``y.sum()``, it lets through as if the result did not depend on the inputs.
+    """
+
+    @wraps(backward)
+    def wrapper(ctx, *grads):
+        device = next((grad.device.type for grad in grads if grad is not None), "cpu")
+        with torch.no_grad(), no_autocast(device):
+            found = backward(ctx, *grads)
+        if not torch.is_grad_enabled():
+            return found
+        return tuple(g if g is None else _Final.apply(g.detach().requires_grad_()) for g in found)
+
+    return wrapper
 
 
 def link_for(x: torch.Tensor) -> torch.Tensor:
@@ -23,7 +64,7 @@ class Sparsify(Function):
         return ops.unpack(values, metadata, x.shape)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         if ctx.masked:
             grad = ctx.ops.masked_grad(grad, *ctx.saved_tensors)
@@ -51,7 +92,7 @@ class Compress(Function):
         return values, metadata, link_for(x)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, _values, _metadata, grad):
         if ctx.masked:
             grad = ctx.ops.masked_grad(grad, *ctx.saved_tensors, ctx.layout)
@@ -61,7 +102,7 @@ class Compress(Function):
 
 
 class Decompress(Function):
-    """packed -> dense.  The gradient of the dense tensor goes to the link unchanged."""
+    """packed -> dense.  The gradient of the dense tensor goes to the link unchanged, to any order."""
 
     @staticmethod
     def forward(ctx, link, packed, ops):
@@ -87,7 +128,7 @@ class Matmul(Function):
         return ops.multiply(packed, weight)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         values, metadata, weight = ctx.saved_tensors
         d_link = d_weight = None

@@ -1,7 +1,7 @@
 """Products with packed activations on NVIDIA's sparse tensor cores, and what to do where there are none.
 
-What can fail falls back, with one warning that says why: cached plan (sparse24.plans) ->
-torch._cslt_sparse_mm -> unpack and an ordinary product.
+What can fail falls back, for its shape alone and with one warning that says why: cached plan
+(sparse24.plans) -> torch._cslt_sparse_mm -> unpack and an ordinary product. Out of memory is raised.
 """
 
 import warnings
@@ -9,16 +9,13 @@ from functools import cache
 
 import torch
 
-from sparse24 import layouts
+from sparse24 import layouts, selfcheck, triton
+from sparse24.launch import aligned, on_device_of
 from sparse24.packed import Packed
 from sparse24.plans import CUDA_TYPE, plan_for
 
-_broken: set[str] = set()  # ways that failed in this process: "plan", "torch"
-
-
-def _give_up(way: str, error: Exception, instead: str) -> None:
-    _broken.add(way)
-    warnings.warn(f"sparse24: {error}; using {instead} from now on", RuntimeWarning, stacklevel=3)
+EVERYWHERE = None
+_broken: set[tuple] = set()  # (way, the operands' shapes or EVERYWHERE) that failed in this process
 
 
 def multiply(packed: Packed, weight: torch.Tensor, unpack) -> torch.Tensor:
@@ -26,23 +23,22 @@ def multiply(packed: Packed, weight: torch.Tensor, unpack) -> torch.Tensor:
 
     ``unpack`` is the backend's own, for the last resort.  N must be a multiple of 8.
     """
-    values, n = packed.values, weight.shape[0]
-    lead, k = packed.shape[:-1], 2 * values.shape[1]
-    if k != weight.shape[1]:
-        weight = torch.nn.functional.pad(weight, (0, k - weight.shape[1]))
-    if not (weight.is_contiguous() or weight.t().is_contiguous()) or weight.data_ptr() % 16:
-        weight = weight.clone(memory_format=torch.contiguous_format)
-    out = None
-    if n % 8:
-        _warn_n(n)
-    else:
-        if values.is_cuda and values.device.index != torch.cuda.current_device():
-            with torch.cuda.device(values.device):
-                out = _sparse(values, weight)
+    values, metadata = layouts.together(packed.values, packed.metadata)  # a pickle may have parted them
+    lead, n, k = packed.shape[:-1], weight.shape[0], 2 * values.shape[1]
+    with on_device_of(values, metadata, weight):
+        if k != weight.shape[1]:
+            weight = torch.nn.functional.pad(weight, (0, k - weight.shape[1]))
+        if weight.t().is_contiguous():
+            weight = aligned(weight.t()).t()
+        else:
+            weight = aligned(weight)
+        if n % 8:
+            _warn_n(n)
+            out = None
         else:
             out = _sparse(values, weight)
     if out is None:
-        dense = unpack(values, packed.metadata, packed.shape, packed.layout)
+        dense = unpack(values, metadata, packed.shape, packed.layout)
         return dense @ weight[:, : packed.shape[-1]].t()
     return out[: lead.numel()].view(*lead, n)
 
@@ -57,46 +53,72 @@ def _warn_n(n: int) -> None:
 
 
 def _sparse(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
-    if "plan" not in _broken:
+    """The product by the first way that works for these shapes; None if there is none."""
+    shapes = (values.shape, weight.shape, weight.stride(), values.dtype, values.device)
+    for way, product, instead in (
+        ("plan", _by_plan, "torch._cslt_sparse_mm"),
+        ("torch", _by_torch, "a dense product"),
+    ):
+        if (way, EVERYWHERE) in _broken or (way, shapes) in _broken:
+            continue
         try:
-            return plan_for(values, weight)(values, weight)
+            return product(values, weight)
         except (OSError, AttributeError, RuntimeError) as error:
-            _give_up("plan", error, "torch._cslt_sparse_mm")
-    if "torch" not in _broken:
-        try:
-            rows, half = values.shape
-            blob = values.as_strided((rows, half * 9 // 8), (half * 9 // 8, 1))
-            return torch._cslt_sparse_mm(blob, weight.t())
-        except (AttributeError, RuntimeError) as error:
-            _give_up("torch", error, "dense products")
+            if selfcheck.out_of_memory(error):
+                raise
+            # A library or a function that is missing fails every shape.
+            missing = isinstance(error, (OSError, AttributeError))
+            # What fails in a graph capture may work outside: there it is not remembered.
+            if not selfcheck.capturing(values.device):
+                _broken.add((way, EVERYWHERE if missing else shapes))
+            (rows, half), n = values.shape, weight.shape[0]
+            where = (
+                "all products" if missing else f"({rows}, {2 * half}) x ({2 * half}, {n}) {values.dtype}"
+            )
+            warnings.warn(f"sparse24: {error}; using {instead} for {where}", RuntimeWarning, stacklevel=3)
     return None
 
 
-@cache
+def _by_plan(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return plan_for(values, weight)(values, weight)
+
+
+def _by_torch(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    rows, half = values.shape
+    blob = values.as_strided((rows, half * 9 // 8), (half * 9 // 8, 1))
+    return torch._cslt_sparse_mm(blob, weight.t())
+
+
 def available(device: torch.device, dtype: torch.dtype) -> bool:
-    """May activations be packed for cuSPARSELt here?  Checks the layout against torch's, once."""
+    """May activations be packed for cuSPARSELt here?  Compared with the library itself, once."""
     if dtype not in CUDA_TYPE or not torch.backends.cusparselt.is_available():
         return False
-    from sparse24 import triton
+    return selfcheck.ok(
+        ("cuSPARSELt's layout", device, dtype),
+        lambda: _compare_with_library(device, dtype),
+        instead="dense products",
+    )
+
+
+def _compare_with_library(device: torch.device, dtype: torch.dtype) -> None:
+    """AssertionError if packing or a product with the packed form differs from the library's or torch's."""
+    generator = torch.Generator().manual_seed(0)
+
+    def integers(bound, *shape):  # their sums of products are exact in 16 bits
+        drawn = torch.randint(-bound, bound + 1, shape, generator=generator, device="cpu")
+        return drawn.to(device, dtype)
 
     with torch.cuda.device(device):
-        dense = triton.prune(torch.randn(128, 192, device=device).to(dtype))
-        ours, _ = triton.pack(dense, layout="cusparselt")
-        ours = ours.as_strided((ours.numel() * 9 // 8,), (1,))
-        try:
-            theirs = torch._cslt_compress(dense)
-        except (AttributeError, RuntimeError) as error:
-            warnings.warn(f"sparse24: {error}; products will be dense", RuntimeWarning, stacklevel=2)
-            return False
-        same = torch.equal(ours.view(torch.int16), theirs.flatten().view(torch.int16))
-    if not same:
-        name = torch.cuda.get_device_name(device)
-        warnings.warn(
-            f"sparse24: cuSPARSELt packs differently on {name}; products will be dense",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return same
+        # No zeros: with fewer than two other numbers in a group the library may keep any of them.
+        dense = triton.prune(2 * integers(1, 128, 192) + 1)
+        packed = Packed(*triton.pack(dense, layout="cusparselt"), dense.shape, "cusparselt")
+        ours = packed.values.as_strided((packed.values.numel() * 9 // 8,), (1,))
+        theirs = torch._cslt_compress(dense).flatten()
+        torch.testing.assert_close(ours.view(torch.int16), theirs.view(torch.int16), rtol=0, atol=0)
+        weight = integers(1, 64, 192)
+        for ordered in (weight, weight.t().contiguous().t()):
+            product = multiply(packed, ordered, triton.unpack)
+            torch.testing.assert_close(product, dense @ weight.t(), rtol=0, atol=0)
 
 
 def layout_for(shape: torch.Size, device: torch.device, dtype: torch.dtype) -> str:

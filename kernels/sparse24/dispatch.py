@@ -1,15 +1,19 @@
 """The public functions: check the arguments once, choose a backend, attach the gradient.
 
 backend     "auto": Triton for float16, bfloat16, float32 on a CUDA device of capability >= 8.0 (Ampere
-            and newer), plain torch everywhere else.  "reference": plain torch, any device and dtype.
-            "triton": the kernels, or ValueError where they cannot run
+            and newer), plain torch everywhere else.  Each kernel is compared with the reference before
+            its first use (sparse24.selfcheck); one that differs is reported and replaced by plain torch.
+            "reference": plain torch, any device and dtype.
+            "triton": the kernels, or ValueError where they cannot run, RuntimeError for one that differs
+            LABKIT_KERNEL=reference in the environment makes "auto" mean "reference"
 gradient    "ste": straight-through, the gradient also reaches the dropped values.
             "masked": the exact gradient (almost everywhere): dropped values get none
+            A gradient cannot be differentiated again: RuntimeError
 layout      of the packed form.  "auto": "cusparselt" on Hopper for 16-bit types, where cuSPARSELt is
             found, packs as expected and padding costs at most an eighth; "rows" everywhere else
 """
 
-from contextlib import nullcontext
+import os
 from functools import cache
 from importlib.util import find_spec
 
@@ -37,22 +41,27 @@ def _operand(name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def _backend(backend: str, x: torch.Tensor):
-    """The module that computes: reference, or triton where it is asked for or worth it."""
+    """What computes: reference, or the checked Triton where it is asked for or worth it."""
     _choice("backend", backend, ("auto", "reference", "triton"))
+    if backend == "auto":
+        preferred = os.environ.get("LABKIT_KERNEL", "auto")
+        _choice("LABKIT_KERNEL", preferred, ("auto", "reference"))
+        backend = preferred if x.is_cuda else "reference"
     if backend == "reference":
         return reference
     refusal = _refusal(x.device, x.dtype)
     if backend == "auto":
-        return reference if refusal or not x.is_cuda else _triton()
+        return reference if refusal else _checked(strict=False)
     if refusal:
         raise ValueError(f"backend must be 'auto' or 'reference' here; got 'triton', but {refusal}")
-    return _triton()
+    return _checked(strict=True)
 
 
-def _triton():
-    from sparse24 import triton
+@cache
+def _checked(strict: bool):
+    from sparse24.checked import Checked  # late: needs Triton
 
-    return triton
+    return Checked(strict)
 
 
 @cache
@@ -65,7 +74,9 @@ def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         return None if capability >= (8, 0) else f"its kernels need capability 8.0, not {capability}"
-    if device.type != "cpu" or not _triton().INTERPRETED:
+    from sparse24 import triton
+
+    if device.type != "cpu" or not triton.INTERPRETED:
         return f"the device is {device} and Triton's interpreter is off (TRITON_INTERPRET=1 before import)"
     if dtype == torch.bfloat16:
         return "Triton's interpreter computes bfloat16 wrongly"
@@ -142,19 +153,19 @@ def decompress(packed: Packed, *, backend: str = "auto") -> torch.Tensor:
 def matmul(packed: Packed, weight: torch.Tensor, *, backend: str = "auto") -> torch.Tensor:
     """``decompress(packed) @ weight.T``: packed (..., K), weight (N, K) as in nn.Linear -> (..., N).
 
-    Gradients for both operands; only the packed form is kept for the backward pass. Under autocast the
-    weight is cast to the packed dtype. In layout "cusparselt" the product runs on sparse tensor cores:
+    Gradients for both operands; only the packed form is kept for the backward pass. Under autocast both
+    are cast as nn.Linear casts. In layout "cusparselt" the product runs on sparse tensor cores:
     the first call of a shape searches its algorithm (tens of milliseconds), so make one before capturing
     a CUDA graph. In layout "rows" it unpacks and multiplies densely.
     ValueError if weight's shape, dtype or device do not fit.
     """
-    _packed(packed)
+    packed = _cast_packed(_packed(packed))
     ops = _backend(backend, packed.values)
     weight = _weight("weight", weight, packed.shape[-1], packed)
     if not torch.is_grad_enabled() or (packed.link is None and not weight.requires_grad):
-        with _no_autocast(packed.device.type):
+        with autograd.no_autocast(packed.device.type):
             return ops.multiply(packed, weight)
-    with _no_autocast(packed.device.type):
+    with autograd.no_autocast(packed.device.type):
         return autograd.Matmul.apply(packed.link, weight, packed, ops)
 
 
@@ -170,12 +181,14 @@ def relu2_ffn(
 
     The ELAS feed-forward, or its middle when up and down are low-rank (z = x A_up, then B_down).
     Keeps z and the packed activation for the backward pass; ste computes z @ up.T again there.
+    Under autocast all three are cast as nn.Linear casts.
     ValueError if F % 4 != 0, or if shapes, dtypes or devices do not fit.
     """
     _choice("gradient", gradient, ("ste", "masked"))
     if not isinstance(z, torch.Tensor) or z.dtype not in reference.BITS or z.dim() == 0:
         given = f"{z.dtype} {tuple(z.shape)}" if isinstance(z, torch.Tensor) else type(z).__name__
         raise ValueError(f"z must be a floating tensor of shape (..., K); got {given}")
+    z = _cast(z)
     up = _weight("up", up, z.shape[-1], z)
     down = _weight("down", down, up.shape[0], z)
     if up.shape[0] % 4:
@@ -183,7 +196,7 @@ def relu2_ffn(
     ops = _backend(backend, z)
     flat = z.reshape(-1, z.shape[-1])
     layout = ops.layout_for(torch.Size((flat.shape[0], up.shape[0])), z.device, z.dtype)
-    with _no_autocast(z.device.type):
+    with autograd.no_autocast(z.device.type):
         y = ffn.Relu2FFN.apply(flat, up, down, gradient, layout, ops)
     return y.view(*z.shape[:-1], down.shape[0])
 
@@ -194,9 +207,20 @@ def _packed(packed: Packed) -> Packed:
     return packed
 
 
-def _no_autocast(device: str):
-    """Inside, products keep the dtypes they are given; free where autocast is off already."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+def _cast(x: torch.Tensor) -> torch.Tensor:
+    """``x`` as nn.Linear takes it: under autocast in its dtype, unless it is float64."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        return x.to(torch.get_autocast_dtype(kind))
+    return x
+
+
+def _cast_packed(packed: Packed) -> Packed:
+    """As ``_cast``; the gradient arrives at the link in the link's dtype: autograd sees to that."""
+    values = _cast(packed.values)
+    if values is packed.values:
+        return packed
+    return Packed(values, packed.metadata, packed.shape, packed.layout, packed.link)
 
 
 def _weight(name: str, weight: torch.Tensor, columns: int, like: torch.Tensor | Packed) -> torch.Tensor:

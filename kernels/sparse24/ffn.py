@@ -7,8 +7,9 @@ by the last down factor: both are ordinary linear layers around this one.
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
+from sparse24 import layouts
+from sparse24.autograd import first_order
 from sparse24.packed import Packed
 
 
@@ -24,7 +25,7 @@ class Relu2FFN(Function):
         return ops.multiply(Packed(values, metadata, shape, layout), down)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         z, up, down, values, metadata = ctx.saved_tensors
         ops, layout, need = ctx.ops, ctx.layout, ctx.needs_input_grad
@@ -65,6 +66,7 @@ def _masked(ops, d, values, metadata, layout, pack):
     room, positions = None, metadata
     if pack:
         again = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
-        room, positions = ops.packed_like(values, metadata, d.shape) if again else (values, metadata)
+        place = layouts.packed_like(values, metadata, d.shape) if again else (values, metadata)
+        room, positions = layouts.together(*place)
     dense = ops.masked_grad(d, metadata, values, layout, packed_out=room, in_place=True)
     return dense, Packed(room, positions, d.shape, layout) if pack else None

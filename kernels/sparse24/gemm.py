@@ -15,6 +15,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sparse24 import layouts
 from sparse24.groups import square_pair, to_bits, to_float, top2
+from sparse24.launch import aligned, on_device_of
+from sparse24.selfcheck import capturing
 
 # The fastest on an H100 of the tile sizes tried, with one persistent program a multiprocessor.
 BLOCKS = {"BM": 128, "BN": 256, "BK": 64, "GROUP": 8, "PERSIST": 1, "num_warps": 8, "num_stages": 3}
@@ -70,7 +72,9 @@ def _order(features: int, device: torch.device) -> torch.Tensor:
 
 def reorder(up: torch.Tensor) -> torch.Tensor:
     """Rows of ``up`` (N, K) as gemm_pack wants them; a contiguous copy."""
-    return up.index_select(0, _order(up.shape[0], up.device))
+    # What a graph capture computes exists only once the graph has run: nothing to keep for later calls.
+    order = _order.__wrapped__ if capturing(up.device) else _order
+    return up.index_select(0, order(up.shape[0], up.device))
 
 
 def fits(z: torch.Tensor, up: torch.Tensor) -> bool:
@@ -90,8 +94,7 @@ def relu2_pack(z: torch.Tensor, up: torch.Tensor, **blocks: int) -> tuple[torch.
     values, metadata = layouts.buffer(rows, n, z.dtype, z.device)
     interpreted = not isinstance(gemm_pack, triton.JITFunction)
     size = BLOCKS | blocks
-    z = z.contiguous()
-    up = reorder(up)
+    z, up = aligned(z), reorder(up)
     height, width = values.shape[0], 2 * values.shape[1]
     cells = metadata.view(torch.int16).view(height // 64, width // 32, 128)
     bm, bn, bk = size["BM"], size["BN"], size["BK"]
@@ -100,11 +103,12 @@ def relu2_pack(z: torch.Tensor, up: torch.Tensor, **blocks: int) -> tuple[torch.
     size["PERSIST"] = per_sm > 0
     if per_sm and not interpreted:
         tiles = min(tiles, per_sm * torch.cuda.get_device_properties(z.device).multi_processor_count)
-    gemm_pack[(tiles,)](
-        TensorDescriptor.from_tensor(z, [bm, bk]),
-        TensorDescriptor.from_tensor(up, [bn, bk]),
-        TensorDescriptor.from_tensor(values.view(torch.int32), [bm, bn // 4]),
-        TensorDescriptor.from_tensor(cells, [bm // 64, bn // 32, 128]),
-        height, width, k, BF16=z.dtype == torch.bfloat16, ASM=not interpreted, **size,
-    )  # fmt: skip
+    with on_device_of(z, up):
+        gemm_pack[(tiles,)](
+            TensorDescriptor.from_tensor(z, [bm, bk]),
+            TensorDescriptor.from_tensor(up, [bn, bk]),
+            TensorDescriptor.from_tensor(values.view(torch.int32), [bm, bn // 4]),
+            TensorDescriptor.from_tensor(cells, [bm // 64, bn // 32, 128]),
+            height, width, k, BF16=z.dtype == torch.bfloat16, ASM=not interpreted, **size,
+        )  # fmt: skip
     return values, metadata

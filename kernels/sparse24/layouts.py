@@ -29,6 +29,38 @@ def buffer(
     return whole[:half].view(rows, columns // 2), whole[half:].view(torch.uint8)
 
 
+def together(values: torch.Tensor, metadata: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(values, metadata) back to back in one aligned buffer; copied there unless they are already.
+
+    The GEMM is given the values' address alone. Saved-tensor hooks (save_on_cpu, activation offloading),
+    clones and plain pickles bring the two back as tensors of their own.
+    """
+    whole = values.untyped_storage().data_ptr() == metadata.untyped_storage().data_ptr()
+    behind = metadata.data_ptr() == values.data_ptr() + values.nbytes
+    if whole and behind and values.is_contiguous() and values.data_ptr() % 16 == 0:
+        return values, metadata
+    rows, half = values.shape
+    new_values, new_metadata = buffer(rows, 2 * half, values.dtype, values.device)
+    new_values.copy_(values)
+    new_metadata.copy_(metadata)
+    return new_values, new_metadata
+
+
+def packed_like(
+    values: torch.Tensor, metadata: torch.Tensor, shape: torch.Size
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Room for other kept values at the same positions, for layout "cusparselt".
+
+    The values are uninitialised, but 0 in padding columns; the metadata is a copy, because the GEMM
+    finds it behind the values.
+    """
+    rows, half = values.shape
+    new_values, new_metadata = buffer(rows, 2 * half, values.dtype, values.device)
+    new_values[:, shape[-1] // 2 :] = 0
+    new_metadata.copy_(metadata)
+    return new_values, new_metadata
+
+
 def nibble_index(rows: int, groups: int, device: torch.device) -> torch.Tensor:
     """(T', K'/4): index of each group's nibble in the cusparselt metadata, counted in nibbles."""
     r = torch.arange(rows, device=device)[:, None]

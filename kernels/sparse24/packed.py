@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from sparse24 import layouts
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -18,7 +20,7 @@ class Packed:
     shape     shape of the dense tensor
     layout    "rows", or "cusparselt": values (T', K'/2) and the flat metadata lie back to back in
               one buffer, rows and K padded to multiples of 64, as NVIDIA's sparse GEMM reads them
-              (sparse24.cusparselt gives the formula)
+              (sparse24.layouts gives the formula); what lies otherwise is copied into such a buffer
     link      how gradients travel: a tensor of ``shape`` that owns one element and stands for the
               dense tensor in autograd; None without gradients. ``values`` itself is detached
     """
@@ -28,6 +30,15 @@ class Packed:
     shape: torch.Size
     layout: str = "rows"
     link: torch.Tensor | None = None
+
+    def __post_init__(self):
+        values, metadata = self.values, self.metadata
+        if values.device != metadata.device:
+            raise ValueError(f"metadata must be on {values.device} like values; got {metadata.device}")
+        if self.layout == "cusparselt":
+            values, metadata = layouts.together(values, metadata)
+            object.__setattr__(self, "values", values)
+            object.__setattr__(self, "metadata", metadata)
 
     @property
     def dtype(self) -> torch.dtype:

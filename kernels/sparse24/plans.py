@@ -5,6 +5,10 @@ a call costs only the launch. Plans made before a CUDA graph is captured replay 
 """
 
 import ctypes
+import threading
+import weakref
+from collections import OrderedDict
+from contextlib import ExitStack
 from functools import cache
 
 import torch
@@ -12,7 +16,12 @@ import torch
 CUDA_TYPE = {torch.float16: 2, torch.bfloat16: 14}  # cudaDataType_t
 ROW, COMPUTE_32F = 2, 2  # cusparseOrder_t, cusparseComputeType
 ALGORITHM, ALGORITHM_COUNT = 0, 1  # cusparseLtMatmulAlgAttribute_t
-_plans: dict[tuple, "Plan"] = {}
+ALLOC_FAILED = 2  # cusparseStatus_t
+LIMIT = 128  # cached plans; the one that was not used for longest makes room
+
+_plans: OrderedDict[tuple, "Plan"] = OrderedDict()
+_fastest: dict[tuple, int] = {}  # what searches found: a plan that made room comes back without one
+_lock = threading.RLock()  # torch gives each thread a handle of its own; here threads take turns at one
 
 
 class _Opaque:
@@ -24,6 +33,8 @@ class _Opaque:
 
 
 def _check(status: int, what: str) -> None:
+    if status == ALLOC_FAILED:
+        raise torch.OutOfMemoryError(f"cuSPARSELt's {what} is out of memory")
     if status:
         raise RuntimeError(f"cuSPARSELt's {what} failed with status {status}")
 
@@ -48,77 +59,81 @@ def _handle(device: int) -> _Opaque:
 class Plan:
     """(rows, k) packed @ (k, n) dense -> (rows, n) row-major, by one algorithm.
 
-    ``k_contiguous``: the dense operand is stored as (n, k); else as (k, n).
+    ``k_contiguous``: the dense operand is stored as (n, k); else as (k, n). ``algorithm`` None is the
+    library's default. The library's resources go when the last reference to the plan does.
     """
 
     def __init__(self, device, rows, k, n, dtype, k_contiguous, algorithm=None):
         lib, handle = _library(), _handle(device)
         kind, order, align = ctypes.c_int(CUDA_TYPE[dtype]), ctypes.c_int(ROW), ctypes.c_uint32(16)
-        self._a, self._b, self._c, self._product, self._choice, self._plan = (_Opaque() for _ in range(6))
+        a, b, c, product, choice, plan = structs = [_Opaque() for _ in range(6)]
+        made = ExitStack()
+        weakref.finalize(self, _release, made, structs).atexit = False  # CUDA may be gone by then
 
-        def dense(descriptor, height, width):
-            shape = ctypes.c_int64(height), ctypes.c_int64(width), ctypes.c_int64(width)
-            status = lib.cusparseLtDenseDescriptorInit(handle.at, descriptor.at, *shape, align, kind, order)
-            _check(status, "dense descriptor")
+        def matrix(descriptor, init, *arguments):
+            _check(init(handle.at, descriptor.at, *arguments), "matrix descriptor")
+            made.callback(lib.cusparseLtMatDescriptorDestroy, descriptor.at)
 
-        shape = ctypes.c_int64(rows), ctypes.c_int64(k), ctypes.c_int64(k)
+        def shape(height, width):  # and the leading dimension
+            return ctypes.c_int64(height), ctypes.c_int64(width), ctypes.c_int64(width), align, kind, order
+
         half = ctypes.c_int(0)  # CUSPARSELT_SPARSITY_50_PERCENT
-        status = lib.cusparseLtStructuredDescriptorInit(
-            handle.at, self._a.at, *shape, align, kind, order, half
-        )
-        _check(status, "sparse descriptor")
-        dense(self._b, *((n, k) if k_contiguous else (k, n)))
-        dense(self._c, rows, n)
+        matrix(a, lib.cusparseLtStructuredDescriptorInit, *shape(rows, k), half)
+        matrix(b, lib.cusparseLtDenseDescriptorInit, *(shape(n, k) if k_contiguous else shape(k, n)))
+        matrix(c, lib.cusparseLtDenseDescriptorInit, *shape(rows, n))
         status = lib.cusparseLtMatmulDescriptorInit(
-            handle.at, self._product.at, ctypes.c_int(0), ctypes.c_int(int(k_contiguous)),
-            self._a.at, self._b.at, self._c.at, self._c.at, ctypes.c_int(COMPUTE_32F),
+            handle.at, product.at, ctypes.c_int(0), ctypes.c_int(int(k_contiguous)),
+            a.at, b.at, c.at, c.at, ctypes.c_int(COMPUTE_32F),
         )  # fmt: skip
         _check(status, "matmul descriptor")
-        status = lib.cusparseLtMatmulAlgSelectionInit(
-            handle.at, self._choice.at, self._product.at, ctypes.c_int(0)
-        )
+        status = lib.cusparseLtMatmulAlgSelectionInit(handle.at, choice.at, product.at, ctypes.c_int(0))
         _check(status, "algorithm selection")
         four, count = ctypes.c_size_t(4), ctypes.c_int()
         status = lib.cusparseLtMatmulAlgGetAttribute(
-            handle.at, self._choice.at, ctypes.c_int(ALGORITHM_COUNT), ctypes.byref(count), four
+            handle.at, choice.at, ctypes.c_int(ALGORITHM_COUNT), ctypes.byref(count), four
         )
         _check(status, "algorithm count")
         self.algorithms, self.algorithm = count.value, algorithm
         if algorithm is not None:
             status = lib.cusparseLtMatmulAlgSetAttribute(
-                handle.at, self._choice.at, ctypes.c_int(ALGORITHM),
-                ctypes.byref(ctypes.c_int(algorithm)), four,
-            )  # fmt: skip
+                handle.at, choice.at, ctypes.c_int(ALGORITHM), ctypes.byref(ctypes.c_int(algorithm)), four
+            )
             _check(status, f"algorithm {algorithm}")
-        status = lib.cusparseLtMatmulPlanInit(handle.at, self._plan.at, self._product.at, self._choice.at)
-        _check(status, "plan")
+        _check(lib.cusparseLtMatmulPlanInit(handle.at, plan.at, product.at, choice.at), "plan")
+        made.callback(lib.cusparseLtMatmulPlanDestroy, plan.at)
         size = ctypes.c_size_t()
-        status = lib.cusparseLtMatmulGetWorkspace(handle.at, self._plan.at, ctypes.byref(size))
+        status = lib.cusparseLtMatmulGetWorkspace(handle.at, plan.at, ctypes.byref(size))
         _check(status, "workspace size")
         self.workspace = size.value
         self._shape, self._call, self._device = (rows, n), lib.cusparseLtMatmul, device
-        self._stream = ctypes.c_void_p()
         self._scalars = (ctypes.c_float * 2)(1.0, 0.0)  # alpha, beta
         one = ctypes.addressof(self._scalars)
-        self._fixed = handle.at.value, self._plan.at.value, one
-        self._zero, self._streams = one + 4, ctypes.addressof(self._stream)
+        self._fixed, self._zero = (handle.at.value, plan.at.value, one), one + 4
 
     def __call__(self, values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         out = values.new_empty(self._shape)
         at, space = out.data_ptr(), None
         if self.workspace:  # from torch's allocator at each call: safe on any stream and inside graphs
             space = torch.empty(self.workspace, dtype=torch.uint8, device=values.device)
-        self._stream.value = torch._C._cuda_getCurrentRawStream(self._device)
-        status = self._call(
-            *self._fixed, values.data_ptr(), weight.data_ptr(), self._zero, at, at,
-            None if space is None else space.data_ptr(), self._streams, 1,
-        )  # fmt: skip
+        # Of this call alone: another thread may use the plan on another stream.
+        stream = ctypes.c_void_p(torch._C._cuda_getCurrentRawStream(self._device))
+        with _lock:
+            status = self._call(
+                *self._fixed, values.data_ptr(), weight.data_ptr(), self._zero, at, at,
+                None if space is None else space.data_ptr(), ctypes.addressof(stream), 1,
+            )  # fmt: skip
         if status:
             _check(status, "matmul")
         return out
 
-    def close(self) -> None:
-        _check(_library().cusparseLtMatmulPlanDestroy(self._plan.at), "plan destruction")
+
+def _release(made: ExitStack, structs: list[_Opaque]) -> None:
+    """Destroy what a plan made, last first. ``structs``: their memory, needed until then.
+
+    A product may still be running: like torch, which destroys its plan right after the launch, this
+    relies on launches having copied what they need.
+    """
+    made.close()
 
 
 def _time(plan: Plan, values: torch.Tensor, weight: torch.Tensor, calls: int) -> float:
@@ -138,32 +153,39 @@ def search(key: tuple, values: torch.Tensor, weight: torch.Tensor) -> Plan:
         try:
             plan = Plan(*key, algorithm)
             plan(values, weight)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:  # not every algorithm takes every shape
             continue
         plans.append((_time(plan, values, weight, 6), algorithm, plan))
     if not plans:
         raise RuntimeError(f"cuSPARSELt has no algorithm for the product {key}")
-    plans = [plan for _, _, plan in sorted(plans)]
-    for plan in plans[4:]:
-        plan.close()
-    finals = plans[:4]
+    finals = [plan for _, _, plan in sorted(plans)[:4]]
     rounds = [[_time(plan, values, weight, 20) for plan in finals] for _ in range(4)]
     times = [min(column) for column in zip(*rounds, strict=True)]
-    best = finals[times.index(min(times))]
-    for plan in finals:
-        if plan is not best:
-            plan.close()
-    return best
+    return finals[times.index(min(times))]
 
 
 def plan_for(values: torch.Tensor, weight: torch.Tensor) -> Plan:
-    """The cached plan for these operands: values (T', K'/2), weight (N, K')."""
-    name = (values.shape, weight.shape, weight.stride(), values.dtype, values.device)
-    plan = _plans.get(name)
-    if plan is None:
-        rows, half = values.shape
-        key = (values.device.index, rows, 2 * half, weight.shape[0], values.dtype, weight.stride(1) == 1)
-        # A search synchronises, which a capture forbids: the library's default serves there.
-        capturing = torch.cuda.is_current_stream_capturing()
-        plan = _plans[name] = Plan(*key) if capturing else search(key, values, weight)
+    """The cached plan for these operands, on the current device: values (T', K'/2), weight (N, K').
+
+    A search synchronises, which a graph capture forbids: there an unknown shape gets the library's
+    default algorithm, until it is met outside.
+    """
+    (rows, half), n = values.shape, weight.shape[0]
+    key = (values.device.index, rows, 2 * half, n, values.dtype, weight.stride(1) == 1)
+    with _lock:
+        plan = _plans.get(key)
+        if plan is None or plan.algorithm is None:
+            if key in _fastest:
+                plan = Plan(*key, _fastest[key])
+            elif not torch.cuda.is_current_stream_capturing():
+                plan = search(key, values, weight)
+                _fastest[key] = plan.algorithm
+            elif plan is None:
+                plan = Plan(*key)
+            _plans[key] = plan
+        _plans.move_to_end(key)
+        while len(_plans) > LIMIT:
+            _plans.popitem(last=False)
     return plan

@@ -106,12 +106,19 @@ def relu2_up(z: torch.Tensor, up: torch.Tensor, layout: str) -> tuple[torch.Tens
 
 
 def masked_grad(
-    grad: torch.Tensor, metadata: torch.Tensor, values: torch.Tensor | None = None, layout: str = "rows"
+    grad: torch.Tensor,
+    metadata: torch.Tensor,
+    values: torch.Tensor | None = None,
+    layout: str = "rows",
+    packed_out: torch.Tensor | None = None,
+    in_place: bool = False,
 ) -> torch.Tensor:
     """``grad`` (..., K) where a value was kept, 0 elsewhere: the exact gradient of pruning.
 
     With ``values`` (kept values of relu(h)^2) also times d relu(h)^2/dh = 2 relu(h), where
     relu(h) = sqrt(value): the packed form is all it needs.
+    ``packed_out``, like ``values`` in layout "cusparselt", also receives the result's kept values;
+    ``in_place`` lets a backend overwrite ``grad``.
     """
     if layout == "cusparselt":
         metadata = layouts.rows_metadata(metadata, grad.shape)
@@ -122,6 +129,9 @@ def masked_grad(
     if values is not None:
         wide = torch.promote_types(grad.dtype, torch.float32)  # round once, as the kernels do
         kept = (kept.to(wide) * 2 * values.unflatten(-1, (-1, 2)).to(wide).sqrt()).to(grad.dtype)
+    if packed_out is not None:
+        pairs = kept.reshape(-1, grad.shape[-1] // 2)
+        packed_out[: pairs.shape[0], : pairs.shape[1]] = pairs
     return groups.new_zeros(groups.shape).scatter_(-1, where, kept).flatten(-2)
 
 

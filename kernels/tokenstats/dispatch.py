@@ -1,7 +1,9 @@
 """The public function: check the arguments once, choose a backend."""
 
 import math
-from functools import cache
+import os
+from collections.abc import Callable
+from functools import cache, partial
 from importlib.util import find_spec
 from numbers import Real
 
@@ -25,13 +27,18 @@ def token_stats(
     tokens       integers of shape (...) in [0, V): whose log-probability to give; None: the argmax
     temperature  > 0
     backend      "auto": Triton for float16/bfloat16/float32 on a CUDA device of capability >= 8.0,
-                 plain torch everywhere else; or "reference", "triton"
+                 plain torch everywhere else. Each kernel is compared with the reference before its
+                 first use (tokenstats.selfcheck); one that differs is reported and replaced.
+                 "reference": plain torch. "triton": the kernels, or ValueError where they cannot run,
+                 RuntimeError for one that differs.
+                 LABKIT_KERNEL=reference in the environment makes "auto" mean "reference"
 
     Returns TokenStats(argmax int64, confidence, logprob, entropy), each of shape (...): probability of
     the argmax (lowest index among ties), log-probability of ``tokens`` and entropy in nats, summed in
     float32 (float64 for float64 logits). Rows with NaN or +inf give NaN. Differentiable in confidence,
-    logprob and entropy. ValueError names the argument that does not fit; on CUDA the range of
-    ``tokens`` is not checked (that would wait for the device).
+    logprob and entropy: by Triton once (a second time is a RuntimeError), by the reference twice.
+    ValueError names the argument that does not fit; on CUDA the range of ``tokens`` is not checked (that
+    would wait for the device).
     """
     if not isinstance(logits, torch.Tensor) or logits.dtype not in FLOATS:
         given = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -44,21 +51,31 @@ def token_stats(
         raise ValueError(f"temperature must be a finite number > 0; got {temperature!r}")
     if tokens is not None:
         tokens = _checked(tokens, logits)
+    run = _backend(backend, logits)
+    rows = logits.reshape(-1, logits.shape[-1])
+    stats = run(rows, None if tokens is None else tokens.reshape(-1), float(temperature))
+    return reference.TokenStats(*(value.view(logits.shape[:-1]) for value in stats))
+
+
+def _backend(backend: str, logits: torch.Tensor) -> Callable[..., reference.TokenStats]:
+    """What computes: the reference, or the checked Triton where it is asked for or worth it."""
     if backend not in ("auto", "reference", "triton"):
         raise ValueError(f"backend must be one of 'auto', 'reference', 'triton'; got {backend!r}")
-    if backend == "reference" or (
-        backend == "auto" and (not logits.is_cuda or _refusal(logits.device, logits.dtype))
-    ):
-        return reference.token_stats(logits, tokens, float(temperature))
-    if refusal := _refusal(logits.device, logits.dtype):
+    if backend == "auto":
+        preferred = os.environ.get("LABKIT_KERNEL", "auto")
+        if preferred not in ("auto", "reference"):
+            raise ValueError(f"LABKIT_KERNEL must be one of 'auto', 'reference'; got {preferred!r}")
+        backend = preferred if logits.is_cuda else "reference"
+    if backend == "reference":
+        return reference.token_stats
+    refusal = _refusal(logits.device, logits.dtype)
+    if refusal and backend == "auto":
+        return reference.token_stats
+    if refusal:
         raise ValueError(f"backend must be 'auto' or 'reference' here; got 'triton', but {refusal}")
-    return _triton().token_stats(logits, tokens, float(temperature))
+    from tokenstats import checked  # late: needs Triton
 
-
-def _triton():
-    from tokenstats import triton
-
-    return triton
+    return partial(checked.token_stats, strict=backend == "triton")
 
 
 @cache
@@ -71,7 +88,9 @@ def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         return None if capability >= (8, 0) else f"its kernels need capability 8.0, not {capability}"
-    if device.type != "cpu" or not _triton().INTERPRETED:
+    from tokenstats import triton
+
+    if device.type != "cpu" or not triton.INTERPRETED:
         return f"logits are on {device} and Triton's interpreter is off (TRITON_INTERPRET=1)"
     if dtype == torch.bfloat16:
         return "Triton's interpreter computes bfloat16 wrongly"

@@ -19,7 +19,10 @@ def token_stats(
 ) -> TokenStats:
     """TokenStats of softmax(logits / temperature); float32, or float64 for float64 logits."""
     wide = torch.promote_types(logits.dtype, torch.float32)
-    logp = torch.log_softmax(logits.to(wide) / temperature, -1)
+    wide_logits = logits.to(wide)
+    # A logit over a small temperature may overflow; what lies below the largest may only vanish.
+    below = wide_logits - wide_logits.detach().amax(-1, keepdim=True)
+    logp = torch.log_softmax(below / temperature, -1)
     p = logp.exp()
     best = logits.argmax(-1)
     confidence = p.gather(-1, best[..., None]).squeeze(-1)

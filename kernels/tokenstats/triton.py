@@ -1,165 +1,38 @@
 """The Triton backend: one read of the logits for all four numbers, one more for their gradient.
 
-Each thread keeps, for its share of a row, a running maximum m, Z = sum e^t and W = sum t e^t of
-t = (x - m) / temperature, and the first chunk that reached m. It meets 8 neighbours at a time: one
-rescaling per 8 keeps the exponentials below what the memory delivers. Rows are split so that few
-rows still fill the GPU; a second, tiny kernel joins the parts. Short rows go many to a program, whole.
+Every launch happens on the device of its tensors. Logits need no alignment: Triton compiles another
+kernel for rows that do not begin at multiples of 16 bytes.
 """
 
-from functools import cache
+from contextlib import nullcontext
+from functools import cache, wraps
 
 import torch
 import triton
-import triton.language as tl
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from tokenstats import reference
+from tokenstats.kernels import CHUNK, LOG2E, gradient, join, lanes, short
 from tokenstats.reference import TokenStats
-
-CHUNK = tl.constexpr(8)  # neighbours a thread takes at once
-LOWEST = tl.constexpr(-3.4028234663852886e38)
-LOG2E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def lanes(x_ptr, part_ptr, V, stride, part, scale, LANES: tl.constexpr):
-    """Partial (m, Z, W, first chunk with the maximum) of row program_id(0), part program_id(1)."""
-    row, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    x_ptr += row.to(tl.int64) * stride
-    lane = tl.arange(0, LANES)
-    m = tl.full((LANES,), LOWEST, tl.float32)
-    z = tl.zeros((LANES,), tl.float32)
-    w = tl.zeros((LANES,), tl.float32)
-    c = tl.zeros((LANES,), tl.int32)
-    end = min((split + 1) * part, V)
-    for start in range(split * part, end, LANES * CHUNK):
-        at = start + lane[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
-        x = tl.load(x_ptr + at, at < end, float("-inf")).to(tl.float32)
-        top = tl.maximum(m, tl.max(x, 1))
-        c = tl.where(top > m, start // CHUNK + lane, c)
-        # -1e4: exp2 of it is exactly 0, and 0 * -1e4 is 0 where 0 * -inf is not.
-        shift = tl.maximum((m - top) * scale, -1e4)
-        t = (x - top[:, None]) * scale
-        e = tl.exp2(t)
-        decay = tl.exp2(shift)
-        w = (w + z * shift) * decay + tl.sum(e * tl.where(t < -1e4, -1e4, t), 1)
-        z = z * decay + tl.sum(e, 1)
-        m = top
-    best = tl.max(m, 0)
-    shift = tl.maximum((m - best) * scale, -1e4)
-    decay = tl.exp2(shift)
-    c = tl.min(tl.where(m == best, c, 2147483647), 0)
-    part_ptr += (row.to(tl.int64) * splits + split) * 4
-    tl.store(part_ptr, best)
-    tl.store(part_ptr + 1, tl.sum(z * decay, 0))
-    tl.store(part_ptr + 2, tl.sum((w + z * shift) * decay, 0))
-    tl.store(part_ptr + 3, c.to(tl.float32, bitcast=True))
-
-
-@triton.jit
-def join(
-    x_ptr, tok_ptr, part_ptr, arg_ptr, conf_ptr, logp_ptr, ent_ptr, lse_ptr,
-    V, stride, splits, scale, TOKENS: tl.constexpr, SPLITS: tl.constexpr, SCAN: tl.constexpr,
-):  # fmt: skip
-    """The four numbers of one row from its parts, and log Z (in nats, of x / temperature)."""
-    row = tl.program_id(0)
-    x_ptr += row.to(tl.int64) * stride
-    s = tl.arange(0, SPLITS)
-    part_ptr += (row.to(tl.int64) * splits + s) * 4
-    m = tl.load(part_ptr, s < splits, LOWEST)
-    best = tl.max(m, 0)
-    shift = tl.maximum((m - best) * scale, -1e4)
-    decay = tl.exp2(shift)
-    z = tl.load(part_ptr + 1, s < splits, 0.0)
-    w = tl.load(part_ptr + 2, s < splits, 0.0)
-    w = tl.sum((w + z * shift) * decay, 0)
-    z = tl.sum(z * decay, 0)
-    c = tl.load(part_ptr + 3, s < splits, 0.0).to(tl.int32, bitcast=True)
-    c = tl.min(tl.where(m == best, c, 2147483647), 0)
-    at = c * CHUNK + tl.arange(0, CHUNK)
-    x = tl.load(x_ptr + at, at < V, float("-inf")).to(tl.float32)
-    arg = tl.min(tl.where(x == best, at, 2147483647), 0)
-    if z != z:  # NaN or inf somewhere: like torch.argmax, point at the first NaN, else at the first inf
-        nan = tl.full((), 2147483647, tl.int32)
-        infinite = tl.full((), 2147483647, tl.int32)
-        for start in range(0, V, SCAN):
-            place = start + tl.arange(0, SCAN)
-            value = tl.load(x_ptr + place, place < V, 0.0).to(tl.float32)
-            nan = tl.minimum(nan, tl.min(tl.where(value != value, place, 2147483647), 0))
-            first = tl.min(tl.where(value == float("inf"), place, 2147483647), 0)
-            infinite = tl.minimum(infinite, first)
-        arg = tl.where(nan < V, nan, infinite)
-    if z == 0:  # every logit is -inf: 0 / 0
-        z = z / z
-        arg = 0
-    log2z = tl.log2(z)
-    token = arg.to(tl.int64)
-    if TOKENS:
-        token = tl.load(tok_ptr + row)
-    chosen = tl.load(x_ptr + token, (token >= 0) & (token < V), float("nan")).to(tl.float32)
-    tl.store(arg_ptr + row, arg.to(tl.int64))
-    tl.store(conf_ptr + row, 1 / z)
-    tl.store(logp_ptr + row, ((chosen - best) * scale - log2z) / LOG2E)
-    tl.store(ent_ptr + row, (log2z - w / z) / LOG2E)
-    tl.store(lse_ptr + row, (best * scale + log2z) / LOG2E)
-
-
-@triton.jit
-def short(
-    x_ptr, tok_ptr, arg_ptr, conf_ptr, logp_ptr, ent_ptr, lse_ptr, N, V, stride, scale,
-    TOKENS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """The four numbers and log Z of ROWS rows of at most WIDTH columns."""
-    row, at = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    here = row < N
-    x_ptr += row.to(tl.int64) * stride
-    x = tl.load(x_ptr[:, None] + at[None, :], here[:, None] & (at < V)[None, :], float("-inf"))
-    x = x.to(tl.float32)
-    best = tl.maximum(tl.max(tl.where(x != x, float("-inf"), x), 1), LOWEST)
-    t = (x - best[:, None]) * scale
-    e = tl.exp2(t)
-    z = tl.sum(e, 1)
-    w = tl.sum(e * tl.where(t < -1e4, -1e4, t), 1)
-    arg = tl.min(tl.where(x == best[:, None], at[None, :], WIDTH), 1)
-    nan = tl.min(tl.where(x != x, at[None, :], WIDTH), 1)
-    arg = tl.where(nan < WIDTH, nan, tl.where(z == 0, 0, arg))
-    z = tl.where(z == 0, z / z, z)  # every logit is -inf: 0 / 0
-    log2z = tl.log2(z)
-    token = arg.to(tl.int64)
-    if TOKENS:
-        token = tl.load(tok_ptr + row, here, 0)
-    chosen = tl.load(x_ptr + token, here & (token >= 0) & (token < V), float("nan")).to(tl.float32)
-    tl.store(arg_ptr + row, arg.to(tl.int64), here)
-    tl.store(conf_ptr + row, 1 / z, here)
-    tl.store(logp_ptr + row, ((chosen - best) * scale - log2z) / LOG2E, here)
-    tl.store(ent_ptr + row, (log2z - w / z) / LOG2E, here)
-    tl.store(lse_ptr + row, (best * scale + log2z) / LOG2E, here)
-
-
-@triton.jit
-def gradient(
-    x_ptr, d_ptr, arg_ptr, tok_ptr, conf_ptr, ent_ptr, lse_ptr, gc_ptr, gl_ptr, ge_ptr, V, stride,
-    inverse, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """d x = (gl (1[token] - p) + gc conf (1[argmax] - p) - ge p (log p + H)) / temperature."""
-    row = tl.program_id(0)
-    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < V
-    x = tl.load(x_ptr + row.to(tl.int64) * stride + at, inside, 0.0).to(tl.float32)
-    logp = x * inverse - tl.load(lse_ptr + row)
-    p = tl.exp2(logp * LOG2E)
-    gl, ge = tl.load(gl_ptr + row), tl.load(ge_ptr + row)
-    gc = tl.load(gc_ptr + row) * tl.load(conf_ptr + row)
-    finite = tl.where(logp < -1e4, -1e4, logp)
-    d = -p * (gl + gc + ge * (finite + tl.load(ent_ptr + row)))
-    d += tl.where(at == tl.load(tok_ptr + row), gl, 0.0) + tl.where(at == tl.load(arg_ptr + row), gc, 0.0)
-    tl.store(d_ptr + row.to(tl.int64) * V + at, (d * inverse).to(d_ptr.dtype.element_ty), inside)
-
 
 INTERPRETED = not isinstance(join, triton.JITFunction)
 SHORT, TILE = 512, 2048  # columns of a short row; numbers a program takes of them
 LANES = 256  # times CHUNK columns at once; with 4 warps 93 % of the H100's copy bandwidth
+
+
+_HERE = nullcontext()
+
+
+def _on_device_of(x: torch.Tensor):
+    """Context in which the device of ``x`` is the current one; free where it is already."""
+    if not x.is_cuda or (torch.cuda.is_initialized() and torch.cuda.current_device() == x.device.index):
+        return _HERE
+    return torch.cuda.device(x.device)
+
+
+def short_tile(vocabulary: int) -> tuple[int, int]:
+    """(columns, rows) of one program where a row fits into it."""
+    width = triton.next_power_of_2(vocabulary)
+    return width, max(1, TILE // width)
 
 
 @cache
@@ -173,68 +46,107 @@ def _splits(rows: int, vocabulary: int, device: torch.device) -> tuple[int, int]
     return triton.cdiv(tiles, per_part), per_part * LANES * CHUNK.value
 
 
-def _forward(x: torch.Tensor, tokens: torch.Tensor | None, temperature: float) -> list[torch.Tensor]:
-    """argmax, confidence, logprob, entropy, log Z of the rows of x (N, V)."""
+def _forward(
+    x: torch.Tensor, tokens: torch.Tensor | None, temperature: float, parts: tuple[int, int] | None = None
+) -> list[torch.Tensor]:
+    """argmax, confidence, logprob, entropy, log2 Z of the rows of x (N, V); ``parts`` as of ``_splits``."""
     rows, vocabulary = x.shape
     scale = LOG2E.value / temperature
-    if vocabulary <= SHORT:
-        argmax = torch.empty(rows, dtype=torch.int64, device=x.device)
-        numbers = torch.empty(4, rows, dtype=torch.float32, device=x.device).unbind()
-        width = triton.next_power_of_2(vocabulary)
-        many = max(1, TILE // width)
-        short[(triton.cdiv(rows, many),)](
-            x, argmax if tokens is None else tokens, argmax, *numbers, rows, vocabulary, x.stride(0), scale,
-            TOKENS=tokens is not None, ROWS=many, WIDTH=width, num_warps=4,
-        )  # fmt: skip
-        return [argmax, *numbers]
-    splits, part = _splits(rows, vocabulary, x.device)
-    # Two allocations: at few rows the host, not the GPU, sets the time.
     argmax = torch.empty(rows, dtype=torch.int64, device=x.device)
+    chosen = argmax if tokens is None else tokens
+    if vocabulary <= SHORT:
+        numbers = torch.empty(4, rows, dtype=torch.float32, device=x.device).unbind()
+        width, many = short_tile(vocabulary)
+        with _on_device_of(x):
+            short[(triton.cdiv(rows, many),)](
+                x, chosen, argmax, *numbers, rows, vocabulary, x.stride(0), scale,
+                TOKENS=tokens is not None, ROWS=many, WIDTH=width, num_warps=4,
+                # With fused multiply-adds each lane rounds a row's sum its own way, and which of them
+                # is stored is a race.
+                enable_fp_fusion=False,
+            )  # fmt: skip
+        return [argmax, *numbers]
+    splits, part = parts or _splits(rows, vocabulary, x.device)
+    # One allocation for all: at few rows the host, not the GPU, sets the time.
     room = torch.empty(4 * rows * (1 + splits), dtype=torch.float32, device=x.device)
     *numbers, partial = room.split([rows] * 4 + [4 * rows * splits])
-    lanes[(rows, splits)](x, partial, vocabulary, x.stride(0), part, scale, LANES=LANES, num_warps=4)
-    join[(rows,)](
-        x, argmax if tokens is None else tokens, partial, argmax, *numbers, vocabulary, x.stride(0), splits,
-        scale, TOKENS=tokens is not None, SPLITS=triton.next_power_of_2(splits), SCAN=4096, num_warps=1,
-    )  # fmt: skip
+    with _on_device_of(x):
+        lanes[(rows, splits)](x, partial, vocabulary, x.stride(0), part, scale, LANES=LANES, num_warps=4)
+        join[(rows,)](
+            x, chosen, partial, argmax, *numbers, vocabulary, x.stride(0), splits, scale,
+            TOKENS=tokens is not None, SPLITS=triton.next_power_of_2(splits), SCAN=4096, num_warps=1,
+        )  # fmt: skip
     return [argmax, *numbers]
+
+
+class _Final(Function):
+    """A gradient that must not be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, grad):
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError(
+            "token_stats by Triton has first derivatives only: backpropagating through a gradient "
+            '(create_graph=True) needs backend="reference"'
+        )
+
+
+def _first_order(backward):
+    """A ``backward`` that refuses to be differentiated.
+
+    torch's once_differentiable refuses only where the incoming gradient has a graph. A constant one, as
+    of ``entropy.sum()``, it lets through as if the result did not depend on the logits.
+    """
+
+    @wraps(backward)
+    def wrapper(ctx, *grads):
+        with torch.no_grad():
+            found, *rest = backward(ctx, *grads)
+        return (_Final.apply(found.requires_grad_()) if torch.is_grad_enabled() else found, *rest)
+
+    return wrapper
 
 
 class _TokenStats(Function):
     @staticmethod
-    def forward(ctx, x, tokens, temperature):
-        argmax, confidence, logprob, entropy, lse = _forward(x, tokens, temperature)
+    def forward(ctx, x, tokens, temperature, parts):
+        argmax, confidence, logprob, entropy, log2z = _forward(x, tokens, temperature, parts)
         chosen = argmax if tokens is None else tokens
-        ctx.save_for_backward(x, argmax, chosen, confidence, entropy, lse)
+        ctx.save_for_backward(x, argmax, chosen, confidence, entropy, log2z)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(argmax)
         return argmax, confidence, logprob, entropy
 
     @staticmethod
-    @once_differentiable
+    @_first_order
     def backward(ctx, _argmax, *grads):
-        x, argmax, chosen, confidence, entropy, lse = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
+        x = x if x.stride(1) == 1 else x.contiguous()  # a saved-tensor hook may have changed the strides
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         block = 4096
-        gradient[(x.shape[0], triton.cdiv(x.shape[1], block))](
-            x, out, argmax, chosen, confidence, entropy, lse, *(grad.contiguous() for grad in grads),
-            x.shape[1], x.stride(0), 1 / ctx.temperature, BLOCK=block, num_warps=8,
-        )  # fmt: skip
-        return out, None, None
+        with _on_device_of(x):
+            gradient[(x.shape[0], triton.cdiv(x.shape[1], block))](
+                x, out, *saved, *(grad.contiguous() for grad in grads),
+                x.shape[1], x.stride(0), 1 / ctx.temperature, BLOCK=block, num_warps=8,
+            )  # fmt: skip
+        return out, None, None, None
 
 
 def token_stats(
-    logits: torch.Tensor, tokens: torch.Tensor | None = None, temperature: float = 1.0
+    x: torch.Tensor,
+    tokens: torch.Tensor | None = None,
+    temperature: float = 1.0,
+    parts: tuple[int, int] | None = None,
 ) -> TokenStats:
-    """As in reference.py for float16, bfloat16 and float32; rows may be strided, columns not."""
-    lead = logits.shape[:-1]
-    x = logits.reshape(-1, logits.shape[-1])
+    """As in reference.py for (N, V) of float16, bfloat16, float32, N >= 1; rows may be strided.
+
+    ``parts``: (parts of a row, columns of a part) instead of what suits the device.
+    """
     x = x if x.stride(1) == 1 else x.contiguous()
-    if x.shape[0] == 0:  # nothing to launch; the reference keeps the link to autograd
-        return reference.token_stats(logits, tokens, temperature)
-    tokens = None if tokens is None else tokens.reshape(-1).contiguous()
+    tokens = None if tokens is None else tokens.contiguous()
     if torch.is_grad_enabled() and x.requires_grad:
-        stats = _TokenStats.apply(x, tokens, temperature)
-    else:
-        stats = _forward(x, tokens, temperature)[:4]
-    return TokenStats(*(value.view(lead) for value in stats))
+        return TokenStats(*_TokenStats.apply(x, tokens, temperature, parts))
+    return TokenStats(*_forward(x, tokens, temperature, parts)[:4])

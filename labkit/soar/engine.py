@@ -1,5 +1,6 @@
 """The loop behind ``decode``: score the live rows, move every beam, let finished prompts go."""
 
+import os
 from functools import partial
 from importlib.util import find_spec
 
@@ -74,15 +75,36 @@ def search(
         rows += np.bincount(owner, minlength=prompts)
         calls[slots[active.any(1)]] += 1
         move(line, token, confidence)
-    if (~fixed & (sequences == windows.mask_id)).any():  # NaN is never committed
-        raise ValueError("model must give finite logits; it left masks that nothing could fill")
+    if (unfilled := ~fixed & (sequences == windows.mask_id)).any():
+        raise _unfilled(scorer, windows, sequences, fixed, unfilled)
     found = {"sequences": sequences, "scores": scores}
     return {n: t.cpu().numpy() for n, t in found.items()} | {"calls": calls, "rows": rows}
 
 
+def _unfilled(
+    scorer: Scorer, windows: Windows, sequences: torch.Tensor, fixed: torch.Tensor, unfilled: torch.Tensor
+) -> Exception:
+    """The error of a search that ended with masks: what the model says there now tells which."""
+    prompt = unfilled.any(1).nonzero()[:1, 0]
+    where = windows.slots[prompt]
+    _, confidence = scorer(sequences[prompt], where, fixed, prompt.cpu().numpy())
+    masked = unfilled[prompt].gather(1, where)
+    broken, masks, name = (confidence.isnan() & masked).sum().item(), masked.sum().item(), prompt.item()
+    if broken:
+        return ValueError(
+            f"model must give finite logits; prompt {name}: NaN at {broken} of the {masks} masks it keeps"
+        )
+    return RuntimeError(
+        f"the search ran out of beams: prompt {name} keeps {masks} masks, the logits there are finite; "
+        "LABKIT_KERNEL=reference decodes without the fused kernel"
+    )
+
+
 def fused_move(device: torch.device) -> type[Move] | None:
-    """``beam_kernel.FusedMove`` where Triton can run it."""
+    """``beam_kernel.FusedMove`` where Triton can run it and LABKIT_KERNEL does not say "reference"."""
     if device.type != "cuda" or find_spec("triton") is None:
+        return None
+    if os.environ.get("LABKIT_KERNEL") == "reference":
         return None
     if torch.cuda.get_device_capability(device) < (8, 0):  # as for the lab's other kernels
         return None
@@ -103,5 +125,8 @@ def _move(
     given = beams, rule, windows, ranks, eos_id
     kernel = None if recorder.keep else fused_move(ranks.device)
     if kernel and kernel.suits(beams, rule, windows):
-        return kernel(*given)
+        from labkit.soar.beam_check import trusted  # late: needs Triton
+
+        if trusted(move := kernel(*given)):
+            return move
     return TorchMove(*given, recorder=recorder)

@@ -16,8 +16,8 @@ class Move:
 
     def __init__(self, beams: Beams, rule: Rule, windows: Windows, ranks: torch.Tensor, eos_id: int | None):
         """ranks: ``windows.ranks`` of the whole sequence."""
-        self.beams, self._rule, self._windows = beams, rule, windows
-        self._ranks, self._eos = ranks, eos_id
+        self.beams, self.rule, self.windows = beams, rule, windows
+        self._ranks, self.eos_id = ranks, eos_id
         self._codes = fingerprint_codes(ranks.shape[1], ranks.device)
 
     def put(self, index: torch.Tensor, others: Beams) -> None:
@@ -43,7 +43,7 @@ class TorchMove(Move):
 
     @property
     def where(self) -> torch.Tensor:
-        return self._windows.positions(self.beams)[0]
+        return self.windows.positions(self.beams)[0]
 
     @property
     def active(self) -> torch.Tensor:
@@ -54,14 +54,14 @@ class TorchMove(Move):
         self.beams = self.beams.pick(index)
 
     def __call__(self, rows: torch.Tensor, token: torch.Tensor, confidence: torch.Tensor) -> None:
-        beams, rule, windows = self.beams, self._rule, self._windows
+        beams, rule, windows = self.beams, self.rule, self.windows
         where, masked = windows.positions(beams)
         sure = torch.where(masked, confidence[rows].view(where.shape), NEVER)
         sure = torch.where(sure.isnan().any(-1, keepdim=True), NEVER, sure)
         view = View(where, token[rows].view(where.shape), sure)
         together = rule.together(view.confidence, beams.prompt, windows.sizes(beams), beams.step)
         self.beams, decision = select(beams, rule, rule.propose(view, together), self._codes)
-        if self._eos is not None:
+        if self.eos_id is not None:
             self._fill_behind_eos()
         windows.advance(self.beams)
         if self._recorder:
@@ -70,8 +70,8 @@ class TorchMove(Move):
     def _fill_behind_eos(self) -> None:
         """Masks behind an EOS become EOS once nothing before the EOS is masked."""
         beams, open_ = self.beams, self._open[self.beams.prompt][:, None]
-        masked = open_ & (beams.tokens == self._windows.mask_id)
-        stop = open_ & (beams.tokens == self._eos) & (masked.cumsum(-1) == 0)
+        masked = open_ & (beams.tokens == self.windows.mask_id)
+        stop = open_ & (beams.tokens == self.eos_id) & (masked.cumsum(-1) == 0)
         behind = masked & stop.any(-1, keepdim=True)
-        beams.tokens = torch.where(behind, self._eos, beams.tokens)
+        beams.tokens = torch.where(behind, self.eos_id, beams.tokens)
         beams.left = beams.left - behind.sum(-1)
