@@ -1,7 +1,13 @@
-# Two commands on a fresh machine: `make run` and `make test`. They need only Python 3.11+ and make.
-PYTHON ?= python3
+# Two commands on a fresh machine: `make run` and `make test`. They need only Python 3.11 to 3.13 and make.
 PY := .venv/bin/python
 READY := .venv/.ready
+# `make run PYTHON=python3.13` wants that Python: a .venv of another one is made anew. Without it any .venv will do.
+ifdef PYTHON
+NEW := $(shell test "$$($(PY) -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" || echo yes)
+else
+NEW := $(shell test -x $(PY) || echo yes)
+endif
+PYTHON ?= python3
 # Two-core machines are faster when each process keeps to one thread.
 export OMP_NUM_THREADS ?= 1
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300
@@ -14,7 +20,7 @@ GPU_TESTS := $(wildcard tests/test_sparse24*.py tests/test_tokenstats*.py) tests
 GPU_JOBS ?= 8
 SANITIZER ?= compute-sanitizer
 
-.PHONY: run test test-browser test-gpu sanitize-gpu lab app bench mutants clean
+.PHONY: another-python run test test-browser test-gpu sanitize-gpu lab app bench mutants clean
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
 	$(PY) -m labkit run --preset smoke
 
@@ -50,7 +56,7 @@ mutants: $(READY)  ## plant known faults one by one in a copy: the tests must ca
 clean:  ## remove the environment and everything that was generated
 	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+$(READY): pyproject.toml constraints.txt $(if $(NEW),another-python)
+	$(if $(NEW),$(PYTHON) -m venv --clear .venv)
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e .[dev]
 	touch $@

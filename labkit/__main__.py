@@ -13,6 +13,7 @@ Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its 
 import argparse
 import errno
 import sys
+from dataclasses import asdict
 from importlib import import_module
 
 from rich.console import Console
@@ -114,6 +115,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from labkit import baselines
     from labkit.runs import run
 
     overrides = parse_overrides(arguments.overrides)
@@ -125,17 +127,21 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.timeout,
         arguments.resume,
     )
+    off = {item.notebook: baselines.off(asdict(item)) for item in runs}
     table = Table("notebook", "result", "seconds", "metrics", box=None)
     for item in runs:
         result = "[green]ok[/]" if item.ok else f"[red]FAILED[/] {item.error}"
-        if item.regressions:
-            result = "[red]off baseline[/] " + ", ".join(f"{k} {v}" for k, v in item.regressions.items())
+        if off[item.notebook]:
+            result = f"[red]off baseline[/], {len(off[item.notebook])} of its metrics"
         table.add_row(item.notebook, result, f"{item.seconds:.1f}", str(len(item.metrics)))
     console.print(table)
+    for notebook, lines in off.items():
+        for line in lines:
+            console.print(f"{notebook}: {line}", soft_wrap=True, markup=False)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     if not all(item.ok for item in runs):
         return 1
-    if any(item.regressions for item in runs):
+    if any(off.values()):
         console.print(f"if this is meant: labkit baseline update {folder}", soft_wrap=True)
         return 3
     return 0
@@ -160,9 +166,12 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from labkit.compare import compare_runs
+    from labkit.compare import compare_runs, compare_settings
 
     rows = compare_runs(arguments.run_a, arguments.run_b)
+    for side, words in zip("AB", compare_settings(arguments.run_a, arguments.run_b), strict=True):
+        if words:
+            console.print(f"{side} ran on {words}", soft_wrap=True, markup=False)
     table = Table("notebook", "metric", "A", "B", "B - A", box=None)
     for row in rows:
         table.add_row(*row)

@@ -1,7 +1,10 @@
 """Baselines: what each metric was, how far it may move, in which direction, and why.
 
-tests/baselines/<notebook>.<preset>.<device class>.json holds, per metric,
-{"value", "abs", "rel", "direction", "why"} and optionally "trivial" (what a lazy method scores).
+tests/baselines/<notebook>.<preset>.<device class>.json holds {"recorded", "metrics"}.
+recorded   the setting of the run that gave the values (``provenance.setting``) and the inputs it read
+metrics    per metric {"value", "abs", "rel", "direction", "why"} and optionally "trivial" (what a lazy
+           method scores)
+
 The allowed move is abs + rel * |value|; direction says what counts as worse:
 
 higher  fails below value - move      lower  fails above value + move      equal  fails outside
@@ -31,9 +34,16 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
         baseline = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"baseline must be valid JSON; {path.name} is not: {error}") from None
-    for name, entry in baseline.items():
-        check_entry(f"{path.name}: {name}", entry)
+    check(path.name, baseline)
     return baseline
+
+
+def check(name: str, baseline: dict[str, dict[str, Any]]) -> None:
+    """ValueError unless a baseline says where it was recorded and every entry holds."""
+    if not isinstance(baseline, dict) or baseline.keys() != {"recorded", "metrics"}:
+        raise ValueError(f"baseline must be a mapping of recorded and metrics; {name} is not")
+    for metric, entry in baseline["metrics"].items():
+        check_entry(f"{name}: {metric}", entry)
 
 
 def check_entry(name: str, entry: dict[str, Any]) -> None:
@@ -75,28 +85,61 @@ def verdict(value: float, entry: dict[str, Any]) -> str:
     return "ok" if math.isfinite(value) and worse <= move(entry) + 1e-12 else "regressed"
 
 
-def compare(metrics: dict[str, float], baseline: dict[str, dict[str, Any]]) -> dict[str, str]:
+def compare(metrics: dict[str, float], entries: dict[str, dict[str, Any]]) -> dict[str, str]:
     """{metric: ok | regressed | missing | new} over the union of both."""
     verdicts = {}
-    for name in baseline.keys() | metrics.keys():
+    for name in entries.keys() | metrics.keys():
         if name not in metrics:
             verdicts[name] = "missing"
-        elif name not in baseline:
+        elif name not in entries:
             verdicts[name] = "new"
         else:
-            verdicts[name] = verdict(metrics[name], baseline[name])
+            verdicts[name] = verdict(metrics[name], entries[name])
     return dict(sorted(verdicts.items()))
+
+
+def describe(entry: dict[str, Any]) -> str:
+    """An entry as a reader wants it: ``2.9 ± 0.087, lower``."""
+    return f"{entry['value']:.6g} ± {move(entry):.2g}, {entry['direction']}"
+
+
+def origin(recorded: dict[str, str], here: dict[str, str]) -> str:
+    """Where a baseline was recorded, as far as it differs from the setting and inputs of a run."""
+    there, now = differences(recorded, here)
+    return f"recorded on {there}; this is {now}" if there else "recorded on the same setting"
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> tuple[str, str]:
+    """What is not the same in two settings, in words: ("Python 3.11", "Python 3.12"); both may be empty."""
+    apart = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return tuple(", ".join(f"{name} {side.get(name, '?')}" for name in apart) for side in (one, other))
+
+
+def off(item: dict[str, Any]) -> list[str]:
+    """One line for each metric that is off: its verdict, both values, and where the baseline comes from.
+
+    item   a notebook of a run.json
+    """
+    entries, lines = item["baseline"].get("metrics", {}), []
+    for name, found in item["verdicts"].items():
+        if found != "ok":
+            value = f"{item['metrics'][name]['value']:.6g}" if name in item["metrics"] else "no value"
+            wanted = describe(entries[name]) if name in entries else "no baseline"
+            lines.append(f"{name}: {found}, {value} against {wanted}, {item.get('origin', '')}")
+    return lines
 
 
 def propose(
     metrics: dict[str, float],
     old: dict[str, dict[str, Any]],
     seeds: Sequence[dict[str, float]] = (),
+    drawn: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """The baseline that would accept ``metrics``: old tolerances kept, new ones from ``seeds``.
+    """The entries that would accept ``metrics``: old tolerances kept, new ones from ``seeds``.
 
-    seeds   metrics of runs that differ only in their seed; a tolerance they break is measured anew.
-            Without any, a new metric may move by 5 %.
+    seeds   metrics of runs that differ in their seed or setting; a tolerance they break is measured
+            anew. Without any, a new metric may move by 5 %.
+    drawn   which runs all these are, in words
     """
     fresh = {"abs": 0.0, "rel": 0.05, "direction": "equal", "why": "default of 5 %: no spread measured yet"}
     entries = {}
@@ -104,33 +147,25 @@ def propose(
         others = [run[name] for run in seeds if name in run]
         entry = {**old.get(name, fresh), "value": value}
         narrow = any(verdict(other, entry) != "ok" for other in others)
-        entries[name] = (
-            {**entry, **measured_move(value, others)} if others and (narrow or name not in old) else entry
-        )
+        if others and (narrow or name not in old):
+            entry |= measured_move(value, others, drawn or f"{len(others) + 1} runs")
+        entries[name] = entry
     return entries
 
 
-def measured_move(value: float, others: Sequence[float]) -> dict[str, Any]:
-    """{"abs", "rel", "why"}: 1.5 times the largest move from ``value`` over other seeds, at least 3 %."""
+def measured_move(value: float, others: Sequence[float], drawn: str) -> dict[str, Any]:
+    """{"abs", "rel", "why"}: twice the largest move from ``value`` over other seeds and settings."""
     moved = max(abs(other - value) for other in others)
     if moved == 0:
-        return {
-            "abs": 0.0,
-            "rel": 1e-6,
-            "why": f"the same for {len(others) + 1} seeds: nothing in it is drawn",
-        }
-    room = float(f"{max(1.5 * moved, 0.03 * abs(value)):.3g}")
-    why = f"1.5 times the largest move over {len(others) + 1} seeds ({moved:.3g}), at least 3 %"
+        return {"abs": 0.0, "rel": 1e-6, "why": f"the same in {drawn}: nothing in it is drawn"}
+    room = float(f"{2 * moved:.3g}")
+    why = f"twice the largest move ({moved:.3g}) over {drawn}"
     if value and room >= abs(value):
-        room, why = (
-            0.9 * abs(value),
-            f"moves by {moved:.3g} over {len(others) + 1} seeds: only the sign is held",
-        )
+        room, why = 0.9 * abs(value), f"moves by {moved:.3g} over {drawn}: only the sign is held"
     return {"abs": room, "rel": 0.0, "why": why}
 
 
 def save(path: Path, baseline: dict[str, dict[str, Any]]) -> None:
     """Check every entry, then write the file whole."""
-    for name, entry in baseline.items():
-        check_entry(f"{path.name}: {name}", entry)
+    check(path.name, baseline)
     write_atomic(path, lambda temporary: temporary.write_text(json.dumps(baseline, indent=1) + "\n"))

@@ -43,15 +43,29 @@ def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, 
     return rows
 
 
+def compare_settings(folder_a: str | Path, folder_b: str | Path) -> tuple[str, str]:
+    """What differs in where the two ran and in the inputs they read, in words; empty if nothing does."""
+    settings = []
+    for run in (read_run(folder_a), read_run(folder_b)):
+        inputs = {
+            f"{item['notebook']} {name}": fingerprint
+            for item in run["notebooks"]
+            for name, fingerprint in item.get("inputs", {}).items()
+        }
+        settings.append(run.get("setting", {}) | inputs)
+    return baselines.differences(*settings)
+
+
 def proposals(
     folder: str | Path, seeds: Sequence[str | Path] = ()
 ) -> tuple[dict[Path, dict], list[tuple[str, str, str, str, str]]]:
     """({baseline file: new content}, rows of what moves) that would accept the run's metrics.
 
-    seeds   folders of runs that differ only in their seed: new or broken tolerances are measured on them
+    seeds   folders of runs that differ in their seed or ran elsewhere, on another Python for instance:
+            new or broken tolerances are measured on them
 
     ValueError if a notebook of the run failed or is not the lab's own, if the run changed parameters by
-    hand or by a file, or if a run of ``seeds`` differs in more than its seed.
+    hand or by a file, or if a run of ``seeds`` changed more than its seed.
     """
     run, others = read_run(folder), [read_run(other) for other in seeds]
     if failed := [item["notebook"] for item in run["notebooks"] if item["error"]]:
@@ -68,7 +82,7 @@ def proposals(
     wanted = run["preset"], run["device_class"]
     for place, other in zip(seeds, others, strict=True):
         found = other["preset"], other["device_class"]
-        if found != wanted or other["overrides"].keys() - {"seed"}:
+        if found != wanted or not _redraws(other["overrides"]):
             raise ValueError(
                 f"seeds must be runs of {' on '.join(wanted)} that set the seed alone; {place} is one of "
                 f"{' on '.join(found)} that set {other['overrides'] or 'nothing'}"
@@ -76,12 +90,13 @@ def proposals(
     changes, rows = {}, []
     for item in run["notebooks"]:
         path = baselines.path_of(item["notebook"], run["preset"], run["device_class"])
-        old = baselines.load(path) if path.is_file() else {}
-        twins = [_metrics(twin) for other in others for twin in other["notebooks"] if _same(twin, item)]
-        new = baselines.propose(_metrics(item), old, twins)
+        old = baselines.load(path)["metrics"] if path.is_file() else {}
+        twins = [(other, twin) for other in others for twin in other["notebooks"] if _same(twin, item)]
+        drawn = _drawn([run, *(other for other, _ in twins)])
+        new = baselines.propose(_metrics(item), old, [_metrics(twin) for _, twin in twins], drawn)
         if new == old or not (new or old):
             continue
-        changes[path] = new
+        changes[path] = {"recorded": run.get("setting", {}) | item.get("inputs", {}), "metrics": new}
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 was, becomes = (
@@ -96,6 +111,20 @@ def _metrics(item: dict) -> dict[str, float]:
     return {name: metric["value"] for name, metric in item["metrics"].items()}
 
 
+def _redraws(overrides: dict) -> bool:
+    """Whether a run set nothing but its seed, or a list of seeds; ``seeds`` may also be a count."""
+    return not overrides.keys() - {"seed", "seeds"} and isinstance(overrides.get("seeds", []), list)
+
+
+def _drawn(runs: Sequence[dict]) -> str:
+    """What a tolerance was measured over: ``7 runs: 5 seeds; Python 3.11, 3.12; threads 1, 2``."""
+    seeds = {json.dumps(run["overrides"], sort_keys=True) for run in runs}
+    settings = [run.get("setting", {}) for run in runs]
+    found = {name: sorted({one.get(name, "?") for one in settings}) for name in settings[0]}
+    varied = [f"; {name} {', '.join(values)}" for name, values in found.items() if len(values) > 1]
+    return f"{len(runs)} runs: {len(seeds)} seeds{''.join(varied)}"
+
+
 def _ours(item: dict) -> bool:
     """Whether it ran from notebooks/; an older run.json, without ``ours``, has only the name to tell."""
     return item.get("ours", (NOTEBOOKS / f"{item['notebook']}.ipynb").is_file())
@@ -108,7 +137,6 @@ def _same(twin: dict, item: dict) -> bool:
 def accept(changes: dict[Path, dict]) -> None:
     """Write the proposed baselines; all are checked before the first file changes."""
     for path, content in changes.items():
-        for name, entry in content.items():
-            baselines.check_entry(f"{path.name}: {name}", entry)
+        baselines.check(path.name, content)
     for path, content in changes.items():
         baselines.save(path, content)

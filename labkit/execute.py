@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from labkit.paths import write_atomic
+from labkit.provenance import kernel_threads
 
 CELL_TIMEOUT = 600  # seconds, in a sweep; labkit run ends a slow notebook itself
 START_TIMEOUT = 120
@@ -36,7 +37,7 @@ def execute(source: str, target: str, parameters: dict, cell_timeout: int | None
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    os.environ["LABKIT_HEADLESS"] = "1"
+    os.environ |= {"LABKIT_HEADLESS": "1", "OMP_NUM_THREADS": kernel_threads()}
     failure = ""
     for attempt in range(START_ATTEMPTS):
         try:

@@ -7,14 +7,11 @@ A record that is not there (a fresh study, an install without results) leaves it
 """
 
 import html
-import json
 from pathlib import Path
 
-import numpy as np
 from IPython.display import HTML
 
 from labkit.kernels import bench_results
-from labkit.traces import TrainTrace
 
 HERE = Path(__file__).resolve().parent
 Row = dict[str, str]
@@ -89,7 +86,9 @@ def _kernels() -> list[Row]:
 
 def straight_through() -> dict[str, float]:
     """{pass: torch.compile's time over ELAS's} of the packed low-rank layer with the default gradient."""
-    record = json.loads((HERE / "elas" / "results" / "speed.json").read_text())
+    from labkit.elas.recorded import results
+
+    record = results("speed")
     tokens = min(row["tokens"] for row in record["ffn"])  # the larger batch has no compiled rivals
     ms = {(r["rival"], r["pass"]): r["ms"]["p50"] for r in record["ffn"] if r["tokens"] == tokens}
     own, rival = "ELAS packed, straight-through", "LORO ReLU², compiled"
@@ -97,23 +96,27 @@ def straight_through() -> dict[str, float]:
 
 
 def _elas_loss() -> list[Row]:
-    arms = {arm: _runs("elas", f"arms-{arm}-*.npz") for arm in ("lowrank_relu2", "elas_ste")}
-    plain, masked = (
-        {t.meta["config"]["seed"]: t.meta["held_out_bits_per_byte"] for t in runs} for runs in arms.values()
-    )
-    seeds = sorted(set(plain) & set(masked))
-    cost = np.array([masked[seed] - plain[seed] for seed in seeds])
-    config = arms["elas_ste"][0].meta["config"]
+    from labkit.elas.claims import gap, told
+    from labkit.elas.recorded import judged, note
+
+    runs = judged("elas_ste", "lowrank_relu2", "equal_flops", "lowrank_swiglu")
+    about, config = runs[0].meta, runs[0].meta["config"]
+    horizon = f"{config['steps']} steps of {config['batch_size'] * config['seq_len']:,} tokens"
     return [{
-        "paper": "ELAS", "question": "What does the mask cost in held-out loss?",
-        "found": f"{cost.mean():+.4f} bits per byte ({cost.min():+.4f} to {cost.max():+.4f}) on "
-        f"{np.mean(list(plain.values())):.3f}, {len(seeds)} paired seeds, {config['steps']} steps",
-        "measured": _where(arms["elas_ste"][0].meta), "notebook": "02_elas_pretraining",
+        "paper": "ELAS", "question": "What does the mask cost in loss?",
+        "found": f"ELAS minus the same model without its mask {told(gap('elas_ste', 'lowrank_relu2'))}; "
+        f"minus a lower rank of equal FLOPs, no mask, {told(gap('elas_ste', 'equal_flops'))}; without the "
+        f"gate minus with it {told(gap('lowrank_relu2', 'lowrank_swiglu'))} (per token of test text, "
+        f"{about['parameters'] / 1e6:.0f}M parameters, {horizon})",
+        "measured": _where(about) + f"; {note(about)}" * bool(note(about)),
+        "notebook": "02_elas_pretraining",
     }]  # fmt: skip
 
 
 def _elas_memory() -> list[Row]:
-    record = json.loads((HERE / "elas" / "results" / "memory.json").read_text())
+    from labkit.elas.recorded import results
+
+    record = results("memory")
     by_form: dict[str, dict[int, int]] = {}
     for row in record["ffn"]:
         by_form.setdefault(row["form"], {})[row["batch"]] = row["saved_bytes"]
@@ -122,7 +125,8 @@ def _elas_memory() -> list[Row]:
     share = packed[batch] / plain[batch]
     return [{
         "paper": "ELAS", "question": "How many bytes does a packed feed-forward layer keep?",
-        "found": f"{share:.0%} of the same low-rank ReLU² layer's, at the 1B shape and batch {batch}",
+        "found": f"{share:.0%} of the same low-rank ReLU² layer's, masked gradient, at the 1B shape and "
+        f"batch {batch}",
         "measured": _where(record), "notebook": "02_elas_pretraining",
     }]  # fmt: skip
 
@@ -155,13 +159,6 @@ def _fgo() -> list[Row]:
         "found": f"after {early}: {in_words(arms, when=step)}; after {late}: {in_words(arms)}",
         "measured": _where(about), "notebook": "06_fgo_entropy",
     }]  # fmt: skip
-
-
-def _runs(package: str, pattern: str) -> list[TrainTrace]:
-    paths = sorted((HERE / package / "results").glob(pattern))
-    if not paths:
-        raise FileNotFoundError(f"labkit/{package}/results/{pattern}")
-    return [TrainTrace.load(path) for path in paths]
 
 
 def _where(meta: dict) -> str:

@@ -1,10 +1,12 @@
 """record("name", value): one number a notebook stands for, kept in the notebook file itself."""
 
 import math
+from collections.abc import Iterator
 from numbers import Real
 from pathlib import Path
 
 MIME = "application/vnd.labkit.metric+json"
+INPUT = "application/vnd.labkit.input+json"
 
 
 def record(name: str, value: float, unit: str = "") -> None:
@@ -27,13 +29,31 @@ def record(name: str, value: float, unit: str = "") -> None:
     display(bundle, raw=True)
 
 
+def record_input(name: str, fingerprint: str) -> None:
+    """Show and keep what the metrics were computed from and the lab's code does not fix, such as a text.
+
+    A baseline names it: a metric that moved because its input is another one should say so.
+    """
+    from IPython.display import display
+
+    bundle = {INPUT: {"name": name, "fingerprint": fingerprint}, "text/plain": f"{name}: {fingerprint}"}
+    display(bundle, raw=True)
+
+
 def read_metrics(notebook: str | Path) -> dict[str, dict]:
     """{name: {"value", "unit"}} from an executed notebook, also one that failed half-way."""
+    return {m["name"]: {"value": m["value"], "unit": m["unit"]} for m in _recorded(notebook, MIME)}
+
+
+def read_inputs(notebook: str | Path) -> dict[str, str]:
+    """{name: fingerprint} of ``record_input`` from an executed notebook."""
+    return {one["name"]: one["fingerprint"] for one in _recorded(notebook, INPUT)}
+
+
+def _recorded(notebook: str | Path, kind: str) -> Iterator[dict]:
     import nbformat
 
-    found = {}
     for cell in nbformat.read(notebook, as_version=4).cells:
         for output in cell.get("outputs", []):
-            if metric := output.get("data", {}).get(MIME):
-                found[metric["name"]] = {"value": metric["value"], "unit": metric["unit"]}
-    return found
+            if kind in output.get("data", {}):
+                yield output["data"][kind]

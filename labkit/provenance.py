@@ -1,6 +1,7 @@
 """Who made this number: versions, device, git commit, seed and time, as one JSON-able dict."""
 
 import datetime
+import os
 import platform
 import subprocess
 from functools import cache
@@ -53,6 +54,28 @@ def device_class() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def kernel_threads() -> str:
+    """Threads a notebook's kernel computes with: $OMP_NUM_THREADS, else one, as for the baselines.
+
+    They set the order in which floats are summed, and a training carries the difference on.
+    """
+    return os.environ.get("OMP_NUM_THREADS", "1")
+
+
+def setting() -> dict[str, str]:
+    """What can move a metric of the same code, parameters and device class, as a baseline records it."""
+    import torch
+
+    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "torch": torch.__version__,  # with its build, as in 2.13.0+cpu
+        **{name: number for name, number in versions().items() if name in ("transformers", "numpy")},
+        "processor": device_name() if device_class() == "cuda" else processor,
+        "threads": kernel_threads(),
+    }
 
 
 @cache

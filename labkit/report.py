@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader
 from latex2mathml.converter import convert
 from nbconvert.filters import ansi2html, markdown2html
 
-from labkit.baselines import move
+from labkit.baselines import describe, off
 from labkit.compare import read_run
 from labkit.execute import WIDGET
 from labkit.metrics import MIME as METRIC
@@ -36,7 +36,7 @@ def write_report(folder: str | Path) -> Path:
         run=run,
         sections=sections,
         failed=[section for section in sections if section["error"]],
-        regressed=[s for s in sections if any(v != "ok" for v in s["verdicts"].values())],
+        regressed=[section for section in sections if section["off"]],
         plotly_js=_plotly_js() if any(section["plotly"] for section in sections) else "",
     )
     return write_atomic(folder / "report.html", lambda path: path.write_text(page))
@@ -82,12 +82,12 @@ def _metric_rows(item: dict, past: dict) -> list[dict]:
     """The metrics table: what was measured, then what the baseline expected and did not get."""
     rows = []
     for name in [*item["metrics"], *(n for n, v in item["verdicts"].items() if v == "missing")]:
-        metric, entry = item["metrics"].get(name), item["baseline"].get(name)
+        metric, entry = item["metrics"].get(name), item["baseline"].get("metrics", {}).get(name)
         rows.append({
             "name": name,
             "value": f"{metric['value']:.6g}" if metric else "",
             "unit": metric["unit"] if metric else "",
-            "baseline": f"{entry['value']:.6g} ± {move(entry):.2g}, {entry['direction']}" if entry else "",
+            "baseline": describe(entry) if entry else "",
             "verdict": item["verdicts"].get(name, ""),
             "sparkline": _sparkline(past.get((item["notebook"], name), [])),
         })  # fmt: skip
@@ -106,6 +106,7 @@ def _section(folder: Path, item: dict, past: dict) -> dict:
         **item,
         "title": _title(cells) or item["notebook"],
         "rows": _metric_rows(item, past),
+        "off": off(item),
         "body": body,
         "plotly": any('class="plotly' in part for part in body),
         "log": "\n".join(log.read_text().splitlines()[-40:]) if item["error"] and log.exists() else "",

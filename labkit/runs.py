@@ -28,10 +28,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from labkit import baselines, store
 from labkit.checks import integer, number
-from labkit.metrics import read_metrics
+from labkit.metrics import read_inputs, read_metrics
 from labkit.paths import runs_dir, write_atomic
 from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_for
-from labkit.provenance import device_class, provenance
+from labkit.provenance import device_class, provenance, setting
 
 NOTEBOOK_TIMEOUT = 1800.0  # seconds
 _running: set[subprocess.Popen] = set()  # what an interrupted run has to end
@@ -48,8 +48,10 @@ class NotebookRun:
     ours: bool = False  # from notebooks/: baselines apply to these alone
     metrics: dict[str, dict] = field(default_factory=dict)
     cached: bool = False  # taken from an earlier finished execution (--resume)
+    inputs: dict[str, str] = field(default_factory=dict)  # fingerprints of what the code does not fix
     baseline: dict[str, dict] = field(default_factory=dict)  # empty: none applies
     verdicts: dict[str, str] = field(default_factory=dict)  # metric -> ok, regressed, missing, new
+    origin: str = ""  # where the baseline was recorded, if it applies
 
     @property
     def ok(self) -> bool:
@@ -59,9 +61,11 @@ class NotebookRun:
     def values(self) -> dict[str, float]:
         return {name: metric["value"] for name, metric in self.metrics.items()}
 
-    @property
-    def regressions(self) -> dict[str, str]:
-        return {name: verdict for name, verdict in self.verdicts.items() if verdict != "ok"}
+    def compare(self, setting: dict[str, str]) -> None:
+        """Fill in the verdicts, if a baseline applies to what was executed in ``setting``."""
+        if self.baseline and self.ok:
+            self.verdicts = baselines.compare(self.values, self.baseline["metrics"])
+            self.origin = baselines.origin(self.baseline["recorded"], setting | self.inputs)
 
 
 def run(
@@ -107,12 +111,13 @@ def run(
             raise
     runs = [item for _, item in planned]
     for item in runs:
-        item.verdicts = baselines.compare(item.values, item.baseline) if item.baseline and item.ok else {}
+        item.compare(setting())
     _write_json(folder / "metrics.json", {item.notebook: item.values for item in runs})
     record = {
         "preset": preset,
         "overrides": overrides or {},
         "device_class": device_class(),
+        "setting": setting(),
         "seconds": round(time.monotonic() - begin, 2),
         "provenance": provenance(),
         "notebooks": [asdict(r) for r in runs],
@@ -144,6 +149,7 @@ def _obtain(
     if resume and (found := store.get(key)):
         shutil.copyfile(found[0], folder / f"{item.notebook}.ipynb")
         item.seconds, item.metrics, item.cached = found[1]["seconds"], found[1]["metrics"], True
+        item.inputs = read_inputs(found[0])
         bars.add_task(f"{item.notebook} cached", total=1, completed=1)
         return
     _execute(source, item, folder, timeout, bars)
@@ -198,7 +204,8 @@ def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars
         whole = _keep_whole(partial, folder / f"{item.notebook}.ipynb")
     item.seconds = round(time.monotonic() - begin, 2)
     if whole:
-        item.metrics = read_metrics(folder / f"{item.notebook}.ipynb")
+        executed = folder / f"{item.notebook}.ipynb"
+        item.metrics, item.inputs = read_metrics(executed), read_inputs(executed)
     if expired.is_set():
         item.error = f"timed out after {timeout:g} s"
     elif code:

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 
 from labkit.paths import ROOT, cache_dir, write_atomic
-from labkit.provenance import device_class, versions
+from labkit.provenance import device_class, kernel_threads, versions
 
 CODE = (
     "labkit/**/*.py", "labkit/widgets/static/*", "labkit/checkpoints/**/*", "labkit/*/results/**/*",
@@ -32,7 +32,7 @@ def code_digest() -> str:
 
 
 def fingerprint(notebook: Path, parameters: dict[str, Any]) -> str:
-    """Key of one execution: cell sources and tags, parameters, package code, versions, device class."""
+    """Key of one execution: cell sources and tags, parameters, package code, versions, device, threads."""
     cells = nbformat.read(notebook, as_version=4).cells
     content = {
         "cells": [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in cells],
@@ -40,6 +40,7 @@ def fingerprint(notebook: Path, parameters: dict[str, Any]) -> str:
         "code": code_digest(),
         "versions": versions(),
         "device": device_class(),
+        "threads": kernel_threads(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from labkit.checks import integer
 from labkit.paths import write_atomic
 
 FORMAT = 1
@@ -171,10 +172,7 @@ class BeamTrace(Trace):
 
     def of_prompt(self, prompt: int) -> "BeamTrace":
         """The trace of one prompt alone (renumbered to prompt 0): what a tree is drawn from."""
-        if not 0 <= prompt < len(self.sequences):
-            raise ValueError(
-                f"prompt must be an integer between 0 and {len(self.sequences) - 1}; got {prompt!r}"
-            )
+        integer("prompt", prompt, 0, len(self.sequences) - 1)
         picked = {}
         for spec in fields(self):
             value = getattr(self, spec.name)
@@ -218,13 +216,18 @@ class TrainTrace(Trace):
     step      int (n,) optimiser steps, ascending
     series    {name: float (n,) or (n, layers)} NaN where a curve was not logged at that step
     samples   dicts with at least ``step`` and ``text`` (FGO: prompt, correct, length, entropy too)
-    meta      arm, config, parameters, seed, provenance
+    meta      arm, config, parameters, seed, provenance, findings: [{step, where, what}]
     """
 
     step: np.ndarray
     series: dict[str, np.ndarray] = field(default_factory=dict, metadata={"arrays": True})
     samples: list[dict[str, Any]] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> list[str]:
+        """What went wrong in the run, in words."""
+        return [f"step {f['step']}, {f['where']}: {f['what']}" for f in self.meta.get("findings", [])]
 
     def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(steps, values) of one curve without the NaN gaps. ValueError names the known curves."""

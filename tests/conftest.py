@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 # Triton reads this once, at import; torch, trl and the kernels import Triton.
 if shutil.which("nvidia-smi") is None:
@@ -19,6 +20,13 @@ except ImportError:  # the kernels' tests also run where matplotlib and plotly a
     mpl = None
 
 _compiled: dict[str, dict[str, set]] = {}  # by kernel: the values of each thing it was compiled for
+
+
+@pytest.fixture(scope="session")
+def pins():
+    """{package: version} of constraints.txt."""
+    lines = (Path(__file__).parents[1] / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,10 @@ def entry(value=2.0, absolute=0.0, relative=0.1, direction="equal", **more):
     return {"value": value, "abs": absolute, "rel": relative, "direction": direction, "why": "test", **more}
 
 
+def baseline(recorded=None, **entries):
+    return {"recorded": recorded or {}, "metrics": entries}
+
+
 @pytest.mark.parametrize(
     ("value", "direction", "verdict"),
     [
@@ -48,12 +52,12 @@ def test_missing_and_new_metrics_are_told_apart():
 )
 def test_loose_or_unexplained_tolerances_are_refused(tmp_path, bad, message):
     with pytest.raises(ValueError, match=message):
-        baselines.save(tmp_path / "b.json", {"metric": bad})
+        baselines.save(tmp_path / "b.json", baseline(metric=bad))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_exact_zero_and_a_loss_are_fine(tmp_path):
-    good = {"zero": entry(value=0.0, relative=0.0), "loss": entry(direction="lower", trivial=2.3)}
+    good = baseline(zero=entry(value=0.0, relative=0.0), loss=entry(direction="lower", trivial=2.3))
     baselines.save(tmp_path / "b.json", good)
     assert baselines.load(tmp_path / "b.json") == good
 
@@ -77,11 +81,12 @@ def test_other_seeds_set_the_tolerance_of_a_new_metric():
     entries = propose(metrics, old, seeds)
     for name, entry in entries.items():
         check_entry(name, entry)
-    assert (entries["new"]["abs"], entries["new"]["rel"]) == (0.3, 0.0)
-    assert "3 seeds (0.2)" in entries["new"]["why"]
+    assert (entries["new"]["abs"], entries["new"]["rel"]) == (0.4, 0.0)
+    assert entries["new"]["why"] == "twice the largest move (0.2) over 3 runs"
     assert (entries["still"]["abs"], entries["still"]["rel"]) == (0.0, 1e-6)
     assert entries["sign"]["abs"] == 0.9  # moves by 3: a wrong sign is still refused
-    assert (entries["old"]["abs"], entries["old"]["direction"]) == (0.75, "lower")  # 0.1 was broken
+    # 0.1 was broken; twice the move would let zero pass
+    assert (entries["old"]["abs"], entries["old"]["direction"]) == (0.9, "lower")
     assert entries["absent"]["rel"] == 0.05  # no other run has it
     assert propose({"old": 1.0}, old, [{"old": 1.05}]) == old  # the old tolerance holds
 
@@ -95,11 +100,11 @@ def test_update_keeps_tolerances_and_shows_what_moves(tmp_path, monkeypatch):
     assert proposals(first) == ({}, [])
     path = baselines.path_of("n", "smoke", "cpu")
     kept = baselines.load(path)
-    kept["m"] |= {"rel": 0.01, "why": "three seeds"}
+    kept["metrics"]["m"] |= {"rel": 0.01, "why": "three seeds"}
     baselines.save(path, kept)
     changes, rows = proposals(write_run(tmp_path / "b", 3.0))
     assert rows == [("n.smoke.cpu", "m", "2", "3", "±0.03")]
-    assert changes[path]["m"]["why"] == "three seeds"
+    assert changes[path]["metrics"]["m"]["why"] == "three seeds"
     assert compare_runs(tmp_path / "a", tmp_path / "b") == [("n", "m", "2", "3", "+1")]
 
 
@@ -127,12 +132,68 @@ def test_no_baseline_from_a_failed_or_changed_run(tmp_path):
 def test_seeds_are_runs_that_differ_only_in_their_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
     run, seed = write_run(tmp_path / "a", 1.0), write_run(tmp_path / "b", 1.2, overrides={"seed": 1})
-    assert proposals(run, [seed])[1] == [("n.smoke.cpu", "m", "-", "1", "±0.3")]
-    for i, other in enumerate(({"preset": "full"}, {"device_class": "cuda"}, {"overrides": {"steps": 1}})):
+    assert proposals(run, [seed])[1] == [("n.smoke.cpu", "m", "-", "1", "±0.4")]
+    strangers = [{"preset": "full"}, {"device_class": "cuda"}]
+    strangers += [{"overrides": {"steps": 1}}, {"overrides": {"seeds": 3}}]  # a count is no other draw
+    for i, other in enumerate(strangers):
         with pytest.raises(
             ValueError, match="seeds must be runs of smoke on cpu that set the seed alone; .*"
         ):
             proposals(run, [seed, write_run(tmp_path / f"other{i}", 3.0, **other)])
+
+
+def test_tolerances_are_measured_over_seeds_and_pythons_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    here = {"Python": "3.11", "torch": "2.13.0+cpu"}
+    run = write_run(tmp_path / "a", 1.0, setting=here)
+    there = write_run(tmp_path / "b", 1.02, setting=here | {"Python": "3.13"})
+    lists = write_run(tmp_path / "c", 0.9, setting=here, overrides={"seeds": [2, 3]})
+    accept(proposals(run, [there, lists])[0])
+    saved = baselines.load(baselines.path_of("n", "smoke", "cpu"))
+    assert saved["recorded"] == here
+    why = "twice the largest move (0.1) over 3 runs: 2 seeds; Python 3.11, 3.13"
+    assert (saved["metrics"]["m"]["abs"], saved["metrics"]["m"]["why"]) == (0.2, why)
+
+
+def test_a_metric_that_is_off_says_where_its_baseline_comes_from():
+    recorded = {"Python": "3.11", "torch": "2.13.0+cpu", "text": "sympy-1.14.0-512-aa"}
+    entries = {"loss": entry(value=2.9, direction="lower", relative=0.03), "gone": entry(), "same": entry()}
+    item = {
+        "metrics": {"loss": {"value": 3.5, "unit": "nats"}, "same": {"value": 2.0, "unit": ""}},
+        "baseline": {"recorded": recorded, "metrics": entries},
+        "verdicts": {"loss": "regressed", "gone": "missing", "same": "ok"},
+    }
+    here = recorded | {"Python": "3.12", "text": "sympy-1.13.3-unpinned-512-bb"}
+    item["origin"] = baselines.origin(recorded, here)
+    words = "recorded on Python 3.11, text sympy-1.14.0-512-aa; "
+    words += "this is Python 3.12, text sympy-1.13.3-unpinned-512-bb"
+    assert baselines.off(item) == [
+        f"loss: regressed, 3.5 against 2.9 ± 0.087, lower, {words}",
+        f"gone: missing, no value against 2 ± 0.2, equal, {words}",
+    ]
+    assert baselines.origin(recorded, recorded) == "recorded on the same setting"
+    assert baselines.origin({}, {"threads": "2"}) == "recorded on threads ?; this is threads 2"
+
+
+def test_two_runs_say_where_they_ran(tmp_path, capsys):
+    item = {"notebook": "n", "error": "", "metrics": {"m": {"value": 1.0, "unit": ""}}}
+    read = [{**item, "inputs": {"text": name}} for name in ("sympy-a", "sympy-b")]
+    a = write_run(tmp_path / "a", 1.0, notebooks=read[:1], setting={"Python": "3.11", "threads": "1"})
+    b = write_run(tmp_path / "b", 1.0, notebooks=read[1:], setting={"Python": "3.12", "threads": "1"})
+    assert main(["compare", str(a), str(b)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "A ran on Python 3.11, n text sympy-a",
+        "B ran on Python 3.12, n text sympy-b",
+    ]
+    assert main(["compare", str(a), str(a)]) == 0
+    assert "ran on" not in capsys.readouterr().out
+
+
+def test_a_baseline_says_where_it_was_recorded(tmp_path):
+    (tmp_path / "old.json").write_text(json.dumps({"m": entry()}))
+    with pytest.raises(ValueError, match="a mapping of recorded and metrics; old.json is not"):
+        baselines.load(tmp_path / "old.json")
 
 
 def test_no_baseline_for_a_notebook_from_elsewhere(tmp_path, monkeypatch):

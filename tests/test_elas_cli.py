@@ -66,7 +66,7 @@ def test_a_preset_trains_and_leaves_model_and_curves(preset, tmp_path, capsys):
         (["--preset", "nothing"], "--preset must be one of smoke, .* or a YAML file; got 'nothing'"),
         (["-p", "stepz", "3"], r"-p must name one of .*; got 'stepz' \(did you mean 'steps'\?\)"),
         (["-p", "steps", "0"], "steps must be an integer >= 1; got 0"),
-        (["-p", "source", "web"], "source must be one of 'stdlib', .*; got 'web'"),
+        (["-p", "source", "web"], "source must be one of 'sympy', .*; got 'web'"),
         (["-p", "size", "7b"], "size must be one of '60m', .*; got '7b'"),
         (["-p", "model", "{rank: 0}"], "rank must be an integer between 1 and 96; got 0"),
         (["-p", "seq_len", "4096"], "seq_len must be an integer between 1 and 1024; got 4096"),

@@ -59,6 +59,15 @@ def test_it_beats_the_unigram_baseline():
     assert meta["eval_bits_per_byte"] < meta["unigram_bits_per_byte"] - 0.3
 
 
+def test_a_run_that_breaks_is_recorded_with_its_findings():
+    trace = train(dataclasses.replace(BASE, lr=1e30, lr_warmup=0))
+    assert not np.isfinite(trace.meta["eval_nats"])
+    assert trace.curve("learning_rate")[0].tolist() == [2, 4, 6, 8, 10, 12]  # to the end
+    found = trace.meta["findings"]
+    assert {"step": 4, "what": "not finite: no parameter moved"}.items() <= found[0].items()
+    assert [(one["step"], one["where"]) for one in found[-1:]] == [(2, "loss")]
+
+
 def test_a_seed_decides_everything():
     same(train(), train())
     other = train(dataclasses.replace(BASE, seed=1))

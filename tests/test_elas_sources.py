@@ -6,7 +6,9 @@ import hashlib
 import io
 import tarfile
 import threading
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import distribution, version
 
 import pytest
 
@@ -118,7 +120,7 @@ def test_without_a_network_one_error_names_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
     gone = Source(lambda content: iter(()), "none", "http://127.0.0.1:9/x.tgz", "0" * 64)
     monkeypatch.setitem(SOURCES, "gone", gone)
-    with pytest.raises(OSError, match=r"cannot download http://127\.0\.0\.1:9/x\.tgz .*'stdlib' needs no"):
+    with pytest.raises(OSError, match=r"cannot download http://127\.0\.0\.1:9/x\.tgz .*'sympy' needs no"):
         data.load_text("gone")
 
 
@@ -129,15 +131,62 @@ def test_a_downloaded_source_becomes_tokens(served):
 
 
 def test_joined_sources_keep_their_names_apart(served):
-    names = [name for name, _ in documents("tiny+stdlib")]
-    assert {name.split("/")[0] for name in names} == {"tiny", "stdlib"}
-    with pytest.raises(ValueError, match="source must be one of 'stdlib', .*; got 'web'"):
+    names = [name for name, _ in documents("tiny+sympy")]
+    assert {name.split("/")[0] for name in names} == {"tiny", "sympy"}
+    with pytest.raises(ValueError, match="source must be one of 'sympy', .*; got 'web'"):
         list(documents("tiny+web"))
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_source_states_its_licence_and_every_download_a_checksum(name):
+def test_every_source_states_its_licence_and_its_checksum(name):
     source = SOURCES[name]
     assert source.licence
-    assert (source.url is None) == (name == "stdlib")
-    assert source.url is None or len(bytes.fromhex(source.sha256)) == 32
+    assert (source.url is None) == (name == "sympy")
+    assert len(bytes.fromhex(source.sha256)) == 32
+
+
+@pytest.fixture
+def hashed_anew():
+    sources._installed_digest.cache_clear()
+    yield
+    sources._installed_digest.cache_clear()
+
+
+def test_the_recorded_checksum_is_that_of_the_wheel(pins):
+    """Of the hashes that SymPy's wheel, one file for every Python and platform, lists for its files."""
+    found = distribution("sympy")
+    if found.version != pins["sympy"]:
+        pytest.skip(f"SymPy {found.version} is installed, not the pinned {pins['sympy']}")
+    whole = hashlib.sha256()
+    for path in sorted(found.files, key=str):
+        package, *inner = path.parts
+        if package == "sympy" and path.suffix == ".py" and sources.SKIPPED.isdisjoint(inner):
+            whole.update(hashlib.sha256("/".join(inner).encode()).digest())
+            whole.update(base64.urlsafe_b64decode(path.hash.value + "="))
+    assert sources.edition("sympy") == (f"sympy-{found.version}", SOURCES["sympy"].sha256)
+    assert whole.hexdigest() == SOURCES["sympy"].sha256
+
+
+def test_the_pinned_text_gives_the_same_tokens_on_every_python(tmp_path, monkeypatch, pins):
+    if any(version(name) != pins[name] for name in ("sympy", "tokenizers")):
+        pytest.skip("SymPy or tokenizers is not the pinned version")
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    text = data.load_text(vocab_size=400, max_bytes=200_000)
+    assert text.name == "sympy-1.14.0-400-6ff6962c8258"
+    streams = hashlib.sha256(text.train.tobytes() + text.held_out.tobytes())
+    assert streams.hexdigest()[:16] == "895861a6995493c2"  # seen on 3.11.7, 3.12.1 and 3.13.0
+
+
+def test_another_text_than_the_pinned_one_loads_and_says_so(tmp_path, monkeypatch, hashed_anew):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    pinned = data.load_text(vocab_size=300, max_bytes=50_000)
+    assert "unpinned" not in pinned.name
+    files = dict(documents("sympy"))
+    files["core/expr.py"] += "# one line more"
+    other = replace(SOURCES["sympy"], documents=lambda _: iter(files.items()))
+    monkeypatch.setitem(SOURCES, "sympy", other)
+    sources._installed_digest.cache_clear()
+    text = data.load_text(vocab_size=300, max_bytes=50_000)
+    assert text.name.startswith(f"sympy-{version('sympy')}-unpinned-300-")
+    assert text.name.rsplit("-", 1)[1] != pinned.name.rsplit("-", 1)[1]
+    assert len(text.train) > 0

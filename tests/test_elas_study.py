@@ -1,6 +1,7 @@
-"""The study's machinery: the fast loop, the other rules, what ships, a rehearsal of the command."""
+"""The study's machinery: the fast loop, the other rules, what ships."""
 
-import json
+import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,17 +11,13 @@ from labkit.elas import (
     ElasConfig,
     ElasForCausalLM,
     PretrainConfig,
-    claims,
+    evaluate,
     load_text,
-    recorded,
-    study,
     variants,
 )
-from labkit.elas.data import windows
-from labkit.elas.fastloop import FastRun, logits_of
-from labkit.elas.recorded import load_checkpoint, results, runs
-from labkit.elas.study_ffn import FORMS, RELU2, shape
-from labkit.traces import TrainTrace
+from labkit.elas.data import validation_and_test, windows
+from labkit.elas.fastloop import FastRun
+from labkit.elas.trainstep import TrainStep, logits_of
 
 SMALL = {
     "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2,
@@ -54,6 +51,43 @@ def test_the_fast_loop_repeats_itself_and_tells_what_pretrain_tells(text):
     assert a.meta["steps_done"] == 6
 
 
+def test_one_build_serves_every_seed_and_rate(text):
+    """Runs of a FastRun that has trained others are those of a fresh one; only so much may differ."""
+    run, other = fast(text), dataclasses.replace(CONFIG, seed=5, lr=0.02, dense_steps=0)
+    first = run.train()
+    second = run.train(other)
+    for config, trace in ((CONFIG, run.train(CONFIG)), (other, second)):
+        fresh = FastRun(config, text, "cpu", compiled=False, dtype=torch.float32).train()
+        assert trace.series.keys() == fresh.series.keys()
+        for name in trace.series:
+            assert np.array_equal(trace.series[name], fresh.series[name], equal_nan=True), name
+    assert first.meta["test_nats"] != second.meta["test_nats"]
+    assert second.curve("mask_on")[1].tolist() == [1, 1, 1, 1]
+    with pytest.raises(ValueError, match="config must be but for seed, lr, dense_steps the one of"):
+        run.train(dataclasses.replace(CONFIG, steps=7))
+
+
+def test_a_run_that_breaks_stops_there_with_its_findings(text):
+    trace = fast(text).train(dataclasses.replace(CONFIG, lr=1e30))
+    assert trace.meta["steps_done"] == 2
+    assert not np.isfinite(trace.meta["test_nats"])
+    assert [(one["step"], one["where"]) for one in trace.meta["findings"]] == [(2, "loss")]
+
+
+def test_timing_leaves_the_weights_and_counts_the_exact_steps_in(text):
+    run = fast(text)
+    before = copy.deepcopy(run.model.state_dict())
+    found = run.throughput(3)
+    for name, p in run.model.named_parameters():
+        if "weight_" not in name:  # an exact step balances the factors and keeps their product
+            assert torch.equal(p, before[name]), name
+    assert found["ms"]["p20"] <= found["ms"]["p50"] <= found["ms"]["p80"]
+    mean = found["ms"]["p50"] + (found["exact_ms"] - found["ms"]["p50"]) / 4
+    assert found["tokens_per_second"] == pytest.approx(1000 * 4 * 32 / mean)
+    same = run.train()
+    assert same.meta["test_nats"] == fast(text).train().meta["test_nats"]
+
+
 def test_its_steps_are_those_of_the_model_and_loro(text):
     """The copy's gradients are the model's own, and the weights move as Loro moves them."""
     run = fast(text)
@@ -62,7 +96,6 @@ def test_its_steps_are_those_of_the_model_and_loro(text):
     twin.load_state_dict(run.model.state_dict())
     twin(input_ids=rows, labels=rows).loss.backward()
     from labkit.elas import Loro
-    from labkit.elas.fastloop import TrainStep
 
     TrainStep(run.net, rows, compiled=False)(rows)
     run._update(0.01)
@@ -125,144 +158,14 @@ def test_use_keeps_the_switch():
         variants.StudyReLU2("x")
 
 
-def test_recorded_memory_is_the_formula_of_the_design():
-    """Packed saved bytes within 1 % of 9/16; peak of a 1B step falls; recompute keeps 84 % less."""
-    record = results("memory")
-    assert "H100" in record["provenance"]["device"]
-    rows = {(row["form"], row["batch"]): row for row in record["ffn"]}
-    for row in record["ffn"]:
-        if "formula_bytes" in row:
-            assert abs(row["saved_bytes"] / row["formula_bytes"] - 1) < 0.01
-    plain, packed = rows["LORO ReLU²", 128], rows["ELAS packed, straight-through", 128]
-    wide = 2 * 8192 * plain["tokens"]  # one wide tensor, bfloat16
-    assert abs((plain["saved_bytes"] - packed["saved_bytes"]) / wide - 7 / 16) < 0.0044
-    recomputed = rows["LORO ReLU², recomputed", 128]["saved_bytes"]
-    assert 1 - recomputed / plain["saved_bytes"] == pytest.approx(0.84, abs=0.01)
-    model = {(row["form"], row["batch"]): row["peak_bytes"] for row in record["model"]}
-    assert model["ELAS packed, masked gradient", 64] < 0.9 * model["LORO ReLU²", 64]
-    assert model["LORO ReLU²", 128] is None
-
-
-def test_recorded_runs_are_whole_and_paired():
-    arms = runs("arms-")
-    assert len(arms) == 21
-    assert {run.meta["steps_done"] for run in arms} == {700}
-    assert {run.meta["text"] for run in arms} == {arms[0].meta["text"]}
-    with pytest.raises(ValueError, match="prefix must be one of .*; got 'nothing'"):
-        runs("nothing")
-    with pytest.raises(ValueError, match="stage must be one of 'memory', 'speed'; got 'arms'"):
-        results("arms")
-
-
-def test_the_checkpoint_is_as_good_as_its_card_says(tmp_path, monkeypatch):
-    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
-    model, tokenizer = load_checkpoint("lab/elas-3m")
-    assert model.activations()[0].sparse
-    (trace,) = runs("elas-3m")
-    from labkit.elas import sources
-
-    lines = dict(sources.documents("stdlib"))["json/decoder.py"]
-    ids = torch.tensor([tokenizer.encode(lines).ids[:512]])
-    with torch.no_grad():
-        nats = model(input_ids=ids, labels=ids, use_cache=False).loss.item()
-    assert nats < trace.meta["unigram_nats"] - 1
-    with pytest.raises(ValueError, match="name must be one of 'lab/elas-3m'; got 'elas'"):
-        load_checkpoint("elas")
-
-
-def test_the_forms_share_one_shape():
-    configs = [shape(RELU2 | options, tiny=False) for options in FORMS.values()]
-    sizes = {(c.hidden_size, c.intermediate_size, c.rank, c.num_hidden_layers) for c in configs}
-    assert sizes == {(2048, 8192, 512, 24)}
-
-
-def test_every_job_of_the_plan_is_a_valid_configuration():
-    for stage in study.STAGES[2:]:
-        jobs = [job for jobs in study.plan(stage, 3, 700, 800, tiny=False) for job in jobs]
-        assert len({job["name"] for job in jobs}) == len(jobs)
-        for job in jobs:
-            PretrainConfig(**job["config"])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--stages", "arm"], "stages must be one of 'memory', .*; got 'arm'"),
-        (["--stages", "arms+memory"], "stages must be one of 'arms', .*; got 'memory'"),
-        (["--steps", "0"], "steps must be an integer >= 1; got 0"),
-    ],
-)
-def test_a_bad_command_is_one_line(words, message, tmp_path, capsys):
-    assert study.main(["--out", str(tmp_path / "out"), *words]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("study: ")
-    assert not (tmp_path / "out").exists()
-
-
-def test_memory_and_speed_run_through_on_a_cpu(tmp_path):
-    words = ["--out", str(tmp_path), "--stages", "memory,speed", "--device", "cpu", "--tiny"]
-    assert study.main(words) == 0
-    memory = json.loads((tmp_path / "memory.json").read_text())
-    assert {row["form"] for row in memory["ffn"]} == set(FORMS)
-    for row in memory["ffn"]:
-        assert row["saved_bytes"] == row.get("formula_bytes", row["saved_bytes"])
-    assert "--out OUT" in memory["provenance"]["command"]
-    speed = json.loads((tmp_path / "speed.json").read_text())["ffn"]
-    assert all(row["ms"]["p50"] > 0 for row in speed)
-
-
-def test_windows_of_the_held_out_side_are_what_is_judged(text):
+def test_chosen_and_judged_on_texts_apart(text):
+    validation, test = validation_and_test(text)
     run = fast(text)
-    assert np.array_equal(run.some, windows(text.held_out, 32)[:4])
-    assert len(run.held_out) == min(40, len(windows(text.held_out, 32)))
-
-
-def test_claims_are_computed_from_the_records():
-    rows = claims.claims()
-    assert all(set(row) == {"claim", "paper", "measured", "conditions"} for row in rows)
-    measured = {row["claim"]: row["measured"] for row in rows}
-    assert "-43.75% of the tensor that is packed" in measured["FFN activation memory"]
-    assert "3 seeds" in next(row["conditions"] for row in rows if "gate" in row["claim"])
-    elas, plain = runs("arms-elas_ste-"), runs("arms-lowrank_relu2-")
-    pairs = zip(elas, plain, strict=True)
-    by_hand = np.mean([a.meta["held_out_nats"] - b.meta["held_out_nats"] for a, b in pairs])
-    (mask,) = (told for claim, told in measured.items() if "for the mask" in claim)
-    assert f"{by_hand:+.3f} nats" in mask
-    assert claims.paired(elas, plain[::-1]).mean() == pytest.approx(by_hand)  # by seed, not by place
-    found = claims.perplexities(elas)["elas_ste"]
-    np.testing.assert_allclose(np.log(found), [run.meta["held_out_nats"] for run in elas])
-
-
-def test_an_error_of_an_earlier_study_is_not_this_ones(tmp_path, monkeypatch, capsys):
-    def fails(*_):
-        raise RuntimeError("no card")
-
-    words = ["--out", str(tmp_path), "--stages", "memory", "--device", "cpu", "--tiny"]
-    monkeypatch.setattr(study, "run_stage", fails)
-    assert study.main(words) == 1
-    monkeypatch.setattr(study, "run_stage", lambda *_: None)
-    assert study.main(words) == 0
-    assert (tmp_path / "errors.txt").read_text().count("no card") == 2  # the line of code and the error
-
-
-def test_a_process_of_the_study_survives_a_job_that_fails(tmp_path, monkeypatch, tmp_path_factory):
-    from labkit.elas import study_runs
-
-    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path_factory.getbasetemp() / "cache"))
-    (plain,) = study.plan("arms", 1, 4, 4, tiny=True)[3]
-    (kept,) = study.plan("checkpoints", 1, 4, 4, tiny=True)[1]
-    wrong = plain | {"name": "wrong", "config": plain["config"] | {"arm": "none"}}
-    how = {"device": "cpu", "compiled": False, "graph": False}
-    study_runs.work([wrong, plain, kept], tmp_path, how, "the command", float("inf"), None, None)
-    assert "arm must be one of" in (tmp_path / "errors.txt").read_text()
-    trace = TrainTrace.load(tmp_path / "arms-lowrank_relu2-0.npz")
-    after = trace.meta["posthoc_nats"]
-    assert set(after) == set(variants.RULES)
-    assert all(abs(nats - trace.meta["held_out_nats"]) < 0.1 for nats in after.values())
-    assert trace.meta["provenance"]["command"] == "the command"
-    card = (tmp_path / "elas-3m" / "README.md").read_text()
-    assert "4 of 4 planned steps" in card
-    monkeypatch.setattr(recorded, "CHECKPOINTS", tmp_path)
-    model, tokenizer = load_checkpoint("lab/elas-3m")
-    assert model.activations()[0].sparse
-    assert tokenizer.get_vocab_size() == model.config.vocab_size
+    assert np.array_equal(run.some, windows(validation, 32, 4))
+    for rows, side in ((run.validation, validation), (run.test, test)):
+        assert np.array_equal(rows, windows(side, 32, 40))
+    tuned, told = run.train(judge=False), run.train()
+    whole = evaluate(run.net, run.test, text.token_bytes)
+    assert told.meta["test_nats"] == pytest.approx(whole.nats, rel=1e-6)
+    assert told.meta["validation_nats"] == tuned.meta["validation_nats"] != told.meta["test_nats"]
+    assert not any(name.startswith("test") for name in tuned.meta)

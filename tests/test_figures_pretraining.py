@@ -1,10 +1,12 @@
 """Figures and tables of pre-training runs: pairing by seed, honest titles, escaped cells."""
 
+import re
+
 import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from labkit.figures import elas_study, pretraining
+from labkit.figures import elas_study, elas_tables, pretraining
 from labkit.traces import TrainTrace
 
 
@@ -19,7 +21,7 @@ def run(arm: str, seed: int, nats: float) -> TrainTrace:
         },
         meta={
             "arm": arm, "seed": seed, "eval_nats": nats, "eval_bits_per_byte": nats / 2, "parameters": 1234,
-            "unigram_nats": 5.9, "unigram_bits_per_byte": 3.5, "text": "stdlib-<512>",
+            "unigram_nats": 5.9, "unigram_bits_per_byte": 3.5, "text": "sympy-<512>",
             "config": {"dense_steps": 2, "steps": 10}, "provenance": {"device": "CPU"},
         },
     )  # fmt: skip
@@ -46,6 +48,12 @@ def test_differences_pair_the_seeds(runs):
     found = pretraining.differences(runs, "lowrank_relu2")["elas_ste"]
     assert found.values == pytest.approx((-0.1, 0.1))  # seed 0, seed 1
     assert found.low is None
+
+
+def test_a_finding_stands_in_the_table(runs):
+    assert "seed 1, step" not in pretraining.run_table(runs).data
+    runs[0].meta["findings"] = [{"step": 8, "where": "layer 3", "what": "not finite"}]
+    assert "ELAS, straight-through, seed 1, step 8, layer 3: not finite" in pretraining.run_table(runs).data
 
 
 def test_a_seed_without_partner_and_a_run_that_gave_nan_are_left_out(runs):
@@ -90,16 +98,16 @@ def test_tables_escape_and_label(runs):
     table = pretraining.run_table(runs).data
     assert "4.200 and 4.100" in table  # two seeds are listed
     assert "-0.100 and +0.100 (2 seeds, no interval)" in table
-    assert "stdlib-&lt;512&gt;" in table
+    assert "sympy-&lt;512&gt;" in table
     assert "reference" in table
     ours = {"elas_ste": np.array([50.0, 60.0]), "elas_soft": np.array([55.0])}
     published = {"ELAS": ((34.1, 24.8), "secondary"), "GaLore": ((34.9, 25.4), "theirs")}
-    table = elas_study.perplexity_table(published, ("60M", "130M"), ours).data
+    table = elas_tables.perplexity_table(published, ("60M", "130M"), ours).data
     assert "34.10" in table
-    assert "55.00 (50.00 to 60.00, 2 seeds)" in table
+    assert "50.00 and 60.00" in table
     assert table.index("GaLore") < table.index("not run") < table.index("soft thresholding")
     rows = [{"claim": "a<b", "paper": "yes", "measured": "no", "conditions": "CPU"}]
-    assert "<td" in (claims := elas_study.claims_table(rows).data)
+    assert "<td" in (claims := elas_tables.claims_table(rows).data)
     assert "a&lt;b" in claims
 
 
@@ -151,15 +159,42 @@ def test_speed_shows_the_compiled_rival_and_refuses_unmeasured_sizes():
         elas_study.speed_bars({"ffn": rows}, tokens=1)
 
 
-def test_steps_in_the_order_of_the_arms(runs):
-    for one in runs:
-        one.meta["throughput"] = {"ms": 9.5, "tokens_per_second": 1.7e6, "peak_bytes": 2**31}
-    table = elas_study.step_table(runs[:2]).data
-    assert table.index("no mask") < table.index("straight-through")
-    assert "<td" in table
-    assert ">9.5<" in table
-    assert ">1.70<" in table
-    assert ">2.00<" in table
+def test_the_main_table_shows_loss_time_and_what_was_tried():
+    nats = {"elas_ste": (2.0, 2.2, 2.4), "lowrank_relu2": (2.1, 2.2, 2.5), "equal_flops": (1.0, np.nan)}
+    runs = []
+    for arm, values in {**nats, "elas_soft": (9.0,)}.items():
+        for seed, value in enumerate(values):
+            one = run(arm, seed, 7.0)
+            one.meta |= {"test_nats": value, "test_bits_per_byte": value / 2}
+            one.meta["stage"] = "rules" if arm == "elas_soft" else "arms"
+            runs.append(one)
+    ms = {"ms": {"p50": 9.5}, "exact_ms": 350.0, "tokens_per_second": 1.7e6, "peak_bytes": 2**31}
+    record = {
+        "times": {"elas_ste": ms}, "chosen": {"elas_ste": 0.01, "lowrank_relu2": 0.02, "equal_flops": 0.01},
+        "tried": {arm: {"0.005": 3.0, "0.01": 2.0, "0.02": None} for arm in ("elas_ste", "lowrank_relu2")},
+        "text": {"name": "t-<1>", "unigram_nats": 5.0, "unigram_bits_per_byte": 2.5}, "loro_revision": 1,
+        "config": {"steps": 7, "batch_size": 2, "seq_len": 600, "exact_every": 100},
+        "provenance": {"device": "Card 9"},
+    }  # fmt: skip
+    table = elas_tables.arm_table(record, runs).data
+    by_arm = {row.split("<", 1)[0]: row for row in re.split(r"<tr><td[^>]*>", table)[1:]}
+    assert list(by_arm)[-1] == "counting tokens alone"
+    elas = by_arm["ELAS, straight-through"]
+    assert "0.01 (best of 3)" in elas
+    assert "2.200 (2.000 to 2.400, 3 seeds)" in elas  # nats
+    assert "1.100 (1.000 to 1.200, 3 seeds)" in elas  # bits
+    assert f"{np.exp([2, 2.2, 2.4]).mean():.2f} (7.39 to 11.02" in elas  # perplexity
+    assert "-0.067 (95 % -0.210 to +0.077, 3 seeds)" in elas
+    assert ">9.50 (350 every 100th)<" in elas
+    assert ">1.70<" in elas
+    assert ">2.00<" in elas
+    assert "0.02 (best of 3, at the edge)" in by_arm["low-rank ReLU², no mask"]
+    equal = by_arm["low-rank ReLU², equal FLOPs"]
+    assert "2, 1 broke" in equal
+    assert "0.01 (not tuned)" in equal
+    assert "not timed" in equal
+    assert "ELAS, soft thresholding" not in by_arm
+    assert "7 steps of 1,200 tokens, text t-&lt;1&gt;, Card 9; run before Loro" in table
 
 
 def test_headroom_counts_overflows(runs):

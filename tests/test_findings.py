@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from labkit import findings, readme
+from labkit import baselines, findings, readme
+from labkit.elas import recorded as elas_recorded
 from labkit.fgo.recorded import in_words, paper_step, recorded
 from labkit.kernels import bench_results
 from labkit.paths import ROOT
@@ -13,7 +14,6 @@ from labkit.presets import find_notebooks
 from labkit.soar import report
 from labkit.soar.recorded import OLD_KERNEL
 from labkit.soar.study import FAMILIES
-from labkit.traces import TrainTrace
 
 ORIGIN = {"device": "Card 9", "time": "2026-01-02T03:04:05+00:00"}
 
@@ -21,6 +21,7 @@ ORIGIN = {"device": "Card 9", "time": "2026-01-02T03:04:05+00:00"}
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(findings, "HERE", tmp_path)
+    monkeypatch.setattr(elas_recorded, "RESULTS", tmp_path / "elas" / "results")
     for name in ("elas", "soar"):
         (tmp_path / name / "results").mkdir(parents=True)
     return tmp_path
@@ -78,17 +79,24 @@ def test_soar_rows_name_the_settings_and_claim_nothing_from_one_seed(folder):
 
 
 def test_elas_rows_pair_the_seeds(folder):
-    for arm, values in {"lowrank_relu2": (2.0, 2.2, 9.9), "elas_ste": (2.1, 2.2)}.items():
-        for seed, bits in enumerate(values):
-            meta = {
-                "config": {"seed": seed, "steps": 7},
-                "held_out_bits_per_byte": bits,
-                "provenance": ORIGIN,
-            }
-            TrainTrace(np.arange(2), meta=meta).save(folder / "elas" / "results" / f"arms-{arm}-{seed}.npz")
+    values = {
+        "lowrank_relu2": (2.0, 2.2, 2.4, 9.9), "elas_ste": (2.1, 2.3, 2.5), "equal_flops": (2.1, 2.3, None),
+        "lowrank_swiglu": (1.5, 1.7, 2.9),
+    }  # fmt: skip
+    runs = [
+        {"stage": "arms", "arm": arm, "seed": seed, "test_nats": nats, "parameters": 5e6}
+        for arm, row in values.items() for seed, nats in enumerate(row)
+    ]  # fmt: skip
+    config = {"steps": 7, "batch_size": 2, "seq_len": 600}
+    study = {"runs": [*runs, runs[0] | {"stage": "tune", "test_nats": 1e9}], "config": config,
+             "provenance": ORIGIN, "loro_revision": 2, "text": {"name": "t"}}  # fmt: skip
+    (folder / "elas" / "results" / "study.json").write_text(json.dumps(study))
     (row,) = findings._elas_loss()
-    assert row["found"].startswith("+0.0500 bits per byte (+0.0000 to +0.1000)")
-    assert "2 paired seeds, 7 steps" in row["found"]
+    mask, cheap, gate = row["found"].split("; ")
+    assert mask.endswith("its mask +0.100 nats (95 % +0.100 to +0.100, 3 seeds): worse")
+    assert cheap.endswith("+0.000 and +0.000 nats (2 seeds, no interval): no verdict from 2 seeds")
+    assert "not resolved at n = 3 seeds (per token of test text, 5M parameters, 7 steps of 1,200" in gate
+    assert row["measured"] == "Card 9, 2026-01-02"
     forms = {"LORO ReLU²": (100, 200), "ELAS packed, masked gradient": (50, 80)}
     ffn = [
         {"form": f, "batch": b, "saved_bytes": n} for f, ns in forms.items() for b, n in enumerate(ns, 1)
@@ -100,6 +108,17 @@ def test_elas_rows_pair_the_seeds(folder):
 def test_without_records_there_are_no_rows(folder):
     papers = {row["notebook"] for row in findings.findings()}
     assert not papers & {"02_elas_pretraining", "04_soar_quality_speed"}
+
+
+def test_the_readme_says_of_the_mask_what_notebook_01_recorded():
+    page = (ROOT / "README.md").read_text()
+    recorded = baselines.load(baselines.path_of("01_elas_masks", "smoke", "cpu"))["metrics"]
+    zeros, taken, kept = (
+        recorded[f"recorded_model_{name}"]["value"]
+        for name in ("natural_zeros", "enforced_zeros", "energy_kept")
+    )
+    words = f"{100 * zeros:.0f} % of activations are zero anyway; the mask takes {100 * taken:.1f} % more"
+    assert f"{words} and keeps {100 * kept:.1f} % of the energy" in page
 
 
 def test_fgo_row_names_both_horizons_and_shows_two_seeds_as_values():

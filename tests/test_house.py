@@ -24,11 +24,6 @@ def by_stem(path):
     return path.stem
 
 
-def pins():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
-
-
 def test_environment_yml_installs_the_one_list():
     content = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = content["dependencies"]
@@ -38,12 +33,22 @@ def test_environment_yml_installs_the_one_list():
     assert names["python"] in SpecifierSet(PROJECT["requires-python"])
 
 
-def test_every_dependency_is_pinned_to_a_version_it_allows():
-    known = pins()
+def test_every_file_promises_the_same_pythons():
+    wanted = ["3.11", "3.12", "3.13"]
+    allowed = SpecifierSet(PROJECT["requires-python"])
+    assert [f"3.{minor}" for minor in range(8, 20) if f"3.{minor}" in allowed] == wanted
+    assert [line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"]] == wanted
+    for name in ("README.md", "CONTRIBUTING.md", "Makefile", "environment.yml"):
+        text = (ROOT / name).read_text()
+        assert "3.11 to 3.13" in text, name
+        assert not re.search(r"3\.\d+(\+| or newer)", text), name
+
+
+def test_every_dependency_is_pinned_to_a_version_it_allows(pins):
     extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
     for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
-        assert requirement.name in known, f"constraints.txt lacks {requirement.name}"
-        assert known[requirement.name] in requirement.specifier
+        assert requirement.name in pins, f"constraints.txt lacks {requirement.name}"
+        assert pins[requirement.name] in requirement.specifier
 
 
 def test_kernels_is_no_package_and_transformers_imports_from_the_root():

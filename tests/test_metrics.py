@@ -22,6 +22,19 @@ def test_recorded_numbers_are_read_back(tmp_path, monkeypatch):
     assert shown[0]["text/plain"] == "loss = 0.5 nats"
 
 
+def test_what_the_numbers_were_computed_from_is_read_back(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    metrics.record_input("text", "sympy-1.14.0-512-f0609d4f1613")
+    metrics.record("loss", 0.5)
+    outputs = [nbformat.v4.new_output("display_data", data=bundle) for bundle in shown]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)])
+    nbformat.write(book, tmp_path / "a.ipynb")
+    assert metrics.read_inputs(tmp_path / "a.ipynb") == {"text": "sympy-1.14.0-512-f0609d4f1613"}
+    assert list(metrics.read_metrics(tmp_path / "a.ipynb")) == ["loss"]
+    assert shown[0]["text/plain"] == "text: sympy-1.14.0-512-f0609d4f1613"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "3", None, [1.0]])
 def test_only_finite_numbers(value):
     with pytest.raises(ValueError, match="value must be one finite number for metric 'x'"):

@@ -16,6 +16,7 @@ from notebook_maker import write_notebook
 
 from labkit.__main__ import main
 from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_for, parse_overrides
+from labkit.provenance import setting
 from labkit.runs import run
 
 
@@ -29,7 +30,8 @@ def runs_at(tmp_path, monkeypatch):
 def book(tmp_path):
     return write_notebook(
         tmp_path / "good.ipynb",
-        "from labkit.metrics import record\nrecord('twice', 2 * size, 'pieces')",
+        "from labkit.metrics import record, record_input\nrecord('twice', 2 * size, 'pieces')",
+        "record_input('text', 'another')",
         parameters="size: int = 3  # pieces\nrate: float = 0.5  # share\nshow: bool = True  # draw it",
     )
 
@@ -280,16 +282,38 @@ def test_a_metric_off_its_baseline_exits_3(book, runs_at, monkeypatch, capsys):
     empty = str(_flat(book, {}))
     monkeypatch.setattr(baselines, "path_of", lambda *names: book.parent / "b.json")
     entry = {"value": 6, "abs": 0, "rel": 0, "direction": "equal", "why": "an integer"}
-    baselines.save(book.parent / "b.json", {"twice": entry})
+    recorded = setting() | {"Python": "3.10", "threads": "7", "text": "pinned"}
+    baselines.save(book.parent / "b.json", {"recorded": recorded, "metrics": {"twice": entry}})
     assert main(["run", str(book), "--preset", empty]) == 0
     assert json.loads((runs_at / "latest" / "run.json").read_text())["notebooks"][0]["ours"]
-    baselines.save(book.parent / "b.json", {"twice": {**entry, "value": 7}, "gone": entry})
+    entries = {"twice": {**entry, "value": 7}, "gone": entry}
+    baselines.save(book.parent / "b.json", {"recorded": recorded, "metrics": entries})
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert main(["run", str(book), "--preset", empty]) == 3
-    assert "labkit baseline update" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    here = ".".join(map(str, sys.version_info[:2]))
+    words = "recorded on Python 3.10, threads 7, text pinned; "
+    words += f"this is Python {here}, threads 1, text another"
+    assert f"good: twice: regressed, 6 against 7 ± 0, equal, {words}" in said.splitlines()
+    assert "labkit baseline update" in said
     page = (runs_at / "latest" / "report.html").read_text()
-    assert "twice: regressed" in page
+    assert f"twice: regressed, 6 against 7 ± 0, equal, {words}" in page
     assert "gone: missing" in page
+    assert f"Baseline {words}." in page
     assert "2 runs, from 6 to 6" in page
+
+
+def test_a_kernel_computes_with_one_thread_unless_told(tmp_path, runs_at, monkeypatch):
+    """As the baselines were recorded; what the environment says is obeyed, and told in run.json."""
+    source = "import torch\nfrom labkit.metrics import record\nrecord('threads', torch.get_num_threads())"
+    threads, empty = write_notebook(tmp_path / "threads.ipynb", source), str(_flat(tmp_path / "x", {}))
+    for given, wanted in ((None, 1), ("2", 2)):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+        folder, runs = run([str(threads)], empty)
+        assert runs[0].values == {"threads": wanted}
+        assert json.loads((folder / "run.json").read_text())["setting"]["threads"] == str(wanted)
 
 
 def test_a_read_only_folder_is_one_error(book, monkeypatch, capsys):

@@ -1,84 +1,100 @@
 """Claim by claim: what ELAS's paper says and what the recorded study measured, computed from the records.
 
-claims()       rows of {claim, paper, measured, conditions}
-paired(a, b)   held-out nats of runs a minus runs b of the same seed
-perplexities   per arm and seed
+claims()           rows of {claim, paper, measured, conditions}
+gap(arm, against)  test nats of an arm minus another's, paired by seed, with its interval
+told(gap)          the same in words
+perplexities()     per arm and seed
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from labkit.elas import published
-from labkit.elas.recorded import results, runs
+from labkit.elas.recorded import judged, note, results, runs
+from labkit.stats import Estimate, paired_t, t_interval
 from labkit.traces import TrainTrace
 
-
-def paired(a: Sequence[TrainTrace], b: Sequence[TrainTrace]) -> np.ndarray:
-    """(seeds,) held-out nats of each run of ``a`` minus those of the run of ``b`` with its seed."""
-    of_b = {run.meta["seed"]: run.meta["held_out_nats"] for run in b}
-    return np.array([r.meta["held_out_nats"] - of_b[r.meta["seed"]] for r in a if r.meta["seed"] in of_b])
-
-
-def perplexities(traces: Sequence[TrainTrace]) -> dict[str, np.ndarray]:
-    """{arm: (seeds,) exp of the held-out nats per token}."""
-    found: dict[str, list[float]] = {}
-    for run in traces:
-        found.setdefault(run.meta["arm"], []).append(math.exp(run.meta["held_out_nats"]))
-    return {arm: np.array(values) for arm, values in found.items()}
+# Nats per token that would matter, 2 % of perplexity: an interval within it is called no difference.
+MARGIN = 0.02
 
 
 def claims() -> list[dict[str, str]]:
-    """The table of the study: each row {claim, paper, measured, conditions}, with seeds and spread."""
-    return [*_loss(), *_memory(), *_speed(), *_warmup(), *_rule()]
+    """The table of the study: each row {claim, paper, measured, conditions}, with seeds and intervals."""
+    return [*_loss(), *_large(), *_memory(), *_speed(), _step(), *_warmup(), *_rule()]
 
 
-def _arm(name: str) -> list[TrainTrace]:
-    stage = "rules" if name in ("elas_no_warmup", "elas_soft", "elas_soft_scaled") else "arms"
-    return runs(f"{stage}-{name}-")
+def nats(arm: str) -> dict[int, float]:
+    """{seed: nats per token on the test text} of an arm's recorded runs that did not break."""
+    found = {run.meta["seed"]: run.meta["test_nats"] for run in judged(arm)}
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
 
-def _spread(nats: np.ndarray) -> str:
-    return f"{nats.mean():+.3f} nats ({nats.min():+.3f} to {nats.max():+.3f})"
+def gap(arm: str, against: str) -> Estimate:
+    """Test nats per token of ``arm`` minus those of the same seed of ``against``."""
+    return paired_t(nats(arm), nats(against))
 
 
-def _conditions(run: TrainTrace, seeds: int) -> str:
+def told(difference: Estimate) -> str:
+    """A difference in nats per token and what its interval allows to say; more nats are worse."""
+    return f"{difference.text('+.3f', ' nats')}: {difference.verdict('worse', 'better', MARGIN)}"
+
+
+def perplexities() -> dict[str, np.ndarray]:
+    """{arm: (seeds,) exp of the test nats per token}, of the arms in their order."""
+    arms = dict.fromkeys(run.meta["arm"] for run in judged() if run.meta["stage"] == "arms")
+    return {arm: np.exp(list(nats(arm).values())) for arm in arms}
+
+
+def _conditions(run: TrainTrace, *more: str) -> str:
     config, card = run.meta["config"], run.meta["provenance"]["device"]
-    size, steps = f"{run.meta['parameters'] / 1e6:.1f}M parameters", run.meta["steps_done"]
-    return f"{card}, {size}, {steps} steps, {seeds} seed{'s' * (seeds != 1)}, text {config['source']}"
+    steps = run.meta.get("steps", run.meta.get("steps_done"))
+    rows = config["batch_size"] * config["seq_len"]
+    parts = [
+        card, f"{run.meta['parameters'] / 1e6:.1f}M parameters", f"{steps} steps of {rows:,} tokens", *more,
+        f"text {config['source']}", note(run.meta),
+    ]  # fmt: skip
+    return ", ".join(part for part in parts if part)
 
 
 def _loss() -> list[dict[str, str]]:
-    elas, gated, plain = _arm("elas_ste"), _arm("lowrank_swiglu"), _arm("lowrank_relu2")
-    sizes = published.SIZES
     ours, theirs = (published.PERPLEXITY[name][0] for name in ("ELAS", "LORO"))
-    gaps = ", ".join(
-        f"{100 * (a / b - 1):+.1f} % at {s}" for s, a, b in zip(sizes, ours, theirs, strict=True)
+    printed = ", ".join(
+        f"{100 * (a / b - 1):+.1f} % at {s}" for s, a, b in zip(published.SIZES, ours, theirs, strict=True)
     )
+    tried = results("study")["tried"].get("elas_ste", {})
+    tuned = f"each arm's learning rate the best of {len(tried)} on a validation text" if tried else ""
     rows = []
-    for rival, name in ((gated, "LORO with its gate"), (plain, "LORO with ReLU², that is for the mask")):
-        gap = paired(elas, rival)
-        percent = 100 * (math.exp(gap.mean()) - 1)
+    for against, name, paper in (
+        ("lowrank_relu2", "LORO with ReLU², that is for the mask", "not printed"),
+        ("equal_flops", "a lower rank of equal FLOPs and no mask", "not printed"),
+        ("lowrank_swiglu", "LORO with its gate", printed),
+        ("elas_masked", "ELAS with the masked gradient", "not printed"),
+    ):
+        difference = gap("elas_ste", against)
+        percent = 100 * math.expm1(difference.estimate)
         rows.append({
-            "claim": f"perplexity of ELAS against {name}",
-            "paper": gaps if rival is gated else "not printed",
-            "measured": f"{percent:+.1f} %: {_spread(gap)}",
-            "conditions": _conditions(elas[0], len(gap)),
+            "claim": f"perplexity of ELAS against {name}", "paper": paper,
+            "measured": f"{percent:+.1f} %; {told(difference)}",
+            "conditions": _conditions(judged("elas_ste")[0], tuned),
         })  # fmt: skip
+    return rows
+
+
+def _large() -> list[dict[str, str]]:
     large = {run.meta["arm"]: run for run in runs("large-")}
-    vocabulary = large["elas_ste"].meta["config"]["vocab_size"]
-    last = int(large["elas_ste"].step[-1])
+    elas = large["elas_ste"]
+    last = int(elas.step[-1])
     at = {arm: float(run.series["eval_nats"][run.step == last][0]) for arm, run in large.items()
           if last in run.step}  # fmt: skip
-    gaps = [at["elas_ste"] - at[arm] for arm in ("lowrank_swiglu", "lowrank_relu2")]
-    rows.append({
+    gate, mask = (at["elas_ste"] - at[arm] for arm in ("lowrank_swiglu", "lowrank_relu2"))
+    ours, theirs = (published.PERPLEXITY[name][0][0] for name in ("ELAS", "LORO"))
+    return [{
         "claim": "the same in the paper's 60M shape (h = 512, r = 128)",
-        "paper": f"perplexity {ours[0]} against {theirs[0]}",
-        "measured": f"{gaps[0]:+.3f} nats against the gate, {gaps[1]:+.3f} for the mask, at step {last}",
-        "conditions": f"{_conditions(large['elas_ste'], 1)}, vocabulary {vocabulary}, no spread known",
-    })  # fmt: skip
-    return rows
+        "paper": f"perplexity {ours} against {theirs}",
+        "measured": f"{mask:+.3f} nats for the mask, {gate:+.3f} for the gate, at step {last}; no verdict",
+        "conditions": _conditions(elas, "1 seed", f"vocabulary {elas.meta['config']['vocab_size']}"),
+    }]  # fmt: skip
 
 
 def _memory() -> list[dict[str, str]]:
@@ -129,30 +145,43 @@ def _speed() -> list[dict[str, str]]:
     tokens = min(row["tokens"] for row in record["ffn"])  # the larger batch has no compiled rivals
     rows = [row for row in record["ffn"] if row["tokens"] == tokens]
     ms = {(row["rival"], row["pass"]): row["ms"] for row in rows}
-    ours, found = "ELAS packed, masked gradient", []
+    found = []
     for claim, paper, rival in (
         ("FFN speed against full rank", "up to 2.75x at 1B (inference)", "full-rank SwiGLU, compiled"),
         ("FFN speed against low-rank ReLU²", "not printed", "LORO ReLU², compiled"),
     ):
         said = []
-        for kind in ("forward", "forward + backward"):
-            us, them = ms[ours, kind], ms[rival, kind]
-            low, high = them["p20"] / us["p80"], them["p80"] / us["p20"]
-            said.append(f"{them['p50'] / us['p50']:.2f}x {kind} ({low:.2f} to {high:.2f})")
+        for gradient in ("straight-through", "masked gradient"):
+            for kind in ("forward", "forward + backward"):
+                us, them = ms[f"ELAS packed, {gradient}", kind], ms[rival, kind]
+                low, high = them["p20"] / us["p80"], them["p80"] / us["p20"]
+                said.append(f"{gradient} {kind} {them['p50'] / us['p50']:.2f}x ({low:.2f} to {high:.2f})")
         found.append({
             "claim": claim, "paper": paper, "measured": ", ".join(said),
-            "conditions": f"{record['provenance']['device']}, 1B shape, {tokens} tokens, masked gradient, "
-            "rival by torch.compile, medians of interleaved runs (p20 to p80)",
+            "conditions": f"{record['provenance']['device']}, 1B shape, {tokens:,} tokens, rival by "
+            "torch.compile in its default mode, medians of interleaved runs (p20 to p80)",
         })  # fmt: skip
     return found
 
 
+def _step() -> dict[str, str]:
+    times = results("study")["times"]
+    named = {
+        "elas_ste": "ELAS straight-through", "elas_masked": "masked", "lowrank_relu2": "LORO ReLU²",
+        "equal_flops": "equal FLOPs", "lowrank_swiglu": "LORO SwiGLU", "dense_swiglu": "full-rank SwiGLU",
+    }  # fmt: skip
+    shown = [f"{name} {times[arm]['ms']['p50']:.2f} ms" for arm, name in named.items() if arm in times]
+    return {
+        "claim": "time of a training step, end to end", "paper": "not printed",
+        "measured": ", ".join(shown),
+        "conditions": _conditions(judged("elas_ste")[0], "alone on the card, mask as a dense tensor"),
+    }  # fmt: skip
+
+
 def _warmup() -> list[dict[str, str]]:
-    with_it, without = _arm("elas_ste"), _arm("elas_no_warmup")
-    gap = paired(without, with_it)
+    without, short = judged("elas_no_warmup"), runs("warmup-")
     theirs = published.WARMUP["130M"]
-    short = runs("warmup-")
-    nan = sum(not np.isfinite(run.meta["held_out_nats"]) for run in [*without, *short])
+    broken = sum(not math.isfinite(run.meta["test_nats"]) for run in [*without, *short])
     halves = [run for run in [*short, *runs("large-")] if run.meta["options"].get("half")]
     overflows = sum(run.series["overflows"][-1].sum() for run in halves)
     peak = max(np.nanmax(run.series["peak"]) for run in halves)
@@ -160,42 +189,39 @@ def _warmup() -> list[dict[str, str]]:
         {
             "claim": "dense warm-up is needed",
             "paper": f"60M without it: NaN; 130M: {theirs[0]:.2f} instead of {theirs[1000]:.2f}",
-            "measured": f"no warm-up {_spread(gap)}; {nan} of {len(without) + len(short)} runs gave NaN",
-            "conditions": _conditions(without[0], len(gap)),
+            "measured": f"no warm-up minus warm-up {told(gap('elas_no_warmup', 'elas_ste'))}; "
+            f"{broken} of {len(without) + len(short)} runs gave NaN",
+            "conditions": _conditions(without[0]),
         },
         {
             "claim": "its NaN comes from float16 (our hypothesis)",
             "paper": "not discussed",
             "measured": f"{overflows:.0f} overflows; the largest activation was {peak:,.0f} of 65,504",
-            "conditions": f"{_conditions(halves[0], 1)}; {len(halves)} runs of 200 to 400 steps without "
-            "warm-up, float16 activations, learning rate 0.01 or 0.03",
+            "conditions": f"{_conditions(halves[0], '1 seed')}; {len(halves)} runs of 200 to 400 steps "
+            "without warm-up, float16 activations, learning rate 0.01 or 0.03",
         },
     ]
 
 
 def _rule() -> list[dict[str, str]]:
-    magnitude = _arm("elas_ste")
-    trained = {name: paired(_arm(arm), magnitude) for name, arm in
+    trained = {name: gap(arm, "elas_ste") for name, arm in
                {"soft": "elas_soft", "soft, scaled": "elas_soft_scaled"}.items()}  # fmt: skip
-    plain = _arm("lowrank_relu2")
+    plain = judged("lowrank_relu2")
     after = {
-        rule: np.array([r.meta["posthoc_nats"][rule] - r.meta["held_out_nats"] for r in plain])
+        rule: t_interval([r.meta["posthoc_nats"][rule] - r.meta["test_nats"] for r in plain])
         for rule in ("magnitude", "soft", "soft scaled")
     }
-    cost = ", ".join(f"{rule} {gap.mean():+.4f}" for rule, gap in after.items())
     return [
         {
             "claim": "magnitude beats soft thresholding in training",
             "paper": "yes; soft gives NaN at 350M and 1B",
-            "measured": "; ".join(
-                f"{name} minus magnitude {_spread(gap)}" for name, gap in trained.items()
-            ),
-            "conditions": _conditions(magnitude[0], len(magnitude)),
+            "measured": "; ".join(f"{name} minus magnitude {told(one)}" for name, one in trained.items()),
+            "conditions": _conditions(judged("elas_soft")[0]),
         },
         {
             "claim": "the same, laid on a model trained without a mask",
             "paper": "not printed",
-            "measured": f"cost in nats: {cost}",
-            "conditions": _conditions(plain[0], len(plain)),
+            "measured": "cost: " + "; ".join(f"{k} {v.text('+.4f', ' nats')}" for k, v in after.items()),
+            "conditions": _conditions(plain[0]),
         },
     ]

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     kinds = ", ".join(f"{name} ({source.licence})" for name, source in SOURCES.items())
     parser.epilog = (
-        f"Texts for -p source, several joined by '+': {kinds}. All but stdlib are downloaded on first use. "
+        f"Texts for -p source, several joined by '+': {kinds}. All but sympy are downloaded on first use. "
         "Several processes: torchrun --nproc_per_node N -m labkit train elas ..."
     )
 
@@ -69,6 +69,8 @@ def main(arguments: argparse.Namespace) -> int:
             f"{config.arm}, {meta['parameters']:,} parameters: {meta['eval_nats']:.4f} nats per token, "
             f"{meta['eval_bits_per_byte']:.4f} bits per byte (unigram {meta['unigram_bits_per_byte']:.4f})"
         )
+        for finding in trace.findings:
+            print(f"finding, {finding}")
         print(f"model: {output / 'model'}\ncurves: {output / 'trace.npz'}")
     return 0
 

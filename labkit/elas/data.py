@@ -1,7 +1,8 @@
 """Real text for language models: held-out split, byte-level BPE, packing (sources.py has the sources).
 
-load_text(source)   tokenizer and token streams, trained and encoded once and cached
-windows(stream, n)  the stream as rows for next-token prediction; every token is predicted once
+load_text(source)          tokenizer and token streams, trained and encoded once and cached
+validation_and_test(text)  the held-out stream in two: to choose on, and to judge with once
+windows(stream, n)         the stream as rows for next-token prediction; no token is predicted twice
 """
 
 import hashlib
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from labkit.checks import integer
-from labkit.elas.sources import SOURCES, check_source, documents
+from labkit.checks import fail, integer
+from labkit.elas.sources import check_source, documents, edition
 from labkit.paths import cache_dir, write_atomic
 
 END = "<|endoftext|>"
@@ -25,7 +26,7 @@ class Text:
     tokenizer         ``tokenizers.Tokenizer``, byte-level BPE trained on the training files alone
     train, held_out   uint16 token streams; files in an order set by their names' hash, END after each
     token_bytes       int (V,) bytes of text each token stands for (0 for END)
-    name              source, vocabulary and fingerprint of the content: changes when the text does
+    name              edition of the source, vocabulary, fingerprint: changes when the content does
     """
 
     tokenizer: object
@@ -39,7 +40,7 @@ class Text:
         return len(self.token_bytes)
 
 
-def split_documents(source: str = "stdlib", max_bytes: int | None = None) -> dict[str, list[str]]:
+def split_documents(source: str = "sympy", max_bytes: int | None = None) -> dict[str, list[str]]:
     """{"train": texts, "held_out": texts}: each file on one side by the hash of its name, never both.
 
     max_bytes   stop the training side at the first file that goes beyond it (None: all files)
@@ -56,10 +57,10 @@ def split_documents(source: str = "stdlib", max_bytes: int | None = None) -> dic
     return sides
 
 
-def load_text(source: str = "stdlib", *, vocab_size: int = 1024, max_bytes: int | None = None) -> Text:
+def load_text(source: str = "sympy", *, vocab_size: int = 1024, max_bytes: int | None = None) -> Text:
     """Tokenizer and streams of a source; trained and encoded on the first call, then read from the cache.
 
-    source      a name of ``sources.SOURCES``, or several joined by "+"; all but "stdlib" download on
+    source      a name of ``sources.SOURCES``, or several joined by "+"; all but "sympy" download on
                 first use
     vocab_size  256 bytes + END + merges, 257 to 65536 (fewer come out if the text runs out of pairs)
     max_bytes   limit on the training text; the held-out files do not depend on it
@@ -70,18 +71,14 @@ def load_text(source: str = "stdlib", *, vocab_size: int = 1024, max_bytes: int 
     integer("vocab_size", vocab_size, 257, 65536)
     if max_bytes is not None:
         integer("max_bytes", max_bytes, 1)
-    sides = None
-    checksums = [SOURCES[part].sha256 for part in check_source(source)]
-    if all(checksums):  # known without looking: a cached text needs no download
-        content = ",".join([*checksums, str(max_bytes), str(HELD_OUT)])
-    else:
-        sides = split_documents(source, max_bytes)
-        content = _content(sides)
-    name = f"{source}-{vocab_size}-{_fingerprint(content)}"
+    # the checksums are known without a download
+    editions, checksums = zip(*map(edition, check_source(source)), strict=True)
+    content = ",".join([*checksums, str(max_bytes), str(HELD_OUT)])
+    name = f"{'+'.join(editions)}-{vocab_size}-{_fingerprint(content)}"
     folder = cache_dir("elas")
     vocabulary, path = folder / f"{name}.json", folder / f"{name}.npz"
     if not (vocabulary.exists() and path.exists()):
-        sides = sides or split_documents(source, max_bytes)
+        sides = split_documents(source, max_bytes)
         tokenizer = _train(vocabulary, sides["train"], vocab_size)
         streams = {side: _encode(tokenizer, texts) for side, texts in sides.items()}
         write_atomic(path, lambda temporary: np.savez_compressed(temporary, **streams))
@@ -91,6 +88,18 @@ def load_text(source: str = "stdlib", *, vocab_size: int = 1024, max_bytes: int 
     return Text(tokenizer, train, held_out, token_bytes(tokenizer), name)
 
 
+def validation_and_test(text: Text) -> tuple[np.ndarray, np.ndarray]:
+    """The held-out stream in two at the end of a file near its middle, so that no file is on both sides.
+
+    ValueError if it has fewer than two files.
+    """
+    ends = np.flatnonzero(text.held_out == text.tokenizer.token_to_id(END))[:-1] + 1
+    if not len(ends):
+        fail("text", text.name, "one with at least two held-out files")
+    validation, test = np.split(text.held_out, [ends[np.abs(ends - len(text.held_out) / 2).argmin()]])
+    return validation, test
+
+
 def token_bytes(tokenizer) -> np.ndarray:
     """int (V,) bytes of text that each token of a byte-level BPE stands for (0 for END)."""
     # in the byte-level alphabet one character stands for one byte
@@ -98,27 +107,23 @@ def token_bytes(tokenizer) -> np.ndarray:
     return np.array([0 if piece == END else len(piece) for piece in pieces])
 
 
-def windows(stream: np.ndarray, length: int) -> np.ndarray:
+def windows(stream: np.ndarray, length: int, most: int | None = None) -> np.ndarray:
     """(n, length + 1) rows that overlap by one token: each row predicts ``length`` tokens.
 
     The tail that fills no row is left out. ValueError if not even one row fits.
+
+    most   at most so many rows, evenly spread: the first ones alone may all lie in one long file
     """
     rows = (len(stream) - 1) // integer("length", length, 1)
     if rows < 1:
         integer("length", length, 1, len(stream) - 1)
-    return stream[np.arange(rows)[:, None] * length + np.arange(length + 1)]
+    count = rows if most is None else min(rows, integer("most", most, 1))
+    chosen = np.arange(count) * rows // count
+    return stream[chosen[:, None] * length + np.arange(length + 1)]
 
 
 def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
-
-
-def _content(sides: dict[str, list[str]]) -> str:
-    digest = hashlib.sha256()
-    for side, texts in sides.items():
-        for text in (side, *texts):
-            digest.update(hashlib.sha256(text.encode()).digest())
-    return digest.hexdigest()
 
 
 def _fingerprint(content: str) -> str:

@@ -90,7 +90,7 @@ class Sparse24ReLU2(nn.Module):
         """Turn the mask on or off now and for good: no warm-up remains (post-hoc 2:4, ablations)."""
         self.mask_enabled.fill_(choice("sparse", sparse, (True, False)))
         self.dense_steps_left.zero_()
-        self._forget()
+        self._sparse = bool(sparse)
 
     def advance(self) -> None:
         """Count one optimiser step of the warm-up."""

@@ -3,11 +3,12 @@
 In between, B and A move like ordinary parameters at rate lr * r/h. Every K-th step the pair moves along
 the tangent of the rank-r manifold and is retracted by a truncated SVD, then all Adam states restart.
 All other parameters get AdamW at rate lr. ``cosine_restart`` is the learning-rate schedule that goes
-with it. Source: LORO (Mo et al., ICLR 2025), Algorithm 2.
+with it. Source: LORO (Mo et al., ICLR 2025), Algorithm 2, and its published code.
 """
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import compress
 from typing import Any, Self
 
 import torch
@@ -16,6 +17,11 @@ from torch.optim import Optimizer
 
 from labkit.checks import fail, integer, number
 from labkit.elas.layers import LowRankLinear
+from labkit.elas.riemannian import riemannian_step
+
+BROKEN = "not finite: no parameter moved"
+MOST_FINDINGS = 100
+ALMOST_ZERO = 1e-6  # where LORO's ramp after a restart begins
 
 
 class Loro(Optimizer):
@@ -26,8 +32,10 @@ class Loro(Optimizer):
     exact_every     K: steps K, 2K, 3K, ... (counting from 1) are exact and end with the restart;
                     None: no exact steps and no restarts
     betas, eps      Adam's; eps is added to sqrt(v) before bias correction, as LORO does
-    weight_decay    decoupled, on regular parameters only
+    weight_decay    decoupled, after the step, on regular parameters only; LORO's code would also decay the
+                    factors between exact steps, but its runs have 0
 
+    An exact step whose result is not finite moves no parameter, see ``findings``.
     A group key ``hidden_size`` = h marks low-rank pairs; their approximate steps are scaled by r/h.
     States have the parameter's own dtype; arithmetic is float32 or wider. The step count lives in
     ``param_groups``, so a state dict resumes bit-exactly. ValueError names the argument at fault.
@@ -46,11 +54,10 @@ class Loro(Optimizer):
         number("lr", lr, 0)
         if exact_every is not None:
             integer("exact_every", exact_every, 1)
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2 or 1 in betas:
             fail("betas", betas, "two numbers in [0, 1)")
         for beta in betas:
-            if number("betas", beta, 0, 1) == 1:
-                fail("betas", betas, "two numbers in [0, 1)")
+            number("betas", beta, 0, 1)
         number("eps", eps, 0)
         number("weight_decay", weight_decay, 0)
         defaults = {
@@ -78,10 +85,14 @@ class Loro(Optimizer):
 
         hidden_size   h of the step scale r/h (default: ``model.config.hidden_size``)
         """
-        layers = [m for m in model.modules() if isinstance(m, LowRankLinear)]
-        pairs = [p for layer in layers for p in (layer.weight_out, layer.weight_in)]
-        taken = set(map(id, pairs))
-        groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if id(p) not in taken]}]
+        pairs = [
+            (f"{name}.{factor}".lstrip("."), getattr(layer, factor))
+            for name, layer in model.named_modules() if isinstance(layer, LowRankLinear)
+            for factor in ("weight_out", "weight_in")
+        ]  # fmt: skip
+        taken = {id(p) for _, p in pairs}
+        regular = [(name, p) for name, p in model.named_parameters() if id(p) not in taken]
+        groups: list[dict[str, Any]] = [{"params": regular}] if regular else []
         if pairs:
             groups.append({"params": pairs, "hidden_size": hidden_size or model.config.hidden_size})
         return cls(groups, **options)
@@ -89,7 +100,7 @@ class Loro(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None):
         """One step on all parameters; exact for low-rank pairs when K divides the count."""
-        loss = None
+        loss, due = None, []
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -97,51 +108,72 @@ class Loro(Optimizer):
             every = group["exact_every"]
             since_restart = (group["steps"] % every if every else group["steps"]) + 1
             group["steps"] += 1
-            exact = since_restart == every
             beta1, beta2 = group["betas"]
             lr = group["lr"] * math.sqrt(1 - beta2**since_restart) / (1 - beta1**since_restart)
-            if group["hidden_size"] is None:
-                self._step_regular(group, lr)
+            if since_restart == every:
+                due.append((group, lr))
             else:
-                self._step_pairs(group, lr, exact)
-            if exact:
-                for p in group["params"]:
-                    for moment in self.state[p].values():
-                        moment.zero_()
+                self._adam_step(group, lr)
+        if due:
+            self._exact_step(due)
         return loss
 
-    def _step_regular(self, group: dict[str, Any], lr: float) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
-        decay = 1 - group["lr"] * group["weight_decay"]
-        self._move(params, self._directions(params, group), lr, decay)
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """What went wrong on exact steps: {step, where: layers, what}; a state dict carries them."""
+        return self.param_groups[0].setdefault("findings", [])
 
-    def _step_pairs(self, group: dict[str, Any], lr: float, exact: bool) -> None:
-        pairs = zip(group["params"][::2], group["params"][1::2], strict=True)
-        pairs = [pair for pair in pairs if all(p.grad is not None for p in pair)]
-        params = [p for pair in pairs for p in pair]
+    def _adam_step(self, group: dict[str, Any], lr: float) -> None:
+        _, params = _trained(group)
         directions = self._directions(params, group)
-        if exact:
-            moves = zip(pairs, directions[::2], directions[1::2], strict=True)
-            for (b, a), db, da in moves:
-                for p, new in zip(
-                    (b, a), riemannian_step(b.to(db.dtype), a.to(da.dtype), db, da, lr), strict=True
-                ):
-                    p.copy_(new)
+        if group["hidden_size"] is None:
+            self._move(params, directions, lr, 1 - group["lr"] * group["weight_decay"])
             return
         for rank in {p.shape[1] for p in params}:
             chosen = [i for i, p in enumerate(params) if p.shape[1] == rank]
             scale = lr * rank / group["hidden_size"]
             self._move([params[i] for i in chosen], [directions[i] for i in chosen], scale)
 
+    def _exact_step(self, due: list[tuple[dict[str, Any], float]]) -> None:
+        """The K-th step of each (group, lr): everything is computed before anything is written."""
+        moves: list[tuple[str, Tensor, Tensor]] = []  # layer, parameter, its new value
+        found: dict[str, list[str]] = {}  # what: layers
+        for group, lr in due:
+            names, params = _trained(group)
+            directions = self._directions(params, group)
+            wide = [p.to(d.dtype) for p, d in zip(params, directions, strict=True)]
+            if group["hidden_size"] is None:
+                decay = 1 - group["lr"] * group["weight_decay"]
+                new = [decay * (p - lr * d) for p, d in zip(wide, directions, strict=True)]
+                moves += zip(names, params, new, strict=True)
+                continue
+            for i in range(0, len(params), 2):
+                layer, notes = names[i].removesuffix(".weight_out"), []
+                new = riemannian_step(*wide[i : i + 2], *directions[i : i + 2], lr, notes)
+                moves += zip((layer, layer), params[i : i + 2], new, strict=True)
+                for note in notes:
+                    found.setdefault(note, []).append(layer)
+        broken = dict.fromkeys(layer for layer, _, new in moves if not new.isfinite().all())
+        found = {BROKEN: list(broken)} if broken else found
+        for _, p, new in [] if broken else moves:
+            p.copy_(new)
+        for what, layers in found.items():
+            if len(self.findings) < MOST_FINDINGS:
+                where = layers[0] + f" and {len(layers) - 1} more" * (len(layers) > 1)
+                self.findings.append({"step": due[0][0]["steps"], "where": where, "what": what})
+        for p in (p for group, _ in due for p in group["params"]):
+            for moment in self.state[p].values():
+                moment.zero_()
+
     @staticmethod
     def _move(params: list[Tensor], directions: list[Tensor], rate: float, decay: float = 1.0) -> None:
-        """p <- decay p - rate d, in the directions' dtype."""
+        """p <- decay (p - rate d), in the directions' dtype."""
         if not params:
             return
         wide = [p.to(d.dtype) for p, d in zip(params, directions, strict=True)]  # p itself if it is wide
+        torch._foreach_add_(wide, directions, alpha=-rate)
         if decay != 1:
             torch._foreach_mul_(wide, decay)
-        torch._foreach_add_(wide, directions, alpha=-rate)
         _copy_narrow(params, wide)
 
     def _directions(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
@@ -173,56 +205,46 @@ def _copy_narrow(kept: list[Tensor], wide: list[Tensor]) -> None:
             target.copy_(value)
 
 
-def riemannian_step(b: Tensor, a: Tensor, db: Tensor, da: Tensor, lr: float) -> tuple[Tensor, Tensor]:
-    """The rank-r matrix nearest to X - lr T, X = B Aᵀ, as balanced factors (BᵀB = AᵀA).
-
-    b, db (out, r) and a, da (in, r); T is the tangent direction at X for which db and da stand:
-
-        T = U UᵀG + GV Vᵀ - U (UᵀGV) Vᵀ,   B = U R_b,  A = V R_a,  GV = db R_a⁻¹,  GᵀU = da R_b⁻¹
-
-    With db = G A and da = Gᵀ B of one matrix G (out, in) this is the tangent projection of G. For
-    directions that no single G produces (Adam's), UᵀGV is read from da, as LORO does.
-
-    The bases come from one QR each of [U, GV] and [V, GᵀU], so they are orthonormal for any directions,
-    also where GV - U UᵀGV has dependent columns or out < 2r.
-    """
-    rank = b.shape[1]
-    (u, r_b), (v, r_a) = torch.linalg.qr(b), torch.linalg.qr(a)
-    gv = torch.linalg.solve_triangular(r_a, db, upper=True, left=False)
-    gu = torch.linalg.solve_triangular(r_b, da, upper=True, left=False)
-    left, of_left = torch.linalg.qr(torch.cat((u, gv), 1))
-    right, of_right = torch.linalg.qr(torch.cat((v, gu), 1))
-    # from here on everything in coordinates of the bases `left` and `right`, (2r, r)
-    u, gv = of_left.split(rank, 1)
-    v, gu = of_right.split(rank, 1)
-    core = u @ (r_b @ r_a.T + lr * gu.T @ v) @ v.T - lr * (u @ gu.T + gv @ v.T)
-    p, s, qt = torch.linalg.svd(core, full_matrices=False)
-    root = s[:rank].sqrt()
-    return left @ (p[:, :rank] * root), right @ (qt[:rank].T * root)
+def _trained(group: dict[str, Any]) -> tuple[list[str], list[Tensor]]:
+    """Names and parameters of the group that have a gradient; of a pair both or none."""
+    params = group["params"]
+    names = group.get("param_names") or [str(i) for i in range(len(params))]
+    size = 1 if group["hidden_size"] is None else 2
+    ready = [all(p.grad is not None for p in params[i - i % size :][:size]) for i in range(len(params))]
+    return list(compress(names, ready)), list(compress(params, ready))
 
 
 def cosine_restart(
-    step: int,
-    *,
-    total: int,
-    warmup: int,
-    every: int | None,
-    rewarm: int = 5,
-    floor: float = 0.1,
+    step: int, *, total: int, warmup: int, every: int | None, rewarm: int = 5, floor: float = 0.1
 ) -> float:
-    """Factor on the learning rate at ``step`` (from 0): warm-up, cosine, and a short ramp per restart.
+    """LORO's factor on the learning rate at ``step`` (from 0): warm-up, late cosine, a ramp per restart.
 
-    floor -> 1 linearly over ``warmup`` steps, a cosine back to ``floor`` at ``total``; once the
-    warm-up is over, the ``rewarm`` steps after each exact step climb from 0 to that curve: fewer where
-    ``every`` is as short, so that the last step of a period is on the curve (none for every=1).
+    With W = ``warmup``, s = W (``lr_adjust_steps = -W`` in LORO's runs) and c(x) = (1 + cos(pi x)) / 2:
+
+        t < W     floor + (c(s / (total - W)) - floor) t / W
+        t >= W    floor + (1 - floor) c((t - W - s) / (total - W)), highest at t = 2W
+
+    The ``rewarm`` steps after an exact one, t = every, 2 every, ..., climb from 1e-6 to this curve's
+    value at the first of them, also inside the warm-up; at t = W, where the cosine begins, LORO has no
+    ramp. The ramp is shorter where ``every`` is as short, so that the last step of a period is on the
+    curve (none for every=1). Source: ``cosine_restart`` of LORO's code, equal to it where W is a
+    multiple of ``every``. Runs shorter than 3W, which LORO has not, peak half-way from W to the end.
     """
-    if step < warmup:
-        return floor + (1 - floor) * step / warmup
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    curve = floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+    after = max(1, total - warmup)
+    shift = min(warmup, max(0, total - warmup) / 2)
+
+    def cosine(progress: float) -> float:
+        return (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+    def curve(t: int) -> float:
+        if t < warmup:
+            return floor + (cosine(shift / after) - floor) * t / warmup
+        return floor + (1 - floor) * cosine((t - warmup - shift) / after)
+
     if every is None:
-        return curve
-    rewarm = min(rewarm, every - 1)
-    if step < every or step % every >= rewarm:
-        return curve
-    return curve * (step % every) / rewarm
+        return curve(step)
+    rewarm, since = min(rewarm, every - 1), step % every
+    restart = step - since
+    if since >= rewarm or restart in (0, warmup):
+        return curve(step)
+    return ALMOST_ZERO + since / rewarm * (curve(restart) - ALMOST_ZERO)

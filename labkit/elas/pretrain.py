@@ -66,7 +66,7 @@ class PretrainConfig:
     arm: str = "elas_ste"
     size: str = "tiny"
     model: dict[str, Any] = field(default_factory=dict)
-    source: str = "stdlib"
+    source: str = "sympy"
     vocab_size: int = 512
     max_bytes: int | None = 2_000_000
     seq_len: int = 128
@@ -163,8 +163,9 @@ def pretrain(
     Series of the trace: loss, learning_rate, grad_norm; eval_nats, eval_bits_per_byte (token-weighted,
     from step 0 on); mask_on; and for ReLU² arms natural_zeros, crowded_groups, energy_kept,
     gradient_cosine, gradient_norm_ratio (straight-through against masked), each (n, layers). ``meta``
-    holds the configuration, parameter count, unigram baseline, the final evaluation, seconds, tokens a
-    second, peak memory (CUDA) and provenance. ValueError names the argument at fault.
+    holds the configuration, parameter count, unigram baseline, the final evaluation, findings (see
+    ``Loro.findings``; also the first loss that is not finite), seconds, tokens a second, peak memory
+    (CUDA) and provenance. ValueError names the argument at fault.
     """
     config = config or PretrainConfig()
     if not isinstance(config, PretrainConfig):

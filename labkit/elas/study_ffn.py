@@ -196,7 +196,7 @@ def interleave(rivals: dict[str, Callable], rounds: int, device: str) -> dict[st
 
 def exact_step(device: str, tiny: bool) -> dict[str, float]:
     """Milliseconds of LORO's exact step for one square pair of the 12m model, by device."""
-    from labkit.elas.loro import riemannian_step
+    from labkit.elas.riemannian import riemannian_step
 
     size, rank = (32, 8) if tiny else (384, 96)
     found = {}

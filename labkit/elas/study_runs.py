@@ -1,116 +1,105 @@
-"""The study's training runs: a process for each list of jobs, all on one card."""
+"""One process of the study: it keeps the arm it has compiled, for the jobs of that arm one after another.
 
-import contextlib
+start   pin the process to a card
+work    one job: the timing of a step, or a run
+"""
+
+import copy
+import math
 import os
-import time
-from functools import partial
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from threading import BrokenBarrierError
 
 import torch
-import torch.multiprocessing as mp
 
-from labkit.elas import study, variants
+from labkit.elas import variants
 from labkit.elas.data import Text, load_text
 from labkit.elas.evaluation import evaluate
 from labkit.elas.fastloop import FastRun
-from labkit.elas.pretrain import PretrainConfig
 from labkit.elas.recorded import save_checkpoint
-from labkit.provenance import provenance
+from labkit.elas.study_plan import RECORDED, TRACED, Job
+from labkit.provenance import device_name, provenance
+from labkit.traces import TrainTrace
 
-GRACE = 20  # seconds a process may go on beyond the deadline to finish its files
+
+@dataclass(frozen=True)
+class How:
+    """What all jobs of a call share: machinery, where traces go, when to stop."""
+
+    device: str
+    compiled: bool
+    graph: bool
+    folder: Path
+    command: str
+    deadline: float
 
 
-def share(
-    workers: list[list[dict]], folder: Path, how: dict, command: str, deadline: float, timed: bool
-) -> None:
-    """Run every list of jobs in its own process, ``how`` = {device, compiled}.
+def start(card: int, device: str, threads: int) -> None:
+    """Make ``card`` this process's GPU, and its share of the cores its own."""
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
+    torch.set_num_threads(min(2, threads))
+    if device == "cuda":
+        torch.cuda.set_device(card)
 
-    timed   first time a training step of each list's first job, one at a time
+
+def work(job: Job, how: How) -> dict | TrainTrace | None:
+    """The job's result: of "times" a dict, else a trace; None where the deadline cut a run short.
+
+    Runs of the TRACED stages are saved as they are, also when cut short, with the checkpoint to keep.
     """
-    # each process would start a compiler thread for every core
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
-    context = mp.get_context("spawn")
-    gate = context.Barrier(len(workers)) if timed else None
-    turn = context.Lock()
-    processes = [
-        context.Process(target=work, args=(jobs, folder, how, command, deadline, gate, turn))
-        for jobs in workers
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(max(1, deadline + GRACE - time.time()))
-        if process.is_alive():
-            process.terminate()
+    if _held.get("built") != job.built:
+        _held.clear()  # the card's memory before the next arm takes it
+        torch.compiler.reset()
+        _held.update(built=job.built, run=_make(job, how))
+    run: FastRun = _held["run"]
+    if job.stage == "times":
+        run.start(job.config)
+        return run.throughput() | {"device": device_name()}
+    tuning = job.stage == "tune"
+    trace = run.train(job.config, deadline=how.deadline, statistics=not tuning, judge=not tuning)
+    cut = trace.meta["steps_done"] < job.config.steps and math.isfinite(trace.meta["eval_nats"])
+    if cut and job.stage in RECORDED:
+        return None
+    trace.meta |= {"arm": job.shown, "options": dict(job.options)}
+    trace.meta["provenance"] = provenance(command=how.command)
+    if not tuning and not run.masked and run.net.activations():
+        trace.meta["posthoc_nats"] = posthoc(run)
+    if job.stage in TRACED:
+        trace.save(how.folder / f"{job.name}.npz")
+    if job.keep:
+        save_checkpoint(how.folder / job.keep, run.model, trace, run.text.tokenizer)
+    return trace
 
 
-def work(jobs: list[dict], folder: Path, how: dict, command: str, deadline: float, gate, turn) -> None:
-    """One process: its jobs in order, each guarded."""
-    torch.set_num_threads(2)
-    timing: dict[str, float] = {}
-    if gate is not None:
-        timed = partial(alone, jobs[0], how, gate, turn, timing)
-        study.guard(f"time {jobs[0]['name']}", folder, timed)
-    for job in jobs:
-        if time.time() < deadline:
-            run = partial(train, job, folder, how, command, deadline, timing)
-            study.guard(job["name"], folder, run)
+_held: dict = {}  # the FastRun of this process and the Job.built it is for
 
 
-def make(job: dict, how: dict) -> FastRun:
-    config = PretrainConfig(**job["config"])
-    text = load_text(config.source, vocab_size=config.vocab_size, max_bytes=config.max_bytes)
-    options = {k: v for k, v in job["options"].items() if k != "keep"}
-    dtype = torch.bfloat16 if how["device"] == "cuda" else torch.float32
-    return FastRun(config, text, dtype=dtype, **how, **options)
+@cache
+def _text(source: str, vocab_size: int, max_bytes: int | None) -> Text:
+    return load_text(source, vocab_size=vocab_size, max_bytes=max_bytes)
 
 
-def alone(job: dict, how: dict, gate, turn, found: dict[str, float]) -> None:
-    """Fill {ms, peak_bytes, tokens_per_second} of a training step while the other processes wait."""
-    try:
-        run = make(job, how)
-        run.throughput(1)  # compile first
-        with contextlib.suppress(BrokenBarrierError):
-            gate.wait(120)
-        with turn:
-            found |= run.throughput(20)
-        with contextlib.suppress(BrokenBarrierError):
-            gate.wait(120)
-    except Exception:
-        gate.abort()  # nobody waits for a process that failed
-        raise
-    found["tokens_per_second"] = 1000 * run.config.batch_size * run.config.seq_len / found["ms"]
+def _make(job: Job, how: How) -> FastRun:
+    c = job.config
+    dtype = torch.bfloat16 if how.device == "cuda" else torch.float32
+    return FastRun(
+        c, _text(c.source, c.vocab_size, c.max_bytes), how.device,
+        compiled=how.compiled, graph=how.graph, dtype=dtype, **job.options,
+    )  # fmt: skip
 
 
-def train(job: dict, folder: Path, how: dict, command: str, deadline: float, timing: dict) -> None:
-    run = make(job, how)
-    trace = run.train(deadline)
-    trace.meta |= {"arm": job["shown"], "options": job["options"], "throughput": timing}
-    trace.meta["provenance"] = provenance(command=command)
-    if not run.masked and run.net.activations():
-        trace.meta["posthoc_nats"] = posthoc(run, run.text)
-    trace.save(folder / f"{job['name']}.npz")
-    if job["options"].get("keep"):
-        save_checkpoint(folder / job["name"], run.model, trace, run.text.tokenizer)
-    print(
-        f"{job['name']:34} step {trace.meta['steps_done']:5} loss {trace.meta['held_out_nats']:.4f} nats "
-        f"{trace.meta['seconds']:.0f} s",
-        flush=True,
-    )
-
-
-def posthoc(run: FastRun, text: Text) -> dict[str, float]:
-    """Held-out nats of a model trained without a mask when each rule is laid on afterwards.
+def posthoc(run: FastRun) -> dict[str, float]:
+    """Test nats of a model trained without a mask when each rule is laid on afterwards.
 
     The scale of "soft scaled" is fitted on four training rows.
     """
-    found = {}
+    found, net = {}, copy.deepcopy(run.net)
     for rule in variants.RULES:
-        variants.use(run.net, rule)
-        run.net.set_sparse(True)
+        variants.use(net, rule)
+        net.set_sparse(True)
         with torch.compiler.set_stance("force_eager"):
             with torch.no_grad():
-                run.net.train()(input_ids=run.rows[:4, :-1].long(), use_cache=False)
-            found[rule] = evaluate(run.net, run.held_out, text.token_bytes, 32).nats
+                net.train()(input_ids=run.rows[:4, :-1].long(), use_cache=False)
+            found[rule] = evaluate(net, run.test, run.text.token_bytes, 32).nats
     return found

@@ -1,6 +1,7 @@
 """The loop of pretrain: transformers' Trainer with Loro, the mask's counter and the instruments."""
 
 import dataclasses
+import math
 import shutil
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro, cosine_restart
 from labkit.elas.model import ElasForCausalLM
 from labkit.elas.pretrain import PretrainConfig
+from labkit.elas.recorded import LORO_REVISION
 from labkit.paths import is_json
 from labkit.progress import Progress, bar
 from labkit.provenance import provenance
@@ -112,7 +114,7 @@ def run(
     progress: Progress,
 ) -> TrainTrace:
     """Train ``model`` in place; see ``pretrain``."""
-    held_out = windows(text.held_out, config.seq_len)[: max(1, config.eval_tokens // config.seq_len)]
+    held_out = windows(text.held_out, config.seq_len, max(1, config.eval_tokens // config.seq_len))
     checkpoint = _last_checkpoint(folder, resume)
     before = 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
     if before >= config.steps:
@@ -157,7 +159,8 @@ def run(
     seconds = time.perf_counter() - started
     if trainer.state.global_step < config.steps:
         raise RuntimeError(f"training ended at step {trainer.state.global_step} of {config.steps}")
-    trace = trace_of(config, model, text, held_out, trainer.state.log_history, seconds)
+    log = trainer.state.log_history
+    trace = trace_of(config, model, text, held_out, log, seconds, optimizer.findings)
     rows = config.batch_size * config.accumulation * trainer.accelerator.num_processes
     tokens = rows * config.seq_len * (config.steps - before)
     trace.meta["tokens_per_second"] = tokens / seconds  # evaluations included
@@ -190,10 +193,13 @@ def _finished(config, model, text, held_out, folder, checkpoint, progress) -> Tr
         return TrainTrace.load(folder / "trace.npz")
     # killed before the trace was written: the checkpoint has all its rows
     log = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).log_history
-    return trace_of(config, model, text, held_out, log, seconds=0.0)
+    saved = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True)
+    findings = saved["param_groups"][0].get("findings", [])
+    return trace_of(config, model, text, held_out, log, 0.0, findings)
 
 
-def trace_of(config, model, text, held_out, log: list[dict], seconds: float) -> TrainTrace:
+def trace_of(config, model, text, held_out, log, seconds: float, findings: list[dict]) -> TrainTrace:
+    """The trace of a run from its log (rows of ``step`` and values) and the optimiser's findings."""
     wanted = [{k: v for k, v in row.items() if k not in UNWANTED} for row in log]
     base, final = unigram(text, held_out), [row for row in log if "eval_nats" in row][-1]
     trace = TrainTrace.from_log(
@@ -210,6 +216,8 @@ def trace_of(config, model, text, held_out, log: list[dict], seconds: float) -> 
             "eval_bits_per_byte": final["eval_bits_per_byte"],
             "eval_tokens": base.tokens,
             "seconds": seconds,
+            "findings": [*findings, *_not_finite(log)],
+            "loro_revision": LORO_REVISION,
             "provenance": provenance(),
         },
     )
@@ -217,3 +225,12 @@ def trace_of(config, model, text, held_out, log: list[dict], seconds: float) -> 
         layers = sum(key.startswith(f"{name}/") for key in trace.series)
         trace.series[name] = np.stack([trace.series.pop(f"{name}/{i}") for i in range(layers)], -1)
     return trace
+
+
+def _not_finite(log: list[dict]) -> list[dict]:
+    """The first row whose loss is NaN or infinite, as a finding."""
+    for row in log:
+        for name in ("loss", "eval_nats"):
+            if not math.isfinite(row.get(name, 0.0)):
+                return [{"step": row["step"], "where": name, "what": f"is {row[name]}"}]
+    return []

@@ -37,6 +37,12 @@ class StudyReLU2(Sparse24ReLU2):
         self.register_buffer("peak", torch.zeros(()), persistent=False)
         self.register_buffer("scale", torch.ones(()), persistent=False)
 
+    def forget(self) -> None:
+        """Count from zero again, and with a scale of one, for another run of the same module."""
+        self.overflows.zero_()
+        self.peak.zero_()
+        self.scale.fill_(1)
+
     @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(x).square()

@@ -1,30 +1,23 @@
-"""The recorded ELAS study: memory by batch, speed, float16's headroom, and its tables.
+"""The recorded ELAS study in figures: memory by batch, speed, float16's headroom.
 
 memory_by_batch   what one FFN keeps, and the peak of a whole training step, against the batch
 byte_bars         what each form of one FFN keeps, per token
 speed_bars        milliseconds of the FFN, forward and with the backward pass
 headroom          the largest activation of each run, against float16's largest number
-perplexity_table  the paper's perplexities beside ours, with the seeds' spread
-step_table        time, speed and peak memory of a training step of each arm
-claims_table      claim by claim: paper, measured, conditions
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from IPython.display import HTML
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from labkit.checks import fail
 from labkit.figures import theme
-from labkit.figures.pretraining import NAMES
-from labkit.figures.tables import html_table
 from labkit.traces import TrainTrace
 
 FLOAT16 = 65504.0
-OURS = {"Full rank": "dense_swiglu", "LORO": "lowrank_swiglu", "ELAS": "elas_ste"}
 
 
 def memory_by_batch(record: Mapping[str, Any]) -> Figure:
@@ -164,51 +157,3 @@ def headroom(traces: Sequence[TrainTrace]) -> Figure:
         f"{largest / FLOAT16:.1%} of float16's end"
     )
     return figure
-
-
-def perplexity_table(
-    published: Mapping[str, tuple[Sequence[float], str]],
-    sizes: Sequence[str],
-    ours: Mapping[str, np.ndarray],
-) -> HTML:
-    """Published perplexities beside ours; ``ours``: {arm: (seeds,)}, arms the paper lacks come last."""
-
-    def cell(arm: str | None) -> list[str]:
-        if arm is None or arm not in ours:
-            return ["not run", ""]
-        values = ours[arm]
-        spread = f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f}, {len(values)} seeds)"
-        return [NAMES[arm], spread]
-
-    rows = []
-    for name, (values, source) in published.items():
-        rows.append([name, *(f"{v:.2f}" for v in values), *cell(OURS.get(name)), source])
-    for arm in ours:
-        if arm not in OURS.values():
-            rows.append([NAMES[arm], *("" for _ in sizes), *cell(arm), ""])
-    head = ["method", *(f"paper, {size}" for size in sizes), "our arm", "ours (range)", "source of theirs"]
-    title = (
-        "Perplexity, lower is better. Theirs: C4, 1 to 13 billion tokens. Ours: another text, size and "
-        "budget, so compare the gaps within a column, not the columns"
-    )
-    return html_table(head, rows, title)
-
-
-def step_table(traces: Sequence[TrainTrace]) -> HTML:
-    """Time, speed and peak memory of a training step, from runs with ``meta["throughput"]``."""
-    rows = []
-    for run in sorted(traces, key=lambda run: list(NAMES).index(run.meta["arm"])):
-        found = run.meta["throughput"]
-        ms, speed, peak = found["ms"], found["tokens_per_second"], found["peak_bytes"] / 2**30
-        rows.append([NAMES[run.meta["arm"]], f"{ms:.1f}", f"{speed / 1e6:.2f}", f"{peak:.2f}"])
-    where = traces[0].meta["provenance"]["device"]
-    head = ["arm", "ms a step", "million tokens a second", "peak GiB"]
-    title = f"A training step of the small models, mask as a dense tensor: {where}, median of 20"
-    return html_table(head, rows, title)
-
-
-def claims_table(rows: Sequence[Mapping[str, str]]) -> HTML:
-    """Rows of {claim, paper, measured, conditions}."""
-    keys = ("claim", "paper", "measured", "conditions")
-    head = ["claim", "the paper", "what we measured", "card, sizes, seeds"]
-    return html_table(head, [[row[key] for key in keys] for row in rows], "ELAS, claim by claim")

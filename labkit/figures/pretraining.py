@@ -107,8 +107,8 @@ def _dash(index: int) -> tuple:
 
 
 def last_nats(run: TrainTrace) -> float:
-    """The last held-out loss: on all held-out text where that was read, as the recorded runs do."""
-    return run.meta.get("held_out_nats", run.meta["eval_nats"])
+    """The loss that a run is judged by: on the test text where it has one, else the last held-out loss."""
+    return run.meta["test_nats"] if "test_nats" in run.meta else run.meta["eval_nats"]
 
 
 def differences(traces: Sequence[TrainTrace], against: str) -> dict[str, Estimate]:
@@ -191,10 +191,13 @@ def layer_curves(trace: TrainTrace, name: str = "natural_zeros") -> Figure:
 
 
 def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> HTML:
-    """Per arm: parameters, last held-out loss (mean and range over seeds), paired difference in nats."""
+    """Per arm: parameters, last held-out loss (mean and range over seeds), paired difference in nats.
+
+    What went wrong in a run (``TrainTrace.findings``) stands below.
+    """
     found, rows = differences(traces, against), []
     for arm, runs in by_arm(traces).items():
-        bits = [run.meta.get("held_out_bits_per_byte", run.meta["eval_bits_per_byte"]) for run in runs]
+        bits = [run.meta.get("test_bits_per_byte", run.meta["eval_bits_per_byte"]) for run in runs]
         gap = found[arm].text() if arm in found else "reference" if arm == against else "not paired"
         rows.append([
             NAMES[arm], f"{runs[0].meta['parameters']:,}", str(len(runs)),
@@ -219,5 +222,8 @@ def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> H
             "",
         ]
     )
+    for run in traces:
+        told = [f"{NAMES[run.meta['arm']]}, seed {run.meta['seed']}, {finding}" for finding in run.findings]
+        rows += [[one, *[""] * (len(head) - 1)] for one in told]
     where = meta["provenance"]["device"]
     return html_table(head, rows, f"Measured: {meta['config']['steps']} steps, {meta['text']}, {where}")
