@@ -138,8 +138,8 @@ def build_model(config: PretrainConfig, text: "Text | None" = None) -> "ElasForC
     from labkit.elas.model import ElasForCausalLM
 
     text = text or _text(config)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with torch.random.fork_rng(devices=()):  # drawn on the CPU: no GPU is looked at
+        torch.default_generator.manual_seed(config.seed)
         model = ElasForCausalLM(config.model_config(text.vocab_size))
     return model.to_dtype(getattr(torch, config.dtype))
 

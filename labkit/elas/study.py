@@ -88,8 +88,10 @@ def train(stages: list[str], options: argparse.Namespace, command: str, deadline
             print(f"{job.name:34} {_told(job, found)}", flush=True)
 
     cards = options.cards or _cards(options.device)
+    # each process would start a compiler thread for every core
     threads = max(1, min(8, (os.cpu_count() or 1) // (cards * options.share)))
-    opened = partial(start, device=options.device, threads=threads)
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
+    opened = partial(start, device=options.device)
     slots = [Slot(card, place, opened) for place in range(options.share) for card in range(cards)]
     compiled = options.device == "cuda" and not options.no_compile
     how = How(options.device, compiled, not options.no_graph, folder, command, deadline)

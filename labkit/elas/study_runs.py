@@ -6,7 +6,6 @@ work    one job: the timing of a step, or a run
 
 import copy
 import math
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,10 +34,9 @@ class How:
     deadline: float
 
 
-def start(card: int, device: str, threads: int) -> None:
-    """Make ``card`` this process's GPU, and its share of the cores its own."""
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
-    torch.set_num_threads(min(2, threads))
+def start(card: int, device: str) -> None:
+    """Make ``card`` this process's GPU."""
+    torch.set_num_threads(2)
     if device == "cuda":
         torch.cuda.set_device(card)
 
