@@ -14,8 +14,10 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/s
 export TOKENIZERS_PARALLELISM ?= false
 
 # What runs on a GPU; needs torch, Triton, numpy, pytest and hypothesis, no installed labkit: PY=python3 will do.
-GPU_TESTS := $(wildcard tests/test_sparse24*.py tests/test_tokenstats*.py) \
-  tests/test_kernels_gpu.py tests/test_selfcheck.py tests/test_planted_faults.py
+GPU_TESTS := $(wildcard tests/test_sparse24*.py tests/test_tokenstats*.py) tests/test_kernels_gpu.py \
+  tests/test_selfcheck.py tests/test_planted_faults.py tests/test_soar_beam_compiled.py \
+  tests/test_soar_beam_kernel.py tests/test_soar_caches.py
+GPU_JOBS ?= 8
 SANITIZER ?= compute-sanitizer
 
 .PHONY: another-python run test test-browser test-gpu sanitize-gpu lab app bench mutants clean
@@ -42,7 +44,7 @@ bench: $(READY)  ## check, then time the kernels (needs a CUDA device)
 
 test-gpu: $(if $(filter .venv/%,$(PY)),$(READY))  ## every compiled kernel against its reference (needs a CUDA device)
 	@$(PY) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'test-gpu: no CUDA device here')"
-	PYTHONPATH=.:kernels $(PY) -m pytest -q --durations=5 $(GPU_TESTS)
+	PYTHONPATH=.:kernels $(PY) -m pytest -q -n $(GPU_JOBS) --dist worksteal --durations=5 $(GPU_TESTS)
 
 sanitize-gpu: $(if $(filter .venv/%,$(PY)),$(READY))  ## memory errors and races in a small case of every kernel
 	for tool in memcheck racecheck; do PYTHONPATH=.:kernels PYTORCH_NO_CUDA_MEMORY_CACHING=1 \

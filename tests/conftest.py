@@ -69,6 +69,21 @@ def note_compilation(*, fn, compile, **_):
         kernel.setdefault(name, set()).add(str(value))
 
 
+def pytest_sessionfinish(session):
+    """A worker of xdist hands what it saw to the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["compiled"] = {
+            name: {of: sorted(found) for of, found in kernel.items()} for name, kernel in _compiled.items()
+        }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    for name, kernel in getattr(node, "workeroutput", {}).get("compiled", {}).items():
+        for of, found in kernel.items():
+            _compiled.setdefault(name, {}).setdefault(of, set()).update(found)
+
+
 def pytest_terminal_summary(terminalreporter):
     if not _compiled:
         return

@@ -1,4 +1,4 @@
-"""What sparse24 and tokenstats ship, one small case each, compared with the reference.
+"""What sparse24, tokenstats and the beam search ship, one small case each, compared with the reference.
 
     python tests/specialisations.py     the few for compute-sanitizer (`make sanitize-gpu`)
 
@@ -12,6 +12,11 @@ import torch
 
 import sparse24.checked
 import tokenstats.checked
+from labkit.soar import beam_check
+from labkit.soar.beam_kernel import FusedMove
+from labkit.soar.beams import Beams, Windows
+from labkit.soar.prompts import lay_out
+from labkit.soar.strategies import Rule
 
 SIXTEEN = (torch.float16, torch.bfloat16)
 ROWS, GROUPS = (1, 32, 35), (1, 67, 72, 80)  # of each what Triton compiles on its own
@@ -38,16 +43,32 @@ def sparse24_cases(dtype: torch.dtype, rows=ROWS, groups=GROUPS) -> Iterator[tup
             yield "gemm_pack", device, dtype, (130, k)
 
 
-def tokenstats_cases(dtype: torch.dtype, widths=WIDTHS) -> Iterator[tuple]:
+def tokenstats_cases(
+    dtype: torch.dtype, widths=WIDTHS, rows=(1, 16, 257), offsets=(0, 1)
+) -> Iterator[tuple]:
     """(kernels, device, dtype, ...) as ``tokenstats.checked.compare`` takes them."""
-    for width, rows, offset in product(widths, (1, 16, 257), (0, 1)):  # 1: off 16 bytes
-        x = torch.empty(rows * width + 1, dtype=dtype, device="cuda")[offset : offset + rows * width]
-        for tokens in (None, torch.zeros(rows, dtype=torch.int64)):
-            yield from tokenstats.checked.cases_of(x.view(rows, width), tokens, gradient=True)
+    for width, many, offset in product(widths, rows, offsets):  # offset 1: off 16 bytes
+        x = torch.empty(many * width + 1, dtype=dtype, device="cuda")[offset : offset + many * width]
+        for tokens in (None, torch.zeros(many, dtype=torch.int64)):
+            yield from tokenstats.checked.cases_of(x.view(many, width), tokens, gradient=True)
+
+
+def beam_cases() -> Iterator[FusedMove]:
+    """Moves of every strategy, from one beam to eight, for ``beam_check``."""
+    for turn, strategy in enumerate(("greedy", "adaptive", "pbs", "soar", "soar")):
+        width = 1 if turn < 2 else (2, 4, 8)[turn - 2]
+        rule = Rule(strategy, width, 1 if strategy == "pbs" else 3, 0.5, 1, 2, turn % 2 == 0)
+        layout = lay_out([[1] * 4, [1] * 7], 0, 20)
+        windows = Windows(layout.slots.cuda(), layout.count.cuda(), (20, 5)[turn % 2], 0)
+        start = Beams.start(layout.tokens.cuda(), windows.count, width, torch.arange(2, device="cuda"))
+        yield FusedMove(start, rule, windows, windows.ranks(27), 3 if turn % 3 else None)
 
 
 def main() -> None:
     done = 0
+    for move in beam_cases():
+        beam_check.compare(*beam_check.random_case(move))
+        done += 1
     for dtype in (*SIXTEEN, torch.float32):
         for case in sparse24_cases(dtype, rows=(35,), groups=(67, 72)):
             sparse24.checked.compare(*case)

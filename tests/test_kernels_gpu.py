@@ -48,7 +48,7 @@ def test_no_result_depends_on_num_warps(dtype, num_warps, monkeypatch):
     monkeypatch.setitem(gemm.BLOCKS, "num_warps", max(4, num_warps))  # its tile fills four warps' registers
     for case in sparse24_cases(dtype, rows=(35,), groups=(67, 72)):
         sparse24.checked.compare(*case)
-    for case in set(tokenstats_cases(dtype, widths=(1, 5, 31, 100, 512, 513, 5000))):
+    for case in set(tokenstats_cases(dtype, widths=(5, 100, 512, 5000), rows=(16, 257), offsets=(0,))):
         tokenstats.checked.compare(*case)
 
 

@@ -47,7 +47,7 @@ FAULTS = {  # kernel: (file, text, text with the fault)
     "ste_grad": (KERNELS, "(d * 2 * h)", "(d + 2 * h)"),
     "gemm_pack": (GEMM, "(upper | lower << 4)", "(lower | upper << 4)"),
     "short": (STATS, "log2z - w / z) / LOG2E, here)", "log2z + w / z) / LOG2E, here)"),
-    "lanes": (STATS, "w = (w + z * shift) * decay +", "w = (w - z * shift) * decay +"),
+    "lanes": (STATS, "part_ptr + 2, tl.sum((w + z", "part_ptr + 2, tl.sum((w - z"),
     "join": (STATS, "- log2z) / LOG2E)", "+ log2z) / LOG2E)"),
     "gradient": (STATS, "ge * (finite +", "ge * (finite -"),
 }  # fmt: skip
@@ -89,10 +89,10 @@ USES = {  # kernel: what to compute with it, by Checked and by the reference
 def test_a_fault_in_sparse24_is_caught(kernel, tmp_path, monkeypatch):
     module, name = mutant(kernel, tmp_path)
     monkeypatch.setattr(gemm if name == "gemm_pack" else kernels, name, getattr(module, name))
-    with pytest.warns(RuntimeWarning, match=f"sparse24: kernel {name} .* failed its comparison"):
+    with pytest.warns(RuntimeWarning, match=f"kernel sparse24.{name} .* failed its comparison"):
         found = USES[kernel](Checked(strict=False))
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "sparse24:")
+        warnings.filterwarnings("error", "kernel sparse24")
         again = USES[kernel](Checked(strict=False))
     for got, second, expected in zip(found, again, USES[kernel](reference), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
@@ -114,7 +114,7 @@ def test_a_fault_in_tokenstats_is_caught(kernel, dtype, tmp_path, monkeypatch):
     x = torch.randn(6, 3000 if kernel in ("lanes", "join") else 40, device=DEVICE).to(dtype)
     x.requires_grad_(kernel == "gradient")
     tokens = x.argmin(-1)
-    with pytest.warns(RuntimeWarning, match=f"tokenstats: kernel .*{name}.* failed its comparison"):
+    with pytest.warns(RuntimeWarning, match=f"kernel tokenstats..*{name}.* failed its comparison"):
         found = fallback(x, tokens)
     expected = tokenstats.reference.token_stats(x, tokens, 0.5)
     with warnings.catch_warnings():

@@ -5,12 +5,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot
 from test_soar_models import DREAM, LLADA, dream_native, llada_tensors, write
 from torch import nn
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
-from labkit.figures import cache_cost, theme
 from labkit.soar import cache_study, decode, load_model
 from labkit.soar.caches import CACHES, Cached
 from labkit.soar.diffusion_lm import DiffusionLM
@@ -458,6 +456,11 @@ def test_the_recorded_study_is_whole_and_drawn():
     for stage in qualities.values():
         blocks = len({arm["block_length"] for arm in stage["arms"]})
         assert len(stage["arms"]) == 2 * (3 * blocks - 1)  # both strategies; one block needs no dual cache
+    pytest.importorskip("plotly")  # the other tests of this file run on a GPU machine without it
+    from matplotlib import pyplot
+
+    from labkit.figures import cache_cost, theme
+
     theme.apply()
     figure = cache_cost.plane(qualities, found["llada"])
     left, right = figure.axes

@@ -22,8 +22,8 @@ class _Final(Function):
     @staticmethod
     def backward(ctx, grad):
         raise RuntimeError(
-            "sparse24 has first derivatives only: backpropagating through a gradient "
-            '(create_graph=True) needs backend="reference" and plain torch operations'
+            "sparse24 has first derivatives only: to backpropagate through a gradient "
+            "(create_graph=True) compute x * mask24(x) and dense products instead"
         )
 
 

@@ -8,6 +8,7 @@ backend     "auto": Triton for float16, bfloat16, float32 on a CUDA device of ca
             LABKIT_KERNEL=reference in the environment makes "auto" mean "reference"
 gradient    "ste": straight-through, the gradient also reaches the dropped values.
             "masked": the exact gradient (almost everywhere): dropped values get none
+            A gradient cannot be differentiated again: RuntimeError
 layout      of the packed form.  "auto": "cusparselt" on Hopper for 16-bit types, where cuSPARSELt is
             found, packs as expected and padding costs at most an eighth; "rows" everywhere else
 """

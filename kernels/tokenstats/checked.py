@@ -7,6 +7,7 @@ whether it is 1 or a multiple of 16. Its case is a few rows of the same width.
 from functools import partial
 
 import torch
+from triton import next_power_of_2
 
 from tokenstats import reference, selfcheck, triton
 
@@ -33,28 +34,29 @@ def cases_of(x: torch.Tensor, tokens: torch.Tensor | None, gradient: bool) -> li
     """(kernels, device, dtype, rows, columns, row stride, offset, parts, with tokens?) of small copies."""
     rows, vocabulary = x.shape
     stride = x.stride(0) if x.stride(1) == 1 else vocabulary
-    parts = None
     if vocabulary <= triton.SHORT:
-        name, (width, many) = "short", triton.short_tile(vocabulary)
-        # More rows than a program takes; the largest width that compiles to the same.
-        rows = 1 if rows == 1 else 2 * max(many, 16) + (5 if rows % 16 else 0)
-        columns = 1 if vocabulary == 1 else width if vocabulary % 16 == 0 else max(width - 1, 2)
+        name, parts, (width, many) = "short", None, triton.short_tile(vocabulary)
+        rows = 1 if rows == 1 else 2 * max(many, 16) + (5 if rows % 16 else 0)  # more than a program's
+        columns = _alike(vocabulary, width)
     else:
-        name, parts, rows, columns = (
-            "lanes + join",
-            triton._splits(rows, vocabulary, x.device),
-            3,
-            vocabulary,
-        )
-    row = (
-        columns if (columns % 16 == 0) == (stride % 16 == 0) else -(-columns // 16) * 16 + bool(stride % 16)
-    )
+        splits, _ = triton._splits(rows, vocabulary, x.device)
+        splits, tile = _alike(splits, next_power_of_2(splits)), triton.LANES * triton.CHUNK.value
+        name, parts = "lanes + join", (splits, -(-vocabulary // (tile * splits)) * tile)
+        rows, columns = 3, vocabulary
+    row = columns
+    if (columns % 16 == 0) != (stride % 16 == 0):
+        row = -(-columns // 16) * 16 + (1 if stride % 16 else 0)
     offset = 0 if x.data_ptr() % 16 == 0 else 1
     sizes = columns, row, offset, parts, tokens is not None
     cases = [(name, x.device, x.dtype, rows, *sizes)]
     if gradient:  # its kernel takes the rows one by one: a few will do
         cases.append(("gradient", x.device, x.dtype, min(rows, 5), *sizes))
     return cases
+
+
+def _alike(size: int, power: int) -> int:
+    """The largest size up to ``power`` (of two) for which Triton compiles what it does for ``size``."""
+    return 1 if size == 1 else power if size % 16 == 0 else max(power - 1, 2)
 
 
 def compare(name, device, dtype, rows, columns, row, offset, parts, with_tokens) -> None:

@@ -23,7 +23,8 @@ def ok(
 ) -> bool:
     """May this specialisation be used?  After the first call with a ``key`` a dictionary look-up.
 
-    key      (kernel's name, torch.device, all else that selects the compiled code)
+    key      (kernel's name, with a dot if it is not of this package, torch.device, all else that selects
+             the compiled code)
     check    computes one case both ways, raises AssertionError where the results differ
     instead  what the caller will use, for the warning
     strict   a wrong kernel is a RuntimeError, not False
@@ -81,9 +82,10 @@ def _words(key: tuple) -> str:
     import triton
 
     name, device, *rest = key
+    name = name if "." in name else f"{PACKAGE}.{name}"
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     return (
-        f"{PACKAGE}: kernel {name} ({', '.join(map(str, rest))}) failed its comparison with the reference "
+        f"kernel {name} ({', '.join(map(str, rest))}) failed its comparison with the reference "
         f"on {card}, torch {torch.__version__}, Triton {triton.__version__}: {_verdicts[key]}"
     )
 
