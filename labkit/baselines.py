@@ -122,10 +122,11 @@ def off(item: dict[str, Any]) -> list[str]:
     """
     entries, lines = item["baseline"].get("metrics", {}), []
     for name, found in item["verdicts"].items():
-        if found != "ok":
-            value = f"{item['metrics'][name]['value']:.6g}" if name in item["metrics"] else "no value"
-            wanted = describe(entries[name]) if name in entries else "no baseline"
-            lines.append(f"{name}: {found}, {value} against {wanted}, {item.get('origin', '')}")
+        value = f"{item['metrics'][name]['value']:.6g}" if name in item["metrics"] else "no value"
+        if name in entries and found != "ok":
+            lines.append(f"{name}: {found}, {value} against {describe(entries[name])}, {item['origin']}")
+        elif found != "ok":
+            lines.append(f"{name}: {found}, {value}")
     return lines
 
 

@@ -66,6 +66,7 @@ SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/
 CACHE, KEPT = "labkit/soar/caches.py", "labkit/soar/keys_values.py"
 CAUSAL, STEP = "labkit/soar/diffusion_lm.py", "labkit/soar/beam_kernel.py"
 ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/groups.py"
+INTERVALS = "labkit/stats.py"
 EVALUATION, PRESETS, BASELINES = "labkit/elas/evaluation.py", "labkit/presets.py", "labkit/baselines.py"
 
 SPARSE24, TOKENSTATS = ("tests/test_sparse24.py",), ("tests/test_tokenstats.py",)
@@ -200,6 +201,17 @@ FAULTS = (
           '"dense_steps_left", torch.empty((), dtype=torch.int64)',
           '"dense_steps_left", torch.empty((), dtype=torch.int64), persistent=False',
           ("tests/test_elas_model.py",)),
+    Fault("two seeds get an interval", INTERVALS, "FEWEST_SEEDS = 3", "FEWEST_SEEDS = 2",
+          ("tests/test_stats.py::test_one_or_two_seeds_are_points_and_allow_no_verdict",)),
+    Fault("few seeds taken for many", INTERVALS,
+          "stats.t.ppf(TAILS[1], len(values) - 1)", "stats.norm.ppf(TAILS[1])",
+          ("tests/test_stats.py::test_t_over_seeds_covers_95_percent",)),
+    Fault("questions that all seeds share count as independent", INTERVALS,
+          "total = of_seeds + (of_questions - rest) * seen", "total = of_seeds",
+          ("tests/test_stats.py::test_answers_of_several_seeds_cover_95_percent",)),
+    Fault("outcomes of another beam kernel are kept", "labkit/soar/lab_study.py",
+          '"kernel": kernel_digest(), ', "",
+          ("tests/test_soar_lab.py::test_the_study_chooses_on_validation_tests_once_and_goes_on",)),
     Fault("record accepts NaN", "labkit/metrics.py",
           " or not math.isfinite(value)", "", ("tests/test_metrics.py",)),
     Fault("trace loads pickles", "labkit/traces.py",

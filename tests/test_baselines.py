@@ -159,9 +159,11 @@ def test_a_metric_that_is_off_says_where_its_baseline_comes_from():
     recorded = {"Python": "3.11", "torch": "2.13.0+cpu", "text": "sympy-1.14.0-512-aa"}
     entries = {"loss": entry(value=2.9, direction="lower", relative=0.03), "gone": entry(), "same": entry()}
     item = {
-        "metrics": {"loss": {"value": 3.5, "unit": "nats"}, "same": {"value": 2.0, "unit": ""}},
+        "metrics": {
+            name: {"value": v, "unit": ""} for name, v in {"loss": 3.5, "same": 2, "mine": 4}.items()
+        },
         "baseline": {"recorded": recorded, "metrics": entries},
-        "verdicts": {"loss": "regressed", "gone": "missing", "same": "ok"},
+        "verdicts": {"loss": "regressed", "gone": "missing", "same": "ok", "mine": "new"},
     }
     here = recorded | {"Python": "3.12", "text": "sympy-1.13.3-unpinned-512-bb"}
     item["origin"] = baselines.origin(recorded, here)
@@ -170,6 +172,7 @@ def test_a_metric_that_is_off_says_where_its_baseline_comes_from():
     assert baselines.off(item) == [
         f"loss: regressed, 3.5 against 2.9 ± 0.087, lower, {words}",
         f"gone: missing, no value against 2 ± 0.2, equal, {words}",
+        "mine: new, 4",
     ]
     assert baselines.origin(recorded, recorded) == "recorded on the same setting"
     assert baselines.origin({}, {"threads": "2"}) == "recorded on threads ?; this is threads 2"

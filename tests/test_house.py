@@ -97,6 +97,8 @@ def test_notebook_conventions(path):
     assert code[0] is tagged[0], "the parameters come first"
     for line in tagged[0].source.splitlines():
         assert re.match(r"\w+: [\w\[\], ]+ = .+  # .+", line), f"typed, with a trailing comment: {line!r}"
+    source = "\n".join(cell.source for cell in code)
+    assert "load_text(" not in source or "record_input(" in source, "a baseline must know the text"
     for cell in code:
         assert not cell.outputs, "committed without outputs"
         assert cell.execution_count is None

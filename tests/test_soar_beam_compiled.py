@@ -67,7 +67,8 @@ class Lockstep(Move):
         assert not (found := beam_check.differences(self.plain, self.fused)), f"step {self.steps}: {found}"
 
 
-BLOCKS, LENGTHS = (None, 8, 16, 32, 64), (32, 64, 256, 1024)
+BLOCKS = (None, 8, 16, 32, 64)
+LENGTHS = (32, 72, 256, 136, 520, 64, 1024)  # of the whole sequence, the prompt included
 SETTINGS = [*product(("soar", "pbs"), range(1, 9), BLOCKS), *product(("greedy", "adaptive"), (1,), BLOCKS)]
 SETTINGS += [("parallel", 1, block) for block in BLOCKS]
 
@@ -80,8 +81,7 @@ def test_lockstep_on_a_gpu(strategy, beam, block, monkeypatch):
     turn = SETTINGS.index((strategy, beam, block))
     for nth, threshold in enumerate((0.5, 0.9995)):
         this = turn + nth
-        gen = LENGTHS[(turn // 3 + 2 * nth) % 4]
-        gen = max(gen, block or 0)
+        gen = max(block or 0, min(64, LENGTHS[this % 7] // 2))
         monkeypatch.setattr(Lockstep, "num_warps", (1, 2, 4, 8)[(this + turn // 5) % 4])
         options = {
             "block_length": block,
@@ -94,16 +94,20 @@ def test_lockstep_on_a_gpu(strategy, beam, block, monkeypatch):
         if strategy in ("greedy", "parallel") and nth:
             options["steps"] = gen // (block or gen) * 7
         source = torch.Generator().manual_seed(turn)
-        prompts = torch.randint(3, 64, (5, 8), generator=source).to(DEVICE)
-        decode(
-            Model(eos=this % 2 == 0),
-            prompts,
-            strategy,
-            gen_length=gen,
-            record=False,
-            batch_size=3,
-            **options,
-        )
+        prompts = torch.randint(3, 64, (3, max(8, LENGTHS[this % 7] - gen)), generator=source).to(DEVICE)
+        model = Model(eos=this % 2 == 0)
+        decode(model, prompts, strategy, gen_length=gen, record=False, batch_size=2, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("beam", [1, 2, 4, 8])
+def test_lockstep_with_a_long_window(beam, monkeypatch):
+    """All of 1,024 positions are one block."""
+    monkeypatch.setattr(engine, "_move", Lockstep)
+    prompts = torch.full((2, 1024), MASK)
+    prompts[:, 200:] = torch.randint(3, 64, (2, 824), generator=torch.Generator().manual_seed(beam))
+    prompts[:, 500:900:10] = MASK
+    decode(Model(eos=True), prompts.to(DEVICE), "soar", beam=beam, threshold=0.3, record=False)
 
 
 READ = """

@@ -169,7 +169,8 @@ def speedups(sparse: dict) -> Figure:
     for row in sparse["rows"]:
         if row["section"].startswith("ffn") and row["rival"] == "sparse24":
             name = row["section"].removeprefix("ffn ")
-            entries.append(("feed-forward / torch.compile", f"{name}, {row['pass']}", row["speedup"]))
+            title = "feed-forward, masked gradient / torch.compile, default mode"
+            entries.append((title, f"{name}, {row['pass']}", row["speedup"]))
     titles = list(dict.fromkeys(title for title, _, _ in entries))
     figure, axes = pyplot.subplots(figsize=(8.6, 1.2 + 0.34 * (len(entries) + len(titles))))
     y, ticks, labels = 0, [], []

@@ -98,7 +98,7 @@ def quality(
 
     Returns ``prompts``, ``length`` and ``arms``: dicts with ``strategy``, ``block_length``, ``cache``;
     ``accuracy``, ``difference`` (against the arm without a cache, and of that one against the one in a
-    single block) with 95 % intervals over prompts ``low``, ``high``, ``difference_low``,
+    single block, which has none) with 95 % intervals over prompts ``low``, ``high``, ``difference_low``,
     ``difference_high``; ``gained``, ``lost`` and ``p`` of McNemar's test; ``positions`` computed a prompt
     and ``fewer``, how many times fewer than without a cache; ``calls`` and ``rows`` a prompt; ``seconds``
     of the run and of what it had to compile.
@@ -124,8 +124,9 @@ def quality(
 
 def _paired(right: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
     share, gain = stats.proportion(right), stats.bootstrap_questions(right, baseline)
+    low, high = (0.0, 0.0) if right is baseline else (gain.low, gain.high)
     found = {"accuracy": share.estimate, "low": share.low, "high": share.high}
-    found |= {"difference": gain.estimate, "difference_low": gain.low, "difference_high": gain.high}
+    found |= {"difference": gain.estimate, "difference_low": low, "difference_high": high}
     return found | stats.mcnemar(right, baseline)._asdict()
 
 
