@@ -40,8 +40,9 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
 
 def check(name: str, baseline: dict[str, dict[str, Any]]) -> None:
     """ValueError unless a baseline says where it was recorded and every entry holds."""
-    if not isinstance(baseline, dict) or baseline.keys() != {"recorded", "metrics"}:
-        raise ValueError(f"baseline must be a mapping of recorded and metrics; {name} is not")
+    whole = isinstance(baseline, dict) and baseline.keys() == {"recorded", "metrics"}
+    if not whole or not all(isinstance(part, dict) for part in baseline.values()):
+        raise ValueError(f"baseline must hold the mappings recorded and metrics; {name} does not")
     for metric, entry in baseline["metrics"].items():
         check_entry(f"{name}: {metric}", entry)
 

@@ -195,9 +195,10 @@ def test_two_runs_say_where_they_ran(tmp_path, capsys):
 
 
 def test_a_baseline_says_where_it_was_recorded(tmp_path):
-    (tmp_path / "old.json").write_text(json.dumps({"m": entry()}))
-    with pytest.raises(ValueError, match="a mapping of recorded and metrics; old.json is not"):
-        baselines.load(tmp_path / "old.json")
+    for content in ({"m": entry()}, [], {"recorded": "3.11", "metrics": {}}):
+        (tmp_path / "old.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="the mappings recorded and metrics; old.json does not"):
+            baselines.load(tmp_path / "old.json")
 
 
 def test_no_baseline_for_a_notebook_from_elsewhere(tmp_path, monkeypatch):
