@@ -90,7 +90,7 @@ def parser(train: str = "") -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="RUN",
-        help="runs with other seeds: they set new tolerances",
+        help="runs with other seeds, on other Pythons too: they set new tolerances",
     )
     update.add_argument("--yes", action="store_true", help="do not ask")
     update.set_defaults(call=_baseline)

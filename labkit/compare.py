@@ -92,6 +92,8 @@ def proposals(
         path = baselines.path_of(item["notebook"], run["preset"], run["device_class"])
         old = baselines.load(path)["metrics"] if path.is_file() else {}
         twins = [(other, twin) for other in others for twin in other["notebooks"] if _same(twin, item)]
+        if not any(other["overrides"] for other, _ in twins):
+            twins = []  # the same seed on other machines has rounding to show, and no spread
         drawn = _drawn([run, *(other for other, _ in twins)])
         new = baselines.propose(_metrics(item), old, [_metrics(twin) for _, twin in twins], drawn)
         if new == old or not (new or old):

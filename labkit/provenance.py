@@ -61,7 +61,7 @@ def kernel_threads() -> str:
 
     They set the order in which floats are summed, and a training carries the difference on.
     """
-    return os.environ.get("OMP_NUM_THREADS", "1")
+    return os.environ.get("OMP_NUM_THREADS") or "1"
 
 
 def setting() -> dict[str, str]:

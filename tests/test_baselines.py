@@ -81,12 +81,11 @@ def test_other_seeds_set_the_tolerance_of_a_new_metric():
     entries = propose(metrics, old, seeds)
     for name, entry in entries.items():
         check_entry(name, entry)
-    assert (entries["new"]["abs"], entries["new"]["rel"]) == (0.4, 0.0)
-    assert entries["new"]["why"] == "twice the largest move (0.2) over 3 runs"
+    assert (entries["new"]["abs"], entries["new"]["rel"]) == (0.202, 0.0)
+    assert entries["new"]["why"] == "the largest move over 3 runs"
     assert (entries["still"]["abs"], entries["still"]["rel"]) == (0.0, 1e-6)
     assert entries["sign"]["abs"] == 0.9  # moves by 3: a wrong sign is still refused
-    # 0.1 was broken; twice the move would let zero pass
-    assert (entries["old"]["abs"], entries["old"]["direction"]) == (0.9, "lower")
+    assert (entries["old"]["abs"], entries["old"]["direction"]) == (0.505, "lower")  # 0.1 was broken
     assert entries["absent"]["rel"] == 0.05  # no other run has it
     assert propose({"old": 1.0}, old, [{"old": 1.05}]) == old  # the old tolerance holds
 
@@ -132,7 +131,7 @@ def test_no_baseline_from_a_failed_or_changed_run(tmp_path):
 def test_seeds_are_runs_that_differ_only_in_their_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
     run, seed = write_run(tmp_path / "a", 1.0), write_run(tmp_path / "b", 1.2, overrides={"seed": 1})
-    assert proposals(run, [seed])[1] == [("n.smoke.cpu", "m", "-", "1", "±0.4")]
+    assert proposals(run, [seed])[1] == [("n.smoke.cpu", "m", "-", "1", "±0.202")]
     strangers = [{"preset": "full"}, {"device_class": "cuda"}]
     strangers += [{"overrides": {"steps": 1}}, {"overrides": {"seeds": 3}}]  # a count is no other draw
     for i, other in enumerate(strangers):
@@ -151,8 +150,10 @@ def test_tolerances_are_measured_over_seeds_and_pythons_and_say_so(tmp_path, mon
     accept(proposals(run, [there, lists])[0])
     saved = baselines.load(baselines.path_of("n", "smoke", "cpu"))
     assert saved["recorded"] == here
-    why = "twice the largest move (0.1) over 3 runs: 2 seeds; Python 3.11, 3.13"
-    assert (saved["metrics"]["m"]["abs"], saved["metrics"]["m"]["why"]) == (0.2, why)
+    why = "the largest move over 3 runs: 2 seeds; Python 3.11, 3.13"
+    assert (saved["metrics"]["m"]["abs"], saved["metrics"]["m"]["why"]) == (0.101, why)
+    (alone,) = proposals(write_run(tmp_path / "d", 2.0, setting=here), [there])[0].values()
+    assert alone["metrics"]["m"]["abs"] == 0.101  # the same seed elsewhere measures no tolerance
 
 
 def test_a_metric_that_is_off_says_where_its_baseline_comes_from():
@@ -194,9 +195,10 @@ def test_two_runs_say_where_they_ran(tmp_path, capsys):
 
 
 def test_a_baseline_says_where_it_was_recorded(tmp_path):
-    (tmp_path / "old.json").write_text(json.dumps({"m": entry()}))
-    with pytest.raises(ValueError, match="a mapping of recorded and metrics; old.json is not"):
-        baselines.load(tmp_path / "old.json")
+    for content in ({"m": entry()}, [], {"recorded": "3.11", "metrics": {}}):
+        (tmp_path / "old.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="the mappings recorded and metrics; old.json does not"):
+            baselines.load(tmp_path / "old.json")
 
 
 def test_no_baseline_for_a_notebook_from_elsewhere(tmp_path, monkeypatch):
