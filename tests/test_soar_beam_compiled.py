@@ -81,7 +81,8 @@ def test_lockstep_on_a_gpu(strategy, beam, block, monkeypatch):
     turn = SETTINGS.index((strategy, beam, block))
     for nth, threshold in enumerate((0.5, 0.9995)):
         this = turn + nth
-        gen = max(block or 0, min(64, LENGTHS[this % 7] // 2))
+        size = block or 1
+        gen = max(size, min(64, LENGTHS[this % 7] // 2) // size * size)
         monkeypatch.setattr(Lockstep, "num_warps", (1, 2, 4, 8)[(this + turn // 5) % 4])
         options = {
             "block_length": block,
