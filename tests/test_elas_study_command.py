@@ -33,7 +33,7 @@ def test_the_jobs_of_every_stage(base):
     jobs = [job for stage in (*RECORDED, *TRACED) for job in plan(stage, base, 8, RATES)]
     assert len({job.name for job in jobs}) == len(jobs)
     of = {stage: [job for job in jobs if job.stage == stage] for stage in RECORDED}
-    assert Counter(job.shown for job in of["tune"]) == dict.fromkeys(ARMS, 3)  # one budget for all
+    assert Counter(job.shown for job in of["tune"]) == dict.fromkeys(ARMS, 4)  # one budget for all
     assert {job.config.seed for job in of["tune"]} == {TUNE_SEED}
     assert Counter(job.shown for job in of["arms"]) == dict.fromkeys(ARMS, 8)
     assert Counter(job.shown for job in of["rules"]).total() == 24
@@ -58,11 +58,14 @@ def tuned(arm, lr, nats, seed=TUNE_SEED):
 
 
 def test_the_rate_is_the_best_on_validation_once_all_were_tried():
-    runs = [tuned("elas_ste", lr, nats) for lr, nats in ((0.005, 3.0), (0.01, None), (0.02, 2.9))]
+    runs = [
+        tuned("elas_ste", lr, nats)
+        for lr, nats in zip(rates("elas_ste"), (3.0, 3.1, None, 2.9), strict=True)
+    ]
     runs += [tuned("dense_relu2", lr, None) for lr in rates("dense_relu2")]
-    runs += [tuned("lowrank_relu2", 0.005, 1.0), tuned("lowrank_relu2", 0.01, 1.0)]
-    runs += [tuned("lowrank_relu2", 0.02, 1.0, seed=0)]
-    assert chosen(runs) == {"dense_relu2": None, "elas_ste": 0.02}
+    *tried, last = rates("lowrank_relu2")
+    runs += [*(tuned("lowrank_relu2", lr, 1.0) for lr in tried), tuned("lowrank_relu2", last, 1.0, seed=0)]
+    assert chosen(runs) == {"dense_relu2": None, "elas_ste": rates("elas_ste")[3]}
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ def test_a_rehearsal_of_the_command_and_its_resume(tmp_path, capsys):
         set(first["times"]) == set(first["tried"]) == set(first["chosen"]) == {"lowrank_relu2", "elas_ste"}
     )
     for arm, tried in first["tried"].items():
-        assert len(tried) == 3
+        assert len(tried) == 4
         assert tried[f"{first['chosen'][arm]:g}"] == min(tried.values())
     assert study.main(["--out", str(tmp_path), *words]) == 0
     body = json.loads((tmp_path / "study.json").read_text())

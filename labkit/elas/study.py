@@ -5,7 +5,7 @@
 Stages (``--stages`` picks some; the first four are the default):
 
 times          a training step of each arm, alone on the card
-tune           three learning rates for each of seven arms, one seed; chosen on the validation text
+tune           four learning rates for each of seven arms, one seed; chosen on the validation text
 arms           every arm at its rate, ``--seeds`` seeds, same batches, judged once on the test text
 rules          the same with soft thresholding instead of magnitude, and without dense warm-up
 memory, speed  one feed-forward layer at the 1B shape (study_ffn)

@@ -15,7 +15,7 @@ from labkit.elas.pretrain import ARMS, PretrainConfig
 
 TEXT = "gcide+sotu"  # both pinned by checksum: the same text on every machine
 # As many values for every arm. Low-rank arms train with Loro, whose paper uses 0.01; dense ones with AdamW.
-LEARNING_RATES = {"dense": (0.001, 0.003, 0.01), "low-rank": (0.005, 0.01, 0.02)}
+LEARNING_RATES = {"dense": (0.0003, 0.001, 0.003, 0.01), "low-rank": (0.0025, 0.005, 0.01, 0.02)}
 TUNE_SEED = 1000
 RULES: dict[str, dict[str, Any]] = {  # of ELAS's mask, and its dense warm-up
     "elas_soft": {"rule": "soft"},
@@ -86,7 +86,7 @@ def plan(stage: str, base: PretrainConfig, seeds: int, chosen: Mapping[str, floa
 
     arms = sorted(ARMS, key=lambda arm: arm != "elas_ste")  # its rate comes first: the rules wait for it
     if stage == "times":
-        return [Job(stage, arm, replace(base, arm=arm, lr=rates(arm)[1])) for arm in arms]
+        return [Job(stage, arm, replace(base, arm=arm, lr=rates(arm)[2])) for arm in arms]
     if stage == "tune":
         tried = [(arm, lr) for arm in arms for lr in rates(arm)]
         return [Job(stage, arm, replace(base, arm=arm, lr=lr, seed=TUNE_SEED)) for arm, lr in tried]
@@ -109,7 +109,7 @@ def _traced(stage: str, base: PretrainConfig) -> list[Job]:
         large = {} if tiny else {"size": "60m", "seq_len": 256, "batch_size": 64, "steps": 1000}
         large |= {} if tiny else {"exact_every": 200, "lr_warmup": 200}
         arms = ("dense_swiglu", "lowrank_swiglu", "lowrank_relu2", "elas_ste")
-        jobs = [Job(stage, arm, replace(base, arm=arm, lr=rates(arm)[1], **large)) for arm in arms]
+        jobs = [Job(stage, arm, replace(base, arm=arm, lr=rates(arm)[2], **large)) for arm in arms]
         without = replace(jobs[-1].config, dense_steps=0)
         return [*jobs, Job(stage, "elas_no_warmup", without, half)]
     few = replace(base, arm="elas_ste", steps=min(400, base.steps))
