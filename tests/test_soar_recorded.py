@@ -58,6 +58,13 @@ def test_a_rival_is_chosen_on_validation_puzzles(three):
     assert recorded.strongest_rival(three, "accurate, 3x") in ("adaptive", "adaptive uncapped")
 
 
+def test_the_arm_with_the_fewest_calls_is_named_where_it_is_neither_ours_nor_the_rival(three):
+    assert "fewest calls" not in recorded.claim(three)  # it is the strongest rival already
+    for one in three.values():
+        one["validation"] = [{**o, "accuracy": 0.99 if o["family"] == "pbs" else 0.5} for o in one["test"]]
+    assert "fewest calls: adaptive uncapped a, +10" in recorded.claim(three, "accurate")
+
+
 def test_two_seeds_claim_nothing(three):
     del three[2]
     text = recorded.claim(three)
