@@ -208,6 +208,8 @@ def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars
         item.metrics, item.inputs = read_metrics(executed), read_inputs(executed)
     if expired.is_set():
         item.error = f"timed out after {timeout:g} s"
+    elif code < 0:
+        item.error = f"ended by signal {-code}"
     elif code:
         item.error = last.removeprefix("failed: ") or f"exit code {code}"
     bars.update(task, description=f"{item.notebook} {'ok' if item.ok else 'FAILED'}")

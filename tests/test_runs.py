@@ -178,6 +178,14 @@ def test_a_dead_kernel_and_a_slow_notebook_fail(tmp_path, runs_at):
     assert runs[0].seconds < 20
 
 
+def test_a_notebook_that_is_killed_names_the_signal(tmp_path, runs_at):
+    """Not the line it printed last, which has nothing to do with it."""
+    source = "import os, signal\nprint('step 3 of 9', flush=True)\nos.kill(os.getppid(), signal.SIGTERM)"
+    killed = write_notebook(tmp_path / "killed.ipynb", source, "import time\ntime.sleep(60)")
+    _, runs = run([str(killed)], str(_flat(killed, {})))
+    assert runs[0].error == "ended by signal 15"
+
+
 def test_an_error_of_several_lines_is_told_whole(tmp_path, runs_at):
     bad = write_notebook(tmp_path / "bad.ipynb", "raise ValueError('beam must be\\n  >= 1; got 0')")
     _, runs = run([str(bad)], str(_flat(bad, {})))
