@@ -128,12 +128,13 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.resume,
     )
     off = {item.notebook: baselines.off(asdict(item)) for item in runs}
-    table = Table("notebook", "result", "seconds", "metrics", box=None)
+    table = Table("notebook", "result", "seconds", "metrics", "GPU GiB, at most", box=None)
     for item in runs:
+        memory = f"{item.gpu_memory / 1024:.1f}" if item.gpu_memory else "-"
         result = "[green]ok[/]" if item.ok else f"[red]FAILED[/] {item.error}"
         if off[item.notebook]:
             result = f"[red]off baseline[/], {len(off[item.notebook])} of its metrics"
-        table.add_row(item.notebook, result, f"{item.seconds:.1f}", str(len(item.metrics)))
+        table.add_row(item.notebook, result, f"{item.seconds:.1f}", str(len(item.metrics)), memory)
     console.print(table)
     for notebook, lines in off.items():
         for line in lines:

@@ -1,7 +1,8 @@
 """Baselines: what each metric was, how far it may move, in which direction, and why.
 
-tests/baselines/<notebook>.<preset>.<device class>.json holds {"recorded", "metrics"}.
+tests/baselines/<notebook>.<preset>.<device class>.json holds {"recorded", "seconds", "metrics"}.
 recorded   the setting of the run that gave the values (``provenance.setting``) and the inputs it read
+seconds    what that run took; the notebook's Cost line says it (labkit.cost)
 metrics    per metric {"value", "abs", "rel", "direction", "why"} and optionally "trivial" (what a lazy
            method scores)
 
@@ -40,9 +41,12 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
 
 def check(name: str, baseline: dict[str, dict[str, Any]]) -> None:
     """ValueError unless a baseline says where it was recorded and every entry holds."""
-    whole = isinstance(baseline, dict) and baseline.keys() == {"recorded", "metrics"}
-    if not whole or not all(isinstance(part, dict) for part in baseline.values()):
-        raise ValueError(f"baseline must hold the mappings recorded and metrics; {name} does not")
+    whole = isinstance(baseline, dict) and baseline.keys() == {"recorded", "seconds", "metrics"}
+    if not whole or not all(isinstance(baseline[part], dict) for part in ("recorded", "metrics")):
+        raise ValueError(
+            f"baseline must hold the mappings recorded and metrics, and seconds; {name} does not"
+        )
+    number(f"{name}: seconds", baseline["seconds"], 0)
     for metric, entry in baseline["metrics"].items():
         check_entry(f"{name}: {metric}", entry)
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from labkit import baselines
-from labkit.presets import NOTEBOOKS
+from labkit import baselines, cost
+from labkit.presets import NOTEBOOKS, find_notebooks
 
 KEYS = {"preset", "overrides", "device_class", "seconds", "provenance", "notebooks"}  # of run.json
 
@@ -70,7 +70,7 @@ def proposals(
     run, others = read_run(folder), [read_run(other) for other in seeds]
     if failed := [item["notebook"] for item in run["notebooks"] if item["error"]]:
         raise ValueError(f"a baseline must come from a run without failures; {', '.join(failed)} failed")
-    if run["overrides"]:
+    if run["overrides"].keys() - {"device"}:
         raise ValueError(f"a baseline must come from a preset alone; this run set {run['overrides']}")
     if run["preset"] not in {path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml")}:
         raise ValueError(f"a baseline must come from a named preset; this run used {run['preset']!r}")
@@ -98,7 +98,8 @@ def proposals(
         new = baselines.propose(_metrics(item), old, [_metrics(twin) for _, twin in twins], drawn)
         if new == old or not (new or old):
             continue
-        changes[path] = {"recorded": run.get("setting", {}) | item.get("inputs", {}), "metrics": new}
+        recorded = run.get("setting", {}) | item.get("inputs", {})
+        changes[path] = {"recorded": recorded, "seconds": round(item["seconds"], 1), "metrics": new}
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 was, becomes = (
@@ -115,7 +116,9 @@ def _metrics(item: dict) -> dict[str, float]:
 
 def _redraws(overrides: dict) -> bool:
     """Whether a run set nothing but its seed, or a list of seeds; ``seeds`` may also be a count."""
-    return not overrides.keys() - {"seed", "seeds"} and isinstance(overrides.get("seeds", []), list)
+    return not overrides.keys() - {"seed", "seeds", "device"} and isinstance(
+        overrides.get("seeds", []), list
+    )
 
 
 def _drawn(runs: Sequence[dict]) -> str:
@@ -137,8 +140,11 @@ def _same(twin: dict, item: dict) -> bool:
 
 
 def accept(changes: dict[Path, dict]) -> None:
-    """Write the proposed baselines; all are checked before the first file changes."""
+    """Write the proposed baselines, and what they cost into the notebooks; all are checked before."""
     for path, content in changes.items():
         baselines.check(path.name, content)
     for path, content in changes.items():
         baselines.save(path, content)
+    for path in find_notebooks():
+        if any(changed.name.startswith(f"{path.stem}.") for changed in changes):
+            cost.write(path)

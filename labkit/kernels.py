@@ -16,6 +16,7 @@ import torch
 import sparse24
 import tokenstats
 from labkit import checks
+from labkit.device import current
 from labkit.paths import ROOT
 from sparse24 import layouts
 
@@ -57,7 +58,7 @@ def live_check(rows: int = 63, width: int = 264, vocabulary: int = 2049, seed: i
     checks.integer("rows", rows, 1)
     checks.integer("width", width, 4)
     checks.integer("vocabulary", vocabulary, 1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = current()
     if device == "cpu" and "triton" not in sys.modules:
         os.environ["TRITON_INTERPRET"] = "1"
     if find_spec("triton") is None:
@@ -97,7 +98,7 @@ def compare_packing(activations: np.ndarray) -> dict:
     """
     if find_spec("triton") is None:
         raise RuntimeError("Triton is not installed here: there is nothing to compare")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = current()
     if device == "cpu":
         if "triton" not in sys.modules:
             os.environ["TRITON_INTERPRET"] = "1"
@@ -179,14 +180,14 @@ def _compare(name: str, run: Callable[[str], list[torch.Tensor]]) -> dict:
 
 def backend_words() -> str:
     """Where ``live_check`` runs its kernels, for a caption."""
-    if torch.cuda.is_available():
+    if current() == "cuda":
         return torch.cuda.get_device_name()
     return "Triton's interpreter on the CPU"
 
 
 def live_speed(rows: int = 16384, width: int = 5632) -> str:
     """One sentence: what packing moves on this CUDA device, beside a copy; or that there is none."""
-    if not torch.cuda.is_available():
+    if current() == "cpu":
         return "No CUDA device here: the figures are those of the committed results."
     from sparse24 import timing  # needs Triton
 

@@ -7,6 +7,7 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+from labkit import device
 from labkit.paths import ROOT
 
 
@@ -38,22 +39,14 @@ def commit() -> str:
     return head + ("+" if dirty else "")
 
 
-@cache
-def device_name() -> str:
-    """Name of the CUDA card if there is one, else the processor architecture."""
+def device_name(kind: str | None = None) -> str:
+    """Name of the card if ``kind`` is "cuda", of the processor if "cpu"; None: of what is used here."""
     import torch  # late: figures and the runner need no torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread(s))"
-
-
-@cache
-def device_class() -> str:
-    """``cuda`` or ``cpu``: what baselines and the store of executed notebooks are kept apart by."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if (kind or device.current()) == "cpu":
+        return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread(s))"
+    card = None if torch.cuda.is_initialized() else device.automatic()  # asking torch would hold memory
+    return card.name if card else torch.cuda.get_device_name()
 
 
 def kernel_threads() -> str:
@@ -64,8 +57,8 @@ def kernel_threads() -> str:
     return os.environ.get("OMP_NUM_THREADS") or "1"
 
 
-def setting() -> dict[str, str]:
-    """What can move a metric of the same code, parameters and device class, as a baseline records it."""
+def setting(kind: str) -> dict[str, str]:
+    """What can move a metric of the same code and parameters on a ``kind`` of device, "cuda" or "cpu"."""
     import torch
 
     processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
@@ -73,19 +66,9 @@ def setting() -> dict[str, str]:
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "torch": torch.__version__,  # with its build, as in 2.13.0+cpu
         **{name: number for name, number in versions().items() if name in ("transformers", "numpy")},
-        "processor": device_name() if device_class() == "cuda" else processor,
+        "processor": device_name(kind) if kind == "cuda" else processor,
         "threads": kernel_threads(),
     }
-
-
-@cache
-def backend() -> str:
-    """What the kernels of the lab run on here under ``backend="auto"``."""
-    from importlib.util import find_spec
-
-    if device_class() == "cuda" and find_spec("triton"):
-        return "Triton kernels"
-    return "plain torch"
 
 
 def provenance(**extra: object) -> dict:

@@ -28,10 +28,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from labkit import baselines, store
 from labkit.checks import integer, number
+from labkit.device import Memory, class_of
 from labkit.metrics import read_inputs, read_metrics
 from labkit.paths import runs_dir, write_atomic
 from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_for
-from labkit.provenance import device_class, provenance, setting
+from labkit.provenance import device_name, provenance, setting
 
 NOTEBOOK_TIMEOUT = 1800.0  # seconds
 _running: set[subprocess.Popen] = set()  # what an interrupted run has to end
@@ -44,6 +45,7 @@ class NotebookRun:
     notebook: str
     parameters: dict[str, Any]
     seconds: float = 0.0
+    gpu_memory: int = 0  # MiB that all processes held on the GPUs at most meanwhile; 0: no GPU
     error: str = ""
     ours: bool = False  # from notebooks/: baselines apply to these alone
     metrics: dict[str, dict] = field(default_factory=dict)
@@ -84,7 +86,7 @@ def run(
     Every argument and baseline is checked before the first notebook starts: ValueError, nothing
     written. A failing notebook does not stop the others. With ``resume``, executions that already
     finished with the same source, parameters, code and device are taken as they are.
-    Baselines apply to the lab's own notebooks with a named preset and no overrides.
+    Baselines apply to the lab's own notebooks with a named preset and no override but ``device``.
     """
     from labkit.report import write_report
 
@@ -92,11 +94,13 @@ def run(
     number("timeout", timeout, 1, threading.TIMEOUT_MAX)
     paths = find_notebooks(names)
     values = load_preset(preset, paths)
-    planned = [(p, NotebookRun(p.stem, parameters_for(p, values, overrides or {}))) for p in paths]
+    overrides = overrides or {}
+    planned = [(p, NotebookRun(p.stem, parameters_for(p, values, overrides))) for p in paths]
+    kind = class_of(overrides.get("device", "auto"))
     for path, item in planned:
         item.ours = path.parent == NOTEBOOKS
-        known = baselines.path_of(item.notebook, preset, device_class())
-        if item.ours and not overrides and known.is_file():
+        known = baselines.path_of(item.notebook, preset, kind)
+        if item.ours and not overrides.keys() - {"device"} and known.is_file():
             item.baseline = baselines.load(known)
     folder = new_folder()
     begin = time.monotonic()
@@ -111,15 +115,15 @@ def run(
             raise
     runs = [item for _, item in planned]
     for item in runs:
-        item.compare(setting())
+        item.compare(setting(kind))
     _write_json(folder / "metrics.json", {item.notebook: item.values for item in runs})
     record = {
         "preset": preset,
-        "overrides": overrides or {},
-        "device_class": device_class(),
-        "setting": setting(),
+        "overrides": overrides,
+        "device_class": kind,
+        "setting": setting(kind),
         "seconds": round(time.monotonic() - begin, 2),
-        "provenance": provenance(),
+        "provenance": provenance(device=device_name(kind)),
         "notebooks": [asdict(r) for r in runs],
     }
     _write_json(folder / "run.json", record)
@@ -152,7 +156,9 @@ def _obtain(
         item.inputs = read_inputs(found[0])
         bars.add_task(f"{item.notebook} cached", total=1, completed=1)
         return
-    _execute(source, item, folder, timeout, bars)
+    with Memory() as memory:
+        _execute(source, item, folder, timeout, bars)
+    item.gpu_memory = memory.most
     if item.ok:
         result = {"seconds": item.seconds, "metrics": item.metrics}
         store.put(key, folder / f"{item.notebook}.ipynb", result)

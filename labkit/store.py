@@ -12,8 +12,9 @@ from typing import Any
 
 import nbformat
 
+from labkit.device import class_of
 from labkit.paths import ROOT, cache_dir, write_atomic
-from labkit.provenance import device_class, kernel_threads, versions
+from labkit.provenance import kernel_threads, versions
 
 CODE = (
     "labkit/**/*.py", "labkit/widgets/static/*", "labkit/checkpoints/**/*", "labkit/*/results/**/*",
@@ -39,7 +40,7 @@ def fingerprint(notebook: Path, parameters: dict[str, Any]) -> str:
         "parameters": parameters,
         "code": code_digest(),
         "versions": versions(),
-        "device": device_class(),
+        "device": class_of(parameters.get("device", "auto")),
         "threads": kernel_threads(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]

@@ -3,12 +3,14 @@
 import io
 import json
 
+import nbformat
 import pytest
 
-from labkit import baselines
+from labkit import baselines, cost
 from labkit.__main__ import main
 from labkit.baselines import check_entry, propose
 from labkit.compare import accept, compare_runs, proposals
+from labkit.presets import find_notebooks
 
 
 def entry(value=2.0, absolute=0.0, relative=0.1, direction="equal", **more):
@@ -16,7 +18,7 @@ def entry(value=2.0, absolute=0.0, relative=0.1, direction="equal", **more):
 
 
 def baseline(recorded=None, **entries):
-    return {"recorded": recorded or {}, "metrics": entries}
+    return {"recorded": recorded or {}, "seconds": 1.0, "metrics": entries}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,8 @@ def test_an_exact_zero_and_a_loss_are_fine(tmp_path):
 
 def write_run(folder, value, **more):
     folder.mkdir()
-    item = {"notebook": "n", "error": "", "ours": True, "metrics": {"m": {"value": value, "unit": ""}}}
+    item = {"notebook": "n", "error": "", "ours": True, "seconds": 2.0}
+    item["metrics"] = {"m": {"value": value, "unit": ""}}
     run = {"preset": "smoke", "device_class": "cpu", "overrides": {}, "seconds": 1.0, "provenance": {}}
     run |= {"notebooks": [item], **more}
     (folder / "run.json").write_text(json.dumps(run))
@@ -118,6 +121,26 @@ def test_without_an_answer_nothing_is_accepted(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "baselines").exists()
 
 
+@pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_says_what_its_baselines_cost(path):
+    said = [cell["source"] for cell in nbformat.read(path, 4).cells if cost.START in cell["source"]]
+    assert len(said) == 1
+    assert cost.line(path.stem) in said[0].split("\n")
+
+
+def test_the_cost_names_each_device_that_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "FOLDER", tmp_path)
+    assert cost.line("n") == "**Cost.** Smoke preset: not measured. Full preset: not measured."
+    for device, seconds, where in (("cpu", 12.4, {"threads": "1"}), ("cuda", 8.6, {"processor": "H100"})):
+        baselines.save(baselines.path_of("n", "smoke", device), baseline(where) | {"seconds": seconds})
+    baselines.save(
+        baselines.path_of("n", "full", "cuda"), baseline({"processor": "H100"}) | {"seconds": 99}
+    )
+    smoke, full = cost.line("n").removeprefix(cost.START).split(". ")
+    assert smoke == "Smoke preset: 12 s on one CPU core, 9 s on an H100"
+    assert full == "Full preset: 99 s on an H100; on a CPU not measured."
+
+
 def test_no_baseline_from_a_failed_or_changed_run(tmp_path):
     failed = {"notebook": "n", "error": "boom", "metrics": {}}
     with pytest.raises(ValueError, match="without failures; n failed"):
@@ -163,7 +186,7 @@ def test_a_metric_that_is_off_says_where_its_baseline_comes_from():
         "metrics": {
             name: {"value": v, "unit": ""} for name, v in {"loss": 3.5, "same": 2, "mine": 4}.items()
         },
-        "baseline": {"recorded": recorded, "metrics": entries},
+        "baseline": {"recorded": recorded, "seconds": 1.0, "metrics": entries},
         "verdicts": {"loss": "regressed", "gone": "missing", "same": "ok", "mine": "new"},
     }
     here = recorded | {"Python": "3.12", "text": "sympy-1.13.3-unpinned-512-bb"}
@@ -195,9 +218,9 @@ def test_two_runs_say_where_they_ran(tmp_path, capsys):
 
 
 def test_a_baseline_says_where_it_was_recorded(tmp_path):
-    for content in ({"m": entry()}, [], {"recorded": "3.11", "metrics": {}}):
+    for content in ({"m": entry()}, [], {"recorded": "3.11", "seconds": 1.0, "metrics": {}}):
         (tmp_path / "old.json").write_text(json.dumps(content))
-        with pytest.raises(ValueError, match="the mappings recorded and metrics; old.json does not"):
+        with pytest.raises(ValueError, match="recorded and metrics, mappings, and seconds; old.json does"):
             baselines.load(tmp_path / "old.json")
 
 

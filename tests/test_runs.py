@@ -290,12 +290,14 @@ def test_a_metric_off_its_baseline_exits_3(book, runs_at, monkeypatch, capsys):
     empty = str(_flat(book, {}))
     monkeypatch.setattr(baselines, "path_of", lambda *names: book.parent / "b.json")
     entry = {"value": 6, "abs": 0, "rel": 0, "direction": "equal", "why": "an integer"}
-    recorded = setting() | {"Python": "3.10", "threads": "7", "text": "pinned"}
-    baselines.save(book.parent / "b.json", {"recorded": recorded, "metrics": {"twice": entry}})
+    recorded = setting("cpu") | {"Python": "3.10", "threads": "7", "text": "pinned"}
+    baselines.save(
+        book.parent / "b.json", {"recorded": recorded, "seconds": 1.0, "metrics": {"twice": entry}}
+    )
     assert main(["run", str(book), "--preset", empty]) == 0
     assert json.loads((runs_at / "latest" / "run.json").read_text())["notebooks"][0]["ours"]
     entries = {"twice": {**entry, "value": 7}, "gone": entry}
-    baselines.save(book.parent / "b.json", {"recorded": recorded, "metrics": entries})
+    baselines.save(book.parent / "b.json", {"recorded": recorded, "seconds": 1.0, "metrics": entries})
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert main(["run", str(book), "--preset", empty]) == 3
     said = capsys.readouterr().out

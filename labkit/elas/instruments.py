@@ -152,7 +152,9 @@ FFN_FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-def ffn_saved_bytes(size: str = "60m", *, tokens: int = 256, **options: Any) -> dict[str, float]:
+def ffn_saved_bytes(
+    size: str = "60m", *, tokens: int = 256, device: str = "cpu", **options: Any
+) -> dict[str, float]:
     """Bytes per token that one bfloat16 FFN of a published size keeps for its backward pass, measured.
 
     options   ElasConfig fields that hold for every form, e.g. intermediate_size=8192 or rank=None;
@@ -167,7 +169,8 @@ def ffn_saved_bytes(size: str = "60m", *, tokens: int = 256, **options: Any) -> 
         if form.get("ffn") == "swiglu":
             fields.pop("intermediate_size", None)
         config = ElasConfig.from_name(size, **fields)
-        mlp = build_mlp(config).bfloat16()
-        x = torch.randn(1, tokens, config.hidden_size, dtype=torch.bfloat16, requires_grad=True)
+        mlp = build_mlp(config).to(device, torch.bfloat16)
+        x = torch.randn(1, tokens, config.hidden_size, dtype=torch.bfloat16, device=device)
+        x.requires_grad_()
         found[name] = saved_bytes(mlp, x) / tokens
     return found

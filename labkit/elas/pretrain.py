@@ -150,11 +150,13 @@ def pretrain(
     model: "ElasForCausalLM | None" = None,
     output_dir: str | Path | None = None,
     resume: bool = False,
+    device: str = "auto",
     progress: Progress = True,
 ) -> TrainTrace:
     """Train one arm and return its curves.
 
     model        trained in place, to look at it afterwards (default: ``build_model(config)``)
+    device       "auto": where transformers' Trainer puts it, a GPU if there is one; "cpu"; "cuda"
     output_dir   checkpoints and the finished model ("model/") go here; None keeps no files
     resume       go on from the last checkpoint in ``output_dir``; the curve is that of an unbroken run,
                  and a finished one is loaded as it is
@@ -170,6 +172,7 @@ def pretrain(
     config = config or PretrainConfig()
     if not isinstance(config, PretrainConfig):
         fail("config", config, "a PretrainConfig")
+    choice("device", device, ("auto", "cpu", "cuda"))
     if output_dir is None and (resume or config.save_every):
         fail("output_dir", None, "a folder where checkpoints are saved or resumed from")
     text = _text(config)
@@ -180,11 +183,11 @@ def pretrain(
 
     if output_dir is None:
         with tempfile.TemporaryDirectory(prefix="labkit-elas-") as folder:
-            return run(config, model, text, Path(folder), resume=False, progress=progress)
+            return run(config, model, text, Path(folder), resume=False, device=device, progress=progress)
     folder = Path(output_dir)
     if is_main_process():  # one process claims the folder, the others may come first
         _claim(folder / "pretrain.json", config, resume)
-    trace = run(config, model, text, folder, resume=resume, progress=progress)
+    trace = run(config, model, text, folder, resume=resume, device=device, progress=progress)
     if is_main_process():
         model.save_pretrained(folder / "model")
         trace.save(folder / "trace.npz")

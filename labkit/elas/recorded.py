@@ -101,7 +101,7 @@ def load_curves(path: Path) -> list[TrainTrace]:
     return traces
 
 
-def load_checkpoint(name: str) -> tuple["ElasForCausalLM", object]:
+def load_checkpoint(name: str, *, device: str = "cpu") -> tuple["ElasForCausalLM", object]:
     """(model in float32 and eval mode, ``tokenizers.Tokenizer``) of the lab's own trained models.
 
     name   "lab/elas-3m"; README.md beside the weights says how it was trained
@@ -114,7 +114,7 @@ def load_checkpoint(name: str) -> tuple["ElasForCausalLM", object]:
     from labkit.elas.model import ElasForCausalLM
 
     model = ElasForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return model.to(device).eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def save_checkpoint(folder: Path, model: "ElasForCausalLM", trace: TrainTrace, tokenizer) -> None:

@@ -111,6 +111,7 @@ def run(
     folder: Path,
     *,
     resume: bool,
+    device: str,
     progress: Progress,
 ) -> TrainTrace:
     """Train ``model`` in place; see ``pretrain``."""
@@ -136,11 +137,12 @@ def run(
         save_strategy="steps" if config.save_every else "no",
         save_steps=config.save_every or config.steps,
         save_total_limit=2,
+        use_cpu=device == "cpu",
         seed=config.seed,
         data_seed=config.seed,
         ddp_find_unused_parameters=False,
         dataloader_drop_last=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=device != "cpu" and torch.cuda.is_available(),
         report_to=[],
         disable_tqdm=True,
     )
@@ -152,7 +154,7 @@ def run(
         callbacks=[Instruments(config, model, text, held_out), Bar(config.arm, progress)],
     )
     trainer.remove_callback(PrinterCallback)  # the trace holds every row
-    if torch.cuda.is_available():
+    if on_gpu := trainer.args.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -164,7 +166,7 @@ def run(
     rows = config.batch_size * config.accumulation * trainer.accelerator.num_processes
     tokens = rows * config.seq_len * (config.steps - before)
     trace.meta["tokens_per_second"] = tokens / seconds  # evaluations included
-    if torch.cuda.is_available():
+    if on_gpu:
         trace.meta["peak_bytes"] = torch.cuda.max_memory_allocated()
     return trace
 

@@ -71,6 +71,8 @@ def beam_tree(
     figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8.5)
     rival = "" if baseline is None else f" (greedy: {baseline.calls[prompt]})"
     words = finding(one, place.answer, truth, rival=rival)
+    if (dtype := trace.meta.get("dtype")) not in (None, "", "float32"):
+        words += f"\n{dtype} on {trace.meta['provenance']['device']}"
     figure.suptitle(words, fontweight="bold", fontsize=11, x=0.01, ha="left")
     return figure
 

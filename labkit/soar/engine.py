@@ -24,11 +24,12 @@ def search(
     *,
     eos_id: int | None,
     batch_size: int | None,
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], str]:
     """Decode all prompts of ``layout``, ``batch_size`` of them at a time.
 
-    Returns ``sequences`` (P, L), ``scores``, ``calls`` and ``rows`` (P,). Finished prompts and beams
-    cost no forward: a finished prompt makes room for the next one that waits. One host sync a step.
+    Returns ``sequences`` (P, L), ``scores``, ``calls`` and ``rows`` (P,); and what moved the beams, in
+    words. Finished prompts and beams cost no forward: a finished prompt makes room for the next one that
+    waits. One host sync a step.
     """
     on_device = partial(torch.tensor, device=windows.slots.device)  # always a copy
     tokens = layout.tokens.to(windows.slots.device)
@@ -78,7 +79,8 @@ def search(
     if (unfilled := ~fixed & (sequences == windows.mask_id)).any():
         raise _unfilled(scorer, windows, sequences, fixed, unfilled)
     found = {"sequences": sequences, "scores": scores}
-    return {n: t.cpu().numpy() for n, t in found.items()} | {"calls": calls, "rows": rows}
+    path = "plain torch" if isinstance(move, TorchMove) else "Triton kernel"
+    return {n: t.cpu().numpy() for n, t in found.items()} | {"calls": calls, "rows": rows}, path
 
 
 def _unfilled(

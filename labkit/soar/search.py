@@ -127,7 +127,7 @@ def decode(
     eos_id = getattr(model, "eos_id", None) if eos_early_stop and gen_length else None
     recorder = Recorder(rule, layout.tokens.shape[1], layout.lengths, record)
     with torch.cuda.device_of(windows.slots):  # Triton launches on the current device
-        found = search(scorer, rule, windows, layout, recorder, eos_id=eos_id, batch_size=batch_size)
+        found, path = search(scorer, rule, windows, layout, recorder, eos_id=eos_id, batch_size=batch_size)
     parameters = {
         "gen_length": gen_length, "block_length": block_length, "steps": steps, "beam": rule.width,
         "threshold": threshold, "min_parallel": min_parallel, "max_parallel": max_parallel,
@@ -144,6 +144,8 @@ def decode(
             "mask_id": mask_id,
             "forward_calls": scorer.forward_calls,
             "forward_rows": scorer.forward_rows,
+            "beams_moved_by": path,
+            "dtype": _dtype(model),
             "provenance": provenance(),
         },
     )
@@ -160,6 +162,12 @@ def _steps_per_block(steps: int | None, strategy: str, layout: Layout, span: int
         if steps % number:
             checks.fail("steps", steps, f"a positive multiple of the number of blocks, {number}")
     return steps // blocks
+
+
+def _dtype(model: Callable) -> str:
+    """Of a module's weights, "bfloat16" for instance; empty for a function."""
+    first = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    return "" if first is None else str(first.dtype).removeprefix("torch.")
 
 
 def _device(model: Callable, prompts: torch.Tensor | Sequence) -> torch.device:

@@ -79,7 +79,7 @@ def compare(
 
     Returns one dict per setting: ``setting``, ``family``, ``label``, ``right`` bool (N,), ``accuracy`` its
     mean; means per puzzle ``calls`` (forward calls) and ``rows``; ``speed`` = the first setting's calls /
-    calls; ``seconds`` for all.
+    calls; ``seconds`` for all; ``beams_moved_by``, as decode's meta has it.
     """
     if not settings or len(boards) != len(truths) or not len(boards):
         raise ValueError("settings, boards and truths must be non-empty, boards and truths equally many")
@@ -97,6 +97,7 @@ def compare(
             "setting": dict(setting), "family": family(setting), "label": label(setting), "right": right,
             "accuracy": float(right.mean()), "calls": calls, "rows": rows,
             "speed": found[0]["calls"] / calls if found else 1.0, "seconds": spent,
+            "beams_moved_by": trace.meta["beams_moved_by"],
         })  # fmt: skip
     return found
 

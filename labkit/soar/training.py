@@ -60,7 +60,7 @@ def train_sudoku(
         "train_puzzles": train_puzzles, "eval_puzzles": eval_puzzles, "eval_every": eval_every,
         "seed": seed,
     }  # fmt: skip
-    weights, curves = _cached(config, arguments)
+    weights, curves = _cached(config, arguments | {"device": torch.device(device).type})
     if cache and weights.exists() and curves.exists():
         return SudokuLM.load(weights)[0].to(device), TrainTrace.load(curves)
     began = time.perf_counter()

@@ -9,9 +9,10 @@ import anywidget
 import yaml
 from traitlets import Unicode
 
+from labkit.device import backend
 from labkit.paths import ROOT
 from labkit.presets import parameters_for
-from labkit.provenance import backend, provenance
+from labkit.provenance import provenance
 from labkit.widgets.base import static
 
 

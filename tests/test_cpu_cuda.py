@@ -1,0 +1,58 @@
+"""What must not depend on the device: float32 decodes token by token, packed bytes, advantages."""
+
+import numpy as np
+import pytest
+import torch
+
+import sparse24
+from labkit.fgo import fgo_advantages, grpo_advantages
+from labkit.soar import decode, load_model, sums
+from labkit.soar.puzzle_sets import load_puzzles
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("record", [True, False], ids=["recorded", "by the kernel"])
+@pytest.mark.parametrize("strategy", ["greedy", "adaptive", "pbs", "soar"])
+def test_decodes_in_float32_are_the_same_tokens(strategy, record):
+    boards, _ = load_puzzles("test", 40)
+    here, there = (
+        decode(load_model("lab/sudoku9-early", device=device), boards.tolist(), strategy, record=record)
+        for device in ("cpu", "cuda")
+    )
+    assert np.array_equal(here.sequences, there.sequences)
+    assert np.array_equal(here.calls, there.calls)
+    assert there.meta["beams_moved_by"] == ("plain torch" if record else "Triton kernel")
+
+
+def test_text_in_float32_is_the_same():
+    asked = sums.encode(sums.sums(40, seed=5, test=True))[:, : sums.QUESTION]
+    options = {"gen_length": sums.LENGTH - sums.QUESTION, "beam": 3, "record": False}
+    here, there = (
+        decode(load_model("lab/sums", device=device), asked, "soar", **options)
+        for device in ("cpu", "cuda")
+    )
+    assert np.array_equal(here.sequences, there.sequences)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_packed_bytes_are_the_same(dtype):
+    x = torch.randn(63, 264, generator=torch.Generator().manual_seed(1)).to(dtype)
+    x[:, ::3] = 0
+    here, there = (sparse24.relu2_compress(part, layout="rows") for part in (x, x.cuda()))
+    assert torch.equal(here.values, there.values.cpu())
+    assert torch.equal(here.metadata, there.metadata.cpu())
+
+
+@pytest.mark.parametrize("scale", ["none", "std"])
+def test_advantages_are_the_same(scale):
+    source = torch.Generator().manual_seed(2)
+    correct = torch.rand(50, 8, generator=source) < 0.5
+    length = torch.randint(1, 200, (50, 8), generator=source)
+    entropy = torch.rand(50, 8, generator=source, dtype=torch.float64)
+    given = correct, length, entropy
+    here = fgo_advantages(*given, scale=scale)
+    there = fgo_advantages(*(part.cuda() for part in given), scale=scale)
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-6, atol=1e-9)
+    rewards = correct.double()
+    torch.testing.assert_close(grpo_advantages(rewards.cuda()).cpu(), grpo_advantages(rewards))
