@@ -80,15 +80,35 @@ def missing(requirements: list[str], pins: dict[str, str], has: dict[str, str]) 
         known = {name: version for name, version in has.items() if version}
         free = {name: version for name, version in pins.items() if name not in known}
         found = resolve(requirements, free, known)
-        if not (again := has.keys() & found.keys()):
+        unfit = {name for name in found if has.get(name)}
+        if refused := unfit & set(LEFT_OUT):
+            name = refused.pop()
+            fail(f"{name} in HAS", has[name], "a version that pyproject.toml allows")
+        bring = unfit | (with_extras(found) & known.keys() - set(LEFT_OUT))
+        unknown = {
+            name: entry["metadata"]["version"] for name, entry in found.items() if has.get(name) == ""
+        }
+        if not bring and not unknown:
             return found
-        for name in sorted(again):
-            if not has[name]:
-                has[name] = found[name]["metadata"]["version"]  # so what it needs is not brought either
-            elif name in LEFT_OUT:
-                fail(f"{name} in HAS", has[name], "a version that pyproject.toml allows")
-            else:
-                del has[name]  # and its pin holds again: pip must not choose freely
+        # What is brought has its pin again: pip must not choose freely. A version that was not given
+        # is now the one that pip would bring, so that what it needs is not brought either.
+        has = {name: version for name, version in (has | unknown).items() if name not in bring}
+
+
+def with_extras(found: dict[str, dict]) -> set[str]:
+    """Distributions that some entry of pip's report asks for with an extra, as in jsonschema[format].
+
+    What the extra needs stands in the distribution's own metadata: a name and a version do not tell.
+    """
+    lines = [
+        (name, line) for name, entry in found.items() for line in entry["metadata"].get("requires_dist", ())
+    ]
+    asked, before = {"labkit"}, set()
+    while asked != before:  # an optional line counts where its distribution is asked for with an extra
+        before = set(asked)
+        active = [line for name, line in lines if name in asked or "extra ==" not in line]
+        asked |= {normalise(match[1]) for line in active if (match := re.match(r"([\w.-]+)\s*\[", line))}
+    return asked
 
 
 def build(folder: Path, requirement: str) -> None:
