@@ -41,7 +41,7 @@ def read_freeze(text: str) -> dict[str, str]:
     for line in map(str.strip, text.splitlines()):
         if not line or line.startswith(("#", "-e ")):
             continue
-        match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)(?:\s*==\s*([^\s;]+)|\s*@\s.*)?", line)
+        match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)(?:\s*==\s*(\S+)|\s*@\s.*)?", line)
         if not match:
             raise ValueError(f"HAS must have lines NAME==VERSION, as pip freeze prints; got {line!r}")
         versions[normalise(match[1])] = match[2] or ""
