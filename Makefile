@@ -8,6 +8,15 @@ else
 NEW := $(shell test -x $(PY) || echo yes)
 endif
 PYTHON ?= python3
+EXTRAS := [dev]
+PIP := $(PY) -m pip install -q --disable-pip-version-check
+# `make run WHEELHOUSE=folder` on a machine without network: wheels from there, everything else (torch) the machine's own.
+ifdef WHEELHOUSE
+SITE := --system-site-packages
+PIP += --no-index --no-build-isolation --find-links $(WHEELHOUSE) -c $(WHEELHOUSE)/constraints.txt
+else
+PIP += -c constraints.txt
+endif
 # Two-core machines are faster when each process keeps to one thread.
 export OMP_NUM_THREADS ?= 1
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300
@@ -20,7 +29,7 @@ GPU_TESTS := $(wildcard tests/test_sparse24*.py tests/test_tokenstats*.py) tests
 GPU_JOBS ?= 8
 SANITIZER ?= compute-sanitizer
 
-.PHONY: another-python run test test-browser test-gpu sanitize-gpu lab app bench mutants clean
+.PHONY: another-python run test test-browser test-gpu sanitize-gpu lab app bench mutants wheelhouse clean
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
 	$(PY) -m labkit run --preset smoke
 
@@ -36,7 +45,7 @@ lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
 
 app: $(READY)  ## serve the first notebook as an app, code hidden (Voila)
-	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e .[app]
+	$(PIP) -e .[app]
 	$(PY) -m voila notebooks/00_start_here.ipynb
 
 bench: $(READY)  ## check, then time the kernels (needs a CUDA device)
@@ -53,10 +62,14 @@ sanitize-gpu: $(if $(filter .venv/%,$(PY)),$(READY))  ## memory errors and races
 mutants: $(READY)  ## plant known faults one by one in a copy: the tests must catch each
 	$(PY) tests/mutants.py
 
+wheelhouse:  ## what another machine lacks, into WHEELHOUSE=wheels: EXTRAS=[dev] HAS=freeze.txt FOR="--platform ..."
+	$(PYTHON) -m labkit.wheelhouse $(or $(WHEELHOUSE),wheels) --extras '$(EXTRAS)' $(if $(HAS),--has $(HAS)) --for='$(FOR)'
+
 clean:  ## remove the environment and everything that was generated
 	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt $(if $(NEW),another-python)
-	$(if $(NEW),$(PYTHON) -m venv --clear .venv)
-	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e .[dev]
+	$(if $(NEW),$(PYTHON) -m venv --clear $(SITE) .venv)
+	$(if $(WHEELHOUSE),$(PIP) setuptools)
+	$(PIP) -e .$(EXTRAS)
 	touch $@

@@ -68,8 +68,13 @@ def parser(train: str = "") -> argparse.ArgumentParser:
         "--grid", required=True, help="YAML: parameter -> list, {from, to, count[, log]}, {seeds}"
     )
     sweep.add_argument("--preset", default="smoke", help="the parameters that stay (default: smoke)")
-    sweep.add_argument("--jobs", type=int, default=2, help="local worker processes (default: 2)")
-    sweep.add_argument("--scheduler", help="address of a running dask scheduler, tcp://host:port")
+    sweep.add_argument(
+        "--jobs", type=int, help="local worker processes (default: one per CUDA device, 2 without)"
+    )
+    sweep.add_argument(
+        "--scheduler",
+        help="a running dask scheduler, tcp://host:port; its workers choose their own devices",
+    )
     sweep.set_defaults(call=_sweep)
 
     report = commands.add_parser("report")

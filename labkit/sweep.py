@@ -10,13 +10,16 @@ Grid file (YAML), one line a parameter; the sweep runs every combination:
 
 import contextlib
 import itertools
+import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
+from distributed import Client, LocalCluster, WorkerPlugin, as_completed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -91,15 +94,19 @@ def sweep(
     name: str,
     grid: dict[str, list[Any]],
     preset: str = "smoke",
-    jobs: int = 2,
+    jobs: int | None = None,
     scheduler: str | None = None,
 ) -> tuple[Path, pd.DataFrame]:
     """Run every point; returns (folder, table) with one row a point, in the grid's order.
 
     Points that finished earlier with the same source, parameters, code and device are not run
     again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed.
+
+    jobs   local worker processes, each with one CUDA device if there are several; None: one per
+           device, two without. With ``scheduler`` the workers see what they were started with.
     """
-    integer("jobs", jobs, 1)
+    if jobs is not None:
+        integer("jobs", jobs, 1)
     (path,) = find_notebooks([name])
     values = load_preset(preset, [path])
     points = [
@@ -156,8 +163,6 @@ def _draw(folder: Path, table: pd.DataFrame, grid: dict[str, list[Any]]) -> None
 
 def _completed(client, source: str, planned: list[dict], todo: list[int]):
     """(index, result) as points finish; results are released at once, so memory stays flat."""
-    from distributed import as_completed
-
     shared = client.scatter(source, broadcast=True)
     waiting = {
         client.submit(execute_point, shared, planned[i], key=f"point-{i}-{time.time_ns()}", pure=False): i
@@ -190,16 +195,38 @@ def _row(point: dict, result: dict) -> dict:
     return {**point, **metrics, "seconds": result["seconds"], "error": result.get("error", "")}
 
 
-@contextlib.contextmanager
-def connect(scheduler: str | None, jobs: int):
-    """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes."""
-    import dask
-    from distributed import Client, LocalCluster
+def visible_cards() -> list[str]:
+    """The CUDA devices of this process as CUDA_VISIBLE_DEVICES names them, without opening one."""
+    import torch
 
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # CUDA stops at the first name that is no device here, so the first `count` are those it sees.
+    return [name.strip() for name in (named.split(",") if named else map(str, range(count)))][:count]
+
+
+class PinCard(WorkerPlugin):
+    """Worker i, and the kernels it starts, see one card: cards[i mod len(cards)]; a restarted one too."""
+
+    def __init__(self, cards: list[str]):
+        self.cards = cards
+
+    def setup(self, worker) -> None:
+        """Called by dask in the worker's process, before its first task."""
+        os.environ["CUDA_VISIBLE_DEVICES"] = self.cards[worker.name % len(self.cards)]
+
+
+@contextlib.contextmanager
+def connect(scheduler: str | None, jobs: int | None):
+    """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes."""
     if scheduler is None:
-        options = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+        cards = visible_cards()
+        workers = jobs or len(cards) or 2
+        options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
         quiet = dask.config.set({"distributed.worker.profile.enabled": False})  # it keeps an hour of stacks
         with quiet, LocalCluster(**options) as cluster, Client(cluster) as client:
+            if len(cards) > 1:
+                client.register_plugin(PinCard(cards))
             yield client
         return
     try:

@@ -1,5 +1,6 @@
 """Sweeps: grids, a failed point, resuming, and a scheduler that somebody else started."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from notebook_maker import write_notebook
 
 from labkit.__main__ import main
-from labkit.sweep import read_grid, sweep
+from labkit.sweep import connect, read_grid, sweep, visible_cards
 
 
 def write(path, text):
@@ -135,3 +136,59 @@ def test_an_unreachable_scheduler_and_an_unknown_parameter_are_one_error(
     assert main([*common, "--grid", grid, "--jobs", "0"]) == 2
     assert "jobs must be an integer >= 1; got 0" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("*sweep*"))
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "cards"),
+    [
+        (None, 0, []),
+        (None, 3, ["0", "1", "2"]),
+        ("3, 1", 2, ["3", "1"]),
+        ("GPU-8f2a,GPU-11c0", 2, ["GPU-8f2a", "GPU-11c0"]),
+        ("5,-1,2", 1, ["5"]),  # CUDA stops at the first that is no device
+        ("", 0, []),
+    ],
+)
+def test_cards_are_named_as_cuda_would_read_them(monkeypatch, named, count, cards):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert visible_cards() == cards
+
+
+def seen_cards(client):
+    return sorted(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values())
+
+
+def test_each_local_worker_has_one_card_also_after_a_restart(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with connect(None, 3) as client:
+        assert seen_cards(client) == ["GPU-a", "GPU-a", "GPU-b"]
+        client.restart()
+        assert seen_cards(client) == ["GPU-a", "GPU-a", "GPU-b"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+
+
+@pytest.mark.parametrize(("count", "workers"), [(0, 2), (1, 1)])
+def test_nothing_is_pinned_without_several_cards(monkeypatch, count, workers):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    with connect(None, None) as client:
+        assert seen_cards(client) == ["7"] * workers
+
+
+def test_a_point_sees_the_card_of_its_worker(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    book = write_notebook(
+        tmp_path / "card.ipynb",
+        "import os\nfrom labkit.metrics import record",
+        "record('card', int(os.environ['CUDA_VISIBLE_DEVICES']))",
+        parameters="size: int = 1  # side",
+    )
+    table = sweep(str(book), {"size": [1, 2]}, write(tmp_path / "empty.yaml", "{}"))[1]
+    assert table["error"].tolist() == ["", ""]
+    assert sorted(table["card"]) == [4, 6]  # no jobs given: one worker per card
