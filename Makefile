@@ -12,7 +12,9 @@ EXTRAS := [dev]
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 # `make run WHEELHOUSE=folder` on a machine without network: wheels from there, everything else (torch) the machine's own.
 ifdef WHEELHOUSE
-SITE := --system-site-packages
+# A .pth file: --system-site-packages would not see the packages of a PYTHON that is itself a virtual environment's.
+# Python 3.11 puts an old setuptools into a new one, which would hide the machine's.
+SITE := $(PY) -m pip uninstall -q -y setuptools && $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo .venv/lib/python*/site-packages)/machine.pth
 PIP += --no-index --no-build-isolation --find-links $(WHEELHOUSE) -c $(WHEELHOUSE)/constraints.txt
 else
 PIP += -c constraints.txt
@@ -69,7 +71,7 @@ clean:  ## remove the environment and everything that was generated
 	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt $(if $(NEW),another-python)
-	$(if $(NEW),$(PYTHON) -m venv --clear $(SITE) .venv)
-	$(if $(WHEELHOUSE),$(PIP) setuptools)
+	$(if $(NEW),$(PYTHON) -m venv --clear .venv)
+	$(if $(WHEELHOUSE),$(SITE) && $(PIP) setuptools)
 	$(PIP) -e .$(EXTRAS)
 	touch $@

@@ -10,10 +10,12 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
+from labkit import cost
 from labkit.fgo.recorded import recorded as fgo_arms
 from labkit.findings import findings, straight_through
 from labkit.kernels import bench_results
 from labkit.paths import ROOT, write_atomic
+from labkit.presets import find_notebooks
 from labkit.soar import bench, cache_study
 from labkit.soar.recorded import OLD_KERNEL, claim, load_study, note
 from labkit.stats import spread
@@ -143,6 +145,9 @@ def update(page: str) -> str:
     lines = page.split("\n")
     for number, text in finds().items():
         _put(lines, lambda cell, number=number: cell.startswith(f"[{number} "), -2, text)
+    for path in find_notebooks():
+        number = path.stem.split("_")[0]
+        _put(lines, lambda cell, number=number: cell.startswith(f"[{number} "), 3, cost.row(path.stem))
     for what, text in speed().items():
         _put(lines, lambda cell, what=what: cell == what, 2, text)
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from distributed import Client, LocalCluster, WorkerPlugin, as_completed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from labkit import store
+from labkit import device, store
 from labkit.checks import fail, integer, number
 from labkit.metrics import read_metrics
 from labkit.paths import write_atomic
@@ -195,16 +195,6 @@ def _row(point: dict, result: dict) -> dict:
     return {**point, **metrics, "seconds": result["seconds"], "error": result.get("error", "")}
 
 
-def visible_cards() -> list[str]:
-    """The CUDA devices of this process as CUDA_VISIBLE_DEVICES names them, without opening one."""
-    import torch
-
-    count = torch.cuda.device_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    # CUDA stops at the first name that is no device here, so the first `count` are those it sees.
-    return [name.strip() for name in (named.split(",") if named else map(str, range(count)))][:count]
-
-
 class PinCard(WorkerPlugin):
     """Worker i, and the kernels it starts, see one card: cards[i mod len(cards)]; a restarted one too."""
 
@@ -220,7 +210,7 @@ class PinCard(WorkerPlugin):
 def connect(scheduler: str | None, jobs: int | None):
     """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes."""
     if scheduler is None:
-        cards = visible_cards()
+        cards = [card.uuid for card in device.cards() if not card.problem]
         workers = jobs or len(cards) or 2
         options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
         quiet = dask.config.set({"distributed.worker.profile.enabled": False})  # it keeps an hour of stacks

@@ -16,8 +16,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.mark.parametrize("strategy", ["greedy", "adaptive", "pbs", "soar"])
 def test_decodes_in_float32_are_the_same_tokens(strategy, record):
     boards, _ = load_puzzles("test", 40)
+    # All 81: a cap would choose among confidences that are 1 but for the rounding of each device's softmax.
+    options = {"record": record, "max_parallel": 81}
     here, there = (
-        decode(load_model("lab/sudoku9-early", device=device), boards.tolist(), strategy, record=record)
+        decode(load_model("lab/sudoku9-early", device=device), boards.tolist(), strategy, **options)
         for device in ("cpu", "cuda")
     )
     assert np.array_equal(here.sequences, there.sequences)

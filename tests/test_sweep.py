@@ -10,7 +10,8 @@ import pytest
 from notebook_maker import write_notebook
 
 from labkit.__main__ import main
-from labkit.sweep import connect, read_grid, sweep, visible_cards
+from labkit.device import Card
+from labkit.sweep import connect, read_grid, sweep
 
 
 def write(path, text):
@@ -138,23 +139,10 @@ def test_an_unreachable_scheduler_and_an_unknown_parameter_are_one_error(
     assert not list((tmp_path / "runs").glob("*sweep*"))
 
 
-@pytest.mark.parametrize(
-    ("named", "count", "cards"),
-    [
-        (None, 0, []),
-        (None, 3, ["0", "1", "2"]),
-        ("3, 1", 2, ["3", "1"]),
-        ("GPU-8f2a,GPU-11c0", 2, ["GPU-8f2a", "GPU-11c0"]),
-        ("5,-1,2", 1, ["5"]),  # CUDA stops at the first that is no device
-        ("", 0, []),
-    ],
-)
-def test_cards_are_named_as_cuda_would_read_them(monkeypatch, named, count, cards):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if named is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    assert visible_cards() == cards
+def show(monkeypatch, *uuids):
+    """A driver that tells these GPUs."""
+    found = [Card(i, uuid, "H100", (9, 0), 80000, 81559) for i, uuid in enumerate(uuids)]
+    monkeypatch.setattr("labkit.device.cards", lambda: found)
 
 
 def seen_cards(client):
@@ -163,7 +151,7 @@ def seen_cards(client):
 
 def test_each_local_worker_has_one_card_also_after_a_restart(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    show(monkeypatch, "GPU-a", "GPU-b")
     with connect(None, 3) as client:
         assert seen_cards(client) == ["GPU-a", "GPU-a", "GPU-b"]
         client.restart()
@@ -174,15 +162,14 @@ def test_each_local_worker_has_one_card_also_after_a_restart(monkeypatch):
 @pytest.mark.parametrize(("count", "workers"), [(0, 2), (1, 1)])
 def test_nothing_is_pinned_without_several_cards(monkeypatch, count, workers):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    show(monkeypatch, *["GPU-7"] * count)
     with connect(None, None) as client:
         assert seen_cards(client) == ["7"] * workers
 
 
 def test_a_point_sees_the_card_of_its_worker(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    show(monkeypatch, "4", "6")
     book = write_notebook(
         tmp_path / "card.ipynb",
         "import os\nfrom labkit.metrics import record",
