@@ -105,7 +105,8 @@ def train(stages: list[str], options: argparse.Namespace, command: str, deadline
 def texts(stages: list[str], options: argparse.Namespace) -> list[tuple]:
     """(source, vocab_size, max_bytes) that the stages read."""
     base = settings(options.steps, options.tiny)
-    configs = [base] + [job.config for stage in stages for job in plan(stage, base, 1, {})]
+    configs = [job.config for stage in stages for job in plan(stage, base, 1, {})]
+    configs += [base] * bool(set(stages) & set(RECORDED))
     return sorted({(c.source, c.vocab_size, c.max_bytes) for c in configs}, key=str)
 
 
