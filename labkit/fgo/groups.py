@@ -117,7 +117,9 @@ def sample_sums(
     entropies = response_entropy(found.logp[0], found.entropy[0], found.mask[0])
     entropies = {kind: values.double().cpu().numpy() for kind, values in entropies.items()}
     correct, length = grade([texts], [answers])[0], found.length[0].cpu().numpy()
-    return _trace(rows, group, texts, correct, length, entropies, seed, 1.0, max_tokens)
+    trace = _trace(rows, group, texts, correct, length, entropies, seed, 1.0, max_tokens)
+    trace.meta["sampler"] = "CUDA graphs, bfloat16" if sampler.graphs is not None else "float32"
+    return trace
 
 
 def _trace(rows, group, texts, correct, length, entropies, seed, temperature, max_tokens) -> GroupTrace:

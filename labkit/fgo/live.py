@@ -86,7 +86,7 @@ def reinforce(
         after = examine(trainer.model, seed=seed, max_tokens=max_tokens)
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
     chosen = {"steps": steps, "questions": questions, "group": group, "learning_rate": learning_rate}
-    chosen["sampler"] = "the lab's, CUDA graphs" if on_gpu else "transformers' generate"
+    chosen["sampler"] = "CUDA graphs, bfloat16" if on_gpu else "transformers' generate"
     meta = provenance(arm=method, seed=seed, **chosen, **settings, before=before, after=after)
     return TrainTrace.from_log(log, samples=watch.samples, meta=meta)
 
