@@ -6,11 +6,12 @@ table      the same as HTML for a notebook
 A record that is not there (a fresh study, an install without results) leaves its rows out.
 """
 
-import html
 from pathlib import Path
 
 from IPython.display import HTML
+from markupsafe import Markup
 
+from labkit.figures.tables import html_table
 from labkit.kernels import bench_results
 
 HERE = Path(__file__).resolve().parent
@@ -34,20 +35,12 @@ def findings() -> list[Row]:
 
 def table() -> HTML:
     """``findings()`` as one HTML table whose last column links to the notebook."""
-    head = "".join(
-        f"<th scope='col'>{name}</th>" for name in ("paper", "question", "found", "measured on", "notebook")
-    )
-    body = ""
+    rows = []
     for row in findings():
-        cells = [row["paper"], row["question"], row["found"], row["measured"]]
-        style = "text-align:left;vertical-align:top;white-space:normal"
-        body += "<tr>" + "".join(f"<td style='{style}'>{html.escape(cell)}</td>" for cell in cells)
-        body += f"<td><a href='{row['notebook']}.ipynb'>{row['notebook'][:2]}</a></td></tr>"
-    style = "text-align:left;caption-side:top;color:inherit"
-    return HTML(
-        f"<table><caption style='{style}'>Recorded findings, read from the lab's own results</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+        link = Markup("<a href='{}.ipynb'>{}</a>").format(row["notebook"], row["notebook"][:2])
+        rows.append((row["paper"], row["question"], row["found"], row["measured"], link))
+    head = ("paper", "question", "found", "measured on", "notebook")
+    return html_table(head, rows, "Recorded findings, read from the lab's own results")
 
 
 def _kernels() -> list[Row]:

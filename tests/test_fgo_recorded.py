@@ -103,7 +103,7 @@ def test_summary_counts_the_first_3200_groups_and_sets_the_paper_beside():
     assert rows[1]["paper"]["invalid"] == published.INVALID["GRPO"]
     assert rows[3]["paper"] is None
     page = figures.study_table(rows, "A <caption>").data
-    assert "<td>80.0 and 82.0</td>" in page
+    assert ">80.0 and 82.0</td>" in page
     assert "65.6 / 578 / 11.3 / 1,584 to 2,617" in page
     assert "A &lt;caption&gt;" in page
 

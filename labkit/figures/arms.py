@@ -5,7 +5,6 @@ study_table      the arms' numbers as a table, the paper's beside
 entropy_places   where the entropy sits: at choices, in results, and how many choices there are
 """
 
-import html
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from labkit.figures import theme
+from labkit.figures.tables import html_table
 from labkit.stats import spread
 from labkit.traces import TrainTrace
 
@@ -78,24 +78,16 @@ def _read(runs: Sequence[TrainTrace], name: str, when: str | int) -> np.ndarray:
 
 def study_table(rows: Sequence[Mapping], caption: str = "") -> HTML:
     """Rows of ``fgo.recorded.summary``: one value per seed, of more than two their mean and range."""
-    head = [
-        "arm",
-        "seeds",
-        *(heading for heading, _ in COLUMNS.values()),
-        "paper: acc / tokens / ACT / invalid",
-    ]
+    paper = "paper: acc / tokens / ACT / invalid"
+    head = ["arm", "seeds", *(heading for heading, _ in COLUMNS.values()), paper]
     lines = []
     for row in rows:
-        cells = [f"<td style='text-align:left'>{html.escape(row['arm'])}</td><td>{row['seeds']}</td>"]
-        for name, (_, digits) in COLUMNS.items():
-            cells.append(f"<td>{spread(row[name], f',.{digits}f') if name in row else ''}</td>")
-        cells.append(f"<td>{_paper(row['paper'])}</td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return HTML(
-        f"<table><caption style='text-align:left'>{html.escape(caption)}</caption>"
-        f"<thead><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
+        measured = [
+            spread(row[name], f",.{digits}f") if name in row else ""
+            for name, (_, digits) in COLUMNS.items()
+        ]
+        lines.append([row["arm"], str(row["seeds"]), *measured, _paper(row["paper"])])
+    return html_table(head, lines, caption, numbers=range(1, len(head)))
 
 
 def _paper(found: Mapping | None) -> str:

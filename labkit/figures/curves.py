@@ -5,7 +5,6 @@ before_after     what each arm did to the same held-out questions
 sample_table     what the model wrote at one step
 """
 
-import html
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 
 from labkit import checks
 from labkit.figures import theme
+from labkit.figures.tables import CODE, html_table, marked, verdict
 from labkit.stats import FEWEST_SEEDS
 from labkit.traces import TrainTrace
 
@@ -150,19 +150,9 @@ def sample_table(trace: TrainTrace, step: int, limit: int = 8) -> HTML:
     checks.choice("step", step, known)
     rows = []
     for sample in [s for s in trace.samples if s["step"] == step][: checks.integer("limit", limit, 1)]:
-        colour, verdict = (theme.BLUE, "✓ right") if sample.get("correct") else (theme.RED, "✗ wrong")
-        verdict = verdict if "correct" in sample else ""
+        text = marked(sample.get("prompt", "") + sample["text"], CODE)
         length = f"{sample['length']:.0f}" if "length" in sample else "–"
         entropy = f"{sample['entropy']:.2f}" if "entropy" in sample else "–"
-        rows.append(
-            "<tr><td style='text-align:left;font-family:monospace'>"
-            f"<b>{html.escape(sample.get('prompt', ''))}</b>{html.escape(sample['text'])}</td>"
-            f"<td style='color:{colour};white-space:nowrap'>{verdict}</td>"
-            f"<td>{length}</td><td>{entropy}</td></tr>"
-        )
-    head = "".join(f"<th>{name}</th>" for name in ("response", "", "tokens", "entropy (nats)"))
-    arm = html.escape(str(trace.meta.get("arm", "")))
-    return HTML(
-        f"<table><caption style='text-align:left'>{arm}, step {step}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+        rows.append((text, verdict(sample["correct"]) if "correct" in sample else "", length, entropy))
+    title = f"{trace.meta.get('arm', '')}, step {step}"
+    return html_table(("response", "", "tokens", "entropy (nats)"), rows, title, numbers=(2, 3))

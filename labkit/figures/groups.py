@@ -21,6 +21,7 @@ from plotly.subplots import make_subplots
 
 from labkit import checks
 from labkit.figures import theme
+from labkit.figures.tables import CODE, html_table, marked, verdict
 from labkit.traces import GroupTrace
 
 SILENT = 1e-6  # a group whose largest |advantage| is below this moves no weight
@@ -140,25 +141,15 @@ def hover_group(trace: GroupTrace, group: int) -> go.Figure:
 def response_table(trace: GroupTrace, group: int) -> HTML:
     """The responses of one group, shortest first: text, verdict, length, entropy, both advantages."""
     kind, entropy, length, correct = _read(trace, group)
-    head = ("#", "response", "", "tokens", "entropy", "FGO", "GRPO")
     rows = []
     for i in np.argsort(length, kind="stable"):
-        colour, verdict = (theme.BLUE, "✓ right") if correct[i] else (theme.RED, "✗ wrong")
-        cells = (
-            f"<td>{i + 1}</td>"
-            f"<td style='text-align:left;font-family:monospace'>{html.escape(trace.texts[group][i])}</td>"
-            f"<td style='text-align:left;color:{colour};white-space:nowrap'>{verdict}</td>"
-            f"<td>{length[i]}</td><td>{entropy[i]:.2f}</td>"
-        )
-        pair = (trace.advantages[method][group][i] for method in ("fgo", "grpo"))
-        rows.append(f"<tr>{cells}{''.join(f'<td>{value:+.3f}</td>' for value in pair)}</tr>")
-    prompt, answer = html.escape(trace.prompts[group]), html.escape(trace.answers[group])
-    return HTML(
-        f"<table><caption style='text-align:left'><b>{prompt}</b> right answer {answer}; "
-        f"entropy is {html.escape(UNITS[kind])}</caption>"
-        f"<thead><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
+        pair = [f"{trace.advantages[method][group][i]:+.3f}" for method in ("fgo", "grpo")]
+        text = marked(trace.texts[group][i], CODE)
+        measured = f"{length[i]}", f"{entropy[i]:.2f}"
+        rows.append((f"{i + 1}", text, verdict(correct[i]), *measured, *pair))
+    head = ("#", "response", "", "tokens", "entropy", "FGO", "GRPO")
+    words = f"{trace.prompts[group]} right answer {trace.answers[group]}; entropy is {UNITS[kind]}"
+    return html_table(head, rows, words, numbers=(0, 3, 4, 5, 6))
 
 
 def silent_share(trace: GroupTrace, method: str) -> float:

@@ -1,20 +1,44 @@
-"""A plain HTML table with a caption: every cell escaped."""
+"""A plain HTML table with a caption: every cell escaped unless it is Markup."""
 
-import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from IPython.display import HTML
+from markupsafe import Markup, escape
+
+CODE = "font-family:monospace;overflow-wrap:anywhere"  # of what a model wrote: it has no spaces to break at
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> HTML:
-    """Left-aligned cells that wrap; ``title`` is the caption above."""
-    style = "text-align:left;vertical-align:top;white-space:normal"
+def html_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], title: str, numbers: Collection[int] = ()
+) -> HTML:
+    """Cells that wrap, left-aligned but for the columns ``numbers``; ``title`` is the caption above."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         scope = " scope='col'" if tag == "th" else ""
-        inner = (f"<{tag}{scope} style='{style}'>{html.escape(cell)}</{tag}>" for cell in cells)
+        inner = (
+            f"<{tag}{scope} style='{_style(i in numbers)}'>{escape(cell)}</{tag}>"
+            for i, cell in enumerate(cells)
+        )
         return f"<tr>{''.join(inner)}</tr>"
 
     body = "".join(line("td", row) for row in rows)
-    caption = f"<caption style='{style};caption-side:top;color:inherit'>{html.escape(title)}</caption>"
+    style = f"{_style(False)};caption-side:top;color:inherit"
+    caption = f"<caption style='{style}'>{escape(title)}</caption>"
     return HTML(f"<table>{caption}<thead>{line('th', head)}</thead><tbody>{body}</tbody></table>")
+
+
+def marked(text: str, style: str) -> Markup:
+    """``text``, escaped, in a style of its own: a cell."""
+    return Markup("<span style='{}'>{}</span>").format(style, text)
+
+
+def verdict(right: bool) -> Markup:
+    """The cell of a response that was graded: a word and a sign, not the colour alone."""
+    from labkit.figures import theme
+
+    colour, words = (theme.BLUE, "✓ right") if right else (theme.RED, "✗ wrong")
+    return marked(words, f"color:{colour};white-space:nowrap")
+
+
+def _style(number: bool) -> str:
+    return f"text-align:{'right' if number else 'left'};vertical-align:top;white-space:normal"
