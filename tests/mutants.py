@@ -82,6 +82,7 @@ CHECKED = ("tests/test_soar_beam_compiled.py::test_the_check_at_first_use_catche
 ENTROPY = ("tests/test_fgo_tasks.py::test_three_entropies_by_hand",)
 EVALUATOR = ("tests/test_elas_pretrain.py::test_the_evaluator_counts_every_token_once",)
 PARAMETERS = ("tests/test_runs.py::test_a_wrong_parameter_is_one_error_and_nothing_is_written",)
+DEVICE, USE = "labkit/device.py", ("tests/test_device.py",)
 BASELINE = ("tests/test_baselines.py",)
 
 FAULTS = (
@@ -239,6 +240,13 @@ FAULTS = (
           "np.argsort(-confidence,", "np.argsort(confidence,", ("tests/test_widget_beam_tree.py",)),
     Fault("forcing a token forces nothing", "labkit/widgets/beam_tree.py",
           "tokens[position] = token\n", "pass\n", ("tests/test_widget_beam_tree.py",)),
+    Fault("a full card is computed on", DEVICE, "if self.free < LEAST_FREE:", "if False:", USE),
+    Fault("an old card is computed on", DEVICE, "if self.capability < LEAST_CAPABILITY:", "if False:", USE),
+    Fault("another card than the one asked for", DEVICE,
+          "if not number or card.number == int(number)", "if True", USE),
+    Fault("a sweep's workers share a card", "labkit/sweep.py",
+          "self.cards[worker.name % len(self.cards)]", "self.cards[0]",
+          ("tests/test_sweep.py::test_each_local_worker_has_one_card_also_after_a_restart",)),
 )  # fmt: skip
 
 
