@@ -65,7 +65,8 @@ def decode(
     score         rank beams by the "mean" confidence of their committed tokens, or by the "sum"
     temperature   Gumbel noise on the logits before the argmax; the confidence stays the model's
     cfg_scale     classifier-free guidance, prompt hidden in the second half; doubles the rows
-    seed          for ``temperature`` > 0; samples depend on seed and prompt, not on the batch
+    seed          for ``temperature`` > 0; samples depend on seed and prompt, not on the batch. A GPU's
+                  logarithms may round otherwise than a CPU's, which can decide between two tokens
     eos_early_stop  with ``gen_length`` and a model that has ``eos_id``: once everything before an
                   EOS is filled, the masks behind it become EOS without another forward
     batch_size    prompts decoded at a time; a finished one makes room for the next. None: all at once
