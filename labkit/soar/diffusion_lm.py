@@ -51,6 +51,9 @@ class DiffusionLM(nn.Module):
         self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
     ) -> torch.Tensor:
         """Logits (B, W, V) at ``positions`` (B, W): the head, the widest matrix, runs on those alone."""
+        if lengths is not None:  # other prompts of the same decode may be longer than all of these
+            tokens = tokens[:, : max(lengths)]
+            positions = positions.clamp(max=max(lengths) - 1)  # of padding: any
         padded = lengths is not None and min(lengths) < tokens.shape[1]
         hidden = self.hidden(tokens, torch.tensor(lengths, device=tokens.device) if padded else None)
         if self.shift:

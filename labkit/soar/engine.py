@@ -28,8 +28,8 @@ def search(
     """Decode all prompts of ``layout``, ``batch_size`` of them at a time.
 
     Returns ``sequences`` (P, L), ``scores``, ``calls`` and ``rows`` (P,); and what moved the beams, in
-    words. Finished prompts and beams cost no forward: a finished prompt makes room for the next one that
-    waits. One host sync a step.
+    words. Finished prompts and beams cost no forward: a finished prompt makes room for the next longer one
+    that waits. One host sync a step.
     """
     on_device = partial(torch.tensor, device=windows.slots.device)  # always a copy
     tokens = layout.tokens.to(windows.slots.device)
@@ -44,7 +44,9 @@ def search(
     if not count.all():
         recorder.finished(start(on_device(np.flatnonzero(count == 0))))
     # ``slots``: the prompt of each place in the batch, -1 when it is empty.
-    slots, waiting = np.split(np.flatnonzero(count), [batch_size or prompts])
+    # By length, so that those which share a batch need little padding.
+    order = np.argsort(layout.lengths, kind="stable")
+    slots, waiting = np.split(order[count[order] > 0], [batch_size or prompts])
     move = _move(start(on_device(slots)), rule, windows, ranks, eos_id, recorder)
     while (slots >= 0).any():
         active = move.active.cpu().numpy()  # the one host sync of a step
