@@ -31,6 +31,7 @@ import torch
 from torch import nn
 
 from labkit import checks
+from labkit.soar.diffusion_lm import eos_ids
 from labkit.soar.keys_values import Fill, KeysAndValues, Patch
 
 CACHES = ("approximate-prefix", "approximate-dual", "exact-block")
@@ -66,7 +67,7 @@ class Cached(nn.Module):
         if cache is None:
             checks.fail("cache", cache, "one of " + ", ".join(map(repr, CACHES)))
         self.model, self.cache, self.computed = model, cache, 0
-        self.mask_id, self.eos_id = model.mask_id, model.eos_id
+        self.mask_id, self.eos_id, self.eos_ids = model.mask_id, model.eos_id, eos_ids(model)
         self.max_length, self.vocab_size = model.max_length, model.vocab_size
         self._kept = KeysAndValues(model, cache_bytes)
 

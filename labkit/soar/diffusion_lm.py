@@ -1,5 +1,6 @@
 """DiffusionLM: transformers' Llama or Qwen2 as a masked diffusion language model for ``decode``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,10 +10,23 @@ from transformers import PreTrainedModel
 from labkit import checks
 
 
+def as_ids(given: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The token ids in None, one id or several."""
+    ids = () if given is None else given if isinstance(given, Sequence) else (given,)
+    return tuple(checks.integer("eos_id", number, 0) for number in ids)
+
+
+def eos_ids(model: object) -> tuple[int, ...]:
+    """All token ids that end a text of ``model``: its ``eos_ids``, else its ``eos_id``."""
+    return as_ids(getattr(model, "eos_ids", None) or getattr(model, "eos_id", None))
+
+
 class DiffusionLM(nn.Module):
     """A masked diffusion LM for ``decode``: tokens (B, L) -> logits (B, L, V), everything seen at once.
 
-    mask_id, eos_id  token ids (eos_id may be None); max_length  positions the model was made for
+    mask_id       token id; max_length  positions the model was made for
+    eos_id        None, or the token id that ends a text, or several that do (``eos_ids``); the first is
+                  ``eos_id``, what a finished text is filled up with
     shift            True if the logits at position i - 1 predict position i (Dream)
     block_causal     None, or a number of positions: attention is causal over blocks of so many, and a
                      position sees its own block and those before it (block diffusion, arXiv 2503.09573).
@@ -23,13 +37,15 @@ class DiffusionLM(nn.Module):
         self,
         net: PreTrainedModel,
         mask_id: int,
-        eos_id: int | None,
+        eos_id: int | Sequence[int] | None,
         max_length: int,
         shift: bool,
         block_causal: int | None = None,
     ):
         super().__init__()
-        self.net, self.mask_id, self.eos_id, self.max_length = net, mask_id, eos_id, max_length
+        self.net, self.mask_id, self.max_length = net, mask_id, max_length
+        self.eos_ids = as_ids(eos_id)
+        self.eos_id = self.eos_ids[0] if self.eos_ids else None
         self.shift, self.vocab_size = shift, net.config.vocab_size
         if block_causal is not None:
             checks.integer("block_causal", block_causal, 1)

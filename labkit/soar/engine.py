@@ -22,7 +22,7 @@ def search(
     layout: Layout,
     recorder: Recorder,
     *,
-    eos_id: int | None,
+    eos_ids: tuple[int, ...],
     batch_size: int | None,
 ) -> tuple[dict[str, np.ndarray], str]:
     """Decode all prompts of ``layout``, ``batch_size`` of them at a time.
@@ -47,7 +47,7 @@ def search(
     # By length, so that those which share a batch need little padding.
     order = np.argsort(layout.lengths, kind="stable")
     slots, waiting = np.split(order[count[order] > 0], [batch_size or prompts])
-    move = _move(start(on_device(slots)), rule, windows, ranks, eos_id, recorder)
+    move = _move(start(on_device(slots)), rule, windows, ranks, eos_ids, recorder)
     while (slots >= 0).any():
         active = move.active.cpu().numpy()  # the one host sync of a step
         leaving = np.flatnonzero((slots >= 0) & ~active.any(1))
@@ -122,11 +122,13 @@ def _move(
     rule: Rule,
     windows: Windows,
     ranks: torch.Tensor,
-    eos_id: int | None,
+    eos_ids: tuple[int, ...],
     recorder: Recorder,
 ) -> Move:
     """The kernel where it can run and nobody wants to see the candidates, else torch."""
-    given = beams, rule, windows, ranks, eos_id
+    if len(eos_ids) > 1:  # the kernel knows one
+        return TorchMove(beams, rule, windows, ranks, eos_ids, recorder=recorder)
+    given = beams, rule, windows, ranks, eos_ids[0] if eos_ids else None
     kernel = None if recorder.keep else fused_move(ranks.device)
     if kernel and kernel.suits(beams, rule, windows):
         from labkit.soar.beam_check import trusted  # late: needs Triton

@@ -14,7 +14,7 @@ import torch
 from labkit.soar.prompts import Layout
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / the golden ratio, SplitMix64's step
-LARGEST = 1 - 2**-24  # below 1 in fp32
+LARGEST, SMALLEST = 1 - 2**-24, 2**-32  # of u, uniform in (0, 1), in fp32
 
 
 class PromptNoise:
@@ -58,10 +58,11 @@ def gumbel(keys: torch.Tensor, size: int) -> torch.Tensor:
     # The rounds of lowbias32 (Wellons), with shifts that keep the sign; the second key goes in between.
     _fold(bits, 16, shifted).mul_(0x7FEB352D).bitwise_xor_(keys[:, 1:])
     _fold(bits, 15, shifted).mul_(0x846CA68B - 2**32)
-    below = _fold(bits, 16, shifted).bitwise_and_(2**31 - 1).float()
+    _fold(bits, 16, shifted).bitwise_and_(2**31 - 1)
+    numbers = shifted.view(torch.float32).copy_(bits)  # in place throughout: memory is what takes the time
     # -log(1 - u) and not -log(u): large numbers come from small u, where fp32 is fine.
-    below.mul_(2.0**-31).add_(2.0**-32).clamp_(max=LARGEST)
-    return below.neg_().log1p_().neg_().log_().neg_()
+    numbers.mul_(-(2.0**-31)).clamp_(-LARGEST, -SMALLEST)
+    return numbers.log1p_().neg_().log_().neg_()
 
 
 def _fold(bits: torch.Tensor, shift: int, out: torch.Tensor) -> torch.Tensor:
