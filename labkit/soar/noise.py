@@ -15,6 +15,8 @@ from labkit.soar.prompts import Layout
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / the golden ratio, SplitMix64's step
 LARGEST, SMALLEST = 1 - 2**-24, 2**-32  # of u, uniform in (0, 1), in fp32
+# Numbers drawn in one go: a CPU's cache holds few, a GPU wants few calls.
+AT_ONCE = {"cpu": 2**17, "gpu": 2**27}
 
 
 class PromptNoise:
@@ -52,17 +54,25 @@ def gumbel(keys: torch.Tensor, size: int) -> torch.Tensor:
     From 31 random bits, so at most 22.2. The bits are the same on every device, the logarithms need not
     be to the last bit: CPU and GPU may differ where two tokens are that close.
     """
-    token = torch.arange(size, dtype=torch.int32, device=keys.device)
+    found = torch.empty(len(keys), size, device=keys.device)
+    piece = max(1, AT_ONCE["cpu" if keys.device.type == "cpu" else "gpu"] // size)
+    for some, numbers in zip(keys.split(piece), found.split(piece), strict=True):
+        _draw(some, numbers)
+    return found
+
+
+def _draw(keys: torch.Tensor, numbers: torch.Tensor) -> None:
+    """``gumbel`` into fp32 ``numbers`` (N, size), in place throughout: memory is what takes the time."""
+    token = torch.arange(numbers.shape[1], dtype=torch.int32, device=keys.device)
     bits = token * (GOLDEN >> 32) + keys[:, :1]  # int32 products wrap, as they should
-    shifted = torch.empty_like(bits)
+    shifted = numbers.view(torch.int32)
     # The rounds of lowbias32 (Wellons), with shifts that keep the sign; the second key goes in between.
     _fold(bits, 16, shifted).mul_(0x7FEB352D).bitwise_xor_(keys[:, 1:])
     _fold(bits, 15, shifted).mul_(0x846CA68B - 2**32)
-    _fold(bits, 16, shifted).bitwise_and_(2**31 - 1)
-    numbers = shifted.view(torch.float32).copy_(bits)  # in place throughout: memory is what takes the time
+    numbers.copy_(_fold(bits, 16, shifted).bitwise_and_(2**31 - 1))
     # -log(1 - u) and not -log(u): large numbers come from small u, where fp32 is fine.
     numbers.mul_(-(2.0**-31)).clamp_(-LARGEST, -SMALLEST)
-    return numbers.log1p_().neg_().log_().neg_()
+    numbers.log1p_().neg_().log_().neg_()
 
 
 def _fold(bits: torch.Tensor, shift: int, out: torch.Tensor) -> torch.Tensor:
