@@ -52,7 +52,10 @@ def harness(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    made = write(tmp_path / "llada", LLADA, llada_tensors())
+    return with_tokenizer(write(tmp_path / "llada", LLADA, llada_tensors()))
+
+
+def with_tokenizer(made):
     words = {f"w{i}": i for i in range(40)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -87,6 +90,17 @@ def test_it_stops_where_the_task_says_and_generates_no_more_than_it_asks_for(har
     assert until == ""
     assert harness.cut("a; b\nc", ["\n", ";", ""]) == "a"
     assert harness.cut("abc", ["x"]) == "abc"
+
+
+def test_an_answer_ends_at_any_of_the_ids_that_end_a_text(harness, tmp_path):
+    config = LLADA | {"eos_token_id": [38, 37]}
+    lm = build(harness, with_tokenizer(write(tmp_path / "two", config, llada_tensors())), strategy="greedy")
+    logits = torch.zeros(32, 40)
+    logits[:, 5] = 4.0 - torch.arange(32) / 16  # surest first: from left to right
+    logits[4, 5], logits[4, 37] = 0.0, 8.0
+    lm.model.logits_at = lambda tokens, where, lengths: logits[where].clone()
+    assert lm.generate_until([Request(("w1 w2", {}))]) == ["w5 w5"]
+    assert isinstance(lm.generate_until([Request(("", {}))])[0], str)
 
 
 def test_a_prompt_that_is_too_long_loses_its_start_and_an_empty_one_is_answered(harness, folder):

@@ -31,6 +31,7 @@ import torch
 from torch import nn
 
 from labkit import checks
+from labkit.soar.diffusion_lm import eos_ids
 from labkit.soar.keys_values import Fill, KeysAndValues, Patch
 
 CACHES = ("approximate-prefix", "approximate-dual", "exact-block")
@@ -66,7 +67,7 @@ class Cached(nn.Module):
         if cache is None:
             checks.fail("cache", cache, "one of " + ", ".join(map(repr, CACHES)))
         self.model, self.cache, self.computed = model, cache, 0
-        self.mask_id, self.eos_id = model.mask_id, model.eos_id
+        self.mask_id, self.eos_id, self.eos_ids = model.mask_id, model.eos_id, eos_ids(model)
         self.max_length, self.vocab_size = model.max_length, model.vocab_size
         self._kept = KeysAndValues(model, cache_bytes)
 
@@ -84,10 +85,11 @@ class Cached(nn.Module):
         self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
     ) -> torch.Tensor:
         """Logits (B, W, V) at ``positions`` (B, W), the slots of each row's block in tokens (B, L)."""
-        length, own_lengths = tokens.shape[1], None
-        if lengths is not None and min(lengths) < length:
+        self._kept.lay_out(tokens.shape[1])
+        longest, own_lengths = tokens.shape[1] if lengths is None else max(lengths), None
+        tokens = tokens[:, :longest]  # other prompts of the same decode may be longer than all of these
+        if lengths is not None and min(lengths) < longest:
             own_lengths = torch.tensor(lengths, device=tokens.device)
-        self._kept.lay_out(length)
         start, asked, again, told = self._planned(tokens, positions, own_lengths)
         key, filled, count = told.cpu().numpy()  # the one host sync
         keys, first, group = np.unique(key, return_index=True, return_inverse=True)
@@ -102,7 +104,7 @@ class Cached(nn.Module):
                 row = self._on(first[low : low + len(slots)][fill])
                 past = Fill(self._kept, self._on(slots[fill]))
                 hidden = self.model.hidden(start[row], _of(own_lengths, row), past=past)
-                self.computed += hidden.shape[0] * length
+                self.computed += hidden.shape[0] * longest
                 rank = np.cumsum(fill) - 1
                 hidden = hidden[self._on(rank[own[begins]])]
                 place = asked[self._on(mine[begins])]
@@ -111,7 +113,7 @@ class Cached(nn.Module):
                 rest, slot = mine[~begins], self._on(slots[own[~begins]])
                 row = self._on(rest)
                 where = _indices(again[row], int(count[rest].max()))
-                past = Patch(self._kept, slot, where)
+                past = Patch(self._kept, slot, where, longest)
                 hidden = self.model.hidden(tokens[row], _of(own_lengths, row), where, past)
                 self.computed += where.numel()
                 place = (again[row].cumsum(1) - 1).gather(1, asked[row])
@@ -134,7 +136,8 @@ class Cached(nn.Module):
         if lengths is not None:
             inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
             again, content = again & inside, torch.where(inside, start, -1)
-        found = ((content + 1) * self._kept.codes).sum(1)  # the same however much padding there is
+        codes = self._kept.codes[: tokens.shape[1]]
+        found = ((content + 1) * codes).sum(1)  # the same however much padding there is
         return start, asked, again, torch.stack([found, (start != tokens).sum(1), again.sum(1)])
 
     def _again(self, start: torch.Tensor, positions: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """DiffusionLM: transformers' Llama or Qwen2 as a masked diffusion language model for ``decode``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,10 +10,23 @@ from transformers import PreTrainedModel
 from labkit import checks
 
 
+def as_ids(given: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The token ids in None, one id or several."""
+    ids = () if given is None else given if isinstance(given, Sequence) else (given,)
+    return tuple(checks.integer("eos_id", number, 0) for number in ids)
+
+
+def eos_ids(model: object) -> tuple[int, ...]:
+    """All token ids that end a text of ``model``: its ``eos_ids``, else its ``eos_id``."""
+    return as_ids(getattr(model, "eos_ids", None) or getattr(model, "eos_id", None))
+
+
 class DiffusionLM(nn.Module):
     """A masked diffusion LM for ``decode``: tokens (B, L) -> logits (B, L, V), everything seen at once.
 
-    mask_id, eos_id  token ids (eos_id may be None); max_length  positions the model was made for
+    mask_id       token id; max_length  positions the model was made for
+    eos_id        None, or the token id that ends a text, or several that do (``eos_ids``); the first is
+                  ``eos_id``, what a finished text is filled up with
     shift            True if the logits at position i - 1 predict position i (Dream)
     block_causal     None, or a number of positions: attention is causal over blocks of so many, and a
                      position sees its own block and those before it (block diffusion, arXiv 2503.09573).
@@ -23,13 +37,15 @@ class DiffusionLM(nn.Module):
         self,
         net: PreTrainedModel,
         mask_id: int,
-        eos_id: int | None,
+        eos_id: int | Sequence[int] | None,
         max_length: int,
         shift: bool,
         block_causal: int | None = None,
     ):
         super().__init__()
-        self.net, self.mask_id, self.eos_id, self.max_length = net, mask_id, eos_id, max_length
+        self.net, self.mask_id, self.max_length = net, mask_id, max_length
+        self.eos_ids = as_ids(eos_id)
+        self.eos_id = self.eos_ids[0] if self.eos_ids else None
         self.shift, self.vocab_size = shift, net.config.vocab_size
         if block_causal is not None:
             checks.integer("block_causal", block_causal, 1)
@@ -51,6 +67,9 @@ class DiffusionLM(nn.Module):
         self, tokens: torch.Tensor, positions: torch.Tensor, lengths: list[int] | None = None
     ) -> torch.Tensor:
         """Logits (B, W, V) at ``positions`` (B, W): the head, the widest matrix, runs on those alone."""
+        if lengths is not None:  # other prompts of the same decode may be longer than all of these
+            tokens = tokens[:, : max(lengths)]
+            positions = positions.clamp(max=max(lengths) - 1)  # of padding: any
         padded = lengths is not None and min(lengths) < tokens.shape[1]
         hidden = self.hidden(tokens, torch.tensor(lengths, device=tokens.device) if padded else None)
         if self.shift:

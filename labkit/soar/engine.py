@@ -22,14 +22,14 @@ def search(
     layout: Layout,
     recorder: Recorder,
     *,
-    eos_id: int | None,
+    eos_ids: tuple[int, ...],
     batch_size: int | None,
 ) -> tuple[dict[str, np.ndarray], str]:
     """Decode all prompts of ``layout``, ``batch_size`` of them at a time.
 
     Returns ``sequences`` (P, L), ``scores``, ``calls`` and ``rows`` (P,); and what moved the beams, in
-    words. Finished prompts and beams cost no forward: a finished prompt makes room for the next one that
-    waits. One host sync a step.
+    words. Finished prompts and beams cost no forward: a finished prompt makes room for the next longer one
+    that waits. One host sync a step.
     """
     on_device = partial(torch.tensor, device=windows.slots.device)  # always a copy
     tokens = layout.tokens.to(windows.slots.device)
@@ -44,8 +44,10 @@ def search(
     if not count.all():
         recorder.finished(start(on_device(np.flatnonzero(count == 0))))
     # ``slots``: the prompt of each place in the batch, -1 when it is empty.
-    slots, waiting = np.split(np.flatnonzero(count), [batch_size or prompts])
-    move = _move(start(on_device(slots)), rule, windows, ranks, eos_id, recorder)
+    # By length, so that those which share a batch need little padding.
+    order = np.argsort(layout.lengths, kind="stable")
+    slots, waiting = np.split(order[count[order] > 0], [batch_size or prompts])
+    move = _move(start(on_device(slots)), rule, windows, ranks, eos_ids, recorder)
     while (slots >= 0).any():
         active = move.active.cpu().numpy()  # the one host sync of a step
         leaving = np.flatnonzero((slots >= 0) & ~active.any(1))
@@ -120,11 +122,13 @@ def _move(
     rule: Rule,
     windows: Windows,
     ranks: torch.Tensor,
-    eos_id: int | None,
+    eos_ids: tuple[int, ...],
     recorder: Recorder,
 ) -> Move:
     """The kernel where it can run and nobody wants to see the candidates, else torch."""
-    given = beams, rule, windows, ranks, eos_id
+    if len(eos_ids) > 1:  # the kernel knows one
+        return TorchMove(beams, rule, windows, ranks, eos_ids, recorder=recorder)
+    given = beams, rule, windows, ranks, eos_ids[0] if eos_ids else None
     kernel = None if recorder.keep else fused_move(ranks.device)
     if kernel and kernel.suits(beams, rule, windows):
         from labkit.soar.beam_check import trusted  # late: needs Triton

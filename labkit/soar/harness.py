@@ -6,6 +6,7 @@ That is lm_eval's own command line with the model "labkit" known to it; it needs
 for the tasks. In code: ``lm_eval.simple_evaluate(model=LabkitLM("..."), tasks=["gsm8k"])``.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lm_eval.api.registry import register_model
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2TokenizerFast
 
 from labkit import checks
+from labkit.soar.diffusion_lm import eos_ids
 from labkit.soar.models import folder_of, load_model
 from labkit.soar.search import decode
 
@@ -56,7 +58,8 @@ class LabkitLM(LM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The text generated behind each context, cut before the first stop string."""
         asked = [self._asked(request.args) for request in requests]
-        prompts = [self.tokenizer(context)["input_ids"] or [self.model.eos_id] for context, *_ in asked]
+        ends = eos_ids(self.model)
+        prompts = [self.tokenizer(context)["input_ids"] or [*ends[:1]] for context, *_ in asked]
         answers = [""] * len(requests)
         # Prompts that generate equally much share a batch; decode lets the next in when one is done.
         for length in sorted({length for _, length, _ in asked}):
@@ -67,8 +70,7 @@ class LabkitLM(LM):
             )  # fmt: skip
             for row, start, i in zip(trace.sequences, trace.prompt_length, chosen, strict=True):
                 tokens = row[start : start + length].tolist()
-                if self.model.eos_id in tokens:
-                    tokens = tokens[: tokens.index(self.model.eos_id)]
+                tokens = list(itertools.takewhile(lambda token: token not in ends, tokens))
                 answers[i] = cut(self.tokenizer.decode(tokens, skip_special_tokens=True), asked[i][2])
         return answers
 

@@ -60,13 +60,14 @@ class KeysAndValues:
         more = min(self.most, max(size + lacking, size * 3 // 2)) - size
         for kept in (self.keys, self.values):
             for layer, tensor in enumerate(kept):  # one by one: the old and the new of all would not fit
-                kept[layer] = torch.cat([tensor, tensor.new_empty(more, *tensor.shape[1:])])
+                # Zeros, for NaN in padding would count: 0 * NaN is NaN.
+                kept[layer] = torch.cat([tensor, tensor.new_zeros(more, *tensor.shape[1:])])
         self._key += [None] * more
         self._used = np.concatenate([self._used, np.full(more, -1)])
 
 
 class Fill:
-    """A forward over whole start states: keeps their keys and values in ``slots`` (B,)."""
+    """A forward over whole start states (B, n), n <= L: keeps their keys and values in ``slots`` (B,)."""
 
     def __init__(self, kept: KeysAndValues, slots: torch.Tensor):
         self.kept, self.slots = kept, slots
@@ -75,15 +76,18 @@ class Fill:
         self, key: torch.Tensor, value: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
-            kept[layer][self.slots] = new.transpose(1, 2).to(kept[layer].dtype)
+            kept[layer][self.slots, : new.shape[2]] = new.transpose(1, 2).to(kept[layer].dtype)
         return key, value
 
 
 class Patch:
-    """A forward over ``where`` (B, n): copies of what ``slots`` (B,) hold, with the new ones put in."""
+    """A forward over ``where`` (B, n): copies of what ``slots`` (B,) hold, with the new ones put in.
 
-    def __init__(self, kept: KeysAndValues, slots: torch.Tensor, where: torch.Tensor):
-        self.kept, self.slots, self.where = kept, slots, where
+    length  how many positions of the slots: the longest row of the forward has no more
+    """
+
+    def __init__(self, kept: KeysAndValues, slots: torch.Tensor, where: torch.Tensor, length: int):
+        self.kept, self.slots, self.where, self.length = kept, slots, where, length
         self.rows = torch.arange(len(where), device=where.device)[:, None]
 
     def update(
@@ -91,7 +95,7 @@ class Patch:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         both = []
         for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
-            whole = kept[layer][self.slots]
+            whole = kept[layer][self.slots, : self.length]
             whole[self.rows, self.where] = new.transpose(1, 2).to(whole.dtype)
             both.append(whole.transpose(1, 2))
         return both[0], both[1]

@@ -3,7 +3,8 @@
 import torch
 from transformers import LlamaForCausalLM
 
-from labkit.soar.models import DiffusionLM, llada_config
+from labkit.soar.diffusion_lm import DiffusionLM
+from labkit.soar.families import llada_config
 from labkit.soar.rope import rotate_in_fp32
 
 LLADA_8B = {

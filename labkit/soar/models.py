@@ -5,52 +5,29 @@ the whole sequence (``is_causal`` off), and Dream's logits stand one position to
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import PreTrainedModel
 
 from labkit import checks
 from labkit.paths import CHECKPOINTS
 from labkit.soar.caches import CACHE_BYTES, Cached, check_cache
 from labkit.soar.diffusion_lm import DiffusionLM
+from labkit.soar.families import FAMILIES
+from labkit.soar.families import dream_config as dream_config
+from labkit.soar.families import llada_config as llada_config
 from labkit.soar.fixed_batch import FixedBatch
 from labkit.soar.rope import rotate_in_fp32
 from labkit.soar.sudoku_model import SudokuLM
 from labkit.soar.sums import SumsLM
+from labkit.soar.token_ids import mask_and_ends, read_json
 from labkit.soar.training import train_sudoku
 from labkit.soar.transformer import MaskedLM
 
 LAB = {"lab/sudoku9": SudokuLM, "lab/sudoku9-early": SudokuLM, "lab/sums": SumsLM}  # shipped
-
-LLADA_TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
-LLADA_BLOCK = {  # model.transformer.blocks.N.<left> -> model.layers.N.<right>
-    "attn_norm": "input_layernorm",
-    "ff_norm": "post_attention_layernorm",
-    "q_proj": "self_attn.q_proj",
-    "k_proj": "self_attn.k_proj",
-    "v_proj": "self_attn.v_proj",
-    "attn_out": "self_attn.o_proj",
-    "ff_proj": "mlp.gate_proj",
-    "up_proj": "mlp.up_proj",
-    "ff_out": "mlp.down_proj",
-}
-# What LLaDA's configuration can switch and Llama does not have.
-LLADA_FIXED = {
-    "block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms", "rope": True,
-    "alibi": False, "weight_tying": False, "include_bias": False, "include_qkv_bias": False,
-    "attention_layer_norm": False, "input_emb_norm": False, "scale_logits": False,
-}  # fmt: skip
 
 
 def load_model(
@@ -83,7 +60,8 @@ def load_model(
            trained for block diffusion have it; those that were not are another model then
 
     ValueError if the checkpoint is another model, would need another architecture, holds no
-    safetensors, or lacks a weight, has one too many or one of another shape; if ``cache`` does not fit.
+    safetensors, or lacks a weight, has one too many or one of another shape; if a key of its
+    configuration lacks or disagrees with another; if ``cache`` does not fit.
     """
     check_cache(cache, cache_bytes, block_causal)
     if cache is not None and fixed_rows is not None:
@@ -103,15 +81,16 @@ def load_model(
     about = folder / "config.json"
     if not about.exists():
         checks.fail("name", str(name), "a folder with config.json and *.safetensors")
-    raw = json.loads(about.read_text())
+    raw = read_json(about)
     kind = raw.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         checks.fail(
             "name", f"{name} with model_type {kind!r}",
             "a checkpoint of model_type 'llada' or 'Dream' (others would need remote code)",
         )  # fmt: skip
     build, config, rename, shift = FAMILIES[kind]
     settings = config(raw)
+    mask_id, eos_ids = mask_and_ends(folder, raw, settings.vocab_size)
     settings.is_causal = False  # holds with and without a padding mask; self_attn.is_causal does not
     with torch.device("meta"):
         net = build(settings)
@@ -121,7 +100,7 @@ def load_model(
     if kind == "llada":
         rotate_in_fp32(net)
     length = settings.max_position_embeddings
-    model = DiffusionLM(net, raw["mask_token_id"], raw.get("eos_token_id"), length, shift, block_causal)
+    model = DiffusionLM(net, mask_id, eos_ids, length, shift, block_causal)
     model = model.eval().requires_grad_(False)
     return model if cache is None else Cached(model, cache, cache_bytes)
 
@@ -196,54 +175,3 @@ def folder_of(name: str | Path) -> Path:
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         allowed = "a folder that exists or a checkpoint that can be downloaded"
         raise ValueError(f"name must be {allowed}; got {name!r} ({type(error).__name__})") from error
-
-
-def llada_config(raw: dict) -> PretrainedConfig:
-    for key, value in LLADA_FIXED.items():
-        if raw.get(key, value) != value:
-            raise ValueError(f"name must be a LLaDA checkpoint with {key}={value!r}; got {raw[key]!r}")
-    return LlamaConfig(
-        vocab_size=raw.get("embedding_size") or raw["vocab_size"],
-        hidden_size=raw["d_model"],
-        intermediate_size=raw["mlp_hidden_size"],
-        num_hidden_layers=raw["n_layers"],
-        num_attention_heads=raw["n_heads"],
-        num_key_value_heads=raw.get("n_kv_heads") or raw["n_heads"],
-        max_position_embeddings=raw["max_sequence_length"],
-        rms_norm_eps=raw["rms_norm_eps"],
-        rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
-        tie_word_embeddings=False,
-        attention_bias=False,
-        mlp_bias=False,
-        eos_token_id=raw.get("eos_token_id"),
-        pad_token_id=raw.get("pad_token_id"),
-    )
-
-
-def dream_config(raw: dict) -> PretrainedConfig:
-    if raw.get("use_sliding_window") or raw.get("rope_scaling") or raw.get("tie_word_embeddings"):
-        raise ValueError("name must be a Dream checkpoint without sliding window, rope scaling or tying")
-    kept = (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act", "eos_token_id",
-        "pad_token_id",
-    )  # fmt: skip
-    theta = {"rope_type": "default", "rope_theta": raw["rope_theta"]}
-    given = {key: raw[key] for key in kept if key in raw}
-    return Qwen2Config(**given, rope_parameters=theta, tie_word_embeddings=False)
-
-
-def _llada_name(key: str) -> str:
-    match = re.fullmatch(r"model\.transformer\.(?:blocks\.(\d+)\.)?(\w+)\.(\w+)", key)
-    if match is None:
-        return f"no place for {key}"
-    block, part, kind = match.groups()
-    if block is None:
-        return f"{LLADA_TOP.get(part, 'no place for ' + part)}.{kind}"
-    return f"model.layers.{block}.{LLADA_BLOCK.get(part, 'no place for ' + part)}.{kind}"
-
-
-FAMILIES = {  # model_type: (class, configuration, names, logits shifted by one)
-    "llada": (LlamaForCausalLM, llada_config, _llada_name, False),
-    "Dream": (Qwen2ForCausalLM, dream_config, str, True),
-}

@@ -33,13 +33,19 @@ class Move:
 
 
 class TorchMove(Move):
-    """``Move`` in torch; with a recorder, every step is copied to the host, else nothing waits for it."""
+    """``Move`` in torch; with a recorder, every step is copied to the host, else nothing waits for it.
+
+    Its ``eos_id`` may be a tuple: any of them ends a text, and the first fills it up.
+    """
 
     compacts = True
 
     def __init__(self, *given: object, recorder: Recorder | None = None):
         super().__init__(*given)
         self._open, self._recorder = self._ranks >= 0, recorder
+        if isinstance(ends := self.eos_id, tuple):
+            self.eos_id = ends[0]
+        self._ends = torch.tensor(ends, device=self._ranks.device) if self.eos_id is not None else None
 
     @property
     def where(self) -> torch.Tensor:
@@ -71,7 +77,7 @@ class TorchMove(Move):
         """Masks behind an EOS become EOS once nothing before the EOS is masked."""
         beams, open_ = self.beams, self._open[self.beams.prompt][:, None]
         masked = open_ & (beams.tokens == self.windows.mask_id)
-        stop = open_ & (beams.tokens == self.eos_id) & (masked.cumsum(-1) == 0)
+        stop = open_ & torch.isin(beams.tokens, self._ends) & (masked.cumsum(-1) == 0)
         behind = masked & stop.any(-1, keepdim=True)
         beams.tokens = torch.where(behind, self.eos_id, beams.tokens)
         beams.left = beams.left - behind.sum(-1)

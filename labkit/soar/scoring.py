@@ -1,12 +1,11 @@
 """Beam rows to (token, confidence) at the positions a search asks about: the one caller of the model."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from labkit.soar.noise import PromptNoise
 from labkit.soar.prompts import Layout
 from tokenstats import token_stats
 
@@ -33,9 +32,9 @@ class Scorer:
         self.model, self.mask_id, self.cfg_scale = model, mask_id, cfg_scale
         self.temperature = temperature
         self.forward_calls = self.forward_rows = 0
-        self._lengths, self._count = np.array(layout.lengths), layout.count.tolist()
+        self._lengths = np.array(layout.lengths)
         self._uniform = len(set(layout.lengths)) == 1
-        self._generators = _generators(layout, seed) if temperature else []
+        self._noise = PromptNoise(layout, seed) if temperature else None
 
     def __call__(
         self, rows: torch.Tensor, positions: torch.Tensor, fixed: torch.Tensor, prompt: np.ndarray
@@ -59,7 +58,7 @@ class Scorer:
             logits[..., self.mask_id] = float("-inf")  # a mask is never an answer
         flat = logits.flatten(0, 1)
         if self.temperature:
-            noise = self._gumbel(logits.shape, prompt.tolist(), flat.device)
+            noise = self._gumbel(logits.shape, prompt, flat.device)
             token = (flat.float() / self.temperature + noise).argmax(-1)
             confidence = token_stats(flat, token).logprob.exp()
         else:
@@ -95,25 +94,5 @@ class Scorer:
             )
         return torch.take_along_dim(logits, positions[..., None], 1)
 
-    def _gumbel(self, shape: torch.Size, prompt: list[int], device: torch.device) -> torch.Tensor:
-        noise = torch.zeros(shape)
-        for row, owner in enumerate(prompt):
-            width = min(shape[1], self._count[owner])  # the prompt's own, whatever its neighbours need
-            source = self._generators[owner]
-            uniform = torch.rand((width, shape[2]), dtype=torch.float64, generator=source)
-            noise[row, :width] = -(-uniform.clamp_min(1e-300).log()).log()
-        return noise.flatten(0, 1).to(device)
-
-
-def _generators(layout: Layout, seed: int) -> list[torch.Generator]:
-    """One generator per prompt, seeded by its text and by how often it came before in this batch.
-
-    So neighbours in the batch never change a sample, and copies of one prompt are still different.
-    """
-    seen, made = Counter(), []
-    for row, length in zip(layout.tokens.tolist(), layout.lengths, strict=True):
-        key = tuple(row[:length])
-        digest = hashlib.sha256(repr((seed, key, seen[key])).encode()).digest()
-        seen[key] += 1
-        made.append(torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1))
-    return made
+    def _gumbel(self, shape: torch.Size, prompt: Sequence[int], device: torch.device) -> torch.Tensor:
+        return self._noise(np.asarray(prompt), *shape[1:], device).flatten(0, 1)

@@ -9,6 +9,7 @@ import torch
 from labkit import checks
 from labkit.provenance import provenance
 from labkit.soar.beams import Windows
+from labkit.soar.diffusion_lm import eos_ids
 from labkit.soar.engine import search
 from labkit.soar.prompts import Layout, lay_out
 from labkit.soar.recorder import Recorder
@@ -65,9 +66,11 @@ def decode(
     score         rank beams by the "mean" confidence of their committed tokens, or by the "sum"
     temperature   Gumbel noise on the logits before the argmax; the confidence stays the model's
     cfg_scale     classifier-free guidance, prompt hidden in the second half; doubles the rows
-    seed          for ``temperature`` > 0; samples depend on seed and prompt, not on the batch
-    eos_early_stop  with ``gen_length`` and a model that has ``eos_id``: once everything before an
-                  EOS is filled, the masks behind it become EOS without another forward
+    seed          for ``temperature`` > 0; samples depend on seed and prompt, not on the batch. A GPU's
+                  logarithms may round otherwise than a CPU's, which can decide between two tokens
+    eos_early_stop  with ``gen_length`` and a model that has ``eos_id`` or several ``eos_ids``: once
+                  everything before one of them is filled, the masks behind it become the first of
+                  them without another forward
     batch_size    prompts decoded at a time; a finished one makes room for the next. None: all at once
     record        keep every beam and candidate; False leaves the trace's two tables empty
 
@@ -124,10 +127,10 @@ def decode(
     )
     scorer = Scorer(model, layout, mask_id, temperature=temperature, cfg_scale=cfg_scale, seed=seed)
     windows = Windows(layout.slots.to(device), layout.count.to(device), span, mask_id)
-    eos_id = getattr(model, "eos_id", None) if eos_early_stop and gen_length else None
+    ends = eos_ids(model) if eos_early_stop and gen_length else ()
     recorder = Recorder(rule, layout.tokens.shape[1], layout.lengths, record)
     with torch.cuda.device_of(windows.slots):  # Triton launches on the current device
-        found, path = search(scorer, rule, windows, layout, recorder, eos_id=eos_id, batch_size=batch_size)
+        found, path = search(scorer, rule, windows, layout, recorder, eos_ids=ends, batch_size=batch_size)
     parameters = {
         "gen_length": gen_length, "block_length": block_length, "steps": steps, "beam": rule.width,
         "threshold": threshold, "min_parallel": min_parallel, "max_parallel": max_parallel,

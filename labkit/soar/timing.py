@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from labkit.soar.diffusion_lm import eos_ids
+
 
 def timed(call: Callable[[], object]) -> tuple[object, float]:
     """(result, wall seconds) of ``call`` with all device work done."""
@@ -51,6 +53,7 @@ class Timed(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model, self._spans = model, []
+        self.eos_ids = eos_ids(model)
         for name in ("mask_id", "eos_id", "max_length", "vocab_size"):
             setattr(self, name, getattr(model, name))
 

@@ -1,0 +1,160 @@
+"""LLaDA's and Dream's config.json as those of transformers' Llama and Qwen2, and LLaDA's weight names.
+
+A key that lacks, has no usable value or disagrees with another is a ValueError that names it.
+"""
+
+import re
+
+from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers.activations import ACT2FN
+
+from labkit import checks
+
+LLADA_TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+LLADA_BLOCK = {  # model.transformer.blocks.N.<left> -> model.layers.N.<right>
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+# What LLaDA's configuration can switch and Llama does not have.
+LLADA_FIXED = {
+    "block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms", "rope": True,
+    "alibi": False, "weight_tying": False, "include_bias": False, "include_qkv_bias": False,
+    "attention_layer_norm": False, "input_emb_norm": False, "scale_logits": False,
+}  # fmt: skip
+# Of a config.json without any: the default of both original configurations and of Llama and Qwen2.
+ROPE_THETA = 10000.0
+
+
+def llada_config(raw: dict) -> PretrainedConfig:
+    """``LlamaConfig`` of LLaDA's config.json."""
+    for key, value in LLADA_FIXED.items():
+        if raw.get(key, value) != value:
+            raise ValueError(f"name must be a LLaDA checkpoint with {key}={value!r}; got {raw[key]!r}")
+    width, heads = _whole(raw, "d_model"), _whole(raw, "n_heads")
+    if raw.get("mlp_hidden_size") is None and raw.get("mlp_ratio") is not None:
+        mlp = _whole(raw, "mlp_ratio") * width
+    else:
+        mlp = _whole(raw, "mlp_hidden_size")
+    size = _whole(raw, "vocab_size" if raw.get("embedding_size") is None else "embedding_size")
+    if raw.get("vocab_size") is not None and _whole(raw, "vocab_size") > size:
+        _fail("embedding_size", size, f"at least vocab_size={raw['vocab_size']}")
+    return LlamaConfig(
+        vocab_size=size,
+        hidden_size=width,
+        intermediate_size=mlp,
+        num_hidden_layers=_whole(raw, "n_layers"),
+        num_attention_heads=_divides(raw, "n_heads", "d_model", width),
+        num_key_value_heads=_llada_kv_heads(raw, heads),
+        max_position_embeddings=_whole(raw, "max_sequence_length"),
+        rms_norm_eps=_number(raw, "rms_norm_eps"),
+        rope_parameters=_rope(raw, "LLaDA"),
+        tie_word_embeddings=False,
+        attention_bias=False,
+        mlp_bias=False,
+    )
+
+
+def dream_config(raw: dict) -> PretrainedConfig:
+    """``Qwen2Config`` of Dream's config.json."""
+    if raw.get("use_sliding_window") or raw.get("tie_word_embeddings"):
+        raise ValueError("name must be a Dream checkpoint without sliding window, rope scaling or tying")
+    whole = (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "max_position_embeddings",
+    )  # fmt: skip
+    given = {key: _whole(raw, key) for key in whole}
+    _divides(raw, "num_attention_heads", "hidden_size", given["hidden_size"])
+    kv = "num_key_value_heads"
+    if kv in raw and raw[kv] is None:  # as many as queries
+        raw = raw | {kv: given["num_attention_heads"]}
+    activation = raw.get("hidden_act", "silu")
+    if not isinstance(activation, str) or activation not in ACT2FN:
+        _fail("hidden_act", activation, "an activation that transformers has, 'silu' for instance")
+    return Qwen2Config(
+        **given,
+        num_key_value_heads=_divides(raw, kv, "num_attention_heads", given["num_attention_heads"]),
+        rms_norm_eps=_number(raw, "rms_norm_eps"),
+        hidden_act=activation,
+        rope_parameters=_rope(raw, "Dream"),
+        tie_word_embeddings=False,
+    )
+
+
+def _fail(key: str, value: object, allowed: str) -> None:
+    checks.fail(f"{key} in config.json", value, allowed)
+
+
+def _whole(raw: dict, key: str) -> int:
+    return checks.integer(f"{key} in config.json", raw.get(key), 1)
+
+
+def _number(raw: dict, key: str) -> float:
+    return checks.number(f"{key} in config.json", raw.get(key), 0)
+
+
+def _divides(raw: dict, key: str, other: str, whole: int) -> int:
+    """The number of heads at ``key``, which must divide ``whole``."""
+    if whole % (heads := _whole(raw, key)):
+        _fail(key, heads, f"a divisor of {other}={whole}")
+    if other != "num_attention_heads" and whole // heads % 2:
+        _fail(key, heads, f"{other}={whole} divided by an even width of a head")
+    return heads
+
+
+def _llada_kv_heads(raw: dict, heads: int) -> int:
+    """LLaDA's ``effective_n_kv_heads``: two keys say it, and must not disagree."""
+    single = raw.get("multi_query_attention")
+    told = heads if not single else 1
+    if raw.get("n_kv_heads") is None:
+        return told
+    kv_heads = _whole(raw, "n_kv_heads")
+    if heads % kv_heads:
+        _fail("n_kv_heads", kv_heads, f"a divisor of n_heads={heads}")
+    if single is not None and kv_heads != told:
+        _fail("n_kv_heads", kv_heads, f"{told} with multi_query_attention={single!r}")
+    return kv_heads
+
+
+def _rope(raw: dict, family: str) -> dict:
+    """Plain rotary embeddings; transformers 5 writes ``rope_parameters`` for the older two keys."""
+    found = {"rope_theta": raw.get("rope_theta")}
+    for key in ("rope_scaling", "rope_parameters"):
+        about = {} if raw.get(key) is None else raw[key]
+        if not isinstance(about, dict):
+            _fail(key, about, "an object or null")
+        about = {name: value for name, value in about.items() if value is not None}
+        kinds = about.pop("rope_type", "default"), about.pop("type", "default")
+        found[f"{key}.rope_theta"] = about.pop("rope_theta", None)
+        if kinds != ("default", "default") or about:
+            allowed = f"a {family} checkpoint without sliding window, rope scaling or tying"
+            raise ValueError(f"name must be {allowed}; got {key}={raw[key]!r}")
+    thetas = {key: value for key, value in found.items() if value is not None}
+    for key, value in thetas.items():
+        checks.number(f"{key} in config.json", value, 1)
+    if len(set(thetas.values())) > 1:
+        _fail("rope_theta", thetas, "one number wherever it stands")
+    theta = next(iter(thetas.values()), ROPE_THETA)
+    return {"rope_type": "default", "rope_theta": float(theta)}
+
+
+def _llada_name(key: str) -> str:
+    match = re.fullmatch(r"model\.transformer\.(?:blocks\.(\d+)\.)?(\w+)\.(\w+)", key)
+    if match is None:
+        return f"no place for {key}"
+    block, part, kind = match.groups()
+    if block is None:
+        return f"{LLADA_TOP.get(part, 'no place for ' + part)}.{kind}"
+    return f"model.layers.{block}.{LLADA_BLOCK.get(part, 'no place for ' + part)}.{kind}"
+
+
+FAMILIES = {  # model_type: (class, configuration, names, logits shifted by one)
+    "llada": (LlamaForCausalLM, llada_config, _llada_name, False),
+    "Dream": (Qwen2ForCausalLM, dream_config, str, True),
+}

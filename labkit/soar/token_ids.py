@@ -1,0 +1,76 @@
+"""Which token is the mask, and which end a text: from a checkpoint's JSON files, without its tokenizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from labkit import checks
+
+# Ends of a turn that chat models write although only their chat template names them.
+END_OF_TURN = ("<|eot_id|>", "<|im_end|>")
+
+
+def read_json(file: Path) -> dict:
+    """The object in ``file``; {} if there is no such file. ValueError if it holds anything else."""
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file.name} must be JSON; {file} is not: {error}") from error
+    if not isinstance(found, dict):
+        checks.fail(file.name, found, "a JSON object")
+    return found
+
+
+def mask_and_ends(folder: Path, config: dict, size: int) -> tuple[int, tuple[int, ...]]:
+    """(mask id, ids that end a text) of the checkpoint in ``folder`` with ``size`` tokens.
+
+    The mask id stands in config.json or generation_config.json. A text is ended by any of the ids that
+    these call ``eos_token_id``, the first of them first; by the tokenizer's ``eos_token``; and by the
+    ends of a turn, END_OF_TURN, that its tokens include.
+
+    ValueError names the key that lacks, is no token id, or disagrees.
+    """
+    told = {"config.json": config, "generation_config.json": read_json(folder / "generation_config.json")}
+    masks, ends = {}, []
+    for file, about in told.items():
+        if about.get("mask_token_id") is not None:
+            masks[file] = checks.integer(f"mask_token_id in {file}", about["mask_token_id"], 0, size - 1)
+        given = about.get("eos_token_id")
+        for end in given if isinstance(given, list) else [given] if given is not None else []:
+            ends.append(checks.integer(f"eos_token_id in {file}", end, 0, size - 1))
+    if not masks:
+        checks.fail("mask_token_id in config.json", None, f"an integer between 0 and {size - 1}")
+    if len(set(masks.values())) > 1:
+        checks.fail("mask_token_id", masks, "the same in both files")
+    mask = next(iter(masks.values()))
+    if mask in ends:
+        checks.fail("mask_token_id in config.json", mask, "another token than eos_token_id")
+    ends += [end for end in _tokenizer_ends(folder) if end < size and end != mask]
+    return mask, tuple(dict.fromkeys(ends))
+
+
+def _tokenizer_ends(folder: Path) -> list[int]:
+    """Ids of the tokenizer's ``eos_token`` and of END_OF_TURN, those of them that it has."""
+    about = read_json(folder / "tokenizer_config.json")
+    named = about.get("eos_token") or read_json(folder / "special_tokens_map.json").get("eos_token")
+    named = named.get("content") if isinstance(named, dict) else named
+    wanted = {named, *END_OF_TURN} - {None}
+    ids = _ids(folder, about)
+    found = [ids.get(token) for token in sorted(wanted, key=lambda token: token != named)]
+    return [number for number in found if isinstance(number, int)]
+
+
+def _ids(folder: Path, tokenizer_config: dict) -> dict[str, Any]:
+    """Ids of the tokens in ``folder``'s vocabulary files, added ones over others."""
+    whole = read_json(folder / "tokenizer.json")
+    vocabulary = (whole.get("model") or {}).get("vocab")
+    decoder = tokenizer_config.get("added_tokens_decoder") or {}
+    return (
+        read_json(folder / "vocab.json")
+        | (vocabulary if isinstance(vocabulary, dict) else {})
+        | read_json(folder / "added_tokens.json")
+        | {token["content"]: int(number) for number, token in decoder.items()}
+        | {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
+    )
