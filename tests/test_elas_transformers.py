@@ -6,8 +6,10 @@ import sys
 
 import pytest
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
+from trl import SFTConfig, SFTTrainer
 
 from labkit.elas import ElasConfig, ElasForCausalLM, PretrainConfig, load_checkpoint, load_text, pretrain
 from labkit.elas.data import END
@@ -61,6 +63,18 @@ def test_what_pretrain_saves_opens_by_path(folder):
     assert tokenizer(TEXT).input_ids == own.encode(TEXT).ids
     assert tokenizer.decode(own.encode(TEXT).ids) == TEXT
     assert pipeline("text-generation", model=str(folder))("def ", max_new_tokens=3)[0]["generated_text"]
+
+
+def test_trl_trains_a_folder_by_path_and_counts_its_steps(folder, tmp_path):
+    arguments = SFTConfig(
+        str(tmp_path), max_steps=2, use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=2,
+        max_length=32, save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    rows = Dataset.from_list([{"text": TEXT}] * 4)
+    trainer = SFTTrainer(model=str(folder), args=arguments, train_dataset=rows)
+    before = int(trainer.model.activations()[0].dense_steps_left)
+    trainer.train()
+    assert int(trainer.model.activations()[0].dense_steps_left) == before - 2 > 0
 
 
 def test_fgo_takes_an_elas_folder_as_its_policy(folder):

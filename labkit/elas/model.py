@@ -6,7 +6,7 @@ around Sparse24ReLU2. Embedding, head (untied) and norms stay dense.
 """
 
 import dataclasses
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -64,6 +64,7 @@ class ElasConfig(LlamaConfig):
     """
 
     model_type = "elas"
+    auto_map: ClassVar[dict[str, str]] = {}  # no remote code; TRL reads it of classes outside transformers
 
     hidden_size: int = 512
     intermediate_size: int = 2064
