@@ -2,6 +2,8 @@
 
 from importlib import import_module
 
+from labkit.elas.auto import register
+
 # Imported here, not on demand: the function then hides the submodule of the same name.
 from labkit.elas.pretrain import ARMS, PretrainConfig, build_model, pretrain
 
@@ -33,6 +35,9 @@ def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+register()
 
 
 def __dir__() -> list[str]:

@@ -58,10 +58,12 @@ class Sparse24ReLU2(nn.Module):
     gradient       what flows back through the mask: "ste" passes dL/dy on unchanged (straight-through),
                    "masked" lets it through the kept entries only (the exact gradient)
     sparse         False: plain ReLU², no mask at any time (the LORO-ReLU² arm)
-    warmup_steps   dense optimiser steps before the mask; count them with ``advance`` once per step
+    warmup_steps   dense optimiser steps before the mask; count them with ``advance`` once per step;
+                   inside an ElasForCausalLM they count themselves
 
     Whether the mask is on is decided by two buffers, ``mask_enabled`` and ``dense_steps_left``, and by
-    nothing else (not by train/eval mode): a model that is saved and loaded evaluates as it did before.
+    nothing else (not by train/eval mode): a model that is saved and loaded evaluates as it did before,
+    and so does one whose state was copied from another's in place.
     A width that is no multiple of four is padded with zeros, so its last group has fewer members.
     """
 
@@ -82,20 +84,24 @@ class Sparse24ReLU2(nn.Module):
     @property
     def sparse(self) -> bool:
         """True if the mask is on now."""
-        if self._sparse is None:  # read the buffers once, not per forward: on a GPU each read waits
-            self._sparse = bool(self.mask_enabled) and int(self.dense_steps_left) == 0
-        return self._sparse
+        enabled, left = self._switch()
+        return enabled and left == 0
+
+    @property
+    def in_warmup(self) -> bool:
+        """True while dense steps are left to count."""
+        return self._switch()[1] > 0
 
     def set_sparse(self, sparse: bool) -> None:
         """Turn the mask on or off now and for good: no warm-up remains (post-hoc 2:4, ablations)."""
         self.mask_enabled.fill_(choice("sparse", sparse, (True, False)))
         self.dense_steps_left.zero_()
-        self._sparse = bool(sparse)
+        self._read()
 
     def advance(self) -> None:
         """Count one optimiser step of the warm-up."""
         self.dense_steps_left.sub_(1).clamp_(min=0)
-        self._forget()
+        self._read()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) -> same shape, same dtype."""
@@ -117,16 +123,46 @@ class Sparse24ReLU2(nn.Module):
     def extra_repr(self) -> str:
         return f"gradient={self.gradient!r}, sparse={self.start[0]}, warmup_steps={self.start[1]}"
 
+    def _switch(self) -> tuple[bool, int]:
+        """(mask_enabled, dense_steps_left), whoever wrote them last."""
+        known = self._known  # torch.compile guards on this: its code is made anew when the switch turns
+        if torch.compiler.is_compiling():
+            return self._values() if known is None else known
+        # On a GPU each read waits, so buffers are read again only when they were written or replaced. On
+        # a CPU always: a write through ``.data`` leaves no trace.
+        if known is None or not self.mask_enabled.is_cuda or self._seen != self._versions():
+            known = self._read()
+        return known
+
+    @torch.compiler.assume_constant_result
+    def _values(self) -> tuple[bool, int]:
+        return bool(self.mask_enabled), int(self.dense_steps_left)
+
+    def _read(self) -> tuple[bool, int]:
+        known = self._values()
+        if known != self._known:
+            self._known = known
+        self._seen = self._versions()
+        return known
+
+    def _versions(self) -> list[tuple[int, int]]:
+        """Changes with every write to the buffers; inference tensors, which keep no count, never do."""
+        buffers = (self.mask_enabled, self.dense_steps_left)
+        return [(id(b), -1 if b.is_inference() else b._version) for b in buffers]
+
     def _forget(self) -> None:
-        self._sparse: bool | None = None
+        self._known: tuple[bool, int] | None = None
+        self._seen: list[tuple[int, int]] = []
 
     def _apply(self, fn, recurse=True):
         self._forget()
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args, **kwargs):
-        self._forget()
         super()._load_from_state_dict(*args, **kwargs)
+        self._forget()
+        if not self.mask_enabled.is_meta:
+            self._read()
 
 
 @torch.compiler.disable  # a kernel of its own, nothing for torch.compile to look into

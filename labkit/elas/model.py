@@ -6,20 +6,21 @@ around Sparse24ReLU2. Embedding, head (untied) and norms stay dense.
 """
 
 import dataclasses
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers import initialization as init
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 import sparse24
 from labkit.checks import choice, fail, integer
 from labkit.elas.layers import GRADIENTS, LowRankLinear, Sparse24ReLU2, pad_to_groups, replace_linears
+from labkit.elas.warmup import DenseWarmUp
 
 # hidden, SwiGLU width i, heads, layers, rank, dense warm-up. 60m to 1b: GaLore's LLaMA family, which
 # LORO and ELAS share; the ranks are LORO's. 12m and 3m: the lab's own studies and checkpoints.
@@ -50,6 +51,7 @@ class ElasConfig(LlamaConfig):
     rank            rank of every projection, None for dense matrices
     mlp_rank        rank of the FFN's projections where it differs (equal-FLOP baseline)
     ffn             "relu2": two matrices and ReLU²; "swiglu": Llama's three
+    bos_token_id, eos_token_id   0: <|endoftext|> in the lab's vocabularies
     sparse          2:4 mask on the ReLU² activation; default: on for "relu2"
     gradient        "ste" or "masked" (see Sparse24ReLU2)
     warmup_steps    dense optimiser steps before the mask
@@ -62,12 +64,15 @@ class ElasConfig(LlamaConfig):
     """
 
     model_type = "elas"
+    auto_map: ClassVar[dict[str, str]] = {}  # no remote code; TRL reads it of classes outside transformers
 
     hidden_size: int = 512
     intermediate_size: int = 2064
     num_hidden_layers: int = 8
     num_attention_heads: int = 8
     max_position_embeddings: int = 1024
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 0
     rank: int | None = 128
     mlp_rank: int | None = None
     ffn: str = "relu2"
@@ -191,8 +196,11 @@ def build_mlp(config: ElasConfig) -> nn.Module:
     return mlp
 
 
-class ElasForCausalLM(LlamaForCausalLM):
-    """Causal language model of ``config``; called, saved, loaded and generated from like any other."""
+class ElasForCausalLM(DenseWarmUp, LlamaForCausalLM):
+    """Causal language model of ``config``; called, trained, saved and loaded like any other.
+
+    Its dense warm-up counts optimiser steps by itself, see DenseWarmUp.
+    """
 
     config_class = ElasConfig
     config: ElasConfig
@@ -215,23 +223,13 @@ class ElasForCausalLM(LlamaForCausalLM):
         else:
             super()._init_weights(module)
 
-    def activations(self) -> list[Sparse24ReLU2]:
-        """The FFN activations, first layer first; empty for SwiGLU."""
-        return [m for m in self.modules() if isinstance(m, Sparse24ReLU2)]
-
-    def advance(self) -> None:
-        """Count one optimiser step of the dense warm-up in every layer."""
-        for activation in self.activations():
-            activation.advance()
-
-    def set_sparse(self, sparse: bool) -> None:
-        """Turn the 2:4 mask of every layer on or off, whatever is left of the warm-up."""
-        for activation in self.activations():
-            activation.set_sparse(sparse)
-
     def to_dtype(self, dtype: torch.dtype) -> Self:
         """Weights in ``dtype``, in place; rotary frequencies stay float32, as from_pretrained has them."""
         frequencies = self.model.rotary_emb.inv_freq
         self.to(dtype)
         self.model.rotary_emb.inv_freq = frequencies
         return self
+
+
+AutoConfig.register("elas", ElasConfig, exist_ok=True)  # auto.py has entered the name
+AutoModelForCausalLM.register(ElasConfig, ElasForCausalLM, exist_ok=True)

@@ -157,7 +157,8 @@ def pretrain(
 
     model        trained in place, to look at it afterwards (default: ``build_model(config)``)
     device       "auto": where transformers' Trainer puts it, a GPU if there is one; "cpu"; "cuda"
-    output_dir   checkpoints and the finished model ("model/") go here; None keeps no files
+    output_dir   checkpoints and the finished model with its tokenizer ("model/", which
+                 AutoModelForCausalLM and pipeline open) go here; None keeps no files
     resume       go on from the last checkpoint in ``output_dir``; the curve is that of an unbroken run,
                  and a finished one is loaded as it is
     progress     show a bar, or a function called as progress(steps done, steps); it may raise to stop
@@ -189,7 +190,9 @@ def pretrain(
         _claim(folder / "pretrain.json", config, resume)
     trace = run(config, model, text, folder, resume=resume, device=device, progress=progress)
     if is_main_process():
-        model.save_pretrained(folder / "model")
+        from labkit.elas.recorded import save_model
+
+        save_model(folder / "model", model, text.tokenizer)
         trace.save(folder / "trace.npz")
     return trace
 

@@ -117,12 +117,32 @@ def load_checkpoint(name: str, *, device: str = "cpu") -> tuple["ElasForCausalLM
     return model.to(device).eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
+def save_model(folder: Path, model: "ElasForCausalLM", tokenizer) -> None:
+    """What transformers opens by path: weights, config, generation config and the tokenizer.
+
+    tokenizer   a ``tokenizers.Tokenizer`` of data.py; its END is where generation begins, ends and pads
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    from labkit.elas.data import END
+
+    end = tokenizer.token_to_id(END)
+    for settings in (model.config, model.generation_config):
+        settings.bos_token_id = settings.eos_token_id = end
+    # not in model.config, where it would keep END's embedding from being trained
+    model.generation_config.pad_token_id = end
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END, padding_side="left",
+        model_max_length=model.config.max_position_embeddings, clean_up_tokenization_spaces=False,
+    ).save_pretrained(folder)  # fmt: skip
+
+
 def save_checkpoint(folder: Path, model: "ElasForCausalLM", trace: TrainTrace, tokenizer) -> None:
-    """bfloat16 safetensors, config.json, tokenizer.json and a card."""
+    """bfloat16 safetensors, tokenizer and configuration, see ``save_model``, and a card."""
     import torch
 
-    model.to_dtype(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    save_model(folder, model.to_dtype(torch.bfloat16), tokenizer)
     (folder / "README.md").write_text(card(folder.name, trace))
 
 

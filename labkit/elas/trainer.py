@@ -1,4 +1,4 @@
-"""The loop of pretrain: transformers' Trainer with Loro, the mask's counter and the instruments."""
+"""The loop of pretrain: transformers' Trainer with Loro and the instruments."""
 
 import dataclasses
 import math
@@ -49,13 +49,10 @@ class Rows(Dataset):
 
 
 class Instruments(TrainerCallback):
-    """Counts the dense warm-up, once per optimiser step; measures at step 0, every n steps, at the end."""
+    """Measures at step 0, every n steps and at the end."""
 
     def __init__(self, config: PretrainConfig, model: ElasForCausalLM, text: Text, held_out: np.ndarray):
         self.config, self.model, self.text, self.held_out = config, model, text, held_out
-
-    def on_optimizer_step(self, args, state, control, **kwargs):
-        self.model.advance()
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step == 0:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ def load_policy(name: str, seed: int = 0):
         return smollm.load_smollm()
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    import_module("labkit.elas")  # so that transformers opens the folders it saves
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)

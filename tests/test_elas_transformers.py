@@ -1,0 +1,119 @@
+"""Saved ELAS folders in transformers' hands: opened by path, with tokenizer and the right end of text."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
+from trl import SFTConfig, SFTTrainer
+
+from labkit.elas import ElasConfig, ElasForCausalLM, PretrainConfig, load_checkpoint, load_text, pretrain
+from labkit.elas.data import END
+from labkit.elas.recorded import save_model
+from labkit.fgo.cli import load_policy
+from labkit.paths import CHECKPOINTS
+
+SHIPPED = CHECKPOINTS / "elas-3m"
+TEXT = 'def f(x):\n    """Say "yes", ünder."""\n\treturn [x, -1] , !'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """model/ as pretrain leaves it."""
+    out = tmp_path_factory.mktemp("run")
+    model = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "rank": 8}
+    config = PretrainConfig(
+        model=model | {"intermediate_size": 64}, vocab_size=300, max_bytes=100_000, seq_len=32,
+        batch_size=4, steps=2, eval_tokens=256,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNS", str(out))
+        pretrain(config, output_dir=out, progress=False)
+        text = load_text(vocab_size=300, max_bytes=100_000)
+    text.tokenizer.save(str(out / "text.json"))
+    return out / "model"
+
+
+@pytest.mark.parametrize("first", ["labkit.elas", "transformers"])
+def test_after_the_import_a_folder_opens_in_either_order(first):
+    """And the import alone reads neither torch nor transformers."""
+    code = [
+        "import sys, labkit.elas; assert {'torch', 'transformers'}.isdisjoint(sys.modules)",
+        "from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM",
+        f"print(type(AutoConfig.from_pretrained({str(SHIPPED)!r})).__name__)",
+        f"print(type(AutoModelForCausalLM.from_pretrained({str(SHIPPED)!r})).__name__)",
+    ]
+    if first == "transformers":
+        code[:2] = [code[1], "import labkit.elas"]
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["ElasConfig", "ElasForCausalLM"]
+
+
+def test_what_pretrain_saves_opens_by_path(folder):
+    assert isinstance(AutoConfig.from_pretrained(folder), ElasConfig)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert isinstance(model, ElasForCausalLM)
+    own = Tokenizer.from_file(str(folder.parent / "text.json"))
+    assert tokenizer(TEXT).input_ids == own.encode(TEXT).ids
+    assert tokenizer.decode(own.encode(TEXT).ids) == TEXT
+    assert pipeline("text-generation", model=str(folder))("def ", max_new_tokens=3)[0]["generated_text"]
+
+
+def test_trl_trains_a_folder_by_path_and_counts_its_steps(folder, tmp_path):
+    arguments = SFTConfig(
+        str(tmp_path), max_steps=2, use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=2,
+        max_length=32, save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    rows = Dataset.from_list([{"text": TEXT}] * 4)
+    trainer = SFTTrainer(model=str(folder), args=arguments, train_dataset=rows)
+    before = int(trainer.model.activations()[0].dense_steps_left)
+    trainer.train()
+    assert int(trainer.model.activations()[0].dense_steps_left) == before - 2 > 0
+
+
+def test_fgo_takes_an_elas_folder_as_its_policy(folder):
+    model, tokenizer = load_policy(str(folder))
+    assert isinstance(model, ElasForCausalLM)
+    assert tokenizer.pad_token == END
+
+
+@pytest.mark.parametrize("which", ["saved", "shipped"])
+def test_generation_begins_ends_and_pads_with_the_end_of_text(folder, which):
+    path = folder if which == "saved" else SHIPPED
+    end = Tokenizer.from_file(str(path / "tokenizer.json")).token_to_id(END)
+    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path)
+    for told in (tokenizer, model.generation_config):
+        assert (told.bos_token_id, told.eos_token_id, told.pad_token_id) == (end, end, end)
+    written = json.loads((path / "config.json").read_text())
+    assert (written["bos_token_id"], written["eos_token_id"]) == (end, end)
+    assert model.model.embed_tokens.padding_idx is None  # END's embedding is trained
+
+
+def _always(model: ElasForCausalLM, token: int) -> None:
+    """Make ``token`` the likeliest after any text: its logit is 9, all others are 0."""
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.register_forward_hook(lambda _m, _x, y: y.index_fill(-1, torch.tensor([token]), 9.0))
+
+
+def test_generation_goes_on_after_a_quote_and_stops_at_the_end_of_text():
+    for text, length in (('"', 5), (END, 1)):
+        model, tokenizer = load_checkpoint("lab/elas-3m")
+        _always(model, tokenizer.token_to_id(text))
+        prompt = torch.tensor([tokenizer.encode("x = ").ids])
+        new = model.generate(prompt, max_new_tokens=5, do_sample=False)[0, prompt.shape[1] :]
+        assert tokenizer.decode(new.tolist(), skip_special_tokens=False) == text * length
+
+
+def test_a_model_with_other_ids_is_saved_with_the_tokenizers(tmp_path, folder):
+    own = Tokenizer.from_file(str(folder.parent / "text.json"))
+    model = ElasForCausalLM(ElasConfig.from_name("tiny", vocab_size=300, bos_token_id=1, eos_token_id=2))
+    save_model(tmp_path, model, own)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert loaded.generation_config.eos_token_id == loaded.config.eos_token_id == own.token_to_id(END)
