@@ -40,6 +40,8 @@ def execute(source: str, target: str, parameters: dict, cell_timeout: int | None
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    from labkit import engine
+
     os.environ |= {"LABKIT_HEADLESS": "1", "OMP_NUM_THREADS": kernel_threads()}
     failure = ""
     for attempt in range(START_ATTEMPTS):
@@ -48,6 +50,7 @@ def execute(source: str, target: str, parameters: dict, cell_timeout: int | None
                 _as_is(source),
                 _as_is(target),
                 parameters=parameters,
+                engine_name=engine.NAME,
                 cwd=str(Path(source).resolve().parent),
                 progress_bar=False,
                 log_output=True,

@@ -219,6 +219,27 @@ def test_errors_and_paths_are_printed_as_they_are(tmp_path, runs_at, capsys):
     assert (runs_at / "latest" / "[red]bad.ipynb").exists()
 
 
+def test_a_notebook_that_prints_too_much_is_cut_and_says_so(tmp_path, monkeypatch):
+    """What it computes and how it fails is kept."""
+    from labkit import engine
+
+    monkeypatch.setattr(engine, "PRINTED", 1000)
+    source = write_notebook(
+        tmp_path / "long.ipynb", "print('a' * 600)", "print('b' * 600)\nprint('c' * 600)\n7",
+        "print('d')\nraise ValueError('no beams')",
+    )  # fmt: skip
+    target = tmp_path / "out.ipynb"
+    assert execute(str(source), str(target), {}) == "ValueError: no beams"
+    outputs = [
+        output for cell in nbformat.read(target, as_version=4).cells for output in cell.get("outputs", [])
+    ]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    said = "\n[cut by labkit: a notebook may print 1,000 characters]\n"
+    assert printed == "a" * 600 + "\n" + "b" * 399 + said
+    assert [o.data["text/plain"] for o in outputs if o.output_type == "execute_result"] == ["7"]
+    assert [o.ename for o in outputs if o.output_type == "error"] == ["ValueError"]
+
+
 def test_braces_in_a_path_are_part_of_its_name(tmp_path):
     """Papermill would fill in parameters there."""
     source = write_notebook(tmp_path / "{size}}.ipynb", "print(size)", parameters="size: int = 3  # size")
