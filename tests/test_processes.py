@@ -1,5 +1,7 @@
 """Following a process: the deadline holds whatever it starts, nothing is left, a log has an end."""
 
+import os
+import signal
 import sys
 import threading
 import time
@@ -8,7 +10,7 @@ import psutil
 import pytest
 
 from labkit import processes
-from labkit.processes import follow
+from labkit.processes import Ended, follow, interrupted_by_signals
 
 # A daemon: its parent is gone and it has a session of its own, but it holds the pipe open.
 DAEMON = """
@@ -86,3 +88,59 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "log").mkdir()
     with pytest.raises(OSError, match=str(tmp_path / "log")):
         _follow(tmp_path, DAEMON + "time.sleep(600)")
+
+
+@pytest.fixture
+def handlers():
+    """The handlers a process starts with, and afterwards those that were there."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _receive(number):
+    os.kill(os.getpid(), number)
+    time.sleep(5)
+
+
+def _lose_the_terminal():
+    try:
+        _receive(signal.SIGHUP)
+    finally:
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_and_handlers_are_put_back(handlers, number):
+    with pytest.raises(KeyboardInterrupt) as raised, interrupted_by_signals():
+        _receive(number)
+    assert raised.value.args == (number,)
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_closed_terminal_does_not_hide_the_signal(handlers):
+    with pytest.raises(Ended), interrupted_by_signals():
+        _lose_the_terminal()
+    with pytest.raises(OSError, match="full"), interrupted_by_signals():
+        raise OSError(28, "full")
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interrupted_by_signals():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_threads_other_than_the_main_one_set_no_handler(handlers):
+    found = []
+
+    def look():
+        with interrupted_by_signals():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [signal.SIG_DFL]
