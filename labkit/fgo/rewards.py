@@ -2,7 +2,7 @@
 
     +1 for a right final answer, -1 for a wrong one, None (takes no part) where the answer cannot be read
 
-answer_reward  the final answer equals ``answer``, as a number or as text
+answer_reward  the final answer equals ``answer``, as a number, tuple or text (answers)
 math_reward    LaTeX answers, judged equal by math-verify
 gym_reward     reasoning-gym's own scorer
 sum_reward     (in tasks) the lab's verbose sums
@@ -11,39 +11,39 @@ load_rows      a file or a name -> rows with ``prompt`` and ``answer``
 
 import json
 import random
-import re
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from labkit import checks
+from labkit.fgo.answers import Completion, final_answer, stated, text_of
 from labkit.fgo.tasks import sum_reward, verbose_sums
+from labkit.fgo.values import same_answer
 
 GYM = ("chain_sum", "gsm_symbolic")
 BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
 SUFFIXES = (".jsonl", ".json")
 HINT = "\nThink step by step, then give the final answer as <answer>...</answer>."
-_BRACED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # two levels of braces inside: \frac{\sqrt{3}}{2}
-_TAGGED = re.compile(rf"<answer>\s*(.*?)\s*</answer>|\\boxed\{{({_BRACED})\}}|####\s*(\S[^\n]*)", re.S)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-
-Completion = str | list[dict[str, str]]  # TRL hands over messages where the prompt is a conversation
 
 
-def final_answer(completion: Completion) -> str:
-    """The last <answer>, \\boxed{} or #### of a completion, else its last number, else all of it."""
-    text = _text(completion)
-    if tagged := list(_TAGGED.finditer(text)):
-        return next(group for group in tagged[-1].groups() if group is not None).strip()
-    numbers = _NUMBER.findall(text)
-    return numbers[-1] if numbers else text.strip()
+def answer_reward(
+    completions: list[Completion], answer: list[str], **_columns: object
+) -> list[float | None]:
+    """TRL reward function: +1 if the completion's final answer is that of ``answer``, else -1.
 
-
-def answer_reward(completions: list[Completion], answer: list[str], **_columns: object) -> list[float]:
-    """TRL reward function: +1 if ``final_answer`` equals ``answer`` as a number or as caseless text."""
-    pairs = zip(completions, answer, strict=True)
-    return [1.0 if _key(final_answer(text)) == _key(right) else -1.0 for text, right in pairs]
+    answer  the answer, or a solution that marks it as a completion would (GSM8K: ``#### 72``); None where
+            it is None or blank. What is equal: ``labkit.fgo.answers.same_answer``.
+    """
+    rewards: list[float | None] = []
+    for completion, column in zip(completions, answer, strict=True):
+        right, text = _gold(column), text_of(completion)
+        if right is None:
+            rewards.append(None)
+        else:
+            found = same_answer(final_answer(text), right) or same_answer(text, right)
+            rewards.append(1.0 if found else -1.0)
+    return rewards
 
 
 def math_reward(completions: list[Completion], answer: list[str], **_columns: object) -> list[float | None]:
@@ -61,7 +61,7 @@ def math_reward(completions: list[Completion], answer: list[str], **_columns: ob
         if not gold:
             rewards.append(None)
             continue
-        found = library.parse(_text(completion), parsing_timeout=None)
+        found = library.parse(text_of(completion), parsing_timeout=None)
         rewards.append(1.0 if library.verify(gold, found, timeout_seconds=None) else -1.0)
     return rewards
 
@@ -114,7 +114,7 @@ def small_sums(count: int, *, seed: int = 0, largest: int = 50, shots: int = 3) 
 
 def first_line_reward(completions: list[str], answer: list[str], **_columns: object) -> list[float]:
     """TRL reward function for ``small_sums``: +1 if the first line is the answer and nothing else."""
-    lines = [_text(text).strip().split("\n")[0].strip() for text in completions]
+    lines = [text_of(text).strip().split("\n")[0].strip() for text in completions]
     return [1.0 if line == right else -1.0 for line, right in zip(lines, answer, strict=True)]
 
 
@@ -184,15 +184,10 @@ def _pick(row: dict[str, str]) -> dict[str, str]:
     return {key: row[key] for key in ("prompt", "answer")}
 
 
-def _text(completion: Completion) -> str:
-    return completion if isinstance(completion, str) else completion[-1]["content"]
-
-
-def _key(answer: str) -> float | str:
-    try:
-        return float(str(answer).strip().strip("$").replace(",", ""))
-    except ValueError:
-        return " ".join(str(answer).casefold().split()).rstrip(".")
+def _gold(answer: object) -> str | None:
+    """The answer that the column states; None where there is none."""
+    text = "" if answer is None else str(answer).strip()
+    return (stated(text) or text) or None
 
 
 def _library(name: str) -> ModuleType:
