@@ -1,5 +1,7 @@
 """What counts as a right final answer: wordings decided by hand, right and wrong, and laws over numbers."""
 
+import threading
+import time
 from fractions import Fraction
 
 import pytest
@@ -7,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.fgo.answers import final_answer
-from labkit.fgo.rewards import answer_reward
+from labkit.fgo.math_judge import MathJudge
+from labkit.fgo.rewards import answer_reward, math_reward
 from labkit.fgo.values import same_answer
 
 SOLUTION = "Half of 48 is <<48/2=24>>24.\nTogether <<48+24=72>>72 clips.\n#### 72"
@@ -201,3 +204,41 @@ def test_any_text_is_read_and_equality_is_symmetric(first, second):
     assert isinstance(final_answer(first), str)
     assert same_answer(first, first)
     assert same_answer(first, second) == same_answer(second, first)
+
+
+# LaTeX, judged by math-verify in a process of its own
+
+
+def test_math_reward_reads_worked_solutions_and_lets_null_answers_take_no_part():
+    pytest.importorskip("math_verify")
+    completions = ["\\boxed{72}", "so it is $72$", "\\boxed{71}", "1", "1"]
+    assert math_reward(completions, [SOLUTION] * 3 + [None, " "]) == [1.0, 1.0, -1.0, None, None]
+    assert math_reward(["\\boxed{\\frac{2}{4}}"], ["so \\boxed{\\frac{1}{2}}"]) == [1.0]
+
+
+def test_no_completion_can_hang_the_judge_nor_does_one_spoil_the_next():
+    pytest.importorskip("math_verify")
+    judge = MathJudge(seconds=2)
+    assert judge("5", "$\\boxed{5}$") is True
+    start = time.monotonic()
+    assert judge("5", "$\\boxed{9^{9^{9^{9}}}}$") is False
+    assert time.monotonic() - start < 10
+    verdicts = []  # not the main thread: a trainer may call from any
+    thread = threading.Thread(target=lambda: verdicts.extend([judge("5", "$5$"), judge("5", "$6$")]))
+    thread.start()
+    thread.join()
+    assert verdicts == [True, False]
+    judge.close()
+
+
+def test_a_judge_that_dies_or_does_not_start_is_told(monkeypatch):
+    pytest.importorskip("math_verify")
+    judge = MathJudge()
+    assert judge("5", "$5$") is True
+    judge._process.kill()
+    judge._process.wait()
+    assert judge("5", "$5$") is True
+    judge.close()
+    monkeypatch.setattr("labkit.fgo.math_judge.sys.executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="math-verify's process did not start"):
+        judge("5", "$5$")

@@ -3,7 +3,8 @@
 advantages  fgo_advantages, grpo_advantages: pure functions of (Q, G) tensors
 trainer     FGOConfig, FGOTrainer: TRL's GRPOTrainer with FGO's advantages
 cli         labkit train fgo: any causal LM, any data set with checkable answers
-rewards     those answers: files, LaTeX, reasoning-gym; answers, values: what counts as right; smollm: a public model to train
+rewards     those answers: files, LaTeX (math_judge), reasoning-gym; smollm: a public model to train
+answers     where a text states its answer; values: whether two are equal
 tasks       verbose sums with checks and slips, their tokenizer and scorer
 char_model  a tiny Qwen2 over characters and its supervised training
 reasoner    the lab's reasoning model, made, kept and loaded

@@ -11,6 +11,7 @@ load_rows      a file or a name -> rows with ``prompt`` and ``answer``
 
 import json
 import random
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from typing import Any
 
 from labkit import checks
 from labkit.fgo.answers import Completion, final_answer, stated, text_of
+from labkit.fgo.math_judge import MathJudge
 from labkit.fgo.tasks import sum_reward, verbose_sums
 from labkit.fgo.values import same_answer
 
@@ -49,21 +51,21 @@ def answer_reward(
 def math_reward(completions: list[Completion], answer: list[str], **_columns: object) -> list[float | None]:
     """TRL reward function: math-verify finds ``answer`` (LaTeX or plain) in the completion.
 
-    None where ``answer`` itself cannot be read. ImportError says how to install math-verify.
+    answer  as in ``answer_reward``; None where it cannot be read. A completion that takes more than five
+            seconds is wrong. ImportError says how to install math-verify.
     """
-    library = _library("math_verify")
+    _library("math_verify")
     rewards: list[float | None] = []
-    for completion, right in zip(completions, answer, strict=True):
-        # No timeouts: they need the main thread's signals, which a training loop may not own.
-        gold = library.parse(f"${right}$", parsing_timeout=None) or library.parse(
-            right, parsing_timeout=None
-        )
-        if not gold:
-            rewards.append(None)
-            continue
-        found = library.parse(text_of(completion), parsing_timeout=None)
-        rewards.append(1.0 if library.verify(gold, found, timeout_seconds=None) else -1.0)
+    for completion, column in zip(completions, answer, strict=True):
+        right = _gold(column)
+        verdict = None if right is None else _judge()(right, text_of(completion))
+        rewards.append(None if verdict is None else 1.0 if verdict else -1.0)
     return rewards
+
+
+@cache
+def _judge() -> MathJudge:
+    return MathJudge()
 
 
 def gym_reward(
