@@ -13,19 +13,16 @@ import json
 import random
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from labkit import checks
 from labkit.fgo.answers import Completion, final_answer, stated, text_of
+from labkit.fgo.datasets import BUILT_IN, GYM, read_rows
 from labkit.fgo.math_judge import MathJudge
 from labkit.fgo.tasks import sum_reward, verbose_sums
 from labkit.fgo.values import same_answer
 
-GYM = ("chain_sum", "gsm_symbolic")
-BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
-SUFFIXES = (".jsonl", ".json")
 HINT = "\nThink step by step, then give the final answer as <answer>...</answer>."
 
 
@@ -127,63 +124,20 @@ REWARDS = {
 
 
 def load_rows(name: str, count: int = 2000, seed: int = 0) -> tuple[list[dict[str, Any]], str]:
-    """(rows, the reward that suits them) of a .jsonl or .json file or of a built-in data set.
+    """(rows, the reward that suits them) of a file or folder (``read_rows``) or of a built-in data set.
 
     count, seed  of a built-in set; a file is read whole
 
     ValueError if the file cannot be read or a row lacks ``prompt`` or ``answer``.
     """
     if name == "lab/verbose-sums":
-        return [_pick(row) for row in verbose_sums(count, seed=seed)], "sums"
+        rows = verbose_sums(count, seed=seed)
+        return [{key: row[key] for key in ("prompt", "answer")} for row in rows], "sums"
     if name == "lab/small-sums":
         return small_sums(count, seed=seed), "first-line"
     if name.startswith("gym/") and name in BUILT_IN:
         return gym_rows(name.removeprefix("gym/"), count, seed=seed), "gym"
-    path = Path(name)
-    if path.suffix not in SUFFIXES or not path.is_file():
-        checks.fail("dataset", name, f"a .jsonl or .json file that exists, or one of {', '.join(BUILT_IN)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = _lines(text, name) if path.suffix == ".jsonl" else json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"dataset must be valid JSON; {name} is not: {error}") from None
-    if not isinstance(rows, list) or not rows:
-        checks.fail("dataset", name, "a file with at least one row, in a list where it is .json")
-    for number, row in enumerate(rows, 1):
-        missing = {"prompt", "answer"} - set(row) if isinstance(row, dict) else {"prompt", "answer"}
-        if missing:
-            has = f"has {', '.join(sorted(row)) or 'none'}" if isinstance(row, dict) else "is no object"
-            raise ValueError(
-                f"dataset must have the columns prompt and answer; row {number} of {name} lacks "
-                f"{' and '.join(sorted(missing))} ({has})"
-            )
-        if not _is_prompt(row["prompt"]):
-            checks.fail(f"prompt in row {number} of {name}", row["prompt"], "a text or a list of messages")
-    return [{**row, "answer": str(row["answer"])} for row in rows], "answer"
-
-
-def _lines(text: str, name: str) -> list[Any]:
-    """The rows of a .jsonl file; only \\n parts them, JSON strings may hold Unicode's other line ends."""
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        try:
-            rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
-            told = f"line {number} of {name} is not: {error.msg} at column {error.colno}"
-            raise ValueError(f"dataset must be valid JSON; {told}") from None
-    return rows
-
-
-def _is_prompt(prompt: Any) -> bool:
-    if not isinstance(prompt, list):
-        return isinstance(prompt, str)
-    return bool(prompt) and all(
-        isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in prompt
-    )
-
-
-def _pick(row: dict[str, str]) -> dict[str, str]:
-    return {key: row[key] for key in ("prompt", "answer")}
+    return read_rows(name), "answer"
 
 
 def _gold(answer: object) -> str | None:
