@@ -80,6 +80,9 @@ def test_a_killed_run_resumes_on_the_same_curve(model, dataset, tmp_path, capsys
         again_steps, again = curves(cut)[name]
         assert np.array_equal(steps, again_steps)
         np.testing.assert_allclose(again, values, rtol=1e-5, err_msg=name)
+    whole = TrainTrace.load(tmp_path / "whole" / "train_trace.npz").samples
+    assert [sample["step"] for sample in whole] == [step for step in range(1, 11) for _ in range(8)]
+    assert TrainTrace.load(cut / "train_trace.npz").samples == whole
     assert json.loads((cut / "result.json").read_text())["steps"] == 10
     assert AutoTokenizer.from_pretrained(cut).eos_token == "$"
 
@@ -93,6 +96,8 @@ def test_a_checkpoint_cut_in_the_middle_of_its_last_file_does_not_count(tmp_path
 
 def test_a_finished_run_is_not_trained_again(model, dataset, tmp_path, capsys):
     assert main(command(model, dataset, tmp_path, steps=2)) == 0
+    samples = TrainTrace.load(tmp_path / "train_trace.npz").samples
+    assert len(samples) == 16
     before, weights = curves(tmp_path), (tmp_path / "model.safetensors").read_bytes()
     assert main(command(model, dataset, tmp_path, "--resume", steps=2)) == 0
     assert "already finished at step 2" in capsys.readouterr().out
@@ -101,7 +106,28 @@ def test_a_finished_run_is_not_trained_again(model, dataset, tmp_path, capsys):
     for name, (steps, values) in curves(tmp_path).items():
         assert np.array_equal(steps, before[name][0])
         assert np.array_equal(values, before[name][1])
+    assert TrainTrace.load(tmp_path / "train_trace.npz").samples == samples
     assert json.loads((tmp_path / "result.json").read_text())["steps"] == 2
+
+
+def test_the_trace_holds_samples_settings_and_whole_counts(model, dataset, tmp_path):
+    """A random model is wrong throughout: both groups of every step count, however seldom it logs."""
+    more = ("-p", "logging_steps", 3, "-p", "method", "grpo", "-p", "alpha", 0.5)
+    assert main(command(model, dataset, tmp_path, *more, steps=6)) == 0
+    trace = TrainTrace.load(tmp_path / "train_trace.npz")
+    assert trace.step.tolist() == [3, 6]
+    for name in ("fgo/constant_groups", "fgo/invalid_groups"):
+        assert trace.curve(name)[1].tolist() == [6.0, 6.0]
+    assert [sample["step"] for sample in trace.samples] == [step for step in range(1, 7) for _ in range(8)]
+    asked = {json.loads(line)["prompt"] for line in dataset.read_text().splitlines()}
+    assert {sample["prompt"] for sample in trace.samples} <= asked
+    assert not any(sample["correct"] for sample in trace.samples)
+    assert all(0 < sample["length"] <= 8 for sample in trace.samples)
+    wanted = {
+        "arm": "grpo", "reward": "sums", "alpha": 0.5, "num_generations": 4, "learning_rate": 1e-2,
+        "max_completion_length": 8, "clamp": 10.0, "scale": "none", "logging_steps": 3,
+    }  # fmt: skip
+    assert wanted.items() <= trace.meta.items()
 
 
 def test_a_run_that_would_train_nothing_is_refused_and_leaves_no_model(model, dataset, tmp_path, capsys):

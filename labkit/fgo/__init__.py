@@ -4,6 +4,7 @@ advantages  fgo_advantages, grpo_advantages: pure functions of (Q, G) tensors
 trainer     FGOConfig, FGOTrainer: TRL's GRPOTrainer with FGO's advantages
 cli         labkit train fgo: any causal LM, any data set with checkable answers
 datasets    rows from .jsonl, .parquet, .csv, save_to_disk folders
+record      sampled completions and counts of a run
 rewards     those answers: files, LaTeX (math_judge), reasoning-gym; smollm: a public model to train
 answers     where a text states its answer; values: whether two are equal
 tasks       verbose sums with checks and slips, their tokenizer and scorer

@@ -18,7 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "lr_scheduler_type": "constant", "report_to": "none", "gradient_checkpointing": False,
 }  # fmt: skip
 REWARD_NAMES = ("answer", "math", "gym", "sums", "first-line")
-TRACE = "train_trace.npz"
+TRACE, SAMPLES = "train_trace.npz", "samples.jsonl"
 # What the trace says of a run beside model, data set and reward.
 SETTINGS = (
     "method", "alpha", "beta_entropy", "entropy", "clamp", "scale", "zero_all_wrong", "correct", "beta",
@@ -84,6 +84,7 @@ def main(arguments: argparse.Namespace) -> int:
     from datasets import Dataset
     from transformers import TrainerState
 
+    from labkit.fgo.record import Recorder
     from labkit.fgo.rewards import REWARDS
     from labkit.fgo.trainer import FGOTrainer
 
@@ -98,6 +99,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"{output}: already finished at step {_step(last)}")
         trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
     else:
+        trainer.add_callback(Recorder(trainer, output / SAMPLES))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if trainer.state.global_step == 0:
         given = {name: getattr(config, name) for name in ("max_steps", "num_train_epochs")}
@@ -126,6 +128,7 @@ def _rows(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
 
 def _save_trace(trainer, output: Path, **asked: str) -> None:
     """Write the trace and result.json: the last log's figures."""
+    from labkit.fgo.record import read_samples
     from labkit.traces import TrainTrace
 
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
@@ -134,7 +137,9 @@ def _save_trace(trainer, output: Path, **asked: str) -> None:
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         **{name: getattr(trainer.args, name) for name in SETTINGS},
     )  # fmt: skip
-    trace = TrainTrace.from_log(log, meta=meta)
+    trace = TrainTrace.from_log(
+        log, samples=read_samples(output / SAMPLES, trainer.state.global_step), meta=meta
+    )
     trace.save(output / TRACE)
     told: dict[str, float] = {"steps": trainer.state.global_step}
     if log:  # logging_steps may be more than were taken

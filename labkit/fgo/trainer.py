@@ -177,6 +177,7 @@ class FGOTrainer(GRPOTrainer):
             "invalid_groups": (groups["advantages"].abs().amax(1) < FLAT).sum().item(),
             "constant_groups": (high - low <= FLAT).sum().item(),  # also true of a group without rows
         }
+        self.last_counts = {name: values[name] for name in ("invalid_groups", "constant_groups")}
         for name, value in values.items():
             self._metrics["train"][f"fgo/{name}"].append(value)
 
