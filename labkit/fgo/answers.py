@@ -95,5 +95,7 @@ def _spoken(rest: str) -> str:
         return rest
     if head := _HEAD.match(rest):
         return head[0]
+    if rest[:1] and rest[0] in "+-.0123456789\\([":  # 5x, 2\pi, 3 or 4: a value, but no number
+        return rest.rpartition("=")[2].strip()
     numbers = _LOOSE.findall(rest)
     return numbers[-1] if numbers else rest
