@@ -1,5 +1,6 @@
 """labkit train fgo, its data sets and rewards: any causal LM, resumed after a kill, errors in one line."""
 
+import gzip
 import json
 import signal
 import subprocess
@@ -9,12 +10,14 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
+from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
 
 from labkit.__main__ import main
 from labkit.fgo import rewards, smollm
 from labkit.fgo.char_model import build_char_model
-from labkit.fgo.cli import newest_checkpoint
+from labkit.fgo.cli import load_policy, newest_checkpoint
 from labkit.fgo.tasks import char_tokenizer, verbose_sums
 from labkit.traces import TrainTrace
 
@@ -77,6 +80,9 @@ def test_a_killed_run_resumes_on_the_same_curve(model, dataset, tmp_path, capsys
         again_steps, again = curves(cut)[name]
         assert np.array_equal(steps, again_steps)
         np.testing.assert_allclose(again, values, rtol=1e-5, err_msg=name)
+    whole = TrainTrace.load(tmp_path / "whole" / "train_trace.npz").samples
+    assert [sample["step"] for sample in whole] == [step for step in range(1, 11) for _ in range(8)]
+    assert TrainTrace.load(cut / "train_trace.npz").samples == whole
     assert json.loads((cut / "result.json").read_text())["steps"] == 10
     assert AutoTokenizer.from_pretrained(cut).eos_token == "$"
 
@@ -90,6 +96,8 @@ def test_a_checkpoint_cut_in_the_middle_of_its_last_file_does_not_count(tmp_path
 
 def test_a_finished_run_is_not_trained_again(model, dataset, tmp_path, capsys):
     assert main(command(model, dataset, tmp_path, steps=2)) == 0
+    samples = TrainTrace.load(tmp_path / "train_trace.npz").samples
+    assert len(samples) == 16
     before, weights = curves(tmp_path), (tmp_path / "model.safetensors").read_bytes()
     assert main(command(model, dataset, tmp_path, "--resume", steps=2)) == 0
     assert "already finished at step 2" in capsys.readouterr().out
@@ -98,7 +106,28 @@ def test_a_finished_run_is_not_trained_again(model, dataset, tmp_path, capsys):
     for name, (steps, values) in curves(tmp_path).items():
         assert np.array_equal(steps, before[name][0])
         assert np.array_equal(values, before[name][1])
+    assert TrainTrace.load(tmp_path / "train_trace.npz").samples == samples
     assert json.loads((tmp_path / "result.json").read_text())["steps"] == 2
+
+
+def test_the_trace_holds_samples_settings_and_whole_counts(model, dataset, tmp_path):
+    """A random model is wrong throughout: both groups of every step count, however seldom it logs."""
+    more = ("-p", "logging_steps", 3, "-p", "method", "grpo", "-p", "alpha", 0.5)
+    assert main(command(model, dataset, tmp_path, *more, steps=6)) == 0
+    trace = TrainTrace.load(tmp_path / "train_trace.npz")
+    assert trace.step.tolist() == [3, 6]
+    for name in ("fgo/constant_groups", "fgo/invalid_groups"):
+        assert trace.curve(name)[1].tolist() == [6.0, 6.0]
+    assert [sample["step"] for sample in trace.samples] == [step for step in range(1, 7) for _ in range(8)]
+    asked = {json.loads(line)["prompt"] for line in dataset.read_text().splitlines()}
+    assert {sample["prompt"] for sample in trace.samples} <= asked
+    assert not any(sample["correct"] for sample in trace.samples)
+    assert all(0 < sample["length"] <= 8 for sample in trace.samples)
+    wanted = {
+        "arm": "grpo", "reward": "sums", "alpha": 0.5, "num_generations": 4, "learning_rate": 1e-2,
+        "max_completion_length": 8, "clamp": 10.0, "scale": "none", "logging_steps": 3,
+    }  # fmt: skip
+    assert wanted.items() <= trace.meta.items()
 
 
 def test_a_run_that_would_train_nothing_is_refused_and_leaves_no_model(model, dataset, tmp_path, capsys):
@@ -158,6 +187,36 @@ def test_bad_datasets_and_options_are_one_line_and_exit_code_2(
     told = refused(command(model, dataset, tmp_path / "o", "--reward", "math"), capsys)
     assert "math-verify is not installed" in told
     assert not (tmp_path / "o").exists()
+
+
+def test_conversations_need_a_chat_template(model, tmp_path, capsys):
+    path = tmp_path / "chat.jsonl"
+    row = {"prompt": [{"role": "user", "content": "1+1="}], "answer": 2}
+    path.write_text("\n".join([json.dumps(row)] * 2))
+    assert main(command(model, path, tmp_path / "o")) == 2
+    assert "--model must be one with a chat template" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_half_precision_files_are_trained_in_float32_unless_asked(tmp_path):
+    build_char_model(hidden=16, layers=1, heads=2).to(torch.bfloat16).save_pretrained(tmp_path)
+    char_tokenizer().save_pretrained(tmp_path)
+    assert load_policy(str(tmp_path))[0].dtype == torch.float32
+    assert load_policy(str(tmp_path), dtype="bfloat16")[0].dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="--model must be a causal LM"):
+        load_policy(str(tmp_path), dtype="float33")
+
+
+@pytest.mark.slow
+def test_a_lab_model_trains_with_a_kl_term(tmp_path):
+    words = ["train", "fgo", "--model", "lab/sums-small", "--dataset", "lab/verbose-sums", "--rows", 8]
+    settings = {"beta": 0.1, "max_steps": 1, "per_device_train_batch_size": 8, "num_generations": 4,
+                "max_completion_length": 8}  # fmt: skip
+    pairs = [word for name, value in settings.items() for word in ("-p", name, value)]
+    assert main([str(word) for word in [*words, "--output", tmp_path, *pairs]]) == 0
+    assert TrainTrace.load(tmp_path / "train_trace.npz").curve("kl")[1].tolist() == pytest.approx(
+        [0.0], abs=1e-5
+    )
 
 
 def test_help_lists_the_options(capsys):
@@ -249,6 +308,35 @@ def test_only_newlines_part_the_rows_of_a_jsonl(tmp_path):
     assert rewards.load_rows(str(path))[0] == [{"prompt": "one\u2028two\u0085", "answer": "3"}]
 
 
+def test_the_usual_formats_hold_the_same_rows(tmp_path):
+    rows = [{"prompt": "1+1=", "answer": "2"}, {"prompt": 'a, "b"\nc', "answer": "007"}]
+    made = Dataset.from_list(rows)
+    made.to_parquet(tmp_path / "a.parquet")
+    made.to_csv(tmp_path / "a.csv")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress((tmp_path / "a.csv").read_bytes()))
+    made.save_to_disk(tmp_path / "one")
+    DatasetDict({"test": made.select([0]), "train": made}).save_to_disk(tmp_path / "split")
+    lines = "\n".join(map(json.dumps, rows))
+    (tmp_path / "a.jsonl").write_text("\ufeff" + lines, encoding="utf-8")
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode()))
+    for path in sorted(tmp_path.iterdir()):
+        assert rewards.load_rows(str(path)) == (rows, "answer"), path.name
+
+
+def test_damaged_tables_and_folders_are_told(tmp_path):
+    for name in ("a.parquet", "a.csv", "a.jsonl.gz"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ValueError, match=r"^dataset must be a .*a\."):
+            rewards.load_rows(str(tmp_path / name))
+    DatasetDict({"dev": Dataset.from_list([{"prompt": "1", "answer": "1"}])}).save_to_disk(tmp_path / "dev")
+    with pytest.raises(ValueError, match="with the split train, not only dev"):
+        rewards.load_rows(str(tmp_path / "dev"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"save_to_disk folder that exists, or one of lab/"):
+        rewards.load_rows(str(tmp_path / "empty"))
+
+
 ROW = '{"prompt": "1+1=", "answer": "2"}'
 BAD_FILES = [
     ("jsonl", f"{ROW}\n{ROW}\n\n{{oops\n", r"line 4 of .*bad\.jsonl is not: Expecting property name .* 2$"),
@@ -259,6 +347,18 @@ BAD_FILES = [
     ),
     ("jsonl", f'{ROW}\n{{"prompt": null, "answer": "2"}}', "prompt in row 2 of .*; got None"),
     ("jsonl", '{"prompt": [1], "answer": "2"}', "prompt in row 1 of"),
+    ("jsonl", f'{ROW}\n{{"prompt": "1", "answer": null}}', "answer in row 2 of .* not empty; got None"),
+    ("jsonl", '{"prompt": "1", "answer": " "}', "answer in row 1 of .* not empty; got ' '"),
+    (
+        "jsonl",
+        '{"prompt": [{"role": "user", "content": [{"text": "1"}]}], "answer": 1}',
+        "whose content is te",
+    ),
+    (
+        "jsonl",
+        ROW + '\n{"prompt": [{"role": "user", "content": "1"}], "answer": 1}',
+        "of texts or of conversations throughout",
+    ),
     ("json", ROW, "a file with at least one row, in a list where it is .json"),
 ]
 

@@ -135,6 +135,51 @@ def test_unscorable_and_truncated_rows_take_no_part(tmp_path):
     assert np.isfinite(trainer.state.log_history[0]["loss"])
 
 
+def right_nowhere(completions, **_):
+    return [0.0] * len(completions)
+
+
+def in_form(completions, **_):
+    return [1.0 if len(text) % 2 else 0.0 for text in completions]
+
+
+def test_one_named_reward_says_correct_and_no_other(tmp_path):
+    """A reward for format must not turn wrong answers right, in whatever order and with any weight."""
+    for rewards, correct in (
+        ([right_nowhere, in_form], None),
+        ([in_form, right_nowhere], "right_nowhere"),
+    ):
+        trainer = make(tmp_path, rewards, correct=correct, reward_weights=[1.0, 5.0])
+        batch_of(trainer)
+        assert trainer.last_groups["reward"].max() > 0
+        assert (trainer.last_groups["correct"] == 0).all()
+        assert trainer._metrics["train"]["fgo/accuracy"] == [0.0]
+    trainer = make(tmp_path, [right_nowhere, in_form], correct="in_form", reward_weights=[1.0, -1.0])
+    batch_of(trainer)
+    texts = trainer._logs["completion"]
+    assert trainer.last_groups["correct"].flatten().tolist() == [len(text) % 2 for text in texts]
+    with pytest.raises(ValueError, match="correct must be one of 'coin'; got 'sums'"):
+        make(tmp_path, coin, correct="sums")
+
+
+def test_a_response_that_only_another_reward_can_score_takes_no_part(tmp_path):
+    trainer = make(tmp_path, [lambda completions, **_: [None] * len(completions), in_form])
+    batch_of(trainer)
+    assert trainer.last_groups["correct"].isnan().all()
+    assert (trainer.last_groups["advantages"] == 0).all()
+
+
+def test_a_model_in_memory_is_its_own_reference(tmp_path):
+    trainer = make(tmp_path, coin, beta=0.5, max_steps=2)
+    start = [value.clone() for value in trainer.model.parameters()]
+    assert trainer.model.config._name_or_path == ""
+    trainer.train()
+    assert trainer.state.log_history[0]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert trainer.state.log_history[1]["kl"] > 0
+    reference = trainer.accelerator.unwrap_model(trainer.ref_model).parameters()
+    assert all(torch.equal(a, b) for a, b in zip(reference, start, strict=True))
+
+
 def test_evaluation_is_left_to_trl(tmp_path):
     trainer = make(tmp_path, coin)
     trainer.model.eval()

@@ -3,7 +3,10 @@
 advantages  fgo_advantages, grpo_advantages: pure functions of (Q, G) tensors
 trainer     FGOConfig, FGOTrainer: TRL's GRPOTrainer with FGO's advantages
 cli         labkit train fgo: any causal LM, any data set with checkable answers
-rewards     those answers: files, LaTeX, reasoning-gym; smollm: a public model to train
+datasets    rows from .jsonl, .parquet, .csv, save_to_disk folders
+record      sampled completions and counts of a run
+rewards     those answers: files, LaTeX (math_judge), reasoning-gym; smollm: a public model to train
+answers     where a text states its answer; values: whether two are equal
 tasks       verbose sums with checks and slips, their tokenizer and scorer
 char_model  a tiny Qwen2 over characters and its supervised training
 reasoner    the lab's reasoning model, made, kept and loaded

@@ -2,7 +2,7 @@
 
     +1 for a right final answer, -1 for a wrong one, None (takes no part) where the answer cannot be read
 
-answer_reward  the final answer equals ``answer``, as a number or as text
+answer_reward  the final answer equals ``answer``, as a number, tuple or text (answers)
 math_reward    LaTeX answers, judged equal by math-verify
 gym_reward     reasoning-gym's own scorer
 sum_reward     (in tasks) the lab's verbose sums
@@ -11,59 +11,58 @@ load_rows      a file or a name -> rows with ``prompt`` and ``answer``
 
 import json
 import random
-import re
+from functools import cache
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from labkit import checks
+from labkit.fgo.answers import Completion, final_answer, stated, text_of
+from labkit.fgo.datasets import BUILT_IN, GYM, read_rows
+from labkit.fgo.math_judge import MathJudge
 from labkit.fgo.tasks import sum_reward, verbose_sums
+from labkit.fgo.values import same_answer
 
-GYM = ("chain_sum", "gsm_symbolic")
-BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
-SUFFIXES = (".jsonl", ".json")
 HINT = "\nThink step by step, then give the final answer as <answer>...</answer>."
-_BRACED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # two levels of braces inside: \frac{\sqrt{3}}{2}
-_TAGGED = re.compile(rf"<answer>\s*(.*?)\s*</answer>|\\boxed\{{({_BRACED})\}}|####\s*(\S[^\n]*)", re.S)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-
-Completion = str | list[dict[str, str]]  # TRL hands over messages where the prompt is a conversation
 
 
-def final_answer(completion: Completion) -> str:
-    """The last <answer>, \\boxed{} or #### of a completion, else its last number, else all of it."""
-    text = _text(completion)
-    if tagged := list(_TAGGED.finditer(text)):
-        return next(group for group in tagged[-1].groups() if group is not None).strip()
-    numbers = _NUMBER.findall(text)
-    return numbers[-1] if numbers else text.strip()
+def answer_reward(
+    completions: list[Completion], answer: list[str], **_columns: object
+) -> list[float | None]:
+    """TRL reward function: +1 if the completion's final answer is that of ``answer``, else -1.
 
-
-def answer_reward(completions: list[Completion], answer: list[str], **_columns: object) -> list[float]:
-    """TRL reward function: +1 if ``final_answer`` equals ``answer`` as a number or as caseless text."""
-    pairs = zip(completions, answer, strict=True)
-    return [1.0 if _key(final_answer(text)) == _key(right) else -1.0 for text, right in pairs]
+    answer  the answer, or a solution that marks it as a completion would (GSM8K: ``#### 72``); None where
+            it is None or blank. What is equal: ``labkit.fgo.answers.same_answer``.
+    """
+    rewards: list[float | None] = []
+    for completion, column in zip(completions, answer, strict=True):
+        right, text = _gold(column), text_of(completion)
+        if right is None:
+            rewards.append(None)
+        else:
+            found = same_answer(final_answer(text), right) or same_answer(text, right)
+            rewards.append(1.0 if found else -1.0)
+    return rewards
 
 
 def math_reward(completions: list[Completion], answer: list[str], **_columns: object) -> list[float | None]:
     """TRL reward function: math-verify finds ``answer`` (LaTeX or plain) in the completion.
 
-    None where ``answer`` itself cannot be read. ImportError says how to install math-verify.
+    answer  as in ``answer_reward``; None where it cannot be read. A completion that takes more than five
+            seconds is wrong. ImportError says how to install math-verify.
     """
-    library = _library("math_verify")
+    _library("math_verify")
     rewards: list[float | None] = []
-    for completion, right in zip(completions, answer, strict=True):
-        # No timeouts: they need the main thread's signals, which a training loop may not own.
-        gold = library.parse(f"${right}$", parsing_timeout=None) or library.parse(
-            right, parsing_timeout=None
-        )
-        if not gold:
-            rewards.append(None)
-            continue
-        found = library.parse(_text(completion), parsing_timeout=None)
-        rewards.append(1.0 if library.verify(gold, found, timeout_seconds=None) else -1.0)
+    for completion, column in zip(completions, answer, strict=True):
+        right = _gold(column)
+        verdict = None if right is None else _judge()(right, text_of(completion))
+        rewards.append(None if verdict is None else 1.0 if verdict else -1.0)
     return rewards
+
+
+@cache
+def _judge() -> MathJudge:
+    return MathJudge()
 
 
 def gym_reward(
@@ -114,7 +113,7 @@ def small_sums(count: int, *, seed: int = 0, largest: int = 50, shots: int = 3) 
 
 def first_line_reward(completions: list[str], answer: list[str], **_columns: object) -> list[float]:
     """TRL reward function for ``small_sums``: +1 if the first line is the answer and nothing else."""
-    lines = [_text(text).strip().split("\n")[0].strip() for text in completions]
+    lines = [text_of(text).strip().split("\n")[0].strip() for text in completions]
     return [1.0 if line == right else -1.0 for line, right in zip(lines, answer, strict=True)]
 
 
@@ -125,74 +124,26 @@ REWARDS = {
 
 
 def load_rows(name: str, count: int = 2000, seed: int = 0) -> tuple[list[dict[str, Any]], str]:
-    """(rows, the reward that suits them) of a .jsonl or .json file or of a built-in data set.
+    """(rows, the reward that suits them) of a file or folder (``read_rows``) or of a built-in data set.
 
     count, seed  of a built-in set; a file is read whole
 
     ValueError if the file cannot be read or a row lacks ``prompt`` or ``answer``.
     """
     if name == "lab/verbose-sums":
-        return [_pick(row) for row in verbose_sums(count, seed=seed)], "sums"
+        rows = verbose_sums(count, seed=seed)
+        return [{key: row[key] for key in ("prompt", "answer")} for row in rows], "sums"
     if name == "lab/small-sums":
         return small_sums(count, seed=seed), "first-line"
     if name.startswith("gym/") and name in BUILT_IN:
         return gym_rows(name.removeprefix("gym/"), count, seed=seed), "gym"
-    path = Path(name)
-    if path.suffix not in SUFFIXES or not path.is_file():
-        checks.fail("dataset", name, f"a .jsonl or .json file that exists, or one of {', '.join(BUILT_IN)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = _lines(text, name) if path.suffix == ".jsonl" else json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"dataset must be valid JSON; {name} is not: {error}") from None
-    if not isinstance(rows, list) or not rows:
-        checks.fail("dataset", name, "a file with at least one row, in a list where it is .json")
-    for number, row in enumerate(rows, 1):
-        missing = {"prompt", "answer"} - set(row) if isinstance(row, dict) else {"prompt", "answer"}
-        if missing:
-            has = f"has {', '.join(sorted(row)) or 'none'}" if isinstance(row, dict) else "is no object"
-            raise ValueError(
-                f"dataset must have the columns prompt and answer; row {number} of {name} lacks "
-                f"{' and '.join(sorted(missing))} ({has})"
-            )
-        if not _is_prompt(row["prompt"]):
-            checks.fail(f"prompt in row {number} of {name}", row["prompt"], "a text or a list of messages")
-    return [{**row, "answer": str(row["answer"])} for row in rows], "answer"
+    return read_rows(name), "answer"
 
 
-def _lines(text: str, name: str) -> list[Any]:
-    """The rows of a .jsonl file; only \\n parts them, JSON strings may hold Unicode's other line ends."""
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        try:
-            rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
-            told = f"line {number} of {name} is not: {error.msg} at column {error.colno}"
-            raise ValueError(f"dataset must be valid JSON; {told}") from None
-    return rows
-
-
-def _is_prompt(prompt: Any) -> bool:
-    if not isinstance(prompt, list):
-        return isinstance(prompt, str)
-    return bool(prompt) and all(
-        isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in prompt
-    )
-
-
-def _pick(row: dict[str, str]) -> dict[str, str]:
-    return {key: row[key] for key in ("prompt", "answer")}
-
-
-def _text(completion: Completion) -> str:
-    return completion if isinstance(completion, str) else completion[-1]["content"]
-
-
-def _key(answer: str) -> float | str:
-    try:
-        return float(str(answer).strip().strip("$").replace(",", ""))
-    except ValueError:
-        return " ".join(str(answer).casefold().split()).rstrip(".")
+def _gold(answer: object) -> str | None:
+    """The answer that the column states; None where there is none."""
+    text = "" if answer is None else str(answer).strip()
+    return (stated(text) or text) or None
 
 
 def _library(name: str) -> ModuleType:

@@ -7,19 +7,23 @@ Sampling, rewards, the clipped loss, checkpoints and logging stay TRL's. Besides
 over all processes and averaged over the logging interval like TRL's:
 
     fgo/response_entropy   mean over responses of the entropy that FGO reads (nats)
-    fgo/accuracy           share of scorable responses with a reward above 0
+    fgo/accuracy           share of scorable responses that are correct
     fgo/act                accuracy in % per 100 tokens of mean length
     fgo/invalid_groups     groups whose advantages are all below 1e-6: nothing is learned from them
     fgo/constant_groups    groups whose raw rewards are all the same
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from tempfile import TemporaryDirectory
 from typing import Any
 from zlib import crc32
 
 import torch
 from accelerate.utils import gather
+from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
 from labkit import checks
@@ -34,7 +38,7 @@ PRIVATE_METHODS = (
     "_generate_and_score_completions",
     "_get_per_token_logps_and_entropies",
 )
-PRIVATE_ATTRIBUTES = ("_logs", "_metrics", "num_generations", "reward_weights")
+PRIVATE_ATTRIBUTES = ("_logs", "_metrics", "num_generations", "reward_func_names", "reward_weights")
 # Inputs that a model with images needs in its forward pass; FGO's extra pass does not hand them on.
 PICTURES = ("pixel_values", "image_grid_thw", "image_sizes", "mm_token_type_ids", "tool_mask")
 
@@ -55,6 +59,12 @@ class FGOConfig(GRPOConfig):
     entropy: str = field(default="sampled_sum", metadata={"help": "sampled_sum, full_sum or full_mean."})
     clamp: float = field(default=10.0, metadata={"help": "Both ratios stay in [1/clamp, clamp]."})
     scale: str = field(default="none", metadata={"help": "'none' (the paper) or 'std' (its code)."})
+    correct: str | None = field(
+        default=None,
+        metadata={
+            "help": "Name of the reward function whose positive values say correct; default: the first."
+        },
+    )
     zero_all_wrong: bool = field(default=False, metadata={"help": "Learn nothing from all-wrong groups."})
 
     def __post_init__(self):
@@ -71,9 +81,13 @@ class FGOConfig(GRPOConfig):
 class FGOTrainer(GRPOTrainer):
     """TRL's GRPOTrainer whose advantages are FGO's; takes the same arguments, with an FGOConfig.
 
-    A response is correct if its weighted reward is above 0. Unscorable responses (every reward function
-    returned None) and masked truncated ones take no part. ``last_groups`` holds the latest batch of all
-    processes, tensors (Q, G): reward, correct (NaN: unscorable), length, entropy, advantages.
+    A response is correct if one reward function, ``args.correct`` or else the first, gives more than 0: a
+    reward for format never makes a wrong answer right. The others, and ``reward_weights``, act on GRPO's
+    advantages and the logged reward alone. Unscorable responses (that function returned None) and masked
+    truncated ones take no part. ``last_groups`` holds the latest batch of all processes, tensors (Q, G):
+    reward (the weighted sum), correct (NaN: unscorable), length, entropy, advantages.
+
+    With ``args.beta`` above 0 a model that was not loaded from anywhere is its own reference, as it is now.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -83,9 +97,12 @@ class FGOTrainer(GRPOTrainer):
         config = kwargs.get("args", args[2] if len(args) > 2 else None)
         if not isinstance(config, FGOConfig):
             checks.fail("args", type(config).__name__, "an FGOConfig")
-        super().__init__(*args, **kwargs)
+        with _reference(kwargs.get("model", args[0] if args else None), config.beta):
+            super().__init__(*args, **kwargs)
         if missing := [name for name in PRIVATE_ATTRIBUTES if not hasattr(self, name)]:
             raise _unsupported(missing)
+        names = self.reward_func_names
+        self._says = names.index(checks.choice("correct", config.correct or names[0], names))
         self.last_groups: dict[str, torch.Tensor] = {}
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -133,7 +150,8 @@ class FGOTrainer(GRPOTrainer):
         raw = self._raw_rewards
         reward = (raw * self.reward_weights.to(raw.device)).nansum(1)
         reward = reward.masked_fill(raw.isnan().all(1), torch.nan).view(shape)
-        correct = torch.where(reward.isnan(), reward, (reward > 0).to(reward.dtype))
+        said = raw[:, self._says].view(shape)
+        correct = torch.where(said.isnan(), said, (said > 0).to(said.dtype))
         length, entropy = length.view(shape), entropy.view(shape)
         if self.args.method == "fgo":
             advantages = fgo_advantages(
@@ -159,8 +177,24 @@ class FGOTrainer(GRPOTrainer):
             "invalid_groups": (groups["advantages"].abs().amax(1) < FLAT).sum().item(),
             "constant_groups": (high - low <= FLAT).sum().item(),  # also true of a group without rows
         }
+        self.last_counts = {name: values[name] for name in ("invalid_groups", "constant_groups")}
         for name, value in values.items():
             self._metrics["train"][f"fgo/{name}"].append(value)
+
+
+@contextmanager
+def _reference(model: Any, beta: float) -> Iterator[None]:
+    """Let TRL load the reference of a model without a name: it reads the folder that the config names."""
+    if not beta or not isinstance(model, PreTrainedModel) or model.config._name_or_path:
+        yield
+        return
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        model.config._name_or_path = folder
+        try:
+            yield
+        finally:
+            model.config._name_or_path = ""
 
 
 def _same_prompts(inputs: list[dict[str, Any]], size: int, device: torch.device) -> None:

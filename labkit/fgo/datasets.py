@@ -1,0 +1,111 @@
+"""Rows with ``prompt`` and ``answer`` from files in the usual formats, and the names of those built in."""
+
+import gzip
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from labkit import checks
+
+GYM = ("chain_sum", "gsm_symbolic")
+BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
+JSON = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
+TABLES = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv"}
+FORMATS = ".jsonl or .json file (also .gz), .parquet or .csv, or a save_to_disk folder"
+
+
+def read_rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a file (``FORMATS``) or of a folder of ``Dataset.save_to_disk`` (its split "train").
+
+    ``answer`` becomes text. ValueError if it cannot be read or a row lacks ``prompt`` or ``answer``.
+    """
+    rows = _read(name)
+    if not isinstance(rows, list) or not rows:
+        checks.fail("dataset", name, "a file with at least one row, in a list where it is .json")
+    for number, row in enumerate(rows, 1):
+        _check(row, number, name)
+    if len({type(row["prompt"]) for row in rows}) > 1:
+        checks.fail("dataset", name, "of texts or of conversations throughout, not of both")
+    return [{**row, "answer": str(row["answer"]).strip()} for row in rows]
+
+
+def _read(name: str) -> Any:
+    path = Path(name)
+    if path.is_dir() and any((path / file).is_file() for file in ("state.json", "dataset_dict.json")):
+        return _with_datasets(name, None)
+    ending = next((end for end in (*JSON, *TABLES) if path.name.lower().endswith(end)), None)
+    if ending is None or not path.is_file():
+        checks.fail("dataset", name, f"a {FORMATS} that exists, or one of {', '.join(BUILT_IN)}")
+    if ending in TABLES:
+        return _with_datasets(name, TABLES[ending])
+    try:
+        content = gzip.decompress(path.read_bytes()) if ending.endswith(".gz") else path.read_bytes()
+        text = content.decode("utf-8-sig")  # Windows tools put a byte order mark before UTF-8
+        return _lines(text, name) if ".jsonl" in ending else json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"dataset must be valid JSON; {name} is not: {error}") from None
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"dataset must be a whole gzip file; {name} is not: {error}") from None
+
+
+def _with_datasets(name: str, kind: str | None) -> list[dict[str, Any]]:
+    """The rows of a table, or of a save_to_disk folder where ``kind`` is None; no cache is left."""
+    import pandas
+    from datasets import Dataset, DatasetDict, load_from_disk
+
+    try:
+        if kind == "csv":  # texts as they stand: 007 is no number, and the word NaN no hole
+            table = pandas.read_csv(name, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            return table.to_dict("records")
+        if kind == "parquet":
+            with TemporaryDirectory() as cache:
+                return Dataset.from_parquet(name, cache_dir=cache, keep_in_memory=True).to_list()
+        found = load_from_disk(name)
+    except Exception as error:  # pyarrow, pandas and datasets each have their own
+        told = str(error).strip().split("\n")[0]
+        raise ValueError(f"dataset must be a {FORMATS} that is whole; {name} is not: {told}") from None
+    if isinstance(found, DatasetDict):
+        if "train" not in found:
+            checks.fail("dataset", name, f"a folder with the split train, not only {', '.join(found)}")
+        found = found["train"]
+    return found.to_list()
+
+
+def _check(row: Any, number: int, name: str) -> None:
+    missing = {"prompt", "answer"} - set(row) if isinstance(row, dict) else {"prompt", "answer"}
+    if missing:
+        has = f"has {', '.join(sorted(row)) or 'none'}" if isinstance(row, dict) else "is no object"
+        raise ValueError(
+            f"dataset must have the columns prompt and answer; row {number} of {name} lacks "
+            f"{' and '.join(sorted(missing))} ({has})"
+        )
+    if not _is_prompt(row["prompt"]):
+        checks.fail(
+            f"prompt in row {number} of {name}",
+            row["prompt"],
+            "a text or a list of messages whose content is text",
+        )
+    if row["answer"] is None or not str(row["answer"]).strip():
+        checks.fail(f"answer in row {number} of {name}", row["answer"], "a text or a number, not empty")
+
+
+def _lines(text: str, name: str) -> list[Any]:
+    """The rows of a .jsonl file; only \\n parts them, JSON strings may hold Unicode's other line ends."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            told = f"line {number} of {name} is not: {error.msg} at column {error.colno}"
+            raise ValueError(f"dataset must be valid JSON; {told}") from None
+    return rows
+
+
+def _is_prompt(prompt: Any) -> bool:
+    if not isinstance(prompt, list):
+        return isinstance(prompt, str)
+    return bool(prompt) and all(
+        isinstance(turn, dict) and {"role", "content"} <= set(turn) and isinstance(turn["content"], str)
+        for turn in prompt
+    )

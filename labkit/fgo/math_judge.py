@@ -1,0 +1,99 @@
+"""math-verify in a process of its own, so that no completion can hang training.
+
+sympy may compute for ever inside one C call (9^{9^{9^9}}), where neither an alarm nor a thread's time
+limit reaches it, and alarms need the main thread besides. Killing a process always works.
+
+Run as a script it is that process: one JSON line [answer, completion] in, one verdict out (true, false,
+or null where the answer cannot be read). It imports math-verify alone.
+"""
+
+import atexit
+import json
+import queue
+import subprocess
+import sys
+import threading
+
+SECONDS = 5.0  # for one completion, TRL's limit for verify
+START = 120.0  # importing sympy on a busy machine
+
+
+class MathJudge:
+    """Judges completions one by one; a process that overruns its time is killed and started anew."""
+
+    def __init__(self, seconds: float = SECONDS):
+        self.seconds = seconds
+        self._process: subprocess.Popen | None = None
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def __call__(self, answer: str, completion: str) -> bool | None:
+        """True, False (also where time runs out), or None where ``answer`` cannot be read."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            try:
+                self._process.stdin.write(json.dumps([answer, completion]) + "\n")
+                self._process.stdin.flush()
+                return json.loads(self._lines.get(timeout=self.seconds))
+            except (queue.Empty, OSError, json.JSONDecodeError):  # too long, or it died of it
+                self.close()
+                return False
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
+        )  # fmt: skip
+        self._lines = queue.SimpleQueue()
+        reader = threading.Thread(target=_read, args=(self._process.stdout, self._lines), daemon=True)
+        reader.start()
+        try:
+            ready = self._lines.get(timeout=START)
+        except queue.Empty:
+            ready = ""
+        if ready != "ready\n":
+            self.close()
+            raise RuntimeError(f"math-verify's process did not start: {sys.executable} -P {__file__}")
+
+    def close(self) -> None:
+        """End the process; the next call starts another."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def _read(stream, lines: queue.SimpleQueue) -> None:
+    try:
+        for line in stream:
+            lines.put(line)
+    except ValueError:  # closed meanwhile
+        pass
+    lines.put("")  # the process is gone: wake whoever waits
+
+
+def _serve() -> None:
+    from math_verify import parse, verify
+
+    print("ready", flush=True)
+    golds: dict[str, list] = {}  # a group asks the same question G times
+    for line in sys.stdin:
+        answer, completion = json.loads(line)
+        try:
+            if answer not in golds:
+                golds = {
+                    answer: parse(f"${answer}$", parsing_timeout=None)
+                    or parse(answer, parsing_timeout=None)
+                }
+            gold = golds[answer]
+            found = parse(completion, parsing_timeout=None) if gold else []
+            verdict = bool(verify(gold, found, timeout_seconds=None)) if gold else None
+        except Exception:  # whatever sympy stumbles over is no right answer
+            verdict = False
+        print(json.dumps(verdict), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
