@@ -136,6 +136,13 @@ def _trace(rows, group, texts, correct, length, entropies, seed, temperature, ma
     return reweigh(trace)
 
 
+def _ends(model, tokenizer) -> list[int]:
+    """Every token that ends a response: a chat model's generation_config may name several."""
+    named = model.generation_config.eos_token_id
+    named = named if isinstance(named, list) else [named]
+    return sorted({end for end in (*named, tokenizer.eos_token_id) if end is not None})
+
+
 def _respond(model, tokenizer, rows, group, temperature, max_tokens):
     """(ids, mask, entropies) of len(rows) * group responses; the mask covers the end token."""
     prompts = tokenizer(
@@ -148,8 +155,8 @@ def _respond(model, tokenizer, rows, group, temperature, max_tokens):
     )  # fmt: skip
     width = before["input_ids"].shape[1]
     ids = whole[:, width:]
-    ended = (ids == tokenizer.eos_token_id).int().cumsum(1)
-    mask = (ended == 0) | ((ended == 1) & (ids == tokenizer.eos_token_id))
+    ended = torch.isin(ids, torch.tensor(_ends(model, tokenizer), device=ids.device)).int()
+    mask = ended.cumsum(1) - ended == 0  # the token that ends a response belongs to it
     attention = torch.cat([before["attention_mask"], mask.long()], 1)
     # Left padding shifts nothing: generate() counts positions from the first real token, and so do we.
     positions = (attention.cumsum(1) - 1).clamp(min=0)
