@@ -12,6 +12,7 @@ Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its 
 
 import argparse
 import errno
+import re
 import sys
 from dataclasses import asdict
 from importlib import import_module
@@ -104,7 +105,7 @@ def parser(train: str = "") -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = _with_negatives(sys.argv[1:] if argv is None else argv)
     train = argv[1] if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS else ""
     arguments = parser(train).parse_args(argv)
     try:
@@ -117,6 +118,18 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"labkit {arguments.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _with_negatives(argv: list[str]) -> list[str]:
+    """``argv`` with a blank before the -1e-3 or -.inf of `-p NAME -1e-3`: argparse takes it for an option.
+
+    YAML drops the blank.
+    """
+    number = re.compile(r"-\.?(\d|inf)")
+    return [
+        f" {word}" if i > 1 and argv[i - 2] == "-p" and number.match(word) else word
+        for i, word in enumerate(argv)
+    ]
 
 
 def _run(arguments: argparse.Namespace) -> int:
