@@ -10,6 +10,8 @@ Grid file (YAML), one line a parameter; the sweep runs every combination:
 
 import contextlib
 import itertools
+import logging
+import math
 import os
 import tempfile
 import time
@@ -26,12 +28,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from labkit import device, store
 from labkit.checks import fail, integer, number
 from labkit.metrics import read_metrics
-from labkit.paths import write_atomic
 from labkit.presets import as_float, find_notebooks, load_preset, parameters_for, read_yaml
 from labkit.runs import new_folder
+from labkit.sweep_table import write_table
 
 CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
 POINT_LIMIT = 100_000
+LOST = "not run: the scheduler went away; repeat the sweep"
 
 
 def read_grid(path: str | Path) -> dict[str, list[Any]]:
@@ -43,8 +46,7 @@ def read_grid(path: str | Path) -> dict[str, list[Any]]:
     if not isinstance(content, dict) or not content:
         fail("--grid", content, "a mapping of parameters to lists or ranges")
     grid = {name: _values(name, spec) for name, spec in content.items()}
-    count = int(np.prod([len(values) for values in grid.values()], dtype=np.int64))
-    integer("--grid points", count, 1, POINT_LIMIT)
+    integer("--grid points", math.prod(map(len, grid.values())), 1, POINT_LIMIT)
     return grid
 
 
@@ -100,7 +102,8 @@ def sweep(
     """Run every point; returns (folder, table) with one row a point, in the grid's order.
 
     Points that finished earlier with the same source, parameters, code and device are not run
-    again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed.
+    again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed. If the
+    scheduler goes away, the rows of the points that did not finish say so.
 
     jobs   local worker processes, each with one CUDA device if there are several; None: one per
            device, two without. With ``scheduler`` the workers see what they were started with.
@@ -136,46 +139,51 @@ def sweep(
             for i, result in _completed(client, source, planned, todo):
                 rows[i] = _keep(folder, i, keys[i], result)
                 bars.advance(task)
+    rows = [row or {"seconds": 0.0, "metrics": {}, "error": LOST} for row in rows]
     ran = [{name: parameters[name] for name in grid} for parameters in planned]
     table = pd.DataFrame([_row(point, row) for point, row in zip(ran, rows, strict=True)])
-    write_atomic(folder / "sweep.parquet", lambda temporary: table.to_parquet(temporary, index=False))
-    write_atomic(folder / "sweep.csv", lambda temporary: table.to_csv(temporary, index=False))
-    _draw(folder, table, grid)
+    write_table(folder, table, list(grid))
     return folder, table
 
 
-def _draw(folder: Path, table: pd.DataFrame, grid: dict[str, list[Any]]) -> None:
-    """sweep.png: every metric against the first parameter that takes more than one value."""
-    import matplotlib
+def _completed(client: Client, source: str, planned: list[dict], todo: list[int]):
+    """(index, result) as points finish; ends early if the scheduler goes away.
 
-    matplotlib.use("agg")
-    from labkit.figures import theme
-    from labkit.figures.sweep import sweep_curves
+    No more are handed out than the workers have threads: a point that kills its worker then takes none with
+    it that waited there, and results are released at once, so memory stays flat.
+    """
+    rest, running, results = iter(todo), {}, as_completed()
 
-    metrics = [name for name in table if name not in (*grid, "seconds", "error")]
-    fine = table[table["error"] == ""]
-    if not metrics or fine.empty:
-        return
-    theme.apply()
-    figure = sweep_curves(fine, sorted(grid, key=lambda name: len(grid[name]) < 2), metrics)
-    write_atomic(folder / "sweep.png", figure.savefig)
+    def start() -> None:
+        for i in itertools.islice(rest, max(_threads(client) - len(running), 0)):
+            key = f"point-{i}-{time.time_ns()}"
+            future = client.submit(execute_point, source, planned[i], key=key, pure=False)
+            running[future.key] = i
+            results.add(future)
 
-
-def _completed(client, source: str, planned: list[dict], todo: list[int]):
-    """(index, result) as points finish; results are released at once, so memory stays flat."""
-    shared = client.scatter(source, broadcast=True)
-    waiting = {
-        client.submit(execute_point, shared, planned[i], key=f"point-{i}-{time.time_ns()}", pure=False): i
-        for i in todo
-    }
-    for future in as_completed(list(waiting)):
-        i = waiting.pop(future)
+    start()
+    for future in results:
+        if future.cancelled():  # by the client, which lost its scheduler
+            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it would add a traceback
+            return
+        i = running.pop(future.key)
         if future.status == "error":
-            result = {"seconds": 0.0, "metrics": {}, "error": repr(future.exception()), "notebook": ""}
+            problem = future.exception()  # for instance KilledWorker
+            error = " ".join(f"{type(problem).__name__}: {problem}".split())
+            result = {"seconds": 0.0, "metrics": {}, "error": error, "notebook": ""}
         else:
             result = future.result()
         future.release()
+        start()
         yield i, result
+
+
+def _threads(client: Client) -> int:
+    """How many points the workers can take at a time; 1 while there is none, for another may come."""
+    try:
+        return sum(client.nthreads().values()) or 1
+    except OSError:  # the scheduler went away: its futures tell
+        return 1
 
 
 def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
@@ -213,8 +221,11 @@ def connect(scheduler: str | None, jobs: int | None):
         cards = [card.uuid for card in device.cards() if not card.problem]
         workers = jobs or len(cards) or 2
         options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-        quiet = dask.config.set({"distributed.worker.profile.enabled": False})  # it keeps an hour of stacks
-        with quiet, LocalCluster(**options) as cluster, Client(cluster) as client:
+        settings = {
+            "distributed.worker.profile.enabled": False,  # it keeps an hour of stacks
+            "distributed.scheduler.allowed-failures": 0,  # a point that killed its worker kills the next
+        }
+        with dask.config.set(settings), LocalCluster(**options) as cluster, Client(cluster) as client:
             if len(cards) > 1:
                 client.register_plugin(PinCard(cards))
             yield client
