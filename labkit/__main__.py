@@ -7,23 +7,28 @@ labkit report    write report.html of a finished run again
 labkit compare   two runs, metric by metric
 labkit baseline  accept the metrics of a run as the new baselines, after showing what moves
 
-Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its baseline, 130 Ctrl-C.
+Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its baseline, 130 Ctrl-C,
+143 SIGTERM, 129 SIGHUP (the terminal was closed).
 """
 
 import argparse
+import contextlib
 import errno
 import re
+import signal
 import sys
 from dataclasses import asdict
 from importlib import import_module
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from labkit.execute import CELL_TIMEOUT
 from labkit.presets import parse_overrides
+from labkit.processes import interrupted_by_signals
 
-console = Console()
+console = Console(markup=False, emoji=False)  # names, units, paths and errors are printed as they are
 TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-thought of a causal LM"}
 
 
@@ -109,15 +114,19 @@ def main(argv: list[str] | None = None) -> int:
     train = argv[1] if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS else ""
     arguments = parser(train).parse_args(argv)
     try:
-        return arguments.call(arguments)
+        with interrupted_by_signals():
+            return arguments.call(arguments)
     except (ValueError, OSError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC
         advice = "; free some and repeat: sweep and run --resume keep what finished" if full else ""
         print(f"labkit {arguments.command}: {error}{advice}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"labkit {arguments.command}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
+        how = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"labkit {arguments.command}: {how}", file=sys.stderr)
+        return 128 + number
 
 
 def _with_negatives(argv: list[str]) -> list[str]:
@@ -149,14 +158,14 @@ def _run(arguments: argparse.Namespace) -> int:
     table = Table("notebook", "result", "seconds", "metrics", "GPU GiB, at most", box=None)
     for item in runs:
         memory = f"{item.gpu_memory / 1024:.1f}" if item.gpu_memory else "-"
-        result = "[green]ok[/]" if item.ok else f"[red]FAILED[/] {item.error}"
+        result = Text("ok", "green") if item.ok else Text.assemble(("FAILED", "red"), f" {item.error}")
         if off[item.notebook]:
-            result = f"[red]off baseline[/], {len(off[item.notebook])} of its metrics"
+            result = Text.assemble(("off baseline", "red"), f", {len(off[item.notebook])} of its metrics")
         table.add_row(item.notebook, result, f"{item.seconds:.1f}", str(len(item.metrics)), memory)
     console.print(table)
     for notebook, lines in off.items():
         for line in lines:
-            console.print(f"{notebook}: {line}", soft_wrap=True, markup=False)
+            console.print(f"{notebook}: {line}", soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     if not all(item.ok for item in runs):
         return 1
@@ -190,7 +199,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     rows = compare_runs(arguments.run_a, arguments.run_b)
     for side, words in zip("AB", compare_settings(arguments.run_a, arguments.run_b), strict=True):
         if words:
-            console.print(f"{side} ran on {words}", soft_wrap=True, markup=False)
+            console.print(f"{side} ran on {words}", soft_wrap=True)
     table = Table("notebook", "metric", "A", "B", "B - A", box=None)
     for row in rows:
         table.add_row(*row)

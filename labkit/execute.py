@@ -7,14 +7,17 @@ import json
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from labkit.paths import write_atomic
+from labkit.processes import end_children_on_signals
 from labkit.provenance import kernel_threads
 
 CELL_TIMEOUT = 600  # seconds, in a sweep; labkit run ends a slow notebook itself
 START_TIMEOUT = 120
 START_ATTEMPTS = 3
+FAILED = "failed: "  # begins the line that tells the runner the error
 WIDGET = "application/vnd.jupyter.widget-view+json"
 VISUAL = ("image/png", "image/svg+xml", "application/vnd.plotly.v1+json", "text/html")
 
@@ -37,14 +40,17 @@ def execute(source: str, target: str, parameters: dict, cell_timeout: int | None
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    from labkit import engine
+
     os.environ |= {"LABKIT_HEADLESS": "1", "OMP_NUM_THREADS": kernel_threads()}
     failure = ""
     for attempt in range(START_ATTEMPTS):
         try:
             papermill.execute_notebook(
-                source,
-                target,
+                _as_is(source),
+                _as_is(target),
                 parameters=parameters,
+                engine_name=engine.NAME,
                 cwd=str(Path(source).resolve().parent),
                 progress_bar=False,
                 log_output=True,
@@ -54,15 +60,15 @@ def execute(source: str, target: str, parameters: dict, cell_timeout: int | None
                 extra_arguments=["--log-level=50"],  # its shutdown calls an interrupt an error
             )
         except papermill.PapermillExecutionError as error:
-            failure = " ".join(f"{error.ename}: {error.evalue}".split())  # the runner reads one line
+            failure = _one_line(error.ename, error.evalue)
         except (DeadKernelError, TimeoutError) as error:
             # The saved cells all look completed: only this error tells (papermill keeps the rest).
-            failure = f"{type(error).__name__}: {error}"
+            failure = _one_line(type(error).__name__, error)
         except RuntimeError as error:
             # Kernels that start at the same moment can pick the same port. No cell has run yet.
             if "Kernel died before replying" in str(error) and attempt < START_ATTEMPTS - 1:
                 continue
-            failure = f"{type(error).__name__}: {error}"
+            failure = _one_line(type(error).__name__, error)
         break
     notebook = nbformat.read(target, as_version=4)
     drop_widget_views(notebook)
@@ -70,9 +76,25 @@ def execute(source: str, target: str, parameters: dict, cell_timeout: int | None
     return failure
 
 
+def _one_line(name: str, message: object) -> str:
+    """The runner reads one line, and a log shows it."""
+    return " ".join(f"{name}: {message}".split())
+
+
+def _as_is(path: str) -> str:
+    """Papermill takes braces in a path for places of parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    end_children_on_signals()
     source, target, parameters = sys.argv[1:]
-    if failure := execute(source, target, json.loads(Path(parameters).read_text())):
-        print(f"failed: {failure}")
+    try:
+        failure = execute(source, target, json.loads(Path(parameters).read_text()))
+    except Exception as error:
+        traceback.print_exc()
+        failure = _one_line(type(error).__name__, error)
+    if failure:
+        print(FAILED + failure)
         sys.exit(1)

@@ -147,9 +147,11 @@ def _prose(text: str) -> str:
     """Markdown as HTML; formulas become MathML, which browsers draw without a network."""
 
     def mathml(found: re.Match) -> str:
-        if found["block"]:
-            return convert(" ".join(found["block"].split()), display="block")
-        return convert(found["inline"]) if found["inline"] else found[0]
+        formula, display = found["block"] or found["inline"], "block" if found["block"] else "inline"
+        try:
+            return convert(" ".join(formula.split()), display=display) if formula else found[0]
+        except Exception:  # its errors have no common class, and its parser lets others through
+            return found[0]  # the source, as it was written
 
     page = ANCHOR.sub("", _lower_headings(markdown2html(MATH.sub(mathml, text))))
     return f'<div class="prose">{page}</div>'
@@ -205,7 +207,7 @@ def _plotly(spec: dict) -> str:
     """A plotly figure as a div that the page's one copy of plotly.js draws."""
     title = spec.get("layout", {}).get("title", {})
     label = html.escape(title.get("text", "interactive figure") if isinstance(title, dict) else str(title))
-    content = json.dumps({"data": spec["data"], "layout": spec.get("layout", {})}).replace("</", "<\\/")
+    content = json.dumps({"data": spec["data"], "layout": spec.get("layout", {})}).replace("<", "\\u003c")
     return (
         f'<div class="plotly" role="figure" aria-label="{label}">'
         f'<script type="application/json">{content}</script></div>'

@@ -5,13 +5,10 @@ metrics.json  {notebook: {metric: value}}                     run.json    parame
 report.html   everything on one page                          ../latest   points here
 """
 
-import contextlib
 import datetime
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,20 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from labkit import baselines, store
 from labkit.checks import integer, number
 from labkit.device import Memory, class_of
+from labkit.execute import FAILED
 from labkit.metrics import read_inputs, read_metrics
 from labkit.paths import runs_dir, write_atomic
 from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_for
+from labkit.processes import follow
 from labkit.provenance import device_name, provenance, setting
 
 NOTEBOOK_TIMEOUT = 1800.0  # seconds
-_running: set[subprocess.Popen] = set()  # what an interrupted run has to end
 
 
 @dataclass
@@ -104,14 +101,15 @@ def run(
             item.baseline = baselines.load(known)
     folder = new_folder()
     begin = time.monotonic()
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    name = TextColumn("{task.description:<24}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    stop = threading.Event()
     with Progress(*columns, console=Console(stderr=True)) as bars, ThreadPoolExecutor(jobs) as pool:
         try:
-            list(pool.map(lambda item: _obtain(*item, folder, timeout, bars, resume), planned))
+            list(pool.map(lambda item: _obtain(*item, folder, timeout, bars, resume, stop), planned))
         except KeyboardInterrupt:  # Ctrl-C does not reach the children: they have sessions of their own
+            stop.set()  # each thread ends its own
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in tuple(_running):
-                _kill(process)
             raise
     runs = [item for _, item in planned]
     for item in runs:
@@ -146,7 +144,13 @@ def new_folder(label: str = "") -> Path:
 
 
 def _obtain(
-    source: Path, item: NotebookRun, folder: Path, timeout: float, bars: Progress, resume: bool
+    source: Path,
+    item: NotebookRun,
+    folder: Path,
+    timeout: float,
+    bars: Progress,
+    resume: bool,
+    stop: threading.Event,
 ) -> None:
     """Take a finished execution from the store or make one and put it there; fill ``item``."""
     key = store.fingerprint(source, item.parameters)
@@ -157,67 +161,47 @@ def _obtain(
         bars.add_task(f"{item.notebook} cached", total=1, completed=1)
         return
     with Memory() as memory:
-        _execute(source, item, folder, timeout, bars)
+        _execute(source, item, folder, timeout, bars, stop)
     item.gpu_memory = memory.most
     if item.ok:
         result = {"seconds": item.seconds, "metrics": item.metrics}
         store.put(key, folder / f"{item.notebook}.ipynb", result)
 
 
-def _execute(source: Path, item: NotebookRun, folder: Path, timeout: float, bars: Progress) -> None:
-    """Run one notebook in its own process group; fill ``item``; never raises for a failing one."""
+def _execute(
+    source: Path, item: NotebookRun, folder: Path, timeout: float, bars: Progress, stop: threading.Event
+) -> None:
+    """Run one notebook in its own process; fill ``item``; never raises for a failing one."""
     cells = len(nbformat.read(source, as_version=4).cells)
     task = bars.add_task(item.notebook, total=cells + bool(item.parameters))  # papermill adds one
-    partial, log = folder / f".{item.notebook}.part.ipynb", folder / f"{item.notebook}.log"
+    partial, executed = folder / f".{item.notebook}.part.ipynb", folder / f"{item.notebook}.ipynb"
     parameters = folder / f".{item.notebook}.json"
     _write_json(parameters, item.parameters)
     command = [sys.executable, "-m", "labkit.execute", str(source), str(partial), str(parameters)]
-    begin, expired, last = time.monotonic(), threading.Event(), ""
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,  # so that a time-out also ends the kernel
-    )
+    begin, last, failure = time.monotonic(), "", ""
 
-    _running.add(process)
+    def told(line: str) -> None:
+        nonlocal last, failure
+        last = line.strip() or last
+        if line.startswith(FAILED):  # others that share the pipe may print after it
+            failure = last.removeprefix(FAILED)
+        if line.startswith("Ending Cell"):
+            bars.advance(task)
 
-    def expire() -> None:
-        expired.set()
-        _kill(process)
-
-    timer = threading.Timer(timeout, expire)
-    timer.start()
     try:
-        with log.open("w") as file:
-            for line in process.stdout:
-                file.write(line)
-                last = line.strip() or last
-                if line.startswith("Ending Cell"):
-                    bars.advance(task)
-        code = process.wait()
-    except OSError as error:  # the log could not be written
-        raise OSError(error.errno, error.strerror, str(log)) from error
+        code, expired = follow(command, folder / f"{item.notebook}.log", timeout, stop, told)
     finally:
-        timer.cancel()
-        _running.discard(process)
-        if process.poll() is None:
-            _kill(process)
         parameters.unlink(missing_ok=True)
-        whole = _keep_whole(partial, folder / f"{item.notebook}.ipynb")
+        whole = _keep_whole(partial, executed)
     item.seconds = round(time.monotonic() - begin, 2)
     if whole:
-        executed = folder / f"{item.notebook}.ipynb"
         item.metrics, item.inputs = read_metrics(executed), read_inputs(executed)
-    if expired.is_set():
+    if expired:
         item.error = f"timed out after {timeout:g} s"
     elif code < 0:
         item.error = f"ended by signal {-code}"
     elif code:
-        item.error = last.removeprefix("failed: ") or f"exit code {code}"
+        item.error = failure or last or f"exit code {code}"
     bars.update(task, description=f"{item.notebook} {'ok' if item.ok else 'FAILED'}")
 
 
@@ -230,18 +214,6 @@ def _keep_whole(partial: Path, target: Path) -> bool:
         return False
     partial.replace(target)
     return True
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """End a notebook's process and all it started: its kernel has a session of its own."""
-    family = []
-    with contextlib.suppress(psutil.NoSuchProcess):  # it may just have ended
-        family = psutil.Process(process.pid).children(recursive=True)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for child in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
 
 
 def _write_json(path: Path, content: object) -> None:

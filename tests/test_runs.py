@@ -1,6 +1,5 @@
 """The runner: parameters checked first, failures reported and survived, one folder left behind."""
 
-import contextlib
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ import yaml
 from notebook_maker import write_notebook
 
 from labkit.__main__ import main
+from labkit.execute import execute
 from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_for, parse_overrides
 from labkit.provenance import setting
 from labkit.runs import run
@@ -192,28 +192,155 @@ def test_an_error_of_several_lines_is_told_whole(tmp_path, runs_at):
     assert runs[0].error == "ValueError: beam must be >= 1; got 0"
 
 
-def test_ctrl_c_ends_the_notebooks_too(tmp_path, runs_at):
-    """They run in sessions of their own, where the terminal's signal does not reach them."""
-    slow = write_notebook(
+def test_what_is_printed_after_the_error_does_not_replace_it(tmp_path, runs_at):
+    daemon = "sleep 1; echo still here"
+    source = f"import subprocess\nsubprocess.Popen(['sh', '-c', {daemon!r}])\nraise ValueError('no beams')"
+    bad = write_notebook(tmp_path / "bad.ipynb", source)
+    _, runs = run([str(bad)], str(_flat(bad, {})))
+    assert runs[0].error == "ValueError: no beams"
+
+
+def test_a_cell_that_times_out_is_told_with_its_code_in_one_line(tmp_path):
+    slow = write_notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(600)")
+    error = execute(str(slow), str(tmp_path / "out.ipynb"), {}, cell_timeout=2)
+    assert error.startswith("CellTimeoutError: A cell timed out")
+    assert "import time time.sleep(600)" in error
+    assert error.count("\n") == 0
+
+
+def test_errors_and_paths_are_printed_as_they_are(tmp_path, runs_at, capsys):
+    """No markup and no emoji names are read in them."""
+    source = "raise ValueError('prompt lacks [/INST] :key: at its end')"
+    bad = write_notebook(tmp_path / "[red]bad.ipynb", source)
+    assert main(["run", str(bad), "--preset", str(_flat(tmp_path / "x", {}))]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    for word in ("[red]bad", "FAILED ValueError", "[/INST]", ":key:"):
+        assert word in said
+    assert (runs_at / "latest" / "[red]bad.ipynb").exists()
+
+
+def test_a_notebook_that_prints_too_much_is_cut_and_says_so(tmp_path, monkeypatch):
+    """What it computes and how it fails is kept."""
+    from labkit import engine
+
+    monkeypatch.setattr(engine, "PRINTED", 1000)
+    source = write_notebook(
+        tmp_path / "long.ipynb", "print('a' * 600)", "print('b' * 600)\nprint('c' * 600)\n7",
+        "print('d')\nraise ValueError('no beams')",
+    )  # fmt: skip
+    target = tmp_path / "out.ipynb"
+    assert execute(str(source), str(target), {}) == "ValueError: no beams"
+    outputs = [
+        output for cell in nbformat.read(target, as_version=4).cells for output in cell.get("outputs", [])
+    ]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    said = "\n[cut by labkit: a notebook may print 1,000 characters]\n"
+    assert printed == "a" * 600 + "\n" + "b" * 399 + said
+    assert [o.data["text/plain"] for o in outputs if o.output_type == "execute_result"] == ["7"]
+    assert [o.ename for o in outputs if o.output_type == "error"] == ["ValueError"]
+
+
+def test_braces_in_a_path_are_part_of_its_name(tmp_path):
+    """Papermill would fill in parameters there."""
+    source = write_notebook(tmp_path / "{size}}.ipynb", "print(size)", parameters="size: int = 3  # size")
+    target = tmp_path / "{other.ipynb"
+    assert execute(str(source), str(target), {"size": 4}) == ""
+    assert nbformat.read(target, as_version=4).cells[-1].outputs[0].text == "4\n"
+
+
+def test_metric_names_are_printed_as_they_are(tmp_path, runs_at, capsys):
+    source = "from labkit.metrics import record\nrecord('speed [tokens/s]', 2, 'x')"
+    fast = write_notebook(tmp_path / "fast.ipynb", source)
+    folders = [str(run([str(fast)], str(_flat(fast, {})))[0]) for _ in range(2)]
+    assert main(["compare", *folders]) == 0
+    assert "speed [tokens/s]" in capsys.readouterr().out
+
+
+def _slow(tmp_path):
+    """A notebook that starts a daemon, writes its own number and the daemon's to begun.txt, and sleeps."""
+    return write_notebook(
         tmp_path / "slow.ipynb",
-        f"import os\nfrom pathlib import Path\nbegun = Path({str(tmp_path / 'begun.txt')!r})",
-        "begun.with_suffix('.part').write_text(str(os.getpid()))\nbegun.with_suffix('.part').rename(begun)",
+        f"import os, subprocess\nfrom pathlib import Path\nbegun = Path({str(tmp_path / 'begun.txt')!r})",
+        "daemon = subprocess.Popen(['setsid', 'sleep', '600'], start_new_session=True)",
+        "begun.with_suffix('.part').write_text(f'{os.getpid()} {daemon.pid}')",
+        "begun.with_suffix('.part').rename(begun)",
         "import time\ntime.sleep(600)",
     )
+
+
+def _all_ended(tmp_path, seconds=10):
+    """Whether the processes that begun.txt names end; a container's init may leave them unburied."""
+    waited = [int(pid) for pid in (tmp_path / "begun.txt").read_text().split()]
+    assert len(waited) == 2
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for pid in tuple(waited):
+            try:
+                ended = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                ended = True
+            if ended:
+                waited.remove(pid)
+        if not waited:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+    ],
+)
+def test_a_signal_ends_the_notebooks_too(tmp_path, runs_at, number, code, words):
+    """They run in sessions of their own, where the terminal's signals do not reach them."""
+    slow = _slow(tmp_path)
     command = [sys.executable, "-m", "labkit", "run", str(slow), "--preset", str(_flat(slow, {}))]
     process = subprocess.Popen(
         command, env=os.environ | {"LABKIT_RUNS": str(runs_at)}, stderr=subprocess.PIPE, text=True,
         # A suite started in the background of a shell has the signal switched off, and so its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )  # fmt: skip
     _wait_for(tmp_path / "begun.txt")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, messages = process.communicate(timeout=60)
-    assert process.returncode == 130
-    with contextlib.suppress(psutil.NoSuchProcess):  # a container's init may leave it unburied
-        assert psutil.Process(int((tmp_path / "begun.txt").read_text())).status() == psutil.STATUS_ZOMBIE
-    assert messages.splitlines()[-1] == "labkit run: interrupted"
+    assert process.returncode == code
+    assert _all_ended(tmp_path, seconds=0.5)
+    assert messages.splitlines()[-1] == f"labkit run: {words}"
     assert not (runs_at / "latest").exists()
+
+
+def test_a_closed_terminal_ends_the_notebooks_too(tmp_path, runs_at):
+    """Nothing can be written to it any more, which must not come between."""
+    controller, terminal = os.openpty()
+    command = [sys.executable, "-m", "labkit", "run", str(_slow(tmp_path))]
+    command += ["--preset", str(_flat(tmp_path / "x", {}))]
+    process = subprocess.Popen(
+        command, env=os.environ | {"LABKIT_RUNS": str(runs_at)}, stdout=terminal, stderr=terminal,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
+    os.close(terminal)
+    _wait_for(tmp_path / "begun.txt")
+    os.close(controller)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 129
+    assert _all_ended(tmp_path, seconds=0.5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_process_of_a_notebook_ends_its_kernel(tmp_path, number):
+    """Its runner may be gone and cannot clean up."""
+    parameters = tmp_path / "p.json"
+    parameters.write_text("{}")
+    command = [sys.executable, "-m", "labkit.execute", str(_slow(tmp_path)), str(tmp_path / "out.ipynb")]
+    process = subprocess.Popen([*command, str(parameters)], preexec_fn=lambda: signal.signal(number, 0))
+    _wait_for(tmp_path / "begun.txt")
+    process.send_signal(number)
+    assert process.wait(60) == -number
+    assert _all_ended(tmp_path, seconds=0.5)
 
 
 def test_help_names_every_command_and_exit_code(capsys):
@@ -362,7 +489,7 @@ def test_only_the_runner_limits_a_cell(book, monkeypatch):
     """Its own limit is for the notebook and can be raised; a sweep's worker has one per cell."""
     import papermill
 
-    from labkit.execute import CELL_TIMEOUT, execute
+    from labkit.execute import CELL_TIMEOUT
     from labkit.sweep import execute_point
 
     limits, real = [], papermill.execute_notebook
@@ -379,8 +506,6 @@ def test_only_the_runner_limits_a_cell(book, monkeypatch):
 
 def test_a_kernel_that_never_started_is_started_again(book, tmp_path, monkeypatch):
     import papermill
-
-    from labkit.execute import execute
 
     tries, real = [], papermill.execute_notebook
 

@@ -56,15 +56,22 @@ def trade_off(
             colour, marker = (cycle[index % len(cycle)] for cycle in (theme.CYCLE, theme.MARKERS))
             length, right = _read(runs, "length", when), 100 * _read(runs, "accuracy", when)
             axis.scatter(
-                length, right, s=60, c=colour, marker=marker, label=arm, edgecolors="white", zorder=3
+                length,
+                right,
+                s=60,
+                c=colour,
+                marker=marker,
+                label=theme.drawable(arm),
+                edgecolors="white",
+                zorder=3,
             )
-        axis.set_title(words, fontsize=10, fontweight="normal", loc="left")
+        axis.set_title(theme.drawable(words), fontsize=10, fontweight="normal", loc="left")
         axis.set_xlabel("length of held-out responses (tokens)")
         axis.margins(0.08)
     axes[0, 0].set_ylabel("held-out accuracy (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        figure.suptitle(theme.drawable(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
 
 

@@ -73,7 +73,7 @@ def beam_tree(
     words = finding(one, place.answer, truth, rival=rival)
     if (dtype := trace.meta.get("dtype")) not in (None, "", "float32"):
         words += f"\n{dtype} on {trace.meta['provenance']['device']}"
-    figure.suptitle(words, fontweight="bold", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(theme.drawable(words), fontweight="bold", fontsize=11, x=0.01, ha="left")
     return figure
 
 
@@ -95,7 +95,7 @@ def _draw_tree(
         )  # fmt: skip
         if bold and shown and len(path) <= LITTLE_ROOM:
             told = commits(trace, c, side, vocabulary)
-            text = f"+{len(told)}" if crowded else "\n".join(told)
+            text = f"+{len(told)}" if crowded else theme.drawable("\n".join(told))
             middle = start + 0.7 * (end - start)  # clear of the dropped candidates
             axes.annotate(
                 text, middle, (0, 7), textcoords="offset points", ha="center", va="bottom",

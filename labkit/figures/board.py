@@ -77,7 +77,8 @@ def draw_text(axes: Axes, trace: BeamTrace, step: int, vocabulary: Callable[[int
             new = y and when[x] == y
             box = {"facecolor": theme.SKY, "edgecolor": theme.BLUE, "pad": 1, "alpha": 0.6} if new else None
             axes.text(
-                x, y, vocabulary(int(token)), ha="center", va="center", fontsize=8, family="monospace",
+                x, y, theme.drawable(vocabulary(int(token))), ha="center", va="center",
+                fontsize=8, family="monospace",
                 color=theme.INK if when[x] > 0 else theme.MUTED, fontweight="bold" if new else "normal",
                 bbox=box,
             )  # fmt: skip

@@ -95,10 +95,10 @@ def training_curves(
                     marker=theme.MARKERS[index % len(theme.MARKERS)], markevery=max(1, len(steps) // 5),
                     markersize=5,
                 )  # fmt: skip
-            drawn[0].set_label(arm)  # once per arm
+            drawn[0].set_label(theme.drawable(arm))  # once per arm
             if not few:
                 axis.fill_between(steps, table.min(0), table.max(0), color=colour, alpha=0.15, linewidth=0)
-        axis.set_title(label, fontsize=9, fontweight="normal", loc="left")
+        axis.set_title(theme.drawable(label), fontsize=9, fontweight="normal", loc="left")
         if name in cumulative:
             axis.set_ylim(bottom=0)
     for axis in list(axes.flat)[len(panels) :]:
@@ -108,7 +108,7 @@ def training_curves(
         axes[(len(panels) - 1 - column) // columns, column].tick_params(labelbottom=True)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=len(arms))
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        figure.suptitle(theme.drawable(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
 
 
@@ -132,12 +132,14 @@ def before_after(arms: Arms, panels: Mapping[str, str] = EXAM) -> Figure:
                 linestyle=theme.DASHES[index % len(theme.DASHES)],
                 marker=theme.MARKERS[index % len(theme.MARKERS)], markersize=6,
             )  # fmt: skip
-            lines[0].set_label(arm)
-            axis.set_title(label, fontsize=9, fontweight="normal", loc="left")
+            lines[0].set_label(theme.drawable(arm))
+            axis.set_title(theme.drawable(label), fontsize=9, fontweight="normal", loc="left")
             axis.set_xticks([0, 1], ["before", "after"])
             axis.margins(x=0.25, y=0.3)
         (low, high), (long, short) = means["accuracy"], means["length"]
-        words.append(f"{arm}: accuracy {low:.0%} → {high:.0%}, {long:.1f} → {short:.1f} tokens")
+        words.append(
+            f"{theme.drawable(arm)}: accuracy {low:.0%} → {high:.0%}, {long:.1f} → {short:.1f} tokens"
+        )
     handles = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower right", ncols=len(arms))
     figure.suptitle("; ".join(words), x=0.01, ha="left", fontsize=11, fontweight="bold")

@@ -168,7 +168,7 @@ def group_counts(**traces: MaskTrace) -> Figure:
                 range(5), share, marker=theme.MARKERS[layer % 8], color=theme.CYCLE[layer % 8],
                 label=f"layer {layer}", alpha=0.9,
             )  # fmt: skip
-        label = label.replace("_", " ")
+        label = theme.drawable(label.replace("_", " "))
         axis.set(title=label, xlabel="non-zeros in a group of four", xticks=range(5))
         said.append(f"{label} {100 * trace.crowded_groups.mean():.1f} %")
     axes[0, 0].set(ylabel="share of groups (%)")

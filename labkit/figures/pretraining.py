@@ -84,9 +84,9 @@ def loss_curves(
     if dense and not start and any(arm.startswith("elas") for arm in arms):
         axis.axvspan(0, dense, color=theme.GRID, alpha=0.7, linewidth=0)
         axis.text(dense, axis.get_ylim()[1], " 2:4 mask on from here (ELAS)", va="top", fontsize=9)
-    axis.set(xlabel="optimiser step", ylabel=UNITS.get(name, name))
+    axis.set(xlabel="optimiser step", ylabel=UNITS.get(name, theme.drawable(name)))
     axis.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.93))
-    axis.set_title(_finding(traces, name))
+    axis.set_title(theme.drawable(_finding(traces, name)))
     return figure
 
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from labkit.figures.theme import CYCLE, DASHES, MARKERS
+from labkit.figures.theme import CYCLE, DASHES, MARKERS, drawable
 
 CURVES = len(CYCLE)
 
@@ -24,17 +24,17 @@ def sweep_curves(table: pd.DataFrame, parameters: list[str], metrics: list[str])
         lines = list(table.groupby(group)) if group else [("", table)]
         for i, (value, rows) in enumerate(lines[:CURVES]):
             curve = rows.groupby(x)[metric].mean()
-            label = f"{group} = {value}" if group else None
+            label = drawable(f"{group} = {value}") if group else None
             where = range(len(curve)) if curve.index.dtype == object else curve.index
             axis.plot(where, curve, color=CYCLE[i], marker=MARKERS[i], ls=DASHES[i], label=label)
             at = rows[x].map(dict(zip(curve.index, where, strict=True)))
             axis.plot(at, rows[metric], "o", color=CYCLE[i], markersize=3, alpha=0.5)
             if curve.index.dtype == object:
-                axis.set_xticks(list(where), [str(item) for item in curve.index])
+                axis.set_xticks(list(where), [drawable(str(item)) for item in curve.index])
         means = table.groupby(x)[metric].mean()
-        axis.set_title(f"{metric}: {means.min():.4g} to {means.max():.4g} over {x}")
-        axis.set_ylabel(metric)
+        axis.set_title(f"{drawable(metric)}: {means.min():.4g} to {means.max():.4g} over {drawable(x)}")
+        axis.set_ylabel(drawable(metric))
         if group:
             axis.legend()
-    axes[-1, 0].set_xlabel(x)
+    axes[-1, 0].set_xlabel(drawable(x))
     return figure

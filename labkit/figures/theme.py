@@ -3,7 +3,9 @@
 import matplotlib as mpl
 import plotly.graph_objects as go
 import plotly.io as pio
+from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#6b7280", "#e5e7eb", "#ffffff"
 # Okabe and Ito (2008): told apart under the common colour-vision deficiencies.
@@ -48,6 +50,20 @@ def apply() -> None:
     pio.renderers.default = "plotly_mimetype"
 
 
+def drawable(text: str) -> str:
+    """Somebody's text for a figure: $...$ that is a formula stays one, other dollars are drawn as they are.
+
+    Matplotlib would raise when it draws, far from the call that took the text.
+    """
+    if is_math_text(text):
+        try:
+            MathTextParser("path").parse(text)
+            return text
+        except ValueError:
+            pass
+    return text.replace("$", r"\$")
+
+
 def caption(figure: Figure, text: str) -> None:
     """Write a small provenance line under the figure (model, seed, card)."""
     figure.supxlabel(text, fontsize=8, color=MUTED, x=0.01, ha="left")
@@ -72,4 +88,4 @@ def describe(figure: Figure) -> str:
     titles = [figure.get_suptitle()]
     for axes in figure.axes:
         titles += [axes.get_title(side) for side in ("left", "center", "right")]
-    return "Figure: " + "; ".join(" ".join(title.split()) for title in titles if title)
+    return "Figure: " + "; ".join(" ".join(title.split()) for title in titles if title).replace(r"\$", "$")

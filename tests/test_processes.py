@@ -1,0 +1,88 @@
+"""Following a process: the deadline holds whatever it starts, nothing is left, a log has an end."""
+
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from labkit import processes
+from labkit.processes import follow
+
+# A daemon: its parent is gone and it has a session of its own, but it holds the pipe open.
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        open(sys.argv[1] + ".part", "w").write(str(os.getpid()))
+        os.rename(sys.argv[1] + ".part", sys.argv[1])
+        time.sleep(600)
+    os._exit(0)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+"""
+
+
+def _follow(tmp_path, source, timeout=60.0, stop=None):
+    lines = []
+    command = [sys.executable, "-c", source, str(tmp_path / "pid")]
+    code, expired = follow(command, tmp_path / "log", timeout, stop or threading.Event(), lines.append)
+    return code, expired, lines
+
+
+def _gone(tmp_path):
+    try:
+        return psutil.Process(int((tmp_path / "pid").read_text())).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_every_line_is_told_and_kept(tmp_path):
+    source = "import os\nos.write(1, b'one\\ntwo\\rth'); os.write(2, b'ree \\xff\\nend'); os._exit(3)"
+    code, expired, lines = _follow(tmp_path, source)
+    assert (code, expired) == (3, False)
+    assert "".join(lines) == "one\ntwo\rthree \ufffd\nend"
+    assert "three \ufffd\n" in lines
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\rthree \xff\nend"
+
+
+def test_a_daemon_that_holds_the_pipe_does_not_hold_the_run(tmp_path):
+    begin = time.monotonic()
+    assert _follow(tmp_path, DAEMON)[:2] == (0, False)
+    assert time.monotonic() - begin < 20
+    assert _gone(tmp_path)
+
+
+@pytest.mark.parametrize("close", ["", "os.close(1); os.close(2)\n"])
+def test_the_deadline_holds_for_daemons_and_closed_pipes(tmp_path, close):
+    begin = time.monotonic()
+    code, expired, _ = _follow(tmp_path, f"{DAEMON}{close}time.sleep(600)", timeout=3)
+    assert (code, expired) == (-9, True)
+    assert time.monotonic() - begin < 20
+    assert _gone(tmp_path)
+
+
+def test_a_stop_ends_it_early(tmp_path):
+    stop = threading.Event()
+    threading.Timer(2, stop.set).start()
+    assert _follow(tmp_path, DAEMON + "time.sleep(600)", stop=stop)[:2] == (-9, False)
+    assert _gone(tmp_path)
+
+
+def test_a_long_log_keeps_its_ends_and_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "LOG", 1000)
+    source = "for i in range(1000): print(f'line {i:4}')"
+    _, _, lines = _follow(tmp_path, source)
+    assert len(lines) == 1000
+    log = (tmp_path / "log").read_text().splitlines()
+    assert log[:100] == [f"line {i:4}" for i in range(100)]
+    assert log[-40:] == [f"line {i:4}" for i in range(960, 1000)]
+    assert log[100:-40] == ["", "[cut by labkit: 8,600 bytes are left out here]"]
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "log").mkdir()
+    with pytest.raises(OSError, match=str(tmp_path / "log")):
+        _follow(tmp_path, DAEMON + "time.sleep(600)")
