@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labkit.execute import CELL_TIMEOUT
 from labkit.presets import parse_overrides
 from labkit.processes import interrupted_by_signals
 
@@ -68,7 +67,7 @@ def parser(train: str = "") -> argparse.ArgumentParser:
             cli.add_arguments(trainer)
             trainer.set_defaults(call=cli.main)
 
-    sweep = commands.add_parser("sweep", description=f"A cell may take {CELL_TIMEOUT} s.")
+    sweep = commands.add_parser("sweep")
     sweep.add_argument("notebook", metavar="NOTEBOOK")
     sweep.add_argument(
         "--grid", required=True, help="YAML: parameter -> list, {from, to, count[, log]}, {seeds}"
@@ -80,6 +79,9 @@ def parser(train: str = "") -> argparse.ArgumentParser:
     sweep.add_argument(
         "--scheduler",
         help="a running dask scheduler, tcp://host:port; its workers choose their own devices",
+    )
+    sweep.add_argument(
+        "--timeout", type=float, default=1800, help="seconds for one point, all its cells (default: 1800)"
     )
     sweep.set_defaults(call=_sweep)
 
@@ -179,7 +181,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from labkit.sweep import read_grid, sweep
 
     grid = read_grid(arguments.grid)
-    folder, rows = sweep(arguments.notebook, grid, arguments.preset, arguments.jobs, arguments.scheduler)
+    where = arguments.jobs, arguments.scheduler
+    folder, rows = sweep(arguments.notebook, grid, arguments.preset, *where, arguments.timeout)
     failed = int((rows["error"] != "").sum())
     console.print(rows.to_string(max_rows=40), soft_wrap=True)
     console.print(f"{len(rows) - failed} of {len(rows)} points ok: {folder / 'sweep.csv'}", soft_wrap=True)

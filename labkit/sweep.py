@@ -10,26 +10,27 @@ Grid file (YAML), one line a parameter; the sweep runs every combination:
 
 import contextlib
 import itertools
-import logging
 import math
 import os
 import tempfile
+import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 import pandas as pd
-from distributed import Client, LocalCluster, WorkerPlugin, as_completed
+from distributed import Client, LocalCluster, WorkerPlugin
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from labkit import device, store
+from labkit import device, processes, store
 from labkit.checks import fail, integer, number
-from labkit.metrics import read_metrics
+from labkit.points import completed
 from labkit.presets import as_float, find_notebooks, load_preset, parameters_for, read_yaml
-from labkit.runs import new_folder
+from labkit.runs import NOTEBOOK_TIMEOUT, NotebookRun, _execute, new_folder
 from labkit.sweep_table import write_table
 
 CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
@@ -72,24 +73,32 @@ def _values(name: str, spec: Any) -> list[Any]:
     return [int(value) for value in values] if whole else values
 
 
-def execute_point(source: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Run one notebook, given as its JSON text, on whichever worker this is; never raises.
+def execute_point(
+    source: str, parameters: dict[str, Any], place: str = "", timeout: float = NOTEBOOK_TIMEOUT
+) -> dict[str, Any]:
+    """Run one notebook, given as its JSON text, on whichever worker this is, as labkit run does.
+
+    Never raises.
+
+    place     where the notebook lies: it runs there, beside its files, unless this machine lacks it
+    timeout   seconds
 
     Returns {"seconds", "metrics", "error", "notebook"}; the executed notebook comes back as text.
     """
-    from labkit.execute import CELL_TIMEOUT, execute
-
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
-        target = Path(folder) / "executed.ipynb"
-        Path(folder, "source.ipynb").write_text(source)
+        path, item = Path(place), NotebookRun("executed", parameters)
         try:
-            error = execute(str(Path(folder, "source.ipynb")), str(target), parameters, CELL_TIMEOUT)
-            metrics, text = read_metrics(target), target.read_text()
+            if not place or not path.is_file() or path.read_text() != source:
+                path = Path(folder, "source.ipynb")
+                path.write_text(source)
+            _execute(path, item, Path(folder), timeout, Progress(disable=True), threading.Event())
         except Exception as problem:  # a broken point is a row of the table, not the end of the sweep
-            error, metrics, text = f"{type(problem).__name__}: {problem}", {}, ""
+            item.error = f"{type(problem).__name__}: {problem}"
+        target = Path(folder, "executed.ipynb")
+        text = target.read_text() if target.is_file() else ""
     seconds = round(time.monotonic() - begin, 2)
-    return {"seconds": seconds, "metrics": metrics, "error": error, "notebook": text}
+    return {"seconds": seconds, "metrics": item.metrics, "error": item.error, "notebook": text}
 
 
 def sweep(
@@ -98,6 +107,7 @@ def sweep(
     preset: str = "smoke",
     jobs: int | None = None,
     scheduler: str | None = None,
+    timeout: float = NOTEBOOK_TIMEOUT,
 ) -> tuple[Path, pd.DataFrame]:
     """Run every point; returns (folder, table) with one row a point, in the grid's order.
 
@@ -105,9 +115,11 @@ def sweep(
     again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed. If the
     scheduler goes away, the rows of the points that did not finish say so.
 
-    jobs   local worker processes, each with one CUDA device if there are several; None: one per
-           device, two without. With ``scheduler`` the workers see what they were started with.
+    jobs      local worker processes, each with one CUDA device if there are several; None: one per
+              device, two without. With ``scheduler`` the workers see what they were started with.
+    timeout   seconds for one point
     """
+    number("timeout", timeout, 1, threading.TIMEOUT_MAX)
     if jobs is not None:
         integer("jobs", jobs, 1)
     (path,) = find_notebooks([name])
@@ -136,7 +148,8 @@ def sweep(
         )
         with Progress(*columns, console=Console(stderr=True)) as bars:
             task = bars.add_task(path.stem, total=len(points), completed=len(points) - len(todo))
-            for i, result in _completed(client, source, planned, todo):
+            calls = {i: (source, planned[i], str(path), timeout) for i in todo}
+            for i, result in completed(client, execute_point, calls):
                 rows[i] = _keep(folder, i, keys[i], result)
                 bars.advance(task)
     rows = [row or {"seconds": 0.0, "metrics": {}, "error": LOST} for row in rows]
@@ -144,46 +157,6 @@ def sweep(
     table = pd.DataFrame([_row(point, row) for point, row in zip(ran, rows, strict=True)])
     write_table(folder, table, list(grid))
     return folder, table
-
-
-def _completed(client: Client, source: str, planned: list[dict], todo: list[int]):
-    """(index, result) as points finish; ends early if the scheduler goes away.
-
-    No more are handed out than the workers have threads: a point that kills its worker then takes none with
-    it that waited there, and results are released at once, so memory stays flat.
-    """
-    rest, running, results = iter(todo), {}, as_completed()
-
-    def start() -> None:
-        for i in itertools.islice(rest, max(_threads(client) - len(running), 0)):
-            key = f"point-{i}-{time.time_ns()}"
-            future = client.submit(execute_point, source, planned[i], key=key, pure=False)
-            running[future.key] = i
-            results.add(future)
-
-    start()
-    for future in results:
-        if future.cancelled():  # by the client, which lost its scheduler
-            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it would add a traceback
-            return
-        i = running.pop(future.key)
-        if future.status == "error":
-            problem = future.exception()  # for instance KilledWorker
-            error = " ".join(f"{type(problem).__name__}: {problem}".split())
-            result = {"seconds": 0.0, "metrics": {}, "error": error, "notebook": ""}
-        else:
-            result = future.result()
-        future.release()
-        start()
-        yield i, result
-
-
-def _threads(client: Client) -> int:
-    """How many points the workers can take at a time; 1 while there is none, for another may come."""
-    try:
-        return sum(client.nthreads().values()) or 1
-    except OSError:  # the scheduler went away: its futures tell
-        return 1
 
 
 def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
@@ -225,7 +198,15 @@ def connect(scheduler: str | None, jobs: int | None):
             "distributed.worker.profile.enabled": False,  # it keeps an hour of stacks
             "distributed.scheduler.allowed-failures": 0,  # a point that killed its worker kills the next
         }
-        with dask.config.set(settings), LocalCluster(**options) as cluster, Client(cluster) as client:
+        mark, after = uuid.uuid4().hex, contextlib.ExitStack()
+        marks = f"{os.environ.get(processes.MARK, '')} {mark}"
+        after.callback(processes.end, mark)  # a notebook outlives a worker that was killed
+        with (
+            after,
+            dask.config.set(settings),
+            LocalCluster(**options, env={processes.MARK: marks}) as cluster,
+            Client(cluster) as client,
+        ):
             if len(cards) > 1:
                 client.register_plugin(PinCard(cards))
             yield client

@@ -191,8 +191,8 @@ def untyped(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     book = write_notebook(
         tmp_path / "any.ipynb",
-        "import os, signal, time\nfrom labkit.metrics import record\nrecord('size', len(str(value)))",
-        "if value == 'kill': os.kill(os.getppid(), signal.SIGKILL)",
+        "import psutil, time\nfrom labkit.metrics import record\nrecord('size', len(str(value)))",
+        "if value == 'kill': psutil.Process().parents()[1].kill()  # of the kernel's, the worker",
         "if value == 'wait': time.sleep(120)",
         parameters="value = None",
     )
@@ -258,3 +258,18 @@ def test_a_scheduler_that_goes_away_leaves_the_table_and_the_next_sweep_goes_on(
     before = set(cache.iterdir())
     assert sweep(untyped[0], {"value": ["a", "b"]}, untyped[1], jobs=1)[1]["error"].tolist() == ["", ""]
     assert len(set(cache.iterdir()) - before) == 2  # b's notebook and result
+
+
+def test_a_point_runs_beside_its_files_and_has_one_time_limit(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    write(tmp_path / "rows.txt", "a b c")
+    book = write_notebook(
+        tmp_path / "reads.ipynb",
+        "import time\nfrom labkit.metrics import record",
+        "record('rows', len(open('rows.txt').read().split()))",
+        "time.sleep(wait)",
+        parameters="wait: int = 0  # seconds",
+    )
+    table = sweep(str(book), {"wait": [0, 300]}, write(tmp_path / "empty.yaml", "{}"), 1, None, 20)[1]
+    assert table["rows"].tolist() == [3, 3]
+    assert table["error"].tolist() == ["", "timed out after 20 s"]
