@@ -14,6 +14,7 @@ Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its 
 import argparse
 import contextlib
 import errno
+import re
 import signal
 import sys
 from dataclasses import asdict
@@ -23,7 +24,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labkit.execute import CELL_TIMEOUT
 from labkit.presets import parse_overrides
 from labkit.processes import interrupted_by_signals
 
@@ -67,7 +67,7 @@ def parser(train: str = "") -> argparse.ArgumentParser:
             cli.add_arguments(trainer)
             trainer.set_defaults(call=cli.main)
 
-    sweep = commands.add_parser("sweep", description=f"A cell may take {CELL_TIMEOUT} s.")
+    sweep = commands.add_parser("sweep")
     sweep.add_argument("notebook", metavar="NOTEBOOK")
     sweep.add_argument(
         "--grid", required=True, help="YAML: parameter -> list, {from, to, count[, log]}, {seeds}"
@@ -79,6 +79,9 @@ def parser(train: str = "") -> argparse.ArgumentParser:
     sweep.add_argument(
         "--scheduler",
         help="a running dask scheduler, tcp://host:port; its workers choose their own devices",
+    )
+    sweep.add_argument(
+        "--timeout", type=float, default=1800, help="seconds for one point, all its cells (default: 1800)"
     )
     sweep.set_defaults(call=_sweep)
 
@@ -109,7 +112,7 @@ def parser(train: str = "") -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = _with_negatives(sys.argv[1:] if argv is None else argv)
     train = argv[1] if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS else ""
     arguments = parser(train).parse_args(argv)
     try:
@@ -126,6 +129,18 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print(f"labkit {arguments.command}: {how}", file=sys.stderr)
         return 128 + number
+
+
+def _with_negatives(argv: list[str]) -> list[str]:
+    """``argv`` with a blank before the -1e-3 or -.inf of `-p NAME -1e-3`: argparse takes it for an option.
+
+    YAML drops the blank.
+    """
+    number = re.compile(r"-\.?(\d|inf)")
+    return [
+        f" {word}" if i > 1 and argv[i - 2] == "-p" and number.match(word) else word
+        for i, word in enumerate(argv)
+    ]
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -166,7 +181,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from labkit.sweep import read_grid, sweep
 
     grid = read_grid(arguments.grid)
-    folder, rows = sweep(arguments.notebook, grid, arguments.preset, arguments.jobs, arguments.scheduler)
+    where = arguments.jobs, arguments.scheduler
+    folder, rows = sweep(arguments.notebook, grid, arguments.preset, *where, arguments.timeout)
     failed = int((rows["error"] != "").sum())
     console.print(rows.to_string(max_rows=40), soft_wrap=True)
     console.print(f"{len(rows) - failed} of {len(rows)} points ok: {folder / 'sweep.csv'}", soft_wrap=True)

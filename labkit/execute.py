@@ -14,7 +14,6 @@ from labkit.paths import write_atomic
 from labkit.processes import end_children_on_signals
 from labkit.provenance import kernel_threads
 
-CELL_TIMEOUT = 600  # seconds, in a sweep; labkit run ends a slow notebook itself
 START_TIMEOUT = 120
 START_ATTEMPTS = 3
 FAILED = "failed: "  # begins the line that tells the runner the error

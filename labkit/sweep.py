@@ -10,28 +10,32 @@ Grid file (YAML), one line a parameter; the sweep runs every combination:
 
 import contextlib
 import itertools
+import math
 import os
 import tempfile
+import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 import pandas as pd
-from distributed import Client, LocalCluster, WorkerPlugin, as_completed
+from distributed import Client, LocalCluster, WorkerPlugin
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from labkit import device, store
+from labkit import device, processes, store
 from labkit.checks import fail, integer, number
-from labkit.metrics import read_metrics
-from labkit.paths import write_atomic
+from labkit.points import completed
 from labkit.presets import as_float, find_notebooks, load_preset, parameters_for, read_yaml
-from labkit.runs import new_folder
+from labkit.runs import NOTEBOOK_TIMEOUT, NotebookRun, _execute, new_folder
+from labkit.sweep_table import write_table
 
 CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
 POINT_LIMIT = 100_000
+LOST = "not run: the scheduler went away; repeat the sweep"
 
 
 def read_grid(path: str | Path) -> dict[str, list[Any]]:
@@ -43,8 +47,7 @@ def read_grid(path: str | Path) -> dict[str, list[Any]]:
     if not isinstance(content, dict) or not content:
         fail("--grid", content, "a mapping of parameters to lists or ranges")
     grid = {name: _values(name, spec) for name, spec in content.items()}
-    count = int(np.prod([len(values) for values in grid.values()], dtype=np.int64))
-    integer("--grid points", count, 1, POINT_LIMIT)
+    integer("--grid points", math.prod(map(len, grid.values())), 1, POINT_LIMIT)
     return grid
 
 
@@ -70,24 +73,32 @@ def _values(name: str, spec: Any) -> list[Any]:
     return [int(value) for value in values] if whole else values
 
 
-def execute_point(source: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Run one notebook, given as its JSON text, on whichever worker this is; never raises.
+def execute_point(
+    source: str, parameters: dict[str, Any], place: str = "", timeout: float = NOTEBOOK_TIMEOUT
+) -> dict[str, Any]:
+    """Run one notebook, given as its JSON text, on whichever worker this is, as labkit run does.
+
+    Never raises.
+
+    place     where the notebook lies: it runs there, beside its files, unless this machine lacks it
+    timeout   seconds
 
     Returns {"seconds", "metrics", "error", "notebook"}; the executed notebook comes back as text.
     """
-    from labkit.execute import CELL_TIMEOUT, execute
-
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
-        target = Path(folder) / "executed.ipynb"
-        Path(folder, "source.ipynb").write_text(source)
+        path, item = Path(place), NotebookRun("executed", parameters)
         try:
-            error = execute(str(Path(folder, "source.ipynb")), str(target), parameters, CELL_TIMEOUT)
-            metrics, text = read_metrics(target), target.read_text()
+            if not place or not path.is_file() or path.read_text() != source:
+                path = Path(folder, "source.ipynb")
+                path.write_text(source)
+            _execute(path, item, Path(folder), timeout, Progress(disable=True), threading.Event())
         except Exception as problem:  # a broken point is a row of the table, not the end of the sweep
-            error, metrics, text = f"{type(problem).__name__}: {problem}", {}, ""
+            item.error = f"{type(problem).__name__}: {problem}"
+        target = Path(folder, "executed.ipynb")
+        text = target.read_text() if target.is_file() else ""
     seconds = round(time.monotonic() - begin, 2)
-    return {"seconds": seconds, "metrics": metrics, "error": error, "notebook": text}
+    return {"seconds": seconds, "metrics": item.metrics, "error": item.error, "notebook": text}
 
 
 def sweep(
@@ -96,15 +107,19 @@ def sweep(
     preset: str = "smoke",
     jobs: int | None = None,
     scheduler: str | None = None,
+    timeout: float = NOTEBOOK_TIMEOUT,
 ) -> tuple[Path, pd.DataFrame]:
     """Run every point; returns (folder, table) with one row a point, in the grid's order.
 
     Points that finished earlier with the same source, parameters, code and device are not run
-    again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed.
+    again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed. If the
+    scheduler goes away, the rows of the points that did not finish say so.
 
-    jobs   local worker processes, each with one CUDA device if there are several; None: one per
-           device, two without. With ``scheduler`` the workers see what they were started with.
+    jobs      local worker processes, each with one CUDA device if there are several; None: one per
+              device, two without. With ``scheduler`` the workers see what they were started with.
+    timeout   seconds for one point
     """
+    number("timeout", timeout, 1, threading.TIMEOUT_MAX)
     if jobs is not None:
         integer("jobs", jobs, 1)
     (path,) = find_notebooks([name])
@@ -133,49 +148,15 @@ def sweep(
         )
         with Progress(*columns, console=Console(stderr=True)) as bars:
             task = bars.add_task(path.stem, total=len(points), completed=len(points) - len(todo))
-            for i, result in _completed(client, source, planned, todo):
+            calls = {i: (source, planned[i], str(path), timeout) for i in todo}
+            for i, result in completed(client, execute_point, calls):
                 rows[i] = _keep(folder, i, keys[i], result)
                 bars.advance(task)
+    rows = [row or {"seconds": 0.0, "metrics": {}, "error": LOST} for row in rows]
     ran = [{name: parameters[name] for name in grid} for parameters in planned]
     table = pd.DataFrame([_row(point, row) for point, row in zip(ran, rows, strict=True)])
-    write_atomic(folder / "sweep.parquet", lambda temporary: table.to_parquet(temporary, index=False))
-    write_atomic(folder / "sweep.csv", lambda temporary: table.to_csv(temporary, index=False))
-    _draw(folder, table, grid)
+    write_table(folder, table, list(grid))
     return folder, table
-
-
-def _draw(folder: Path, table: pd.DataFrame, grid: dict[str, list[Any]]) -> None:
-    """sweep.png: every metric against the first parameter that takes more than one value."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from labkit.figures import theme
-    from labkit.figures.sweep import sweep_curves
-
-    metrics = [name for name in table if name not in (*grid, "seconds", "error")]
-    fine = table[table["error"] == ""]
-    if not metrics or fine.empty:
-        return
-    theme.apply()
-    figure = sweep_curves(fine, sorted(grid, key=lambda name: len(grid[name]) < 2), metrics)
-    write_atomic(folder / "sweep.png", figure.savefig)
-
-
-def _completed(client, source: str, planned: list[dict], todo: list[int]):
-    """(index, result) as points finish; results are released at once, so memory stays flat."""
-    shared = client.scatter(source, broadcast=True)
-    waiting = {
-        client.submit(execute_point, shared, planned[i], key=f"point-{i}-{time.time_ns()}", pure=False): i
-        for i in todo
-    }
-    for future in as_completed(list(waiting)):
-        i = waiting.pop(future)
-        if future.status == "error":
-            result = {"seconds": 0.0, "metrics": {}, "error": repr(future.exception()), "notebook": ""}
-        else:
-            result = future.result()
-        future.release()
-        yield i, result
 
 
 def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
@@ -213,8 +194,19 @@ def connect(scheduler: str | None, jobs: int | None):
         cards = [card.uuid for card in device.cards() if not card.problem]
         workers = jobs or len(cards) or 2
         options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-        quiet = dask.config.set({"distributed.worker.profile.enabled": False})  # it keeps an hour of stacks
-        with quiet, LocalCluster(**options) as cluster, Client(cluster) as client:
+        settings = {
+            "distributed.worker.profile.enabled": False,  # it keeps an hour of stacks
+            "distributed.scheduler.allowed-failures": 0,  # a point that killed its worker kills the next
+        }
+        mark, after = uuid.uuid4().hex, contextlib.ExitStack()
+        marks = f"{os.environ.get(processes.MARK, '')} {mark}"
+        after.callback(processes.end, mark)  # a notebook outlives a worker that was killed
+        with (
+            after,
+            dask.config.set(settings),
+            LocalCluster(**options, env={processes.MARK: marks}) as cluster,
+            Client(cluster) as client,
+        ):
             if len(cards) > 1:
                 client.register_plugin(PinCard(cards))
             yield client

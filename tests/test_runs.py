@@ -485,25 +485,6 @@ def test_a_full_disk_is_one_error_and_nothing_is_half_written(tmp_path, size):
     assert "Traceback" not in done.stderr
 
 
-def test_only_the_runner_limits_a_cell(book, monkeypatch):
-    """Its own limit is for the notebook and can be raised; a sweep's worker has one per cell."""
-    import papermill
-
-    from labkit.execute import CELL_TIMEOUT
-    from labkit.sweep import execute_point
-
-    limits, real = [], papermill.execute_notebook
-
-    def spy(*arguments, **options):
-        limits.append(options["execution_timeout"])
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(papermill, "execute_notebook", spy)
-    execute(str(book), str(book.with_name("out.ipynb")), {})
-    execute_point(book.read_text(), {})
-    assert limits == [None, CELL_TIMEOUT]
-
-
 def test_a_kernel_that_never_started_is_started_again(book, tmp_path, monkeypatch):
     import papermill
 

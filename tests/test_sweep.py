@@ -1,11 +1,15 @@
 """Sweeps: grids, a failed point, resuming, and a scheduler that somebody else started."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pandas as pd
+import psutil
 import pytest
 from notebook_maker import write_notebook
 
@@ -179,3 +183,93 @@ def test_a_point_sees_the_card_of_its_worker(tmp_path, monkeypatch):
     table = sweep(str(book), {"size": [1, 2]}, write(tmp_path / "empty.yaml", "{}"))[1]
     assert table["error"].tolist() == ["", ""]
     assert sorted(table["card"]) == [4, 6]  # no jobs given: one worker per card
+
+
+@pytest.fixture
+def untyped(tmp_path, monkeypatch):
+    """A notebook whose one parameter takes anything, and the preset that goes with it."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    book = write_notebook(
+        tmp_path / "any.ipynb",
+        "import psutil, time\nfrom labkit.metrics import record\nrecord('size', len(str(value)))",
+        "if value == 'kill': psutil.Process().parents()[1].kill()  # of the kernel's, the worker",
+        "if value == 'wait': time.sleep(120)",
+        parameters="value = None",
+    )
+    return str(book), write(tmp_path / "empty.yaml", "{}")
+
+
+def test_a_column_of_many_kinds_keeps_the_table(untyped):
+    values = [1, "a", [1, "b"], {}, None, True]
+    folder, table = sweep(untyped[0], {"value": values}, untyped[1])
+    assert table["value"].tolist() == values
+    assert table["size"].tolist() == [1, 1, 8, 2, 4, 4]
+    written = ["1", "a", "[1, 'b']", "{}", "None", "True"]
+    assert pd.read_parquet(folder / "sweep.parquet")["value"].tolist() == written
+    kept = pd.read_csv(folder / "sweep.csv", keep_default_na=False)["value"].tolist()
+    assert kept == ["1", "a", "[1, 'b']", "{}", "", "True"]
+    assert (folder / "sweep.png").is_file()
+
+
+def test_a_point_that_kills_its_worker_is_a_row_and_takes_nobody_with_it(untyped):
+    table = sweep(untyped[0], {"value": ["a", "kill", "bc", "def", "g"]}, untyped[1], jobs=2)[1]
+    assert [bool(error) for error in table["error"]] == [False, True, False, False, False]
+    assert table["size"].dropna().tolist() == [1, 2, 3, 1]
+
+
+def test_a_scheduler_that_goes_away_leaves_the_table_and_the_next_sweep_goes_on(
+    untyped, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr("labkit.sweep.CONNECT_TIMEOUT", 60)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = f"tcp://127.0.0.1:{port}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]
+    worker = [*dask, "worker", address, "--nthreads", "1", "--no-dashboard"]
+    processes = [subprocess.Popen(part, **quiet) for part in (scheduler, worker)]
+    cache = tmp_path / "runs" / "cache" / "notebooks"
+
+    def end_after_the_first_point():
+        while not list(cache.glob("*.json")) and processes[0].poll() is None:
+            time.sleep(0.1)
+        processes[0].kill()
+
+    watcher = threading.Thread(target=end_after_the_first_point)
+    watcher.start()
+    grid = write(tmp_path / "g.yaml", "value: [a, wait, b]")
+    try:
+        words = ["sweep", untyped[0], "--preset", untyped[1], "--grid", grid, "--scheduler", address]
+        assert main(words) == 1
+    finally:
+        processes[0].kill()
+        watcher.join()
+        for process in (*psutil.Process(processes[1].pid).children(recursive=True), *processes):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for process in processes:
+            process.wait(30)
+    assert "Traceback" not in capfd.readouterr().err
+    (csv,) = (tmp_path / "runs").glob("*_sweep_any/sweep.csv")
+    lost = "not run: the scheduler went away; repeat the sweep"
+    assert pd.read_csv(csv, keep_default_na=False)["error"].tolist() == ["", lost, lost]
+    before = set(cache.iterdir())
+    assert sweep(untyped[0], {"value": ["a", "b"]}, untyped[1], jobs=1)[1]["error"].tolist() == ["", ""]
+    assert len(set(cache.iterdir()) - before) == 2  # b's notebook and result
+
+
+def test_a_point_runs_beside_its_files_and_has_one_time_limit(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    write(tmp_path / "rows.txt", "a b c")
+    book = write_notebook(
+        tmp_path / "reads.ipynb",
+        "import time\nfrom labkit.metrics import record",
+        "record('rows', len(open('rows.txt').read().split()))",
+        "time.sleep(wait)",
+        parameters="wait: int = 0  # seconds",
+    )
+    table = sweep(str(book), {"wait": [0, 300]}, write(tmp_path / "empty.yaml", "{}"), 1, None, 20)[1]
+    assert table["rows"].tolist() == [3, 3]
+    assert table["error"].tolist() == ["", "timed out after 20 s"]
