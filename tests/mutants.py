@@ -232,7 +232,7 @@ FAULTS = (
           ("tests/test_runs.py::test_a_kernel_computes_with_one_thread_unless_told",)),
     Fault("SIGTERM and SIGHUP leave kernels behind", "labkit/processes.py",
           "before[number] = signal.signal(number, interrupt)", "pass",
-          ("tests/test_processes.py", "tests/test_runs.py::test_a_signal_ends_the_notebooks_too")),
+          ("tests/test_runs.py::test_a_signal_ends_the_notebooks_too",)),
     Fault("daemons outlive their notebook", "labkit/processes.py",
           'if mark in process.environ().get(MARK, ""):', "if False:", ("tests/test_processes.py",)),
     Fault("a log has no end", "labkit/processes.py",
