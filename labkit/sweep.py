@@ -141,7 +141,7 @@ def sweep(
             else:
                 todo.append(i)
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),

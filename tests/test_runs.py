@@ -352,7 +352,7 @@ def test_help_names_every_command_and_exit_code(capsys):
     assert "3 a metric is off its baseline" in text
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
-    assert "600 s" in capsys.readouterr().out
+    assert "seconds for one point" in capsys.readouterr().out
 
 
 def test_bad_usage_exits_2_with_one_line(capsys):
