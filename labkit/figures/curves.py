@@ -157,4 +157,4 @@ def sample_table(trace: TrainTrace, step: int, limit: int = 8) -> HTML:
         entropy = f"{sample['entropy']:.2f}" if "entropy" in sample else "–"
         rows.append((text, verdict(sample["correct"]) if "correct" in sample else "", length, entropy))
     title = f"{trace.meta.get('arm', '')}, step {step}"
-    return html_table(("response", "", "tokens", "entropy (nats)"), rows, title, numbers=(2, 3))
+    return html_table(("response", "verdict", "tokens", "entropy (nats)"), rows, title, numbers=(2, 3))

@@ -147,7 +147,7 @@ def response_table(trace: GroupTrace, group: int) -> HTML:
         text = marked(trace.texts[group][i], CODE)
         measured = f"{length[i]}", f"{entropy[i]:.2f}"
         rows.append((f"{i + 1}", text, verdict(correct[i]), *measured, *pair))
-    head = ("#", "response", "", "tokens", "entropy", "FGO", "GRPO")
+    head = ("#", "response", "verdict", "tokens", "entropy", "FGO", "GRPO")
     words = f"{trace.prompts[group]} right answer {trace.answers[group]}; entropy is {UNITS[kind]}"
     return html_table(head, rows, words, numbers=(0, 3, 4, 5, 6))
 

@@ -5,6 +5,9 @@ from collections.abc import Collection, Sequence
 from IPython.display import HTML
 from markupsafe import Markup, escape
 
+from labkit.figures.theme import BLUE
+
+DARK_RED = "#A84300"  # theme.RED as small text on white would have a contrast of 3.9, below WCAG's 4.5
 CODE = "font-family:monospace;overflow-wrap:anywhere"  # of what a model wrote: it has no spaces to break at
 
 
@@ -34,9 +37,7 @@ def marked(text: str, style: str) -> Markup:
 
 def verdict(right: bool) -> Markup:
     """The cell of a response that was graded: a word and a sign, not the colour alone."""
-    from labkit.figures import theme
-
-    colour, words = (theme.BLUE, "✓ right") if right else (theme.RED, "✗ wrong")
+    colour, words = (BLUE, "✓ right") if right else (DARK_RED, "✗ wrong")
     return marked(words, f"color:{colour};white-space:nowrap")
 
 
