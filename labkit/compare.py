@@ -116,9 +116,8 @@ def _metrics(item: dict) -> dict[str, float]:
 
 def _redraws(overrides: dict) -> bool:
     """Whether a run set nothing but its seed, or a list of seeds; ``seeds`` may also be a count."""
-    return not overrides.keys() - {"seed", "seeds", "device"} and isinstance(
-        overrides.get("seeds", []), list
-    )
+    listed = isinstance(overrides.get("seeds", []), list)
+    return listed and not overrides.keys() - {"seed", "seeds", "device"}
 
 
 def _drawn(runs: Sequence[dict]) -> str:

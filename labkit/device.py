@@ -94,11 +94,12 @@ def resolve(device: str = "auto") -> tuple[Card | None, str]:
         fail("device", device, "auto, cpu, cuda or cuda:N")
     if kind == "cpu":
         return None, ""
-    asked = [card for card in cards() if not number or card.number == int(number)]
+    known = cards()
+    asked = [card for card in known if not number or card.number == int(number)]
     usable = next((card for card in asked if not card.problem), None)
     problems = "; ".join(card.problem for card in asked if card.problem)
     if usable is None and kind == "cuda":
-        problems = problems or f"torch and the driver show {len(cards())} GPUs here"
+        problems = problems or f"torch and the driver show {len(known)} GPUs here"
         fail("device", device, f"auto or cpu, or a GPU that can be used ({problems})")
     return usable, "" if usable else problems
 
@@ -115,11 +116,8 @@ def use(device: str = "auto") -> str:
     card, problem = resolve(device) if used is None or device == "cpu" else (_of(used, device), "")
     if card is None:
         os.environ[VARIABLE] = "cpu"
-        print(
-            "; ".join(
-                filter(None, [f"device: cpu, {torch.get_num_threads()} thread(s)", problem, backend()])
-            )
-        )
+        told = f"device: cpu, {torch.get_num_threads()} thread(s)", problem, backend()
+        print("; ".join(filter(None, told)))
         return "cpu"
     os.environ |= {"CUDA_VISIBLE_DEVICES": card.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", VARIABLE: "cuda"}
     free = f"{card.free / 1024:.0f} of {card.total / 1024:.0f} GiB free"

@@ -161,14 +161,14 @@ def _obtain(
         bars.add_task(f"{item.notebook} cached", total=1, completed=1)
         return
     with Memory() as memory:
-        _execute(source, item, folder, timeout, bars, stop)
+        execute_notebook(source, item, folder, timeout, bars, stop)
     item.gpu_memory = memory.most
     if item.ok:
         result = {"seconds": item.seconds, "metrics": item.metrics}
         store.put(key, folder / f"{item.notebook}.ipynb", result)
 
 
-def _execute(
+def execute_notebook(
     source: Path, item: NotebookRun, folder: Path, timeout: float, bars: Progress, stop: threading.Event
 ) -> None:
     """Run one notebook in its own process; fill ``item``; never raises for a failing one."""

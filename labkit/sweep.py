@@ -30,7 +30,7 @@ from labkit import device, processes, store
 from labkit.checks import fail, integer, number
 from labkit.points import completed
 from labkit.presets import as_float, find_notebooks, load_preset, parameters_for, read_yaml
-from labkit.runs import NOTEBOOK_TIMEOUT, NotebookRun, _execute, new_folder
+from labkit.runs import NOTEBOOK_TIMEOUT, NotebookRun, execute_notebook, new_folder
 from labkit.sweep_table import write_table
 
 CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
@@ -92,7 +92,8 @@ def execute_point(
             if not place or not path.is_file() or path.read_text() != source:
                 path = Path(folder, "source.ipynb")
                 path.write_text(source)
-            _execute(path, item, Path(folder), timeout, Progress(disable=True), threading.Event())
+            bars, stop = Progress(disable=True), threading.Event()
+            execute_notebook(path, item, Path(folder), timeout, bars, stop)
         except Exception as problem:  # a broken point is a row of the table, not the end of the sweep
             item.error = f"{type(problem).__name__}: {problem}"
         target = Path(folder, "executed.ipynb")

@@ -12,8 +12,8 @@ from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 from labkit.soar import cache_study, decode, load_model
 from labkit.soar.caches import CACHES, Cached
 from labkit.soar.diffusion_lm import DiffusionLM
+from labkit.soar.families import dream_config, llada_config
 from labkit.soar.keys_values import KeysAndValues
-from labkit.soar.models import dream_config, llada_config
 from labkit.soar.rope import rotate_in_fp32
 from labkit.soar.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.sums import SumsConfig, SumsLM

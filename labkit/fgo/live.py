@@ -12,6 +12,7 @@ from labkit import checks
 from labkit.fgo.exam import encode, summarise
 from labkit.fgo.fleet import Fleet
 from labkit.fgo.groups import sample_groups, sample_sums
+from labkit.fgo.record import latest_samples
 from labkit.fgo.sampler import Sampler
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
 from labkit.fgo.trainer import METHODS, FGOConfig, FGOTrainer
@@ -145,14 +146,7 @@ class _Watch(TrainerCallback):
         self.bar.update(0)
 
     def on_step_end(self, args, state, control, **kwargs):
-        groups, logs = self.trainer.last_groups, self.trainer._logs
-        flat = {name: values.flatten().tolist() for name, values in groups.items()}
-        for i in range(min(self.keep, len(flat["reward"]))):
-            self.samples.append({
-                "step": state.global_step, "prompt": logs["prompt"][i], "text": logs["completion"][i],
-                "correct": flat["reward"][i] > 0, "length": flat["length"][i],
-                "entropy": flat["entropy"][i], "advantage": flat["advantages"][i],
-            })  # fmt: skip
+        self.samples += latest_samples(self.trainer, self.keep)
         self.bar.update()
 
     def on_train_end(self, args, state, control, **kwargs):

@@ -17,8 +17,6 @@ from labkit.paths import CHECKPOINTS
 from labkit.soar.caches import CACHE_BYTES, Cached, check_cache
 from labkit.soar.diffusion_lm import DiffusionLM
 from labkit.soar.families import FAMILIES
-from labkit.soar.families import dream_config as dream_config
-from labkit.soar.families import llada_config as llada_config
 from labkit.soar.fixed_batch import FixedBatch
 from labkit.soar.rope import rotate_in_fp32
 from labkit.soar.sudoku_model import SudokuLM
