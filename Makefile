@@ -65,7 +65,7 @@ mutants: $(READY)  ## plant known faults one by one in a copy: the tests must ca
 	$(PY) tests/mutants.py
 
 wheelhouse:  ## what another machine lacks, into WHEELHOUSE=wheels: EXTRAS=[dev] HAS=freeze.txt FOR="--platform ..."
-	$(PYTHON) -m labkit.wheelhouse $(or $(WHEELHOUSE),wheels) --extras '$(EXTRAS)' $(if $(HAS),--has $(HAS)) --for='$(FOR)'
+	$(PYTHON) .ci/wheelhouse.py $(or $(WHEELHOUSE),wheels) --extras '$(EXTRAS)' $(if $(HAS),--has $(HAS)) --for='$(FOR)'
 
 clean:  ## remove the environment and everything that was generated
 	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis

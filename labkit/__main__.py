@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labkit.presets import parse_overrides
-from labkit.processes import interrupted_by_signals
+from labkit.runner.processes import interrupted_by_signals
+from labkit.yaml_values import parse_overrides
 
 console = Console(markup=False, emoji=False)  # names, units, paths and errors are printed as they are
 TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-thought of a causal LM"}
@@ -144,8 +144,8 @@ def _with_negatives(argv: list[str]) -> list[str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from labkit import baselines
-    from labkit.runs import run
+    from labkit.runner import baselines
+    from labkit.runner.runs import run
 
     overrides = parse_overrides(arguments.overrides)
     folder, runs = run(
@@ -178,7 +178,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from labkit.sweep import read_grid, sweep
+    from labkit.runner.sweep import read_grid, sweep
 
     grid = read_grid(arguments.grid)
     where = arguments.jobs, arguments.scheduler
@@ -190,14 +190,14 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from labkit.report import write_report
+    from labkit.runner.report import write_report
 
     console.print(str(write_report(arguments.folder)), soft_wrap=True)
     return 0
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from labkit.compare import compare_runs, compare_settings
+    from labkit.runner.compare import compare_runs, compare_settings
 
     rows = compare_runs(arguments.run_a, arguments.run_b)
     for side, words in zip("AB", compare_settings(arguments.run_a, arguments.run_b), strict=True):
@@ -211,8 +211,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _baseline(arguments: argparse.Namespace) -> int:
-    from labkit.compare import accept, proposals
     from labkit.paths import runs_dir
+    from labkit.runner.compare import accept, proposals
 
     changes, rows = proposals(arguments.folder or runs_dir() / "latest", arguments.seeds)
     table = Table("baseline", "metric", "was", "becomes", "allowed move", box=None)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NoReturn
 
 
-def fail(name: str, value: Any, allowed: str) -> None:
+def fail(name: str, value: Any, allowed: str) -> NoReturn:
     """Raise ``ValueError("<name> must be <allowed>; got <value>")``."""
     raise ValueError(f"{name} must be {allowed}; got {value!r}")
 

@@ -63,11 +63,15 @@ class Fault:
 REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py"
 STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/kernels.py"
 SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
-CACHE, KEPT = "labkit/soar/caches.py", "labkit/soar/keys_values.py"
-CAUSAL, STEP = "labkit/soar/diffusion_lm.py", "labkit/soar/beam_kernel.py"
-ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/groups.py"
-INTERVALS = "labkit/stats.py"
-EVALUATION, PRESETS, BASELINES = "labkit/elas/evaluation.py", "labkit/presets.py", "labkit/baselines.py"
+CACHE, KEPT = "labkit/soar/models/caches.py", "labkit/soar/models/keys_values.py"
+CAUSAL, STEP = "labkit/soar/models/diffusion_lm.py", "labkit/soar/beam_kernel.py"
+ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/lab/groups.py"
+INTERVALS = "labkit/studies/stats.py"
+EVALUATION, PRESETS, BASELINES = (
+    "labkit/elas/evaluation.py",
+    "labkit/notebooks.py",
+    "labkit/runner/baselines.py",
+)
 
 SPARSE24, TOKENSTATS = ("tests/test_sparse24.py",), ("tests/test_tokenstats.py",)
 KERNELS = ("tests/test_sparse24_kernels.py::test_every_operation_equals_the_reference",)
@@ -192,10 +196,10 @@ FAULTS = (
     Fault("no ramp after a restart inside the warm-up", "labkit/elas/loro.py",
           "or restart in (0, warmup):", "or restart <= warmup:",
           ("tests/test_elas_loro.py",)),
-    Fault("the study chooses a learning rate by its worst loss", "labkit/elas/study_record.py",
+    Fault("the study chooses a learning rate by its worst loss", "labkit/studies/elas/record.py",
           "best = min(nats", "best = max(nats",
           ("tests/test_elas_study_command.py::test_the_rate_is_the_best_on_validation_once_all_were_tried",)),
-    Fault("the study reads its test text while it tunes", "labkit/elas/study_runs.py",
+    Fault("the study reads its test text while it tunes", "labkit/studies/elas/runs.py",
           "judge=not tuning", "judge=True",
           ("tests/test_elas_study_command.py::test_a_process_runs_jobs_and_keeps_a_checkpoint",)),
     Fault("warm-up counter not saved", "labkit/elas/layers.py",
@@ -210,7 +214,7 @@ FAULTS = (
     Fault("questions that all seeds share count as independent", INTERVALS,
           "total = of_seeds + (of_questions - rest) * seen", "total = of_seeds",
           ("tests/test_stats.py::test_answers_of_several_seeds_cover_95_percent",)),
-    Fault("outcomes of another beam kernel are kept", "labkit/soar/lab_study.py",
+    Fault("outcomes of another beam kernel are kept", "labkit/studies/soar/lab_study.py",
           '"kernel": kernel_digest(), ', "",
           ("tests/test_soar_lab.py::test_the_study_chooses_on_validation_tests_once_and_goes_on",)),
     Fault("record accepts NaN", "labkit/metrics.py",
@@ -228,26 +232,27 @@ FAULTS = (
     Fault("another text passes as the pinned one", "labkit/elas/sources.py",
           '("" if found == source.sha256 else "-unpinned")', '""',
           ("tests/test_elas_sources.py::test_another_text_than_the_pinned_one_loads_and_says_so",)),
-    Fault("kernel takes every core", "labkit/execute.py", ', "OMP_NUM_THREADS": kernel_threads()}', "}",
+    Fault("kernel takes every core", "labkit/runner/execute.py",
+          ', "OMP_NUM_THREADS": kernel_threads()}', "}",
           ("tests/test_runs.py::test_a_kernel_computes_with_one_thread_unless_told",)),
-    Fault("SIGTERM and SIGHUP leave kernels behind", "labkit/processes.py",
+    Fault("SIGTERM and SIGHUP leave kernels behind", "labkit/runner/processes.py",
           "before[number] = signal.signal(number, interrupt)", "pass",
           ("tests/test_runs.py::test_a_signal_ends_the_notebooks_too",)),
-    Fault("daemons outlive their notebook", "labkit/processes.py",
+    Fault("daemons outlive their notebook", "labkit/runner/processes.py",
           'if mark in process.environ().get(MARK, ""):', "if False:", ("tests/test_processes.py",)),
-    Fault("a log has no end", "labkit/processes.py",
+    Fault("a log has no end", "labkit/runner/processes.py",
           "if len(line) <= room:", "if True:", ("tests/test_processes.py",)),
-    Fault("a closed terminal hides the signal", "labkit/processes.py",
+    Fault("a closed terminal hides the signal", "labkit/runner/processes.py",
           "if received:", "if False:", ("tests/test_processes.py",)),
-    Fault("printed output has no end", "labkit/engine.py", "if len(text) > room:", "if False:",
+    Fault("printed output has no end", "labkit/runner/engine.py", "if len(text) > room:", "if False:",
           ("tests/test_runs.py::test_a_notebook_that_prints_too_much_is_cut_and_says_so",)),
     Fault("errors are read as markup", "labkit/__main__.py",
           "Console(markup=False, emoji=False)", "Console()",
           ("tests/test_runs.py::test_metric_names_are_printed_as_they_are",)),
-    Fault("an error keeps its lines", "labkit/execute.py",
+    Fault("an error keeps its lines", "labkit/runner/execute.py",
           'return " ".join(f"{name}: {message}".split())', 'return f"{name}: {message}"',
           ("tests/test_runs.py::test_a_cell_that_times_out_is_told_with_its_code_in_one_line",)),
-    Fault("a figure's text ends its script", "labkit/report.py", r'.replace("<", "\\u003c")', "",
+    Fault("a figure's text ends its script", "labkit/runner/report.py", r'.replace("<", "\\u003c")', "",
           ("tests/test_report.py",)),
     Fault("any dollars are a formula", "labkit/figures/theme.py",
           'return text.replace("$", r"\\$")', "return text", ("tests/test_figures_theme.py",)),
@@ -265,7 +270,7 @@ FAULTS = (
     Fault("an old card is computed on", DEVICE, "if self.capability < LEAST_CAPABILITY:", "if False:", USE),
     Fault("another card than the one asked for", DEVICE,
           "if not number or card.number == int(number)", "if True", USE),
-    Fault("a sweep's workers share a card", "labkit/sweep.py",
+    Fault("a sweep's workers share a card", "labkit/runner/sweep.py",
           "self.cards[worker.name % len(self.cards)]", "self.cards[0]",
           ("tests/test_sweep.py::test_each_local_worker_has_one_card_also_after_a_restart",)),
 )  # fmt: skip

@@ -55,7 +55,7 @@ def repeats(count: int) -> bool:
 
 def points(count: int) -> bool:
     """Sweep ``count`` points on two workers; the resident memory of runner and workers, in MB, by time."""
-    from labkit.sweep import sweep
+    from labkit.runner.sweep import sweep
 
     samples: list[tuple[float, float]] = []
     ended = threading.Event()

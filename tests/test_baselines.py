@@ -6,11 +6,11 @@ import json
 import nbformat
 import pytest
 
-from labkit import baselines, cost
 from labkit.__main__ import main
-from labkit.baselines import check_entry, propose
-from labkit.compare import accept, compare_runs, proposals
-from labkit.presets import find_notebooks
+from labkit.notebooks import find_notebooks
+from labkit.runner import baselines, cost
+from labkit.runner.baselines import check_entry, propose
+from labkit.runner.compare import accept, compare_runs, proposals
 
 
 def entry(value=2.0, absolute=0.0, relative=0.1, direction="equal", **more):

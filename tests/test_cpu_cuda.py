@@ -6,8 +6,9 @@ import torch
 
 import sparse24
 from labkit.fgo import fgo_advantages, grpo_advantages
-from labkit.soar import decode, load_model, sums
-from labkit.soar.puzzle_sets import load_puzzles
+from labkit.soar import decode, load_model
+from labkit.soar.tasks import sums
+from labkit.soar.tasks.puzzle_sets import load_puzzles
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

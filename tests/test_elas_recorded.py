@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import findings
-from labkit.elas import ARMS, claims, recorded
-from labkit.elas.recorded import curves, judged, load_checkpoint, results, runs
-from labkit.elas.study_ffn import FORMS, RELU2, shape
-from labkit.elas.study_plan import RULES
+from labkit.elas import ARMS
+from labkit.elas.checkpoints import load_checkpoint
 from labkit.figures import elas_tables
+from labkit.studies import findings
+from labkit.studies.elas import claims, recorded
+from labkit.studies.elas.ffn import FORMS, RELU2, shape
+from labkit.studies.elas.plan import RULES
+from labkit.studies.elas.recorded import curves, judged, results, runs
 
 
 def test_recorded_memory_is_the_formula_of_the_design():

@@ -13,11 +13,11 @@ from labkit.elas import (
     PretrainConfig,
     evaluate,
     load_text,
-    variants,
 )
 from labkit.elas.data import validation_and_test, windows
-from labkit.elas.fastloop import FastRun
-from labkit.elas.trainstep import TrainStep, logits_of
+from labkit.studies.elas import variants
+from labkit.studies.elas.fastloop import FastRun
+from labkit.studies.elas.trainstep import TrainStep, logits_of
 
 SMALL = {
     "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2,

@@ -9,12 +9,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from labkit.elas import ARMS, load_text, recorded, study, variants
-from labkit.elas.recorded import load_checkpoint, load_curves
-from labkit.elas.study_ffn import FORMS
-from labkit.elas.study_plan import RECORDED, TRACED, TUNE_SEED, plan, rates, settings
-from labkit.elas.study_record import Record, chosen
-from labkit.elas.study_runs import How, work
+from labkit.elas import ARMS, checkpoints, load_text
+from labkit.elas.checkpoints import load_checkpoint
+from labkit.studies.elas import study, variants
+from labkit.studies.elas.ffn import FORMS
+from labkit.studies.elas.plan import RECORDED, TRACED, TUNE_SEED, plan, rates, settings
+from labkit.studies.elas.record import Record, chosen
+from labkit.studies.elas.recorded import load_curves
+from labkit.studies.elas.runs import How, work
 from labkit.traces import TrainTrace
 
 BASE = settings(4, tiny=True)
@@ -123,7 +125,7 @@ def test_a_process_runs_jobs_and_keeps_a_checkpoint(tmp_path, monkeypatch):
     work(kept, how)
     assert TrainTrace.load(tmp_path / "elas-3m.npz").meta["arm"] == "elas_ste"
     assert "4 of 4 planned steps" in (tmp_path / "elas-3m" / "README.md").read_text()
-    monkeypatch.setattr(recorded, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path)
     model, tokenizer = load_checkpoint("lab/elas-3m")
     assert model.activations()[0].sparse
     assert tokenizer.get_vocab_size() == model.config.vocab_size

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from labkit.elas import ARMS
-from labkit.elas.study_plan import plan, rates, settings
-from labkit.elas.study_pool import Slot, pick, spread
+from labkit.studies.elas.plan import plan, rates, settings
+from labkit.studies.elas.pool import Slot, pick, spread
 
 BASE = settings(4, tiny=True)
 RATES = {arm: rates(arm)[0] for arm in ARMS}

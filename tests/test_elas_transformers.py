@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeli
 from trl import SFTConfig, SFTTrainer
 
 from labkit.elas import ElasConfig, ElasForCausalLM, PretrainConfig, load_checkpoint, load_text, pretrain
+from labkit.elas.checkpoints import save_model
 from labkit.elas.data import END
-from labkit.elas.recorded import save_model
 from labkit.fgo.cli import load_policy
 from labkit.paths import CHECKPOINTS
 

@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 
 from labkit.__main__ import main
 from labkit.fgo import rewards, smollm
-from labkit.fgo.char_model import build_char_model
 from labkit.fgo.cli import load_policy, newest_checkpoint
+from labkit.fgo.lab.char_model import build_char_model
 from labkit.fgo.tasks import char_tokenizer, verbose_sums
 from labkit.traces import TrainTrace
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from labkit.fgo import published, recorded
-from labkit.fgo.char_model import build_char_model
-from labkit.fgo.groups import sample_sums
-from labkit.fgo.reasoner import load_reasoner
+from labkit.fgo.lab.char_model import build_char_model
+from labkit.fgo.lab.groups import sample_sums
+from labkit.fgo.lab.reasoner import load_reasoner
 from labkit.fgo.tasks import is_correct, verbose_sums
 from labkit.figures import arms as figures
+from labkit.studies.fgo import published, recorded
 from labkit.traces import TrainTrace
 
 

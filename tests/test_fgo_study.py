@@ -6,13 +6,15 @@ import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from labkit.fgo import FGOConfig, FGOTrainer, bench, reasoner
-from labkit.fgo.char_model import build_char_model
-from labkit.fgo.exam import Exam, decode, encode, grade, places, summarise
-from labkit.fgo.fleet import Fleet, policy_step
-from labkit.fgo.sampler import Responses, Sampler
-from labkit.fgo.study import ARMS, judge, main, save_traces, study
+from labkit.fgo import FGOConfig, FGOTrainer
+from labkit.fgo.lab import reasoner
+from labkit.fgo.lab.char_model import build_char_model
+from labkit.fgo.lab.exam import Exam, decode, encode, grade, places, summarise
+from labkit.fgo.lab.fleet import Fleet, policy_step
+from labkit.fgo.lab.sampler import Responses, Sampler
 from labkit.fgo.tasks import CHARACTERS, END, PAD, char_tokenizer, verbose_sums
+from labkit.studies.fgo import bench
+from labkit.studies.fgo.study import ARMS, judge, main, save_traces, study
 from labkit.traces import TrainTrace
 
 SMALL = {"hidden": 16, "layers": 2, "heads": 2}

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from labkit.fgo import char_model
 from labkit.fgo.advantages import fgo_advantages, grpo_advantages
-from labkit.fgo.groups import response_entropy, reweigh, sample_groups, telling_group
+from labkit.fgo.lab import char_model
+from labkit.fgo.lab.groups import response_entropy, reweigh, sample_groups, telling_group
 from labkit.fgo.tasks import CHARACTERS, char_tokenizer, is_correct, sum_reward, verbose_sums
 from labkit.traces import GroupTrace
 

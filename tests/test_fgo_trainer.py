@@ -12,8 +12,8 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from labkit.fgo import FGOConfig, FGOTrainer, fgo_advantages
-from labkit.fgo.char_model import build_char_model
-from labkit.fgo.live import examine, reinforce
+from labkit.fgo.lab.char_model import build_char_model
+from labkit.fgo.lab.live import examine, reinforce
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
 
 SMALL = {"hidden": 16, "layers": 1, "heads": 2}
@@ -318,7 +318,7 @@ def test_reinforce_returns_a_repeatable_trace_and_leaves_the_model_alone():
 def test_reinforce_learns_what_the_reward_asks(monkeypatch):
     """The advantages reach the weights: a reward for ending at once shortens the responses."""
     short = lambda completions, **_: [1.0 if len(c) < 3 else -1.0 for c in completions]  # noqa: E731
-    monkeypatch.setattr("labkit.fgo.live.sum_reward", short)
+    monkeypatch.setattr("labkit.fgo.lab.live.sum_reward", short)
     torch.manual_seed(0)
     trace = reinforce(
         build_char_model(**SMALL), "fgo", steps=25, questions=4, learning_rate=2e-2, max_tokens=12,

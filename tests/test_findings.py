@@ -5,15 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from labkit import baselines, findings, readme
-from labkit.elas import recorded as elas_recorded
-from labkit.fgo.recorded import in_words, paper_step, recorded
+from labkit.figures.tables import findings_table
 from labkit.kernels import bench_results
+from labkit.notebooks import find_notebooks
 from labkit.paths import ROOT
-from labkit.presets import find_notebooks
-from labkit.soar import report
-from labkit.soar.recorded import OLD_KERNEL
-from labkit.soar.study import FAMILIES
+from labkit.runner import baselines, readme
+from labkit.studies import findings
+from labkit.studies.elas import recorded as elas_recorded
+from labkit.studies.fgo.recorded import in_words, paper_step, recorded
+from labkit.studies.soar import report
+from labkit.studies.soar.recorded import OLD_KERNEL
+from labkit.studies.soar.study import FAMILIES
 
 ORIGIN = {"device": "Card 9", "time": "2026-01-02T03:04:05+00:00"}
 
@@ -35,7 +37,7 @@ def test_every_recorded_row_is_complete_and_links_to_a_notebook():
         assert set(row) == {"paper", "question", "found", "measured", "notebook"}
         assert row["notebook"] in stems
         assert "nan" not in row["found"]
-    text = findings.table().data
+    text = findings_table(rows).data
     assert text.count("<tr>") == len(rows) + 1
 
 
@@ -48,7 +50,7 @@ def test_kernel_numbers_are_those_of_the_bench():
 def test_a_feed_forward_row_names_gradient_and_rival():
     found = findings._kernels()[0]["found"]
     assert "torch.compile in its default mode (not max-autotune): full rank, masked gradient" in found
-    record = json.loads((ROOT / "labkit/elas/results/speed.json").read_text())["ffn"]
+    record = json.loads((ROOT / "labkit/studies/elas/results/speed.json").read_text())["ffn"]
     ms = {
         r["rival"]: r["ms"]["p50"]
         for r in record
@@ -133,12 +135,12 @@ def test_fgo_row_names_both_horizons_and_shows_two_seeds_as_values():
 
 def test_the_numbers_of_the_readme_are_those_of_the_records():
     page = (ROOT / "README.md").read_text()
-    assert readme.update(page) == page, "python -m labkit.readme --write"
+    assert readme.update(page) == page, "python -m labkit.runner.readme --write"
     goals = {g["name"]: g["value"] for n in ("sparse24", "tokenstats") for g in bench_results(n)["goals"]}
     values = [value for name, value in goals.items() if "sparse product" in name]
     assert f"| {min(values):.2f} to {max(values):.2f}x |" in page
     assert f"| {100 * goals['token statistics, share of copy']:.1f} % of copy bandwidth |" in page
-    faster = json.loads((ROOT / "labkit/soar/results/bench_lab.json").read_text())["times faster"]
+    faster = json.loads((ROOT / "labkit/studies/soar/results/bench_lab.json").read_text())["times faster"]
     assert f"| {faster['one at a time']:.0f}x |" in page
 
 
@@ -151,4 +153,4 @@ def test_a_number_that_was_edited_by_hand_is_put_right_and_a_lost_row_is_named()
 
 
 def test_the_pages_of_results_say_what_their_files_say():
-    assert (ROOT / "labkit/soar/results/README.md").read_text() == report.report()
+    assert (ROOT / "labkit/studies/soar/results/README.md").read_text() == report.report()

@@ -12,8 +12,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from labkit.notebooks import find_notebooks, parameters_for
 from labkit.paths import ROOT
-from labkit.presets import find_notebooks, load_preset, parameters_for
+from labkit.runner.presets import load_preset
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = find_notebooks()

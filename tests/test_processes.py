@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
-from labkit import processes
-from labkit.processes import Ended, follow, interrupted_by_signals
+from labkit.runner import processes
+from labkit.runner.processes import Ended, follow, interrupted_by_signals
 
 # A daemon: its parent is gone and it has a session of its own, but it holds the pipe open.
 DAEMON = """

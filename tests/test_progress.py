@@ -3,8 +3,8 @@
 import pytest
 
 from labkit.elas import PretrainConfig, pretrain
-from labkit.fgo.char_model import build_char_model
-from labkit.fgo.live import reinforce
+from labkit.fgo.lab.char_model import build_char_model
+from labkit.fgo.lab.live import reinforce
 from labkit.progress import Stopped, bar
 
 SMALL = {

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from labkit.report import PLOTLY, write_report
+from labkit.runner.report import PLOTLY, write_report
 
 
 @pytest.fixture

@@ -14,10 +14,12 @@ import yaml
 from notebook_maker import write_notebook
 
 from labkit.__main__ import main
-from labkit.execute import execute
-from labkit.presets import NOTEBOOKS, find_notebooks, load_preset, parameters_for, parse_overrides
+from labkit.notebooks import NOTEBOOKS, find_notebooks, parameters_for
 from labkit.provenance import setting
-from labkit.runs import run
+from labkit.runner.execute import execute
+from labkit.runner.presets import load_preset
+from labkit.runner.runs import run
+from labkit.yaml_values import parse_overrides
 
 
 @pytest.fixture
@@ -221,7 +223,7 @@ def test_errors_and_paths_are_printed_as_they_are(tmp_path, runs_at, capsys):
 
 def test_a_notebook_that_prints_too_much_is_cut_and_says_so(tmp_path, monkeypatch):
     """What it computes and how it fails is kept."""
-    from labkit import engine
+    from labkit.runner import engine
 
     monkeypatch.setattr(engine, "PRINTED", 1000)
     source = write_notebook(
@@ -335,7 +337,13 @@ def test_a_signal_to_the_process_of_a_notebook_ends_its_kernel(tmp_path, number)
     """Its runner may be gone and cannot clean up."""
     parameters = tmp_path / "p.json"
     parameters.write_text("{}")
-    command = [sys.executable, "-m", "labkit.execute", str(_slow(tmp_path)), str(tmp_path / "out.ipynb")]
+    command = [
+        sys.executable,
+        "-m",
+        "labkit.runner.execute",
+        str(_slow(tmp_path)),
+        str(tmp_path / "out.ipynb"),
+    ]
     process = subprocess.Popen([*command, str(parameters)], preexec_fn=lambda: signal.signal(number, 0))
     _wait_for(tmp_path / "begun.txt")
     process.send_signal(number)
@@ -410,7 +418,7 @@ def test_a_changed_parameter_or_source_is_run_again(book, runs_at):
 
 
 def test_a_metric_off_its_baseline_exits_3(book, runs_at, monkeypatch, capsys):
-    from labkit import baselines, runs
+    from labkit.runner import baselines, runs
 
     monkeypatch.setattr(runs, "NOTEBOOKS", book.parent)
     monkeypatch.setattr(baselines, "FOLDER", book.parent / "baselines")

@@ -9,14 +9,15 @@ from test_soar_models import DREAM, LLADA, dream_native, llada_tensors, write
 from torch import nn
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
-from labkit.soar import cache_study, decode, load_model
-from labkit.soar.caches import CACHES, Cached
-from labkit.soar.diffusion_lm import DiffusionLM
-from labkit.soar.families import dream_config, llada_config
-from labkit.soar.keys_values import KeysAndValues
-from labkit.soar.rope import rotate_in_fp32
-from labkit.soar.sudoku_model import SudokuConfig, SudokuLM
-from labkit.soar.sums import SumsConfig, SumsLM
+from labkit.soar import decode, load_model
+from labkit.soar.models.caches import CACHES, Cached
+from labkit.soar.models.diffusion_lm import DiffusionLM
+from labkit.soar.models.families import dream_config, llada_config
+from labkit.soar.models.keys_values import KeysAndValues
+from labkit.soar.models.rope import rotate_in_fp32
+from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
+from labkit.soar.tasks.sums import SumsConfig, SumsLM
+from labkit.studies.soar import cache_study
 
 APPROXIMATE = CACHES[:2]
 MASK, EOS, LENGTH = 39, 38, 32

@@ -10,16 +10,17 @@ from safetensors.torch import save_file
 
 from labkit import checks
 from labkit.paths import CHECKPOINTS
-from labkit.soar import bench, decode, lab_model, lab_study, load_model
-from labkit.soar.fixed_batch import FixedBatch
-from labkit.soar.llada_shape import random_llada
-from labkit.soar.puzzle_sets import load_puzzles
-from labkit.soar.recorded import load_study
-from labkit.soar.study import family, label
-from labkit.soar.sudoku import solved
-from labkit.soar.sudoku_model import SudokuConfig, SudokuLM
-from labkit.soar.sums import SumsConfig, SumsLM, sums
-from labkit.soar.timing import Timed, run_stages
+from labkit.soar import decode, load_model
+from labkit.soar.models.fixed_batch import FixedBatch
+from labkit.soar.tasks.puzzle_sets import load_puzzles
+from labkit.soar.tasks.sudoku import solved
+from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
+from labkit.soar.tasks.sums import SumsConfig, SumsLM, sums
+from labkit.studies.soar import bench, lab_model, lab_study
+from labkit.studies.soar.llada_shape import random_llada
+from labkit.studies.soar.recorded import load_study
+from labkit.studies.soar.study import family, label
+from labkit.studies.soar.timing import Timed, run_stages
 from labkit.traces import TrainTrace
 
 
@@ -69,7 +70,9 @@ def test_a_file_of_another_kind_is_one_clear_error(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "fields.safetensors", {"config": '{"sides": 9}'})
     save_file({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors", {"config": '{"side": 9}'})
     for name in ("missing", "damaged", "plain", "fields", "weights"):
-        with pytest.raises(ValueError, match=f"name must be a file that labkit.soar.lab_model.*{name}"):
+        with pytest.raises(
+            ValueError, match=f"name must be a file that labkit.studies.soar.lab_model.*{name}"
+        ):
             load_model(tmp_path / f"{name}.safetensors")
 
 
@@ -203,7 +206,7 @@ def test_llada_rotates_in_fp32_and_rounds_once():
     model = random_llada("cpu", tiny=True)
     layer, seen = model.net.model.layers[0].self_attn, {}
     layer.q_proj.register_forward_hook(lambda _m, _i, out: seen.update(q=out))
-    from labkit.soar import rope
+    from labkit.soar.models import rope
 
     kept = rope.sdpa_attention_forward
     rope.sdpa_attention_forward = lambda m, q, *rest, **given: (

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from labkit.soar import decode, load_model, models
+from labkit.soar import decode, load, load_model
 
 LLADA = {
     "model_type": "llada", "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 4,
@@ -244,10 +244,10 @@ def test_names_that_are_nothing(tmp_path):
 
 def test_the_labs_own_model_is_trained_once_and_kept(tmp_path, monkeypatch):
     short = partial(
-        models.train_sudoku, steps=2, eval_every=2, eval_puzzles=2, train_puzzles=9, progress=False
+        load.train_sudoku, steps=2, eval_every=2, eval_puzzles=2, train_puzzles=9, progress=False
     )
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
-    monkeypatch.setattr(models, "train_sudoku", short)
+    monkeypatch.setattr(load, "train_sudoku", short)
     one, two = load_model("lab/sudoku4"), load_model("lab/sudoku4", dtype=torch.float64)
     assert torch.equal(one.head.weight.double(), two.head.weight)
     assert not one.training

@@ -6,8 +6,8 @@ import torch
 from test_soar_models import DREAM, LLADA, dream_native, llada_tensors, write
 
 from labkit.soar import decode, load_model
-from labkit.soar.caches import Cached
-from labkit.soar.diffusion_lm import DiffusionLM
+from labkit.soar.models.caches import Cached
+from labkit.soar.models.diffusion_lm import DiffusionLM
 
 GEN = 4
 SHORT, LONG = [[i, i + 1, i + 2] for i in range(1, 9)], [[i % 30 + 1 for i in range(60)]]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.soar import carve, puzzle_sets
-from labkit.soar.lab_model import augment
-from labkit.soar.puzzle_sets import load_puzzles, pack, symmetry_class, unpack
-from labkit.soar.sudoku import puzzles, solutions
-from labkit.soar.sums import ALPHABET, LENGTH, QUESTION, encode, question, right, sums, text_of
+from labkit.soar.tasks import carve, puzzle_sets
+from labkit.soar.tasks.puzzle_sets import load_puzzles, pack, symmetry_class, unpack
+from labkit.soar.tasks.sudoku import puzzles, solutions
+from labkit.soar.tasks.sums import ALPHABET, LENGTH, QUESTION, encode, question, right, sums, text_of
+from labkit.studies.soar.lab_model import augment
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from labkit.soar import recorded
-from labkit.soar.study import FAMILIES
+from labkit.studies.soar import recorded
+from labkit.studies.soar.study import FAMILIES
 
 PUZZLES = 2000
 

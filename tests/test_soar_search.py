@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from one_at_a_time import decode_one
 
 from labkit.soar import decode
+from labkit.studies.soar.one_at_a_time import decode_one
 from labkit.traces import ACCELERATE, FINISHED, KEPT, MERGED, PRUNED, BeamTrace
 from tokenstats import token_stats
 

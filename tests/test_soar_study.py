@@ -6,8 +6,8 @@ import torch
 from matplotlib import pyplot
 
 from labkit.figures import quality_speed, theme
-from labkit.soar import study
-from labkit.soar.sudoku import puzzles
+from labkit.soar.tasks.sudoku import puzzles
+from labkit.studies.soar import study
 
 
 def guessing(tokens):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from labkit.soar import decode
-from labkit.soar.sudoku import CLUES, puzzles, solutions, solved
-from labkit.soar.sudoku_model import SudokuConfig, SudokuLM
-from labkit.soar.training import train_sudoku
+from labkit.soar.tasks.sudoku import CLUES, puzzles, solutions, solved
+from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
+from labkit.soar.tasks.training import train_sudoku
 
 
 def units(board, side):

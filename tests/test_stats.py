@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit import stats
+from labkit.studies import stats
 
 T_975 = {2: 4.302653, 4: 2.776445, 7: 2.364624}  # Student's t by degrees of freedom, from a printed table
 

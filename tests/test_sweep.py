@@ -15,7 +15,7 @@ from notebook_maker import write_notebook
 
 from labkit.__main__ import main
 from labkit.device import Card
-from labkit.sweep import connect, read_grid, sweep
+from labkit.runner.sweep import connect, read_grid, sweep
 
 
 def write(path, text):
@@ -127,7 +127,7 @@ def test_local_and_separately_started_schedulers_give_the_same_table(book, tmp_p
 def test_an_unreachable_scheduler_and_an_unknown_parameter_are_one_error(
     book, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("labkit.sweep.CONNECT_TIMEOUT", 1)
+    monkeypatch.setattr("labkit.runner.sweep.CONNECT_TIMEOUT", 1)
     preset = str(tmp_path / "empty.yaml")
     grid = write(tmp_path / "g.yaml", "size: [1]")
     common = ["sweep", str(book), "--preset", preset]
@@ -220,7 +220,7 @@ def test_a_point_that_kills_its_worker_is_a_row_and_takes_nobody_with_it(untyped
 def test_a_scheduler_that_goes_away_leaves_the_table_and_the_next_sweep_goes_on(
     untyped, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr("labkit.sweep.CONNECT_TIMEOUT", 60)
+    monkeypatch.setattr("labkit.runner.sweep.CONNECT_TIMEOUT", 60)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -7,7 +7,8 @@ import pytest
 from notebook_maker import write_notebook
 
 from labkit.__main__ import main
-from labkit.presets import parameters_for, parse_overrides
+from labkit.notebooks import parameters_for
+from labkit.yaml_values import parse_overrides
 
 
 @pytest.fixture

@@ -5,11 +5,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 
-from labkit import wheelhouse
 from labkit.paths import ROOT
+
+SPEC = spec_from_file_location("wheelhouse", ROOT / ".ci" / "wheelhouse.py")
+wheelhouse = module_from_spec(SPEC)
+SPEC.loader.exec_module(wheelhouse)
 
 
 def write_wheel(folder, name, version, *requires, extras=()):

@@ -15,8 +15,8 @@ from ipywidgets.widgets.widget import _instances
 from notebook_maker import write_notebook
 
 from labkit.figures import theme
+from labkit.notebooks import NOTEBOOKS
 from labkit.paths import ROOT
-from labkit.presets import NOTEBOOKS
 from labkit.widgets import base, run_panel
 from labkit.widgets.take_away import preset
 

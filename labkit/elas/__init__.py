@@ -5,7 +5,8 @@ from importlib import import_module
 from labkit.elas.auto import register
 
 # Imported here, not on demand: the function then hides the submodule of the same name.
-from labkit.elas.pretrain import ARMS, PretrainConfig, build_model, pretrain
+from labkit.elas.config import ARMS, PretrainConfig, build_model
+from labkit.elas.pretrain import pretrain
 
 # Loaded on first use: transformers' model code takes seconds to import.
 _HOME = {
@@ -22,7 +23,7 @@ _HOME = {
     "load_text": "data",
     "evaluate": "evaluation",
     "unigram": "evaluation",
-    "load_checkpoint": "recorded",
+    "load_checkpoint": "checkpoints",
 }
 __all__ = [
     "ARMS", "ElasConfig", "ElasForCausalLM", "Loro", "LowRankLinear", "PretrainConfig", "Sparse24ReLU2",

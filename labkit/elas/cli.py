@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from labkit import checks
-from labkit.elas.pretrain import PretrainConfig, is_main_process, pretrain
+from labkit.elas.config import PretrainConfig
+from labkit.elas.pretrain import is_main_process, pretrain
 from labkit.elas.sources import SOURCES
 from labkit.paths import runs_dir
-from labkit.presets import as_float, parse_overrides, read_yaml
+from labkit.yaml_values import as_float, parse_overrides, read_yaml
 
 # smoke: a minute on one core.  12m: the arms of the lab's study.  60m, 130m: the paper's models at LORO's
 # settings; 512 rows a step, so raise batch_size or start several processes with torchrun.

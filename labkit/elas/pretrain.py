@@ -1,147 +1,25 @@
 """pretrain(config) -> TrainTrace: one small, paired, resumable pre-training run on real text.
 
-ARMS names the models to compare; PretrainConfig says how to train one. The loop is transformers'
-Trainer (in trainer.py, loaded on first use), the optimiser is Loro, the text is data.py's.
+The loop is transformers' Trainer (in trainer.py, loaded on first use), the optimiser is Loro, the text is
+data.py's; config.py says how a run is set up.
 """
 
 import dataclasses
 import json
 import os
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from labkit.checks import choice, fail, integer, number
-from labkit.elas.sources import check_source
+from labkit.checks import choice, fail
+from labkit.elas.config import PretrainConfig, build_model, read_text
 from labkit.paths import write_atomic
 from labkit.progress import Progress
 from labkit.traces import TrainTrace
 
 if TYPE_CHECKING:
     from labkit.elas.data import Text
-    from labkit.elas.model import ElasConfig, ElasForCausalLM
-
-# Options of ElasConfig.from_name; the equal-FLOP arm's mlp_rank follows from the size (model_config).
-ARMS: dict[str, dict[str, Any]] = {
-    "dense_swiglu": {"rank": None, "ffn": "swiglu"},
-    "dense_relu2": {"rank": None, "ffn": "relu2", "sparse": False},
-    "lowrank_swiglu": {"ffn": "swiglu"},
-    "lowrank_relu2": {"ffn": "relu2", "sparse": False},
-    "elas_ste": {"ffn": "relu2", "gradient": "ste"},
-    "elas_masked": {"ffn": "relu2", "gradient": "masked"},
-    "equal_flops": {"ffn": "relu2", "sparse": False},
-}
-# Fields of ElasConfig that ``model`` cannot set; mlp_rank is free in the other arms.
-FOLLOWS = {
-    "vocab_size": "the field vocab_size",
-    "warmup_steps": "the field dense_steps",
-    "mlp_rank": "arm='equal_flops'",
-}
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """How one arm is trained; arms with the same other fields and seed see the same batches.
-
-    arm, size, model        which model: a key of ARMS, a name of ElasConfig.from_name, and any fields of
-                            ElasConfig to override in it
-    source, vocab_size, max_bytes   the text, see ``load_text``
-    seq_len, batch_size, accumulation   tokens predicted per row, rows per batch (per process), batches
-                            per optimiser step
-    steps, lr, lr_warmup    optimiser steps, peak learning rate, steps of linear warm-up; the default lr is
-                            LORO's: dense arms want less (0.003 was best at "tiny")
-    dense_steps             steps before the 2:4 mask is laid on (the paper's dense warm-up)
-    exact_every             Loro's K for low-rank arms; dense arms train with AdamW and no restarts
-    weight_decay, max_grad_norm   0 turns either off, as LORO does
-    log_every, eval_every   steps between training-loss points, and between held-out evaluations
-    eval_tokens             held-out tokens that each evaluation reads
-    save_every              steps between checkpoints (0: none); a multiple of log_every
-    dtype                   "float32" or "bfloat16" (weights and Adam states alike, as published)
-    seed                    of the start and of the order of the text
-
-    Everything is checked when a PretrainConfig is made: ValueError names the field at fault.
-    """
-
-    arm: str = "elas_ste"
-    size: str = "tiny"
-    model: dict[str, Any] = field(default_factory=dict)
-    source: str = "sympy"
-    vocab_size: int = 512
-    max_bytes: int | None = 2_000_000
-    seq_len: int = 128
-    batch_size: int = 8
-    accumulation: int = 1
-    steps: int = 150
-    lr: float = 0.01
-    lr_warmup: int = 20
-    dense_steps: int = 20
-    exact_every: int = 20
-    weight_decay: float = 0.0
-    max_grad_norm: float = 0.0
-    log_every: int = 5
-    eval_every: int = 50
-    eval_tokens: int = 8192
-    save_every: int = 0
-    dtype: str = "float32"
-    seed: int = 0
-
-    def __post_init__(self):
-        choice("arm", self.arm, tuple(ARMS))
-        choice("dtype", self.dtype, ("float32", "bfloat16"))
-        if not isinstance(self.model, dict) or not all(isinstance(key, str) for key in self.model):
-            fail("model", self.model, "a mapping of ElasConfig fields by name")
-        for name, source in FOLLOWS.items():
-            if name in self.model and (name != "mlp_rank" or self.arm == "equal_flops"):
-                fail("model", self.model, f"without {name}, which follows from {source}")
-        counts = "seq_len batch_size accumulation steps exact_every log_every eval_every"
-        for name in counts.split():
-            integer(name, getattr(self, name), 1)
-        for name in ("lr_warmup", "dense_steps", "save_every"):
-            integer(name, getattr(self, name), 0)
-        integer("seed", self.seed, 0, 2**32 - 1)  # what numpy takes
-        integer("eval_tokens", self.eval_tokens, self.seq_len)
-        for name in ("lr", "weight_decay", "max_grad_norm"):
-            number(name, getattr(self, name), 0)
-        if self.save_every % self.log_every:
-            fail("save_every", self.save_every, f"a multiple of log_every={self.log_every}")
-        check_source(self.source)
-        integer("vocab_size", self.vocab_size, 257, 65536)
-        if self.max_bytes is not None:
-            integer("max_bytes", self.max_bytes, 1)
-        context = self.model_config(self.vocab_size).max_position_embeddings
-        integer("seq_len", self.seq_len, 1, context)
-
-    def model_config(self, vocab_size: int) -> "ElasConfig":
-        """The arm's ElasConfig for a tokenizer of ``vocab_size``.
-
-        equal_flops: the FFN rank at which a dense forward pass costs what ELAS's costs with its one
-        2:4 product at half price, r (2h + 1.5i') / (2h + 2i').
-        """
-        from labkit.elas.model import SIZES, ElasConfig
-
-        choice("size", self.size, tuple(SIZES))
-        options = {"vocab_size": vocab_size, "warmup_steps": self.dense_steps}
-        config = ElasConfig.from_name(self.size, **options | ARMS[self.arm] | self.model)
-        if self.arm == "equal_flops":
-            if config.rank is None:
-                fail("model", self.model, "one with a rank for arm='equal_flops'")
-            h, i = config.hidden_size, config.intermediate_size
-            config.mlp_rank = round(config.rank * (2 * h + 1.5 * i) / (2 * h + 2 * i))
-        return config
-
-
-def build_model(config: PretrainConfig, text: "Text | None" = None) -> "ElasForCausalLM":
-    """The untrained model of ``config``, drawn from its seed, in its dtype."""
-    import torch
-
     from labkit.elas.model import ElasForCausalLM
-
-    text = text or _text(config)
-    with torch.random.fork_rng(devices=()):  # drawn on the CPU: no GPU is looked at
-        torch.default_generator.manual_seed(config.seed)
-        model = ElasForCausalLM(config.model_config(text.vocab_size))
-    return model.to_dtype(getattr(torch, config.dtype))
 
 
 def pretrain(
@@ -176,7 +54,7 @@ def pretrain(
     choice("device", device, ("auto", "cpu", "cuda"))
     if output_dir is None and (resume or config.save_every):
         fail("output_dir", None, "a folder where checkpoints are saved or resumed from")
-    text = _text(config)
+    text = read_text(config)
     _check_rows(config, text)
     if model is None:
         model = build_model(config, text)
@@ -190,7 +68,7 @@ def pretrain(
         _claim(folder / "pretrain.json", config, resume)
     trace = run(config, model, text, folder, resume=resume, device=device, progress=progress)
     if is_main_process():
-        from labkit.elas.recorded import save_model
+        from labkit.elas.checkpoints import save_model
 
         save_model(folder / "model", model, text.tokenizer)
         trace.save(folder / "trace.npz")
@@ -209,12 +87,6 @@ def _check_rows(config: PretrainConfig, text: "Text") -> None:
     if config.batch_size > most:
         words = f"at most {most} rows: the training text of max_bytes={config.max_bytes} has no more"
         fail("batch_size", config.batch_size, words + " for each process" * (processes > 1))
-
-
-def _text(config: PretrainConfig) -> "Text":
-    from labkit.elas.data import load_text
-
-    return load_text(config.source, vocab_size=config.vocab_size, max_bytes=config.max_bytes)
 
 
 def _claim(path: Path, config: PretrainConfig, resume: bool) -> None:

@@ -15,13 +15,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
+from labkit.elas.config import LORO_REVISION, PretrainConfig
 from labkit.elas.data import Text, windows
 from labkit.elas.evaluation import evaluate, unigram
 from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro, cosine_restart
 from labkit.elas.model import ElasForCausalLM
-from labkit.elas.pretrain import PretrainConfig
-from labkit.elas.recorded import LORO_REVISION
 from labkit.paths import is_json
 from labkit.progress import Progress, bar
 from labkit.provenance import provenance

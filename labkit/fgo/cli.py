@@ -9,8 +9,8 @@ from typing import Any
 
 from labkit import checks
 from labkit.paths import is_json, runs_dir, write_atomic
-from labkit.presets import parse_overrides
 from labkit.provenance import provenance
+from labkit.yaml_values import parse_overrides
 
 # The paper's learning rate and group; batch and lengths for one GPU or a patient CPU.
 DEFAULTS: dict[str, Any] = {
@@ -168,7 +168,8 @@ def load_policy(name: str, seed: int = 0, **settings: Any):
 
     ValueError if it cannot be loaded.
     """
-    from labkit.fgo import reasoner, smollm
+    from labkit.fgo import smollm
+    from labkit.fgo.lab import reasoner
     from labkit.fgo.tasks import char_tokenizer
 
     if name in reasoner.MODELS:

@@ -28,7 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from labkit import checks
 from labkit.fgo.advantages import ENTROPY_KINDS, FLAT, SCALES, fgo_advantages, subgroups
-from labkit.fgo.groups import response_entropy
+from labkit.fgo.lab.groups import response_entropy
 
 SUPPORTED = "trl >= 1.8 (checked with 1.16)"
 METHODS = ("fgo", "grpo")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from labkit.figures import theme
 from labkit.figures.tables import html_table
-from labkit.stats import spread
+from labkit.studies.stats import spread
 from labkit.traces import TrainTrace
 
 COLUMNS = {  # summary's key -> (heading, digits)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from labkit import checks
 from labkit.figures import theme
 from labkit.figures.tables import CODE, html_table, marked, verdict
-from labkit.stats import FEWEST_SEEDS
+from labkit.studies.stats import FEWEST_SEEDS
 from labkit.traces import TrainTrace
 
 Arms = Mapping[str, TrainTrace | Sequence[TrainTrace]]  # name of the arm -> its seeds

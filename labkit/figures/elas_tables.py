@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from IPython.display import HTML
 
-from labkit.elas.recorded import note
 from labkit.figures.pretraining import NAMES, by_arm, differences
 from labkit.figures.tables import html_table
-from labkit.stats import spread
+from labkit.studies.elas.recorded import note
+from labkit.studies.stats import spread
 from labkit.traces import TrainTrace
 
 OURS = {"Full rank": "dense_swiglu", "LORO": "lowrank_swiglu", "ELAS": "elas_ste"}

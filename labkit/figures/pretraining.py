@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from labkit.checks import choice, fail
 from labkit.figures import theme
 from labkit.figures.tables import html_table
-from labkit.stats import Estimate, paired_t, spread
+from labkit.studies.stats import Estimate, paired_t, spread
 from labkit.traces import TrainTrace
 
 NAMES = {

@@ -1,6 +1,6 @@
-"""A plain HTML table with a caption: every cell escaped unless it is Markup."""
+"""HTML tables with a caption: every cell escaped unless it is Markup."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from IPython.display import HTML
 from markupsafe import Markup, escape
@@ -28,6 +28,16 @@ def html_table(
     style = f"{_style(False)};caption-side:top;color:inherit"
     caption = f"<caption style='{style}'>{escape(title)}</caption>"
     return HTML(f"<table>{caption}<thead>{line('th', head)}</thead><tbody>{body}</tbody></table>")
+
+
+def findings_table(findings: Sequence[Mapping[str, str]]) -> HTML:
+    """What ``labkit.studies.findings.findings`` returned; the last column links to the notebook."""
+    rows = []
+    for row in findings:
+        link = Markup("<a href='{}.ipynb'>{}</a>").format(row["notebook"], row["notebook"][:2])
+        rows.append((row["paper"], row["question"], row["found"], row["measured"], link))
+    head = ("paper", "question", "found", "measured on", "notebook")
+    return html_table(head, rows, "Recorded findings, read from the lab's own results")
 
 
 def marked(text: str, style: str) -> Markup:

@@ -18,8 +18,9 @@ from lm_eval.api.registry import register_model
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2TokenizerFast
 
 from labkit import checks
-from labkit.soar.diffusion_lm import eos_ids
-from labkit.soar.models import folder_of, load_model
+from labkit.soar.load import load_model
+from labkit.soar.models.diffusion_lm import eos_ids
+from labkit.soar.models.loaders import folder_of
 from labkit.soar.search import decode
 
 

@@ -9,8 +9,8 @@ import torch
 from labkit import checks
 from labkit.provenance import provenance
 from labkit.soar.beams import Windows
-from labkit.soar.diffusion_lm import eos_ids
 from labkit.soar.engine import search
+from labkit.soar.models.diffusion_lm import eos_ids
 from labkit.soar.prompts import Layout, lay_out
 from labkit.soar.recorder import Recorder
 from labkit.soar.scoring import Scorer

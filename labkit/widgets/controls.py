@@ -17,7 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot
 
 from labkit import checks
-from labkit.presets import find_notebooks
+from labkit.notebooks import find_notebooks
 from labkit.progress import Stopped
 from labkit.widgets.base import OwnKeys, alert, close, present, show
 from labkit.widgets.take_away import CopyText, preset, strip

@@ -10,8 +10,8 @@ import yaml
 from traitlets import Unicode
 
 from labkit.device import backend
+from labkit.notebooks import parameters_for
 from labkit.paths import ROOT
-from labkit.presets import parameters_for
 from labkit.provenance import provenance
 from labkit.widgets.base import static
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
+from labkit.notebooks import NOTEBOOKS, parameters_for
 from labkit.paths import runs_dir
-from labkit.presets import NOTEBOOKS, load_preset, parameters_for
+from labkit.runner.presets import load_preset
 
 PICTURES = runs_dir() / "browser"
 TOKEN = "browser-tests"

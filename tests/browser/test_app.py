@@ -9,8 +9,8 @@ import time
 import pytest
 from browser.lab import free_port
 
+from labkit.notebooks import NOTEBOOKS
 from labkit.paths import runs_dir
-from labkit.presets import NOTEBOOKS
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("voila") is None,

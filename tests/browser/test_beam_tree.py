@@ -95,7 +95,9 @@ def test_keys_walk_force_and_decode_again(lab, open_notebook):
     assert page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex") == cell
 
     # The pointer: a click on the first state, Ctrl+wheel, a drag; then Play moves by itself.
-    assert changed(notebook, lambda: press("End"), tree)  # drawn first, or the click's picture may equal the one before
+    assert changed(
+        notebook, lambda: press("End"), tree
+    )  # drawn first, or the click's picture may equal the one before
     assert changed(notebook, lambda: tree.click(position={"x": 64, "y": 42}), tree)
     page.wait_for_timeout(300)
     assert notebook.evaluate("panel.row") == 0

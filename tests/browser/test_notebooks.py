@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from labkit.presets import NOTEBOOKS, find_notebooks
+from labkit.notebooks import NOTEBOOKS, find_notebooks
 
 LIVE = r"(^|widgets\.|= )(explore|beam_tree|mask_grid|scrubber)\("
 STEMS = [path.stem for path in find_notebooks()]

@@ -7,7 +7,7 @@ from html5lib.constants import E as PARSE_ERRORS
 from notebook_maker import write_notebook
 
 from labkit.paths import runs_dir
-from labkit.runs import run
+from labkit.runner.runs import run
 
 EVERYTHING = """
 import matplotlib.pyplot as plt, pandas as pd, plotly.graph_objects as go

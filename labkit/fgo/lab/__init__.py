@@ -1,0 +1,1 @@
+"""The fast loop: many runs of small reasoning models in one process."""

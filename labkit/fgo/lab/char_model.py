@@ -1,0 +1,181 @@
+"""A tiny Qwen2 over characters: built, trained by supervision for seconds on one core, and kept.
+
+Training stops at a target accuracy, well below perfect: reinforcement needs genuine errors to work on.
+"""
+
+import hashlib
+import json
+import time
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from labkit import checks
+from labkit.fgo.lab.exam import Exam, encode
+from labkit.fgo.lab.fleet import Fleet
+from labkit.fgo.tasks import CHARACTERS, END, PAD, stream_sums, verbose_sums
+from labkit.paths import cache_dir, write_atomic
+from labkit.provenance import provenance
+from labkit.traces import TrainTrace
+
+MAX_TOKENS = 72  # the longest worked solution of the default task has 70
+IGNORED = -100  # cross_entropy's label for positions that do not count
+RECIPE = 1  # part of the cache key: raise it when anything below changes the trained weights
+
+
+def build_char_model(*, hidden: int = 64, layers: int = 2, heads: int = 4) -> Qwen2ForCausalLM:
+    """A fresh Qwen2 for ``char_tokenizer`` (the default has 108,416 parameters), from torch's seed."""
+    checks.integer("layers", layers, 1)
+    checks.integer("heads", heads, 1)
+    if checks.integer("hidden", hidden, 1) % (2 * heads):  # rotary embeddings need even heads
+        checks.fail("hidden", hidden, f"a multiple of 2 * heads = {2 * heads}")
+    config = Qwen2Config(
+        vocab_size=len(CHARACTERS), hidden_size=hidden, intermediate_size=3 * hidden,
+        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
+        max_position_embeddings=256, tie_word_embeddings=True, initializer_range=0.08,
+        pad_token_id=CHARACTERS.index(PAD), eos_token_id=CHARACTERS.index(END), bos_token_id=None,
+    )  # fmt: skip
+    return Qwen2ForCausalLM(config)
+
+
+def train_char_model(
+    *,
+    target: float = 0.75,
+    max_steps: int = 400,
+    batch: int = 32,
+    learning_rate: float = 8e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    exam_every: int = 20,
+    exam_from: int | None = None,
+    exam_questions: int = 128,
+    greedy: bool = True,
+    seconds: float = float("inf"),
+    max_tokens: int = MAX_TOKENS,
+    task: dict[str, Any] | None = None,
+    cache: bool = False,
+    progress: bool = True,
+    **shape: int,
+) -> tuple[Qwen2ForCausalLM, TrainTrace]:
+    """Teach a fresh model worked sums until it solves ``target`` of the exam's sums.
+
+    target      accuracy to stop at, in [0, 1], looked at every ``exam_every`` steps from step
+                ``exam_from`` on (default: half of max_steps)
+    greedy      whether the exam decodes greedily or samples
+    max_steps   optimiser steps at most; the learning rate falls linearly to zero over them
+    seconds     stop at the first exam after this, whatever it says
+    device      on a GPU the products run in bfloat16
+    max_tokens  an exam's answer stops there
+    task        keywords of ``verbose_sums``; the default is its default
+    cache       keep the weights under runs/cache and load them when asked for the same again; a run that
+                ``seconds`` cut short is not kept
+    shape       hidden, layers, heads: see ``build_char_model``
+
+    Returns the model and its TrainTrace (series loss, accuracy). On one machine the same arguments give
+    the same weights.
+    """
+    checks.number("target", target, 0, 1)
+    checks.integer("max_steps", max_steps, 1)
+    checks.integer("batch", batch, 1)
+    checks.number("learning_rate", learning_rate, 0)
+    checks.integer("seed", seed, 0)
+    checks.integer("exam_every", exam_every, 1)
+    checks.integer("exam_questions", exam_questions, 1)
+    checks.integer("max_tokens", max_tokens, 1)
+    checks.choice("greedy", greedy, (True, False))
+    exam_from = max_steps / 2 if exam_from is None else checks.integer("exam_from", exam_from, 1)
+    recipe = {"target": target, "max_steps": max_steps, "batch": batch, "seed": seed,
+              "learning_rate": learning_rate, **shape, "device": device, "exam_every": exam_every,
+              "exam_from": exam_from, "exam_questions": exam_questions, "greedy": greedy,
+              "max_tokens": max_tokens, "task": task or {}, "recipe": RECIPE}  # fmt: skip
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache_dir("fgo_char_model") if cache else None
+    if folder and (folder / f"{key}.npz").exists():
+        model = _load(folder / f"{key}.safetensors", shape).to(device)
+        return model, TrainTrace.load(folder / f"{key}.npz")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_char_model(**shape).to(device)
+        log = _fit(model, recipe, seconds, progress)
+    trace = TrainTrace.from_log(log, meta=provenance(arm="sft", **recipe))
+    whole = log[-1]["step"] == max_steps or log[-1]["accuracy"] >= target
+    if folder and whole:
+        from safetensors.torch import save_model  # knows about tied weights
+
+        write_atomic(folder / f"{key}.safetensors", lambda path: save_model(model, str(path)))
+        trace.save(folder / f"{key}.npz")  # last: its presence says that the weights are whole
+    return model, trace
+
+
+def _load(path, shape: dict[str, int]) -> Qwen2ForCausalLM:
+    from safetensors.torch import load_model
+
+    model = build_char_model(**shape)
+    load_model(model, str(path))  # strict: a missing or unexpected weight is an error
+    return model.eval()
+
+
+def _fit(
+    model: Qwen2ForCausalLM, recipe: dict[str, Any], seconds: float, progress: bool
+) -> list[dict[str, float]]:
+    end = time.perf_counter() + seconds
+    seed, batch, max_steps, task = (recipe[key] for key in ("seed", "batch", "max_steps", "task"))
+    rows = stream_sums(seed=2 * seed + 1, **task)  # odd seeds teach, even seeds examine
+    questions = verbose_sums(recipe["exam_questions"], seed=2 * seed, **task | _held_out(task))
+    longest = max(len(row["prompt"]) for row in questions)
+    fleet = Fleet(model, 1, model.device)
+    exam = Exam(fleet, len(questions), longest, recipe["max_tokens"])
+    optimizer = torch.optim.AdamW(model.parameters(), recipe["learning_rate"], betas=(0.9, 0.98))
+    log, bar = [], tqdm(range(1, max_steps + 1), desc="supervised", disable=not progress, leave=False)
+    for step in bar:
+        rate = min(step / 20, 1 - (step - 1) / max_steps)
+        optimizer.param_groups[0]["lr"] = recipe["learning_rate"] * rate
+        loss = _backward(model.train(), list(islice(rows, batch)))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        log.append({"step": step, "loss": loss})
+        if step == max_steps or (step >= recipe["exam_from"] and step % recipe["exam_every"] == 0):
+            fleet.read(model)
+            log[-1]["accuracy"] = exam(questions, greedy=recipe["greedy"])[0][0]["accuracy"]
+            bar.set_postfix(accuracy=f"{log[-1]['accuracy']:.2f}")
+            if log[-1]["accuracy"] >= recipe["target"] or time.perf_counter() > end:
+                break
+    bar.close()
+    model.eval()
+    for entry in log:  # one wait for the device at the end, none per step
+        entry["loss"] = float(entry["loss"])
+    return log
+
+
+def _held_out(task: dict[str, Any]) -> dict[str, str]:
+    return {"split": "test"} if task.get("split") == "train" else {}
+
+
+def _backward(model: Qwen2ForCausalLM, rows: list[dict[str, str]]) -> Tensor:
+    """Add the gradient of the mean loss per token; on a CPU short and long halves apart: less padding."""
+    rows = sorted(rows, key=lambda row: len(row["prompt"] + row["completion"]))
+    total, tokens = torch.zeros((), device=model.device), sum(len(row["completion"]) for row in rows)
+    cut = len(rows) // 2 if model.device.type == "cpu" else 0
+    for half in (rows[:cut], rows[cut:]):
+        if half:
+            ids, labels = (part.to(model.device) for part in _batch(half))
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+                logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+            loss = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / tokens
+            loss.backward()
+            total += loss.detach()
+    return total
+
+
+def _batch(rows: list[dict[str, str]]) -> tuple[Tensor, Tensor]:
+    """ids and labels, int (rows, longest): right-padded, so causal attention needs no mask."""
+    ids, _ = encode([row["prompt"] + row["completion"] for row in rows])
+    asked = torch.tensor([len(row["prompt"]) for row in rows])[:, None]
+    ignored = (ids == CHARACTERS.index(PAD)) | (torch.arange(ids.shape[1]) < asked)
+    return ids, ids.masked_fill(ignored, IGNORED)  # the question itself cannot be predicted

@@ -1,0 +1,198 @@
+"""Sample groups of responses from a causal LM and see what FGO and GRPO make of them.
+
+sample_groups      model + questions -> GroupTrace (text, correctness, length, three entropies, advantages)
+sample_sums        the same for a character model of the lab's sums, by the fast sampler
+reweigh            the same groups under other FGO settings
+telling_group      which group to look at first
+response_entropy   the three entropies of responses from their logits
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
+
+from labkit import checks
+from labkit.fgo.advantages import ENTROPY_KINDS, fgo_advantages, grpo_advantages
+from labkit.fgo.lab.exam import decode, encode, grade
+from labkit.fgo.lab.fleet import Fleet
+from labkit.fgo.lab.sampler import Sampler
+from labkit.fgo.tasks import is_correct
+from labkit.provenance import provenance
+from labkit.traces import GroupTrace
+
+
+def response_entropy(logprob: Tensor, entropy: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The three readings of "the entropy of a response", float (B,) in nats each.
+
+    logprob  (B, T) log-probability of every sampled token
+    entropy  (B, T) entropy of the whole distribution at that position
+    mask     (B, T) 1 on the tokens of the response
+
+    sampled_sum  -sum p log p over the sampled tokens' own probabilities (the authors' code; the default)
+    full_sum     sum of the full entropies
+    full_mean    full_sum per token
+    """
+    mask = mask.bool()  # where, not *: padding may hold NaN
+    # Rounding can put a sure token a hair below 0.
+    sampled = torch.where(mask, -logprob.exp() * logprob, 0).sum(1).clamp(min=0)
+    full = torch.where(mask, entropy, 0).sum(1).clamp(min=0)
+    return {"sampled_sum": sampled, "full_sum": full, "full_mean": full / mask.sum(1).clamp(min=1)}
+
+
+@torch.no_grad()
+def sample_groups(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, str]],
+    *,
+    group: int = 8,
+    temperature: float = 1.0,
+    max_tokens: int = 72,
+    seed: int = 0,
+    batch: int = 256,
+    score: Callable[[str, str], bool] = is_correct,
+    progress: bool = True,
+) -> GroupTrace:
+    """Sample ``group`` responses to each row's ``prompt`` and score them against its ``answer``.
+
+    rows         dicts with ``prompt`` and ``answer``
+    temperature  of sampling, in (0, 10]; log-probabilities and entropies are of that distribution
+    max_tokens   responses stop there; one without the end token counts as it stands (usually wrong)
+    batch        responses generated at once
+    score        (text without special tokens, answer) -> bool
+
+    The trace's advantages are "grpo" and "fgo" with the defaults; ``reweigh`` changes FGO's. Torch's
+    random state is left as it was.
+    """
+    if not rows or not all({"prompt", "answer"} <= row.keys() for row in rows):
+        checks.fail("rows", f"{len(rows)} rows", "at least one dict, each with prompt and answer")
+    checks.integer("group", group, 1)
+    checks.number("temperature", temperature, 1e-3, 10)
+    checks.integer("max_tokens", max_tokens, 1)
+    at_once = max(1, checks.integer("batch", batch, 1) // group)
+    texts, correct, length, entropies = [], [], [], {kind: [] for kind in ENTROPY_KINDS}
+    with torch.random.fork_rng(), tqdm(total=len(rows), desc="sampling", disable=not progress) as bar:
+        torch.manual_seed(seed)
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            ids, mask, entropy = _respond(model, tokenizer, part, group, temperature, max_tokens)
+            kept = [line[m].tolist() for line, m in zip(ids, mask, strict=True)]
+            plain = tokenizer.batch_decode(kept, skip_special_tokens=True)
+            answers = [row["answer"] for row in part for _ in range(group)]
+            correct += [score(text, answer) for text, answer in zip(plain, answers, strict=True)]
+            texts += tokenizer.batch_decode(kept)
+            length += [len(line) for line in kept]
+            for kind, values in entropy.items():
+                entropies[kind] += values.tolist()
+            bar.update(len(part))
+    return _trace(rows, group, texts, correct, length, entropies, seed, temperature, max_tokens)
+
+
+def sample_sums(
+    model: Qwen2ForCausalLM,
+    rows: list[dict[str, str]],
+    *,
+    group: int = 8,
+    max_tokens: int = 128,
+    seed: int = 0,
+) -> GroupTrace:
+    """``sample_groups`` for a character model of the verbose sums, by the fast sampler.
+
+    The draws differ from ``sample_groups``'s; their distribution is the same, at temperature 1.
+    """
+    checks.integer("group", group, 2)
+    ids, length = encode([row["prompt"] for row in rows for _ in range(group)])
+    fleet = Fleet(model, 1, model.device)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        sampler = Sampler(fleet, len(ids), ids.shape[1], max_tokens)
+        found = sampler(ids[None].to(model.device), length[None].to(model.device), seed=seed)
+    (texts,) = decode(found)
+    answers = [row["answer"] for row in rows for _ in range(group)]
+    entropies = response_entropy(found.logp[0], found.entropy[0], found.mask[0])
+    entropies = {kind: values.double().cpu().numpy() for kind, values in entropies.items()}
+    correct, length = grade([texts], [answers])[0], found.length[0].cpu().numpy()
+    trace = _trace(rows, group, texts, correct, length, entropies, seed, 1.0, max_tokens)
+    trace.meta["sampler"] = "CUDA graphs, bfloat16" if sampler.graphs is not None else "float32"
+    return trace
+
+
+def _trace(rows, group, texts, correct, length, entropies, seed, temperature, max_tokens) -> GroupTrace:
+    shape = (len(rows), group)
+    trace = GroupTrace(
+        prompts=[row["prompt"] for row in rows],
+        answers=[row["answer"] for row in rows],
+        texts=[texts[start : start + group] for start in range(0, len(texts), group)],
+        correct=np.array(correct).reshape(shape),
+        length=np.array(length).reshape(shape),
+        entropy={kind: np.array(values).reshape(shape) for kind, values in entropies.items()},
+        meta=provenance(seed=seed, temperature=temperature, max_tokens=max_tokens),
+    )
+    return reweigh(trace)
+
+
+def _ends(model, tokenizer) -> list[int]:
+    """Every token that ends a response: a chat model's generation_config may name several."""
+    named = model.generation_config.eos_token_id
+    named = named if isinstance(named, list) else [named]
+    return sorted({end for end in (*named, tokenizer.eos_token_id) if end is not None})
+
+
+def _respond(model, tokenizer, rows, group, temperature, max_tokens):
+    """(ids, mask, entropies) of len(rows) * group responses; the mask covers the end token."""
+    prompts = tokenizer(
+        [row["prompt"] for row in rows], return_tensors="pt", padding=True, padding_side="left"
+    ).to(model.device)
+    before = {key: prompts[key].repeat_interleave(group, 0) for key in ("input_ids", "attention_mask")}
+    whole = model.eval().generate(
+        **before, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+        max_new_tokens=max_tokens, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    width = before["input_ids"].shape[1]
+    ids = whole[:, width:]
+    ended = torch.isin(ids, torch.tensor(_ends(model, tokenizer), device=ids.device)).int()
+    mask = ended.cumsum(1) - ended == 0  # the token that ends a response belongs to it
+    attention = torch.cat([before["attention_mask"], mask.long()], 1)
+    # Left padding shifts nothing: generate() counts positions from the first real token, and so do we.
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    output = model(input_ids=whole, attention_mask=attention, position_ids=positions, use_cache=False)
+    logp = (output.logits[:, width - 1 : -1].float() / temperature).log_softmax(-1)
+    entropy = -(logp.exp() * logp).sum(-1)
+    chosen = logp.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    return ids.cpu(), mask.cpu(), response_entropy(chosen, entropy, mask)
+
+
+def reweigh(
+    trace: GroupTrace, *, entropy: str = "sampled_sum", scale: str = "std", **settings: float | bool | str
+) -> GroupTrace:
+    """The same responses with advantages computed anew; a fast, pure function for sliders.
+
+    entropy   which entropy FGO reads: "sampled_sum", "full_sum" or "full_mean"
+    scale     of GRPO's advantages, "std" (TRL's default) or "none"
+    settings  alpha, beta, clamp, zero_all_wrong of ``fgo_advantages``
+    """
+    checks.choice("entropy", entropy, sorted(trace.entropy))
+    correct, length = torch.from_numpy(trace.correct), torch.from_numpy(trace.length)
+    bits = torch.from_numpy(trace.entropy[entropy])
+    fgo = fgo_advantages(correct, length, bits, **settings)
+    grpo = grpo_advantages(2.0 * correct - 1.0, scale=scale, valid=length > 0)
+    chosen = {"alpha": 0.01, "beta": 1.0, **settings, "entropy": entropy, "scale": scale}
+    return replace(
+        trace,
+        advantages={"fgo": fgo.numpy(), "grpo": grpo.numpy()},
+        meta={**trace.meta, "settings": chosen},
+    )
+
+
+def telling_group(trace: GroupTrace) -> int:
+    """Index of a group to look at: of the most evenly split, where FGO tells right responses apart most."""
+    size = trace.correct.shape[1]
+    uneven = np.abs(trace.correct.sum(1) - size / 2)
+    right = np.where(trace.correct, trace.advantages["fgo"], np.nan)
+    contrast = [np.nanmax(row) - np.nanmin(row) if (~np.isnan(row)).any() else 0.0 for row in right]
+    return int(np.lexsort((-np.array(contrast), uneven))[0])

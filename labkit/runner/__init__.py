@@ -1,0 +1,1 @@
+"""Notebooks executed: presets, papermill, sweeps, baselines, reports."""

@@ -1,0 +1,149 @@
+"""Finished runs side by side: one against another, or against the baselines they would become."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from labkit.notebooks import NOTEBOOKS, find_notebooks
+from labkit.runner import baselines, cost
+
+KEYS = {"preset", "overrides", "device_class", "seconds", "provenance", "notebooks"}  # of run.json
+
+
+def read_run(folder: str | Path) -> dict:
+    """A run's run.json; ValueError if the folder holds none that ``labkit run`` wrote."""
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise ValueError(f"folder must be a run's folder with run.json; got {str(folder)!r}")
+    try:
+        run = json.loads(path.read_text())
+    except ValueError as error:  # no JSON, or no text
+        raise ValueError(f"run.json must be valid JSON; {path} is not: {error}") from None
+    if not isinstance(run, dict) or KEYS - run.keys():
+        raise ValueError(f"run.json must hold a mapping with {', '.join(sorted(KEYS))}; {path} does not")
+    return run
+
+
+def _values(run: dict) -> dict[tuple[str, str], float]:
+    return {
+        (item["notebook"], name): metric["value"]
+        for item in run["notebooks"]
+        for name, metric in item["metrics"].items()
+    }
+
+
+def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, str, str, str, str]]:
+    """(notebook, metric, value in A, value in B, B - A) for every metric of either run."""
+    a, b = _values(read_run(folder_a)), _values(read_run(folder_b))
+    rows = []
+    for key in sorted(a.keys() | b.keys()):
+        shown = [f"{side[key]:.6g}" if key in side else "absent" for side in (a, b)]
+        difference = f"{b[key] - a[key]:+.3g}" if key in a and key in b else ""
+        rows.append((*key, *shown, difference))
+    return rows
+
+
+def compare_settings(folder_a: str | Path, folder_b: str | Path) -> tuple[str, str]:
+    """What differs in where the two ran and in the inputs they read, in words; empty if nothing does."""
+    settings = []
+    for run in (read_run(folder_a), read_run(folder_b)):
+        inputs = {
+            f"{item['notebook']} {name}": fingerprint
+            for item in run["notebooks"]
+            for name, fingerprint in item.get("inputs", {}).items()
+        }
+        settings.append(run.get("setting", {}) | inputs)
+    return baselines.differences(*settings)
+
+
+def proposals(
+    folder: str | Path, seeds: Sequence[str | Path] = ()
+) -> tuple[dict[Path, dict], list[tuple[str, str, str, str, str]]]:
+    """({baseline file: new content}, rows of what moves) that would accept the run's metrics.
+
+    seeds   folders of runs that differ in their seed or ran elsewhere, on another Python for instance:
+            new or broken tolerances are measured on them
+
+    ValueError if a notebook of the run failed or is not the lab's own, if the run changed parameters by
+    hand or by a file, or if a run of ``seeds`` changed more than its seed.
+    """
+    run, others = read_run(folder), [read_run(other) for other in seeds]
+    if failed := [item["notebook"] for item in run["notebooks"] if item["error"]]:
+        raise ValueError(f"a baseline must come from a run without failures; {', '.join(failed)} failed")
+    if run["overrides"].keys() - {"device"}:
+        raise ValueError(f"a baseline must come from a preset alone; this run set {run['overrides']}")
+    if run["preset"] not in {path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml")}:
+        raise ValueError(f"a baseline must come from a named preset; this run used {run['preset']!r}")
+    items = [item for one in (run, *others) for item in one["notebooks"]]
+    if strange := sorted({item["notebook"] for item in items if not _ours(item)}):
+        raise ValueError(
+            f"a baseline must be of the lab's own notebooks; {', '.join(strange)} came from elsewhere"
+        )
+    wanted = run["preset"], run["device_class"]
+    for place, other in zip(seeds, others, strict=True):
+        found = other["preset"], other["device_class"]
+        if found != wanted or not _redraws(other["overrides"]):
+            raise ValueError(
+                f"seeds must be runs of {' on '.join(wanted)} that set the seed alone; {place} is one of "
+                f"{' on '.join(found)} that set {other['overrides'] or 'nothing'}"
+            )
+    changes, rows = {}, []
+    for item in run["notebooks"]:
+        path = baselines.path_of(item["notebook"], run["preset"], run["device_class"])
+        old = baselines.load(path)["metrics"] if path.is_file() else {}
+        twins = [(other, twin) for other in others for twin in other["notebooks"] if _same(twin, item)]
+        if not any(other["overrides"] for other, _ in twins):
+            twins = []  # the same seed on other machines has rounding to show, and no spread
+        drawn = _drawn([run, *(other for other, _ in twins)])
+        new = baselines.propose(_metrics(item), old, [_metrics(twin) for _, twin in twins], drawn)
+        if new == old or not (new or old):
+            continue
+        recorded = run.get("setting", {}) | item.get("inputs", {})
+        changes[path] = {"recorded": recorded, "seconds": round(item["seconds"], 1), "metrics": new}
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                was, becomes = (
+                    f"{side[name]['value']:.6g}" if name in side else "-" for side in (old, new)
+                )
+                allowed = f"±{baselines.move(new[name]):.3g}" if name in new else ""
+                rows.append((path.stem, name, was, becomes, allowed))
+    return changes, rows
+
+
+def _metrics(item: dict) -> dict[str, float]:
+    return {name: metric["value"] for name, metric in item["metrics"].items()}
+
+
+def _redraws(overrides: dict) -> bool:
+    """Whether a run set nothing but its seed, or a list of seeds; ``seeds`` may also be a count."""
+    listed = isinstance(overrides.get("seeds", []), list)
+    return listed and not overrides.keys() - {"seed", "seeds", "device"}
+
+
+def _drawn(runs: Sequence[dict]) -> str:
+    """What a tolerance was measured over: ``7 runs: 5 seeds; Python 3.11, 3.12; threads 1, 2``."""
+    seeds = {json.dumps(run["overrides"], sort_keys=True) for run in runs}
+    settings = [run.get("setting", {}) for run in runs]
+    found = {name: sorted({one.get(name, "?") for one in settings}) for name in settings[0]}
+    varied = [f"; {name} {', '.join(values)}" for name, values in found.items() if len(values) > 1]
+    return f"{len(runs)} runs: {len(seeds)} seeds{''.join(varied)}"
+
+
+def _ours(item: dict) -> bool:
+    """Whether it ran from notebooks/; an older run.json, without ``ours``, has only the name to tell."""
+    return item.get("ours", (NOTEBOOKS / f"{item['notebook']}.ipynb").is_file())
+
+
+def _same(twin: dict, item: dict) -> bool:
+    return twin["notebook"] == item["notebook"] and not twin["error"]
+
+
+def accept(changes: dict[Path, dict]) -> None:
+    """Write the proposed baselines, and what they cost into the notebooks; all are checked before."""
+    for path, content in changes.items():
+        baselines.check(path.name, content)
+    for path, content in changes.items():
+        baselines.save(path, content)
+    for path in find_notebooks():
+        if any(changed.name.startswith(f"{path.stem}.") for changed in changes):
+            cost.write(path)

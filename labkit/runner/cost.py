@@ -1,0 +1,53 @@
+"""The **Cost.** line of a notebook: what its baselines' runs took, on which device."""
+
+from pathlib import Path
+
+import nbformat
+
+from labkit.paths import write_atomic
+from labkit.runner import baselines
+
+START = "**Cost.** "
+DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}
+
+
+def row(notebook: str) -> str:
+    """The smoke preset's seconds on a CPU and on a GPU, for a table: ``14 / 26``."""
+    paths = [baselines.path_of(notebook, "smoke", device) for device in DEVICES]
+    return " / ".join(f"{baselines.load(p)['seconds']:.0f}" if p.is_file() else "-" for p in paths)
+
+
+def line(notebook: str) -> str:
+    """The line for a notebook's stem: each preset, on each device that has a baseline."""
+    told = []
+    for preset in ("smoke", "full"):
+        measured, missing = [], []
+        for device, words in DEVICES.items():
+            path = baselines.path_of(notebook, preset, device)
+            if path.is_file():
+                found = baselines.load(path)
+                measured.append(f"{found['seconds']:.0f} s on {_where(device, found['recorded'])}")
+            else:
+                missing.append(words)
+        told.append(f"{preset.capitalize()} preset: {', '.join(measured) or 'not measured'}")
+        if measured and missing:
+            told[-1] += f"; on {missing[0]} not measured"
+    return START + ". ".join(told) + "."
+
+
+def _where(device: str, recorded: dict[str, str]) -> str:
+    if device == "cuda":
+        return f"an {recorded['processor']}"
+    threads = recorded["threads"]
+    return "one CPU core" if threads == "1" else f"{threads} CPU threads"
+
+
+def write(path: Path) -> None:
+    """Put the line into a notebook of the lab, in place of the one that stands there."""
+    content = nbformat.read(path, as_version=4)
+    for cell in content.cells:
+        if cell.cell_type == "markdown" and START in cell.source:
+            before, old = cell.source.split(START)
+            _, newline, after = old.partition("\n")
+            cell.source = before + line(path.stem) + newline + after
+    write_atomic(path, lambda temporary: nbformat.write(content, temporary))

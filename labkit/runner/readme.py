@@ -1,0 +1,179 @@
+"""The cells of README.md that hold measured numbers, computed from the records that they cite.
+
+python -m labkit.runner.readme [--write]
+
+Prints the cells, and with --write puts them into README.md. A row is known by its first cell; the words
+around the computed cell stay as they are.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from labkit.kernels import bench_results
+from labkit.notebooks import find_notebooks
+from labkit.paths import ROOT, write_atomic
+from labkit.runner import cost
+from labkit.studies.fgo.recorded import recorded as fgo_arms
+from labkit.studies.findings import findings, straight_through
+from labkit.studies.soar import bench, cache_study
+from labkit.studies.soar.recorded import OLD_KERNEL, claim, load_study, note
+from labkit.studies.stats import spread
+from labkit.traces import TrainTrace
+
+SOAR_RESULTS = "labkit/studies/soar/results/README.md"
+README = ROOT / "README.md"
+PASSES = (", forward against torch.compile", "forward + backward against torch.compile")
+
+
+def finds() -> dict[str, str]:
+    """{beginning of a notebook's first cell: what it finds}: the last cell of its row."""
+    said = {row["notebook"]: row for row in reversed(findings())}  # the first row of a notebook
+    study, fgo = load_study()["lab/sudoku9"], fgo_arms()
+    remark = f" ({note(study)})" * bool(note(study))
+    sums = cache_study.load_caches()["lab/sums"]
+    plain = {a["strategy"]: a for a in sums["arms"] if a["cache"] is None and a["block_length"] is None}
+    silent = {arm: spread([_first_silent(run) for run in fgo[arm]], ".0f") for arm in ("GRPO", "FGO")}
+    asked, seeds = fgo["GRPO"][0].meta["questions"], len(fgo["GRPO"])
+    pretraining, entropy = said["02_elas_pretraining"], said["06_fgo_entropy"]
+    return {
+        "02": f"{pretraining['found']} ({pretraining['measured']})",
+        "03": "puzzles that greedy decoding loses and the search solves; in words "
+        f"{sums['prompts']:,} held-out sums in {plain['soar']['calls']:.1f} forward calls each instead of "
+        f"{plain['greedy']['calls']:.0f}, {_percent(plain['soar']['accuracy'])} and "
+        f"{_percent(plain['greedy']['accuracy'])} right (one model, {sums['provenance']['device']})",
+        "04": f"{claim(study)}{remark}",
+        "05": f"of the first {asked} groups of a run, {silent['GRPO']} teach GRPO nothing and "
+        f"{silent['FGO']} teach FGO nothing ({seeds} seeds, before the first update)",
+        "06": f"FGO against GRPO {entropy['found']} ({entropy['measured']})",
+        "07": f"2:4 packing bit for bit like plain torch, statistics within rounding; {_copy()}",
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _first_silent(run: TrainTrace) -> float:
+    steps, counts = run.curve("fgo/invalid_groups")
+    return float(counts[steps.argmin()])
+
+
+def _copy() -> str:
+    goals, rows = _goals("share of copy"), bench_results("tokenstats")["rows"]
+    packing = [value for name, value in goals.items() if not name.startswith("token")]
+    widest = max(row["vocabulary"] for row in rows)
+    by_rows = {
+        row["rows"]: row["share_of_copy"]
+        for row in rows
+        if (row["rival"], row["vocabulary"]) == ("token_stats", widest)
+    }
+    few, many = min(by_rows), max(by_rows)
+    return (
+        f"{_percent(min(packing))} to {_percent(max(packing))} of copy bandwidth on an H100 (statistics: "
+        f"{_percent(by_rows[few])} at {few:,} rows, {_percent(by_rows[many])} at {many:,})"
+    )
+
+
+def _goals(*words: str) -> dict[str, float]:
+    """{name: value} of the kernel benches' goals whose name has all ``words``."""
+    every = [goal for name in ("sparse24", "tokenstats") for goal in bench_results(name)["goals"]]
+    return {g["name"]: g["value"] for g in every if all(word in g["name"] for word in words)}
+
+
+def _span(*words: str, form: str = ".2f", scale: float = 1.0, unit: str = "x") -> str:
+    values = [scale * value for value in _goals(*words).values()]
+    ends = dict.fromkeys(f"{value:{form}}" for value in (min(values), max(values)))
+    return f"{' to '.join(ends)}{unit}"
+
+
+def speed() -> dict[str, str]:
+    """{first cell of a row of the speed table: measured}: its second cell."""
+    lab, share, llada = (bench.recorded(stage) for stage in ("lab", "share", "llada"))
+    graph, eager = (
+        _range(seen["share"] for name, seen in share["searches"].items() if way in name)
+        for way in ("graph", "eager")
+    )
+    large = _range(seen["share"] for seen in llada["share"].values())
+    remark = f" (SOAR 8 {OLD_KERNEL})" * ("kernel" not in share["provenance"])
+    ours, low_rank = straight_through(), [_span("low-rank", kind, unit="") for kind in PASSES]
+    return {
+        "ReLU² + 2:4 + pack in one pass": f"{_share('fused compress')} of copy bandwidth",
+        "sparse product against cuBLAS": _span("sparse product"),
+        "feed-forward, masked gradient, against torch.compile in its default mode (not max-autotune), "
+        "forward": _span("ffn d", PASSES[0]),
+        "the same, forward and backward": _span("ffn d", PASSES[1]),
+        "low-rank feed-forward, masked gradient, forward / with backward": f"{' / '.join(low_rank)}x",
+        "low-rank feed-forward, straight-through gradient (ELAS's default), forward / with backward": (
+            f"{ours['forward']:.2f} / {ours['forward + backward']:.2f}x"
+        ),
+        "wide activation bytes kept for the backward pass": (
+            f"{_share('kept bytes', '.1f')} of compiled dense"
+        ),
+        "token statistics over 126,464 logits": f"{_share('token statistics', '.1f')} of copy bandwidth",
+        f"diffusion decoding, {lab['prompts']} prompts in one batch against one at a time, "
+        f"[same answers]({SOAR_RESULTS})": f"{lab['times faster']['one at a time']:.0f}x",
+        "share of that time in the model's forward: the lab's 5.5M weights, as one CUDA graph / launch by "
+        "launch / LLaDA-8B's shape": f"{graph} / {eager} / {large}{remark}",
+        "diffusion decoding at LLaDA-8B's shape with [caches](notebooks/04_soar_quality_speed.ipynb)": (
+            _caches()
+        ),
+    }
+
+
+def _range(runs: Iterable[Sequence[float]]) -> str:
+    means = [100 * statistics.mean(shares) for shares in runs]
+    return f"{min(means):.0f} to {max(means):.0f} %"
+
+
+def _share(name: str, form: str = ".0f") -> str:
+    return _span(name, form=form, scale=100, unit=" %")
+
+
+def _caches() -> str:
+    parts = []
+    arms = [arm for arm in cache_study.load_caches()["llada"]["arms"] if arm["cache"]]
+    for prompts in sorted({arm["prompts"] for arm in arms}, reverse=True):
+        own = [arm for arm in arms if arm["prompts"] == prompts]
+        told = ", ".join(f"{arm['cache']} {arm['faster']:.1f}x" for arm in own)
+        runs = max(len(arm["seconds"]) for arm in own)
+        parts.append(f"{prompts} prompt{'s' * (prompts > 1)}: {told} (runs timed: {runs})")
+    return "; ".join(parts)
+
+
+def update(page: str) -> str:
+    """README.md with every computed cell in place. ValueError if a row is not there."""
+    lines = page.split("\n")
+    for number, text in finds().items():
+        _put(lines, lambda cell, number=number: cell.startswith(f"[{number} "), -2, text)
+    for path in find_notebooks():
+        number = path.stem.split("_")[0]
+        _put(lines, lambda cell, number=number: cell.startswith(f"[{number} "), 3, cost.row(path.stem))
+    for what, text in speed().items():
+        _put(lines, lambda cell, what=what: cell == what, 2, text)
+    return "\n".join(lines)
+
+
+def _put(lines: list[str], known: Callable[[str], bool], column: int, text: str) -> None:
+    for index, line in enumerate(lines):
+        cells = line.split("|")
+        if len(cells) > 3 and known(cells[1].strip()):
+            cells[column] = f" {text} "
+            lines[index] = "|".join(cells)
+            return
+    raise ValueError(f"README.md has no row for {text!r}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the computed cells, or write them into README.md."""
+    parser = argparse.ArgumentParser(prog="labkit.runner.readme", description=__doc__.split("\n")[0])
+    parser.add_argument("--write", action="store_true", help="put them into README.md")
+    if parser.parse_args(argv).write:
+        page = update(README.read_text())
+        write_atomic(README, lambda part: part.write_text(page))
+    for what, text in {**finds(), **speed()}.items():
+        print(f"{what}: {text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Execute notebooks through papermill, one process each, and leave one folder: runs/<stamp>/.
+
+<stem>.ipynb  the executed copy (also of a failed notebook)   <stem>.log  what it printed
+metrics.json  {notebook: {metric: value}}                     run.json    parameters, durations
+report.html   everything on one page                          ../latest   points here
+"""
+
+import datetime
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from labkit.checks import integer, number
+from labkit.device import Memory, class_of
+from labkit.metrics import read_inputs, read_metrics
+from labkit.notebooks import NOTEBOOKS, find_notebooks, parameters_for
+from labkit.paths import runs_dir, write_atomic
+from labkit.provenance import device_name, provenance, setting
+from labkit.runner import baselines, store
+from labkit.runner.execute import FAILED
+from labkit.runner.presets import load_preset
+from labkit.runner.processes import follow
+
+NOTEBOOK_TIMEOUT = 1800.0  # seconds
+
+
+@dataclass
+class NotebookRun:
+    """One executed notebook: what went in, what came out, how long it took (seconds)."""
+
+    notebook: str
+    parameters: dict[str, Any]
+    seconds: float = 0.0
+    gpu_memory: int = 0  # MiB that all processes held on the GPUs at most meanwhile; 0: no GPU
+    error: str = ""
+    ours: bool = False  # from notebooks/: baselines apply to these alone
+    metrics: dict[str, dict] = field(default_factory=dict)
+    cached: bool = False  # taken from an earlier finished execution (--resume)
+    inputs: dict[str, str] = field(default_factory=dict)  # fingerprints of what the code does not fix
+    baseline: dict[str, dict] = field(default_factory=dict)  # empty: none applies
+    verdicts: dict[str, str] = field(default_factory=dict)  # metric -> ok, regressed, missing, new
+    origin: str = ""  # where the baseline was recorded, if it applies
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+    @property
+    def values(self) -> dict[str, float]:
+        return {name: metric["value"] for name, metric in self.metrics.items()}
+
+    def compare(self, setting: dict[str, str]) -> None:
+        """Fill in the verdicts, if a baseline applies to what was executed in ``setting``."""
+        if self.baseline and self.ok:
+            self.verdicts = baselines.compare(self.values, self.baseline["metrics"])
+            self.origin = baselines.origin(self.baseline["recorded"], setting | self.inputs)
+
+
+def run(
+    names: Sequence[str] = (),
+    preset: str = "smoke",
+    overrides: dict[str, Any] | None = None,
+    jobs: int = 1,
+    timeout: float = NOTEBOOK_TIMEOUT,
+    resume: bool = False,
+) -> tuple[Path, list[NotebookRun]]:
+    """Execute notebooks and write the report; returns (folder, one NotebookRun each).
+
+    jobs      notebooks at a time
+    timeout   seconds for one notebook, however they spread over its cells
+
+    Every argument and baseline is checked before the first notebook starts: ValueError, nothing
+    written. A failing notebook does not stop the others. With ``resume``, executions that already
+    finished with the same source, parameters, code and device are taken as they are.
+    Baselines apply to the lab's own notebooks with a named preset and no override but ``device``.
+    """
+    from labkit.runner.report import write_report
+
+    integer("jobs", jobs, 1)
+    number("timeout", timeout, 1, threading.TIMEOUT_MAX)
+    paths = find_notebooks(names)
+    values = load_preset(preset, paths)
+    overrides = overrides or {}
+    planned = [(p, NotebookRun(p.stem, parameters_for(p, values, overrides))) for p in paths]
+    kind = class_of(overrides.get("device", "auto"))
+    for path, item in planned:
+        item.ours = path.parent == NOTEBOOKS
+        known = baselines.path_of(item.notebook, preset, kind)
+        if item.ours and not overrides.keys() - {"device"} and known.is_file():
+            item.baseline = baselines.load(known)
+    folder = new_folder()
+    begin = time.monotonic()
+    name = TextColumn("{task.description:<24}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    stop = threading.Event()
+    with Progress(*columns, console=Console(stderr=True)) as bars, ThreadPoolExecutor(jobs) as pool:
+        try:
+            list(pool.map(lambda item: _obtain(*item, folder, timeout, bars, resume, stop), planned))
+        except KeyboardInterrupt:  # Ctrl-C does not reach the children: they have sessions of their own
+            stop.set()  # each thread ends its own
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    runs = [item for _, item in planned]
+    for item in runs:
+        item.compare(setting(kind))
+    _write_json(folder / "metrics.json", {item.notebook: item.values for item in runs})
+    record = {
+        "preset": preset,
+        "overrides": overrides,
+        "device_class": kind,
+        "setting": setting(kind),
+        "seconds": round(time.monotonic() - begin, 2),
+        "provenance": provenance(device=device_name(kind)),
+        "notebooks": [asdict(r) for r in runs],
+    }
+    _write_json(folder / "run.json", record)
+    write_report(folder)
+    _point_latest(folder)
+    return folder, runs
+
+
+def new_folder(label: str = "") -> Path:
+    """Make a fresh folder runs/<stamp>[_label][_number]."""
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S") + (f"_{label}" if label else "")
+    for suffix in ("", *(f"_{i}" for i in range(1, 100))):
+        folder = runs_dir() / (stamp + suffix)
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise RuntimeError(f"no free folder name for {stamp} in {runs_dir()}")
+
+
+def _obtain(
+    source: Path,
+    item: NotebookRun,
+    folder: Path,
+    timeout: float,
+    bars: Progress,
+    resume: bool,
+    stop: threading.Event,
+) -> None:
+    """Take a finished execution from the store or make one and put it there; fill ``item``."""
+    key = store.fingerprint(source, item.parameters)
+    if resume and (found := store.get(key)):
+        shutil.copyfile(found[0], folder / f"{item.notebook}.ipynb")
+        item.seconds, item.metrics, item.cached = found[1]["seconds"], found[1]["metrics"], True
+        item.inputs = read_inputs(found[0])
+        bars.add_task(f"{item.notebook} cached", total=1, completed=1)
+        return
+    with Memory() as memory:
+        execute_notebook(source, item, folder, timeout, bars, stop)
+    item.gpu_memory = memory.most
+    if item.ok:
+        result = {"seconds": item.seconds, "metrics": item.metrics}
+        store.put(key, folder / f"{item.notebook}.ipynb", result)
+
+
+def execute_notebook(
+    source: Path, item: NotebookRun, folder: Path, timeout: float, bars: Progress, stop: threading.Event
+) -> None:
+    """Run one notebook in its own process; fill ``item``; never raises for a failing one."""
+    cells = len(nbformat.read(source, as_version=4).cells)
+    task = bars.add_task(item.notebook, total=cells + bool(item.parameters))  # papermill adds one
+    partial, executed = folder / f".{item.notebook}.part.ipynb", folder / f"{item.notebook}.ipynb"
+    parameters = folder / f".{item.notebook}.json"
+    _write_json(parameters, item.parameters)
+    command = [sys.executable, "-m", "labkit.runner.execute", str(source), str(partial), str(parameters)]
+    begin, last, failure = time.monotonic(), "", ""
+
+    def told(line: str) -> None:
+        nonlocal last, failure
+        last = line.strip() or last
+        if line.startswith(FAILED):  # others that share the pipe may print after it
+            failure = last.removeprefix(FAILED)
+        if line.startswith("Ending Cell"):
+            bars.advance(task)
+
+    try:
+        code, expired = follow(command, folder / f"{item.notebook}.log", timeout, stop, told)
+    finally:
+        parameters.unlink(missing_ok=True)
+        whole = _keep_whole(partial, executed)
+    item.seconds = round(time.monotonic() - begin, 2)
+    if whole:
+        item.metrics, item.inputs = read_metrics(executed), read_inputs(executed)
+    if expired:
+        item.error = f"timed out after {timeout:g} s"
+    elif code < 0:
+        item.error = f"ended by signal {-code}"
+    elif code:
+        item.error = failure or last or f"exit code {code}"
+    bars.update(task, description=f"{item.notebook} {'ok' if item.ok else 'FAILED'}")
+
+
+def _keep_whole(partial: Path, target: Path) -> bool:
+    """Give an executed notebook its name unless a kill or a full disk cut it off in the middle."""
+    try:
+        nbformat.read(partial, as_version=4)
+    except (OSError, ValueError):  # nothing was written, or not all of it
+        partial.unlink(missing_ok=True)
+        return False
+    partial.replace(target)
+    return True
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def _point_latest(folder: Path) -> None:
+    """Make runs/latest point at ``folder`` in one step."""
+    temporary = folder.parent / f".latest.{os.getpid()}"
+    temporary.symlink_to(folder.name, target_is_directory=True)
+    temporary.replace(folder.parent / "latest")

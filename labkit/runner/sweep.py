@@ -1,0 +1,230 @@
+"""A grid of parameters for one notebook, fanned out through dask.distributed; resumable.
+
+Grid file (YAML), one line a parameter; the sweep runs every combination:
+
+    beam: [1, 2, 4]                                        # a list
+    threshold: {from: 0.5, to: 0.99, count: 5}             # evenly spaced, both ends included
+    lr: {from: 1.0e-4, to: 1.0e-2, count: 3, log: true}    # evenly spaced in the logarithm
+    seed: {seeds: 3}                                       # 0, 1, 2
+"""
+
+import contextlib
+import itertools
+import math
+import os
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+from distributed import Client, LocalCluster, WorkerPlugin
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from labkit import device
+from labkit.checks import fail, integer, number
+from labkit.notebooks import find_notebooks, parameters_for
+from labkit.runner import processes, store
+from labkit.runner.points import completed
+from labkit.runner.presets import load_preset
+from labkit.runner.runs import NOTEBOOK_TIMEOUT, NotebookRun, execute_notebook, new_folder
+from labkit.runner.sweep_table import write_table
+from labkit.yaml_values import as_float, read_yaml
+
+CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
+POINT_LIMIT = 100_000
+LOST = "not run: the scheduler went away; repeat the sweep"
+
+
+def read_grid(path: str | Path) -> dict[str, list[Any]]:
+    """{parameter: values} from a grid file; ValueError names the line that is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        fail("--grid", str(path), "a YAML file")
+    content = read_yaml(path, "--grid")
+    if not isinstance(content, dict) or not content:
+        fail("--grid", content, "a mapping of parameters to lists or ranges")
+    grid = {name: _values(name, spec) for name, spec in content.items()}
+    integer("--grid points", math.prod(map(len, grid.values())), 1, POINT_LIMIT)
+    return grid
+
+
+def _values(name: str, spec: Any) -> list[Any]:
+    if isinstance(spec, list) and spec:
+        return spec
+    if not isinstance(spec, dict):
+        fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
+    if set(spec) == {"seeds"}:
+        return list(range(integer(f"{name}.seeds", spec["seeds"], 1, POINT_LIMIT)))
+    if not {"from", "to", "count"} <= set(spec) <= {"from", "to", "count", "log"}:
+        fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
+    low, high = (number(f"{name}.{end}", as_float(spec[end]), -1e300, 1e300) for end in ("from", "to"))
+    count = integer(f"{name}.count", spec["count"], 1, POINT_LIMIT)
+    log = spec.get("log")
+    if log:
+        number(f"{name}.from", low, 1e-300), number(f"{name}.to", high, 1e-300)
+    spread = (np.geomspace if log else np.linspace)(low, high, count).tolist()
+    # 0.3, not 0.30000000000000004; but no whole number and no end may move.
+    values = [value if value.is_integer() else float(f"{value:.12g}") for value in spread]
+    values[-1], values[0] = high, low  # in this order: a single value is the first end
+    whole = isinstance(spec["from"], int) and all(value.is_integer() for value in values)
+    return [int(value) for value in values] if whole else values
+
+
+def execute_point(
+    source: str, parameters: dict[str, Any], place: str = "", timeout: float = NOTEBOOK_TIMEOUT
+) -> dict[str, Any]:
+    """Run one notebook, given as its JSON text, on whichever worker this is, as labkit run does.
+
+    Never raises.
+
+    place     where the notebook lies: it runs there, beside its files, unless this machine lacks it
+    timeout   seconds
+
+    Returns {"seconds", "metrics", "error", "notebook"}; the executed notebook comes back as text.
+    """
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        path, item = Path(place), NotebookRun("executed", parameters)
+        try:
+            if not place or not path.is_file() or path.read_text() != source:
+                path = Path(folder, "source.ipynb")
+                path.write_text(source)
+            bars, stop = Progress(disable=True), threading.Event()
+            execute_notebook(path, item, Path(folder), timeout, bars, stop)
+        except Exception as problem:  # a broken point is a row of the table, not the end of the sweep
+            item.error = f"{type(problem).__name__}: {problem}"
+        target = Path(folder, "executed.ipynb")
+        text = target.read_text() if target.is_file() else ""
+    seconds = round(time.monotonic() - begin, 2)
+    return {"seconds": seconds, "metrics": item.metrics, "error": item.error, "notebook": text}
+
+
+def sweep(
+    name: str,
+    grid: dict[str, list[Any]],
+    preset: str = "smoke",
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    timeout: float = NOTEBOOK_TIMEOUT,
+) -> tuple[Path, pd.DataFrame]:
+    """Run every point; returns (folder, table) with one row a point, in the grid's order.
+
+    Points that finished earlier with the same source, parameters, code and device are not run
+    again. The folder holds sweep.parquet, sweep.csv, sweep.png and the notebooks that failed. If the
+    scheduler goes away, the rows of the points that did not finish say so.
+
+    jobs      local worker processes, each with one CUDA device if there are several; None: one per
+              device, two without. With ``scheduler`` the workers see what they were started with.
+    timeout   seconds for one point
+    """
+    number("timeout", timeout, 1, threading.TIMEOUT_MAX)
+    if jobs is not None:
+        integer("jobs", jobs, 1)
+    (path,) = find_notebooks([name])
+    values = load_preset(preset, [path])
+    points = [
+        dict(zip(grid, combination, strict=True)) for combination in itertools.product(*grid.values())
+    ]
+    planned = [parameters_for(path, values, point) for point in points]
+    source = path.read_text()
+    keys = [store.fingerprint(path, parameters) for parameters in planned]
+    rows: list[dict] = [{} for _ in points]
+    with connect(scheduler, jobs) as client:
+        folder = new_folder(f"sweep_{path.stem}")
+        todo = []
+        for i, key in enumerate(keys):
+            found = store.get(key)
+            if found:
+                rows[i] = found[1]
+            else:
+                todo.append(i)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(path.stem, total=len(points), completed=len(points) - len(todo))
+            calls = {i: (source, planned[i], str(path), timeout) for i in todo}
+            for i, result in completed(client, execute_point, calls):
+                rows[i] = _keep(folder, i, keys[i], result)
+                bars.advance(task)
+    rows = [row or {"seconds": 0.0, "metrics": {}, "error": LOST} for row in rows]
+    ran = [{name: parameters[name] for name in grid} for parameters in planned]
+    table = pd.DataFrame([_row(point, row) for point, row in zip(ran, rows, strict=True)])
+    write_table(folder, table, list(grid))
+    return folder, table
+
+
+def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
+    """Put a finished point into the store; leave a failed one's notebook in the folder."""
+    text = result.pop("notebook")
+    place = folder / f"point_{index:05d}.ipynb"
+    if text:
+        place.write_text(text)
+    if not result["error"]:
+        store.put(key, place, result)
+        place.unlink()
+    return result
+
+
+def _row(point: dict, result: dict) -> dict:
+    metrics = {name: metric["value"] for name, metric in result["metrics"].items()}
+    return {**point, **metrics, "seconds": result["seconds"], "error": result.get("error", "")}
+
+
+class PinCard(WorkerPlugin):
+    """Worker i, and the kernels it starts, see one card: cards[i mod len(cards)]; a restarted one too."""
+
+    def __init__(self, cards: list[str]):
+        self.cards = cards
+
+    def setup(self, worker) -> None:
+        """Called by dask in the worker's process, before its first task."""
+        os.environ["CUDA_VISIBLE_DEVICES"] = self.cards[worker.name % len(self.cards)]
+
+
+@contextlib.contextmanager
+def connect(scheduler: str | None, jobs: int | None):
+    """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes."""
+    if scheduler is None:
+        cards = [card.uuid for card in device.cards() if not card.problem]
+        workers = jobs or len(cards) or 2
+        options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+        settings = {
+            "distributed.worker.profile.enabled": False,  # it keeps an hour of stacks
+            "distributed.scheduler.allowed-failures": 0,  # a point that killed its worker kills the next
+        }
+        mark, after = uuid.uuid4().hex, contextlib.ExitStack()
+        marks = f"{os.environ.get(processes.MARK, '')} {mark}"
+        after.callback(processes.end, mark)  # a notebook outlives a worker that was killed
+        with (
+            after,
+            dask.config.set(settings),
+            LocalCluster(**options, env={processes.MARK: marks}) as cluster,
+            Client(cluster) as client,
+        ):
+            if len(cards) > 1:
+                client.register_plugin(PinCard(cards))
+            yield client
+        return
+    try:
+        client = Client(scheduler, timeout=CONNECT_TIMEOUT)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ValueError(
+            f"--scheduler must be the address of a running dask scheduler; got {scheduler!r} ({error})"
+        ) from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_TIMEOUT)
+        except TimeoutError:
+            problem = f"got {scheduler!r}, with none after {CONNECT_TIMEOUT} s"
+            raise ValueError(f"--scheduler must have at least one worker; {problem}") from None
+        yield client

@@ -1,0 +1,1 @@
+"""Masked diffusion language models: loaders, forward passes, caches."""

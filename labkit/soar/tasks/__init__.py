@@ -1,0 +1,1 @@
+"""The lab's own tasks and the models trained on them."""

@@ -1,0 +1,109 @@
+"""Chain sums with their working, as text for a masked diffusion LM: `27+15+30=27+15=42;42+30=72;A72`.
+
+A text has LENGTH characters: the question, right-justified in QUESTION of them, then the working, the
+answer behind an A, and full stops to the end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from labkit import checks
+from labkit.soar.models.transformer import MaskedLM
+
+ALPHABET = "_ 0123456789+=;A."  # token ids; _ is the mask, . fills up behind the answer
+QUESTION, LENGTH = 9, 32
+TERMS, LARGEST = 3, 30
+
+
+def sums(count: int, *, seed: int = 0, test: bool = False) -> list[str]:
+    """``count`` texts of LENGTH characters, three terms from 1 to LARGEST each.
+
+    test  False: sums to train on; True: sums that no training text asks for (one in eight of all)
+
+    ValueError names the argument that is out of range.
+    """
+    checks.integer("count", count, 1)
+    rng = np.random.default_rng(checks.integer("seed", seed, 0))
+    checks.choice("test", test, (True, False))
+    made = np.zeros((0, TERMS), int)
+    while len(made) < count:
+        drawn = rng.integers(1, LARGEST + 1, size=(16 * count if test else 2 * count, TERMS))
+        held = (drawn * [7919, 104729, 1299709]).sum(1) // 97 % 8 == 0
+        made = np.concatenate([made, drawn[held == test]])
+    return [_text(terms) for terms in made[:count].tolist()]
+
+
+def _text(terms: Sequence[int]) -> str:
+    question = "+".join(map(str, terms)) + "="
+    total, working = terms[0], ""
+    for term in terms[1:]:
+        working += f"{total}+{term}={total + term};"
+        total += term
+    return (question.rjust(QUESTION) + f"{working}A{total}").ljust(LENGTH, ".")
+
+
+def encode(texts: Sequence[str]) -> torch.Tensor:
+    """Long (N, L) token ids of texts of one length. ValueError names a character that is not known."""
+    unknown = set("".join(texts)) - set(ALPHABET)
+    if unknown or len({len(text) for text in texts}) != 1:
+        checks.fail(
+            "texts", sorted(unknown) or "texts of several lengths", f"of one length, of {ALPHABET!r}"
+        )
+    return torch.tensor([[ALPHABET.index(letter) for letter in text] for text in texts])
+
+
+def text_of(tokens: Sequence[int]) -> str:
+    """The text of token ids, spaces in front left out."""
+    return "".join(ALPHABET[token] for token in tokens).lstrip(" ")
+
+
+def question(*terms: int) -> torch.Tensor:
+    """Long (1, QUESTION) prompt that asks for a sum of three numbers from 1 to LARGEST."""
+    if len(terms) != TERMS:
+        checks.fail("terms", terms, f"{TERMS} numbers")
+    for term in terms:
+        checks.integer("terms", term, 1, LARGEST)
+    return encode([_text(terms)])[:, :QUESTION]
+
+
+def right(sequences: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Bool (N,): whose answer, what stands behind the A, is right. The working may be wrong."""
+    told = [text_of(row).partition("A")[2].rstrip(".") for row in np.asarray(sequences).tolist()]
+    return np.array(
+        [one == text.partition("A")[2].rstrip(".") for one, text in zip(told, texts, strict=True)]
+    )
+
+
+@dataclass(frozen=True)
+class SumsConfig:
+    """Shape of a SumsLM; ``width`` is a multiple of ``heads``."""
+
+    width: int = 96
+    layers: int = 4
+    heads: int = 4
+
+    def __post_init__(self):
+        checks.integer("heads", self.heads, 1)
+        checks.integer("layers", self.layers, 1)
+        if checks.integer("width", self.width, 1) % self.heads:
+            checks.fail("width", self.width, f"a multiple of heads={self.heads}")
+
+
+class SumsLM(MaskedLM):
+    """Characters (B, LENGTH) -> logits (B, LENGTH, 17): the lab's text diffusion LM."""
+
+    Config = SumsConfig
+    eos_id = ALPHABET.index(".")
+
+    def __init__(self, config: SumsConfig):
+        super().__init__(config, len(ALPHABET), LENGTH)
+        self.letter = nn.Embedding(len(ALPHABET), config.width)
+        self.place = nn.Parameter(0.3 * torch.randn(LENGTH, config.width))
+        self._body()
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.letter(tokens) + self.place

@@ -1,0 +1,1 @@
+"""What produced the recorded numbers, and what they say."""

@@ -1,0 +1,186 @@
+"""Tokens per second of the fast sampler, of transformers' generate and of TRL, one model, one run.
+
+    python -m labkit.studies.fgo.bench --output FILE.json [--device cuda] [--model NAME] [--tiny]
+
+All draw at temperature 1 for the same prompts, up to the same length. Only tokens of responses count: not
+prompts, not padding after the end. Rounds are interleaved after one warm-up each; medians and ranges.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import Qwen2ForCausalLM
+
+from labkit import checks
+from labkit.fgo.lab.exam import encode
+from labkit.fgo.lab.fleet import Fleet
+from labkit.fgo.lab.reasoner import LONGEST_PROMPT, NAME, load_reasoner
+from labkit.fgo.lab.sampler import Sampler
+from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
+from labkit.paths import write_atomic
+from labkit.provenance import provenance
+
+Draw = Callable[[], int]  # draws once and says how many tokens of responses that were
+
+
+def bench(
+    model: Qwen2ForCausalLM,
+    task: dict[str, Any],
+    *,
+    questions: int = 64,
+    group: int = 8,
+    max_tokens: int = 128,
+    rounds: int = 5,
+    device: str = "cuda",
+) -> dict[str, Any]:
+    """{way: median, lowest and highest tokens per second and seconds} for ``questions`` x ``group`` rows.
+
+    TRL's rows are missing where TRL is not installed: "TRL, generation" is its ``_generate`` alone,
+    "TRL, one step" a whole step of FGOTrainer (generation, scoring, update) per generated token.
+    """
+    checks.integer("questions", questions, 1)
+    checks.integer("rounds", rounds, 1)
+    rows = verbose_sums(questions, seed=5, **task)
+    ways = {
+        "labkit sampler": _sampler(model, rows, group, max_tokens, device),
+        "transformers generate": _generate(model.float(), rows, group, max_tokens, device),
+    }
+    if device == "cuda":
+        half = type(model)(model.config).to(device, torch.bfloat16)
+        half.load_state_dict(model.state_dict())
+        ways["transformers generate, bfloat16"] = _generate(half, rows, group, max_tokens, device)
+    with TemporaryDirectory() as folder:
+        try:
+            ways |= _trl(model, rows, group, max_tokens, device, folder)
+        except ImportError as error:
+            print(f"without TRL: {error}", file=sys.stderr)
+        found: dict[str, list[tuple[int, float]]] = {way: [] for way in ways}
+        for round_ in range(rounds + 1):
+            for way, draw in ways.items():
+                _wait(device)
+                start = time.perf_counter()
+                tokens = draw()
+                _wait(device)
+                if round_:  # the first is the warm-up
+                    found[way].append((tokens, time.perf_counter() - start))
+    table = {way: _row(values) for way, values in found.items()}
+    return {
+        "ways": table,
+        "provenance": provenance(
+            rows=questions * group, max_tokens=max_tokens, rounds=rounds,
+            parameters=sum(p.numel() for p in model.parameters()),
+        ),
+    }  # fmt: skip
+
+
+def _row(values: list[tuple[int, float]]) -> dict[str, float]:
+    speeds = [tokens / seconds for tokens, seconds in values]
+    return {
+        "tokens_per_second": statistics.median(speeds), "lowest": min(speeds), "highest": max(speeds),
+        "seconds": statistics.median(seconds for _, seconds in values),
+        "tokens": statistics.median(tokens for tokens, _ in values),
+    }  # fmt: skip
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _sampler(model, rows, group, max_tokens, device) -> Draw:
+    sampler = Sampler(Fleet(model, 1, device), len(rows) * group, LONGEST_PROMPT, max_tokens)
+    ids, length = encode([row["prompt"] for row in rows for _ in range(group)], LONGEST_PROMPT)
+    ids, length = ids[None].to(device), length[None].to(device)
+    return lambda: int(sampler(ids, length).length.sum())
+
+
+@torch.no_grad()
+def _generate(model, rows, group, max_tokens, device) -> Draw:
+    tokenizer = char_tokenizer()
+    texts = [row["prompt"] for row in rows for _ in range(group)]
+    batch = tokenizer(texts, return_tensors="pt", padding=True).to(device)
+
+    def draw() -> int:
+        whole = model.generate(
+            **batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=max_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        ended = (whole[:, batch.input_ids.shape[1] :] == tokenizer.eos_token_id).int().cumsum(1)
+        return int((ended == 0).sum() + (ended[:, -1] > 0).sum())
+
+    return draw
+
+
+def _trl(model, rows, group, max_tokens, device, folder) -> dict[str, Draw]:
+    from datasets import Dataset
+
+    from labkit.fgo.trainer import FGOConfig, FGOTrainer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        config = FGOConfig(
+            output_dir=folder, per_device_train_batch_size=len(rows) * group, num_generations=group,
+            max_completion_length=max_tokens, max_steps=1, bf16=device == "cuda",
+            use_cpu=device == "cpu", gradient_checkpointing=False, report_to="none", save_strategy="no",
+            disable_tqdm=True, learning_rate=1e-6, lr_scheduler_type="constant", logging_strategy="no",
+        )  # fmt: skip
+        copy = type(model)(model.config).to(device)
+        copy.load_state_dict(model.state_dict())
+        trainer = FGOTrainer(
+            model=copy, reward_funcs=sum_reward, args=config, processing_class=char_tokenizer(),
+            train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "answer")} for row in rows]),
+        )  # fmt: skip
+    trainer.train()  # sets up what a step needs
+    batch = [{k: row[k] for k in ("prompt", "answer")} for row in rows for _ in range(group)]
+
+    def generation() -> int:
+        ids = trainer._generate([row["prompt"] for row in batch])[1]
+        return sum(map(len, ids))
+
+    def step() -> int:
+        inputs = trainer._generate_and_score_completions(batch)
+        trainer.model.train()
+        loss = trainer.compute_loss(trainer.model, inputs)
+        trainer.accelerator.backward(loss)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+        return int(inputs["completion_mask"].sum())
+
+    trainer.model.train()
+    return {"TRL, generation": generation, "TRL, one step": step}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command in this module's first lines."""
+    parser = argparse.ArgumentParser(prog="python -m labkit.studies.fgo.bench", description=__doc__)
+    parser.add_argument("--output", required=True, help="JSON file to write")
+    parser.add_argument("--model", default=NAME)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tiny", action="store_true", help="seconds on a CPU: proves that the code runs")
+    given = parser.parse_args(argv)
+    small = {"questions": 2, "group": 4, "max_tokens": 16, "rounds": 1} if given.tiny else {}
+    try:
+        model, about = load_reasoner(given.model, device=given.device)
+    except ValueError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    found = bench(model, about["task"], device=given.device, **small)
+    words = " ".join(["python -m labkit.studies.fgo.bench", *(sys.argv[1:] if argv is None else argv)])
+    found["provenance"]["command"] = words
+    write_atomic(Path(given.output), lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
+    for way, row in found["ways"].items():
+        print(f"{way:32} {row['tokens_per_second']:12,.0f} tokens/s  {row['seconds']:.3f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
