@@ -92,11 +92,8 @@ def hover_grid(
         height=150 + 24 * len(window),
         legend={"orientation": "h", "y": -0.12},
         xaxis={
-            "title": f"features {picked.start} to {picked.stop - 1}, in groups of four",
-            "showticklabels": False,
-            "ticks": "",
-            "showgrid": False,
-            "zeroline": False,
+            "title": f"features {picked.start} to {picked.stop - 1}, in groups of four", "ticks": "",
+            "showticklabels": False, "showgrid": False, "zeroline": False,
         },
         yaxis={
             "tickvals": list(range(len(window))), "ticktext": names, "autorange": "reversed",
@@ -231,9 +228,8 @@ def _draw_labels(axis: Axes, tokens: list[str], picked: slice, x: np.ndarray) ->
 
 def _with_gaps(cells: np.ndarray, filler: object) -> list[list]:
     """Rows of cells with an empty column after every four."""
-    return [
-        [cell for four in row.reshape(-1, 4).tolist() for cell in (*four, filler)][:-1] for row in cells
-    ]
+    fours = (row.reshape(-1, 4).tolist() for row in cells)
+    return [[cell for four in row for cell in (*four, filler)][:-1] for row in fours]
 
 
 def _shown(tokens: list[str]) -> list[str]:
