@@ -29,9 +29,7 @@ def mask_grid(
 ) -> Figure:
     """One window of a layer: rows are tokens, columns features, darker is larger (square-root scale).
 
-    token, group    first row and first group of four shown; the window stays inside the trace
-    tokens, groups  its size
-
+    The window begins at row ``token`` and at group of four ``group``, and stays inside the trace.
     The right panel is the share of each token's energy, over all its features, that the mask keeps.
     """
     rows, picked = _window(trace, layer, token, group, tokens, groups)
