@@ -4,6 +4,7 @@ A specialisation is what Triton compiles on its own: a kernel, a dtype, flags, a
 is 1 or a multiple of 16. Its case is a small tensor of the same kind.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -125,7 +126,7 @@ def _gemm_pack(ops, x):
     return reference.pack((z.float() @ up.float().t()).to(x.dtype), True, "cusparselt")
 
 
-_CASES = {
+_CASES: dict[str, Callable] = {
     "prune": _prune,
     "pack_rows": partial(_pack, layout="rows"),
     "pack_cusparselt": partial(_pack, layout="cusparselt"),
