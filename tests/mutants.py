@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from labkit import processes
+from labkit.runner import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("labkit", "sparse24", "tokenstats")
