@@ -31,7 +31,7 @@ GPU_TESTS := $(wildcard tests/test_sparse24*.py tests/test_tokenstats*.py) tests
 GPU_JOBS ?= 8
 SANITIZER ?= compute-sanitizer
 
-.PHONY: another-python run test test-browser test-gpu sanitize-gpu lab app bench mutants wheelhouse clean
+.PHONY: another-python run test test-browser lint-js test-gpu sanitize-gpu lab app bench mutants wheelhouse clean
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
 	$(PY) -m labkit run --preset smoke
 
@@ -42,6 +42,11 @@ test: $(READY)  ## style, unit tests, notebooks under nbval
 
 test-browser: $(READY)  ## the notebooks in JupyterLab in Chromium, screenshots to runs/browser (needs chromium)
 	$(PY) -m pytest -q -n 2 --dist worksteal --require-chromium tests/browser
+
+lint-js:  ## style, types and unit tests of the instruments' scripts (needs Node.js 20 or newer and npm)
+	npm ci --prefix tests/js --no-audit --no-fund --silent
+	npm run --prefix tests/js --silent lint
+	npm test --prefix tests/js --silent
 
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
