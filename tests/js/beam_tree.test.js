@@ -8,7 +8,7 @@ import { actionOf } from "../../labkit/widgets/static/beam_tree/keys.js";
 import { DETAIL, Layout, LEFT, RIGHT } from "../../labkit/widgets/static/beam_tree/layout.js";
 import * as trees from "../../labkit/widgets/static/beam_tree/tree.js";
 import * as words from "../../labkit/widgets/static/beam_tree/words.js";
-import { names, packed, tree } from "./small_tree.js";
+import { lowerAnswer, names, packed, tree } from "./small_tree.js";
 
 const key = (name, held = {}) => ({
   key: name,
@@ -39,6 +39,7 @@ test("arrays are read at their place in a larger buffer", () => {
 test("a state lasts as long as something of it is in the beam", () => {
   assert.deepEqual([...tree.lastStep], [2, 2, 1, 2]);
   assert.deepEqual([...tree.onAnswer], [1, 1, 0, 1]);
+  assert.deepEqual([...lowerAnswer.lastStep], [2, 1, 2, 2]);
 });
 
 test("the range of scores leaves out states that have committed nothing", () => {
@@ -60,6 +61,7 @@ test("candidates lead to their children or are dropped", () => {
     [0, 1, 2, 3].map((r) => trees.nextState(tree, r)),
     [1, 3, undefined, undefined],
   );
+  assert.equal(trees.nextState(lowerAnswer, 0), 2); // the one on the way to the answer, not the best one
 });
 
 test("a board is what its ancestors committed, each cell with its call", () => {

@@ -51,3 +51,12 @@ export const packed = {
 export const names = { side: 2, texts: { 1: "1", 2: "2", 3: "3", 4: "4" } };
 
 export const tree = unpack(packed);
+
+/** The same with the answer through row 2: row 1 is merged after call 1, row 3 comes from row 2. */
+export const lowerAnswer = unpack({
+  ...packed,
+  parent: i4(-1, 0, 0, 2),
+  cand_fate: u1(0, 0, 2, 1, 0),
+  cand_child: u2(0, 1, 65535, 65535, 0),
+  answer: i4(0, 2, 3),
+});
