@@ -127,10 +127,11 @@ class BeamTree {
     page.title.textContent = trees[0].finding;
     drawDecodeRow(page, trees, (name) => this.get(name));
     arrangeBoards(page, trees.length > 1, this.get("side"));
-    page.scrub.input.max = String(this.walk.layout().lastCall);
+    const layout = this.walk.layout(); // once: reading a width after the page has changed is dear
+    page.scrub.input.max = String(layout.lastCall);
     page.scrub.set(this.walk.call);
     drawThreshold(page, trees[0], this.get("preview"));
-    trees.forEach((_, index) => this.drawStage(index, colours));
+    trees.forEach((_, index) => this.drawStage(index, layout, colours));
     this.drawWordsLater(colours.dark);
     const looks = JSON.stringify(colours);
     if (looks !== this.looks) drawLegend(page.legend, colours);
@@ -149,9 +150,13 @@ class BeamTree {
     this.page.beam.value = String(this.walk.trees[0].beam);
   }
 
-  /** @param {number} index @param {import("./beam_tree/marks.js").Colours} colours */
-  drawStage(index, colours) {
-    const [t, layout] = [this.walk.trees[index], this.walk.layout()];
+  /**
+   * @param {number} index
+   * @param {import("./beam_tree/layout.js").Layout} layout
+   * @param {import("./beam_tree/marks.js").Colours} colours
+   */
+  drawStage(index, layout, colours) {
+    const t = this.walk.trees[index];
     const { canvas, caption } = this.stages[index];
     caption.textContent = this.walk.trees.length > 1 || t.offset ? t.finding : "";
     caption.hidden = index === 0 || !caption.textContent;
