@@ -39,7 +39,7 @@ SANITIZER ?= compute-sanitizer
 # 20 to 80 % more, so there nothing is counted unless COVERAGE='--cov --cov-report=' asks for it.
 COVERAGE = $(shell $(PY) -c 'import sys; print("--cov --cov-report=" if sys.version_info >= (3, 12) else "")')
 
-.PHONY: another-python setup run test types coverage test-browser test-gpu sanitize-gpu lab app bench mutants wheelhouse clean
+.PHONY: another-python setup run test types coverage test-browser lint-js test-gpu sanitize-gpu lab app bench mutants wheelhouse clean
 setup: $(READY)  ## the environment alone
 
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
@@ -59,6 +59,11 @@ coverage: $(READY)  ## the lines that the last `make test` did not reach, by fil
 
 test-browser: $(READY)  ## the notebooks in JupyterLab in Chromium, screenshots to runs/browser (needs chromium)
 	$(PY) -m pytest -q -n 2 --dist worksteal --require-chromium tests/browser
+
+lint-js:  ## style, types and unit tests of the instruments' scripts (needs Node.js 20 or newer and npm)
+	npm ci --prefix tests/js --no-audit --no-fund --silent
+	npm run --prefix tests/js --silent lint
+	npm test --prefix tests/js --silent
 
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
