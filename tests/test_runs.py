@@ -202,9 +202,18 @@ def test_what_is_printed_after_the_error_does_not_replace_it(tmp_path, runs_at):
     assert runs[0].error == "ValueError: no beams"
 
 
-def test_a_cell_that_times_out_is_told_with_its_code_in_one_line(tmp_path):
-    slow = write_notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(600)")
-    error = execute(str(slow), str(tmp_path / "out.ipynb"), {}, cell_timeout=2)
+def test_a_time_out_of_papermills_own_is_told_with_its_code_in_one_line(tmp_path, book, monkeypatch):
+    """Its saved cells look completed."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError
+
+    def wait_in_vain(source, target, **options):
+        nbformat.write(nbformat.read(source, as_version=4), target)
+        cell = nbformat.v4.new_code_cell("import time\ntime.sleep(600)")
+        raise CellTimeoutError.error_from_timeout_and_cell("Timeout waiting for IOPub output.", 4, cell)
+
+    monkeypatch.setattr(papermill, "execute_notebook", wait_in_vain)
+    error = execute(str(book), str(tmp_path / "out.ipynb"), {})
     assert error.startswith("CellTimeoutError: A cell timed out")
     assert "import time time.sleep(600)" in error
     assert error.count("\n") == 0
@@ -421,7 +430,7 @@ def test_a_metric_off_its_baseline_exits_3(book, runs_at, monkeypatch, capsys):
     from labkit.runner import baselines, runs
 
     monkeypatch.setattr(runs, "NOTEBOOKS", book.parent)
-    monkeypatch.setattr(baselines, "FOLDER", book.parent / "baselines")
+    monkeypatch.setattr(baselines, "BASELINES", book.parent / "baselines")
     empty = str(_flat(book, {}))
     monkeypatch.setattr(baselines, "path_of", lambda *names: book.parent / "b.json")
     entry = {"value": 6, "abs": 0, "rel": 0, "direction": "equal", "why": "an integer"}

@@ -1,6 +1,6 @@
 """Baselines: what each metric was, how far it may move, in which direction, and why.
 
-tests/baselines/<notebook>.<preset>.<device class>.json holds {"recorded", "seconds", "metrics"}.
+<notebook>.<preset>.<device class>.json holds {"recorded", "seconds", "metrics"}.
 recorded   the setting of the run that gave the values (``provenance.setting``) and the inputs it read
 seconds    what that run took; the notebook's Cost line says it (labkit.runner.cost)
 metrics    per metric {"value", "abs", "rel", "direction", "why"} and optionally "trivial" (what a lazy
@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from labkit.checks import choice, number
-from labkit.paths import ROOT, write_atomic
+from labkit.paths import BASELINES, write_atomic
 
-FOLDER = ROOT / "tests" / "baselines"
 DIRECTIONS = ("higher", "lower", "equal")
 
 
 def path_of(notebook: str, preset: str, device: str) -> Path:
     """Where the baseline of one notebook, preset and device class lives."""
-    return FOLDER / f"{notebook}.{preset}.{device}.json"
+    return BASELINES / f"{notebook}.{preset}.{device}.json"
 
 
 def load(path: Path) -> dict[str, dict[str, Any]]:

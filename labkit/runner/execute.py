@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from labkit.paths import write_atomic
+from labkit.paths import runs_dir, write_atomic
 from labkit.provenance import kernel_threads
 from labkit.runner.processes import end_children_on_signals
 
@@ -30,17 +30,16 @@ def drop_widget_views(notebook) -> None:
                 del data[WIDGET]
 
 
-def execute(source: str, target: str, parameters: dict, cell_timeout: int | None = None) -> str:
-    """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran.
-
-    cell_timeout   seconds for one cell; None: no limit
-    """
+def execute(source: str, target: str, parameters: dict) -> str:
+    """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran."""
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     from labkit.runner import engine
 
+    # What it generates belongs beside this process, which papermill's cwd is not.
+    os.environ["LABKIT_RUNS"] = str(runs_dir())
     os.environ |= {"LABKIT_HEADLESS": "1", "OMP_NUM_THREADS": kernel_threads()}
     failure = ""
     for attempt in range(START_ATTEMPTS):
@@ -54,7 +53,6 @@ def execute(source: str, target: str, parameters: dict, cell_timeout: int | None
                 progress_bar=False,
                 log_output=True,
                 start_timeout=START_TIMEOUT,
-                execution_timeout=cell_timeout,
                 store_widget_state=False,
                 extra_arguments=["--log-level=50"],  # its shutdown calls an interrupt an error
             )

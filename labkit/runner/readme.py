@@ -9,6 +9,7 @@ around the computed cell stay as they are.
 import argparse
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
@@ -22,7 +23,7 @@ from labkit.studies.stats import spread
 from labkit.traces import TrainTrace
 
 SOAR_RESULTS = "labkit/studies/soar/results/README.md"
-README = ROOT / "README.md"
+README = (ROOT or Path.cwd()) / "README.md"
 PASSES = (", forward against torch.compile", "forward + backward against torch.compile")
 
 
