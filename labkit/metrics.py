@@ -58,6 +58,7 @@ def _read(notebook: str | Path, kind: str, keys: set[str]) -> list[dict]:
 
     outputs = [o for cell in nbformat.read(notebook, as_version=4).cells for o in cell.get("outputs", [])]
     found = [output["data"][kind] for output in outputs if kind in output.get("data", {})]
-    if wrong := [one for one in found if not isinstance(one, dict) or one.keys() != keys]:
-        raise ValueError(f"{kind} must hold {', '.join(sorted(keys))}; got {wrong[0]!r}")
+    for one in found:
+        if not isinstance(one, dict) or one.keys() != keys or not isinstance(one["name"], str):
+            raise ValueError(f"{kind} must hold {', '.join(sorted(keys))}; got {one!r}")
     return [dict(one) for one in found]

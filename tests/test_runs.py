@@ -364,12 +364,38 @@ def test_help_names_every_command_and_exit_code(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for name in ("run", "train", "sweep", "report", "compare", "baseline"):
+    for name in ("list", "notebooks", "run", "train", "sweep", "report", "compare", "baseline"):
         assert f"\nlabkit {name} " in text
     assert "3 a metric is off its baseline" in text
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     assert "seconds for one point" in capsys.readouterr().out
+
+
+def test_notebooks_are_listed_with_what_their_parameters_mean(book, capsys):
+    assert main(["list", str(book)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines == [
+        ["good:", "About", "good"], ["parameter", "type", "default", "meaning"],
+        ["size", "int", "3", "pieces"], ["rate", "float", "0.5", "share"],
+        ["show", "bool", "True", "draw", "it"],
+    ]  # fmt: skip
+    assert main(["list", str(book), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["notebook"], found["title"]) == ("good", "About good")
+    assert found["parameters"][1] == {"name": "rate", "type": "float", "default": "0.5", "meaning": "share"}
+
+
+def test_copies_of_the_notebooks_replace_nothing(tmp_path, capsys):
+    assert main(["notebooks", str(tmp_path / "mine")]) == 0
+    path = tmp_path / "mine" / "07_kernels.ipynb"
+    assert path.read_bytes() == (NOTEBOOKS / path.name).read_bytes()
+    assert (tmp_path / "mine" / "presets" / "full.yaml").is_file()
+    path.write_text("edited")
+    for place in (tmp_path / "mine", path):
+        assert main(["notebooks", str(place)]) == 2
+        assert "FOLDER must be a new or empty folder; got" in capsys.readouterr().err
+    assert path.read_text() == "edited"
 
 
 def test_bad_usage_exits_2_with_one_line(capsys):
@@ -500,6 +526,14 @@ def test_a_full_disk_is_one_error_and_nothing_is_half_written(tmp_path, size):
     assert "No space left on device: '" in done.stderr
     assert "free some" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_only_looks_like_a_metric_is_an_error_of_its_notebook(tmp_path, book, runs_at):
+    source = "from IPython.display import display\nfrom labkit.metrics import MIME\n"
+    mine = write_notebook(tmp_path / "mine.ipynb", source + "display({MIME: {'speed': 3}}, raw=True)")
+    _, (bad, good) = run([str(mine), str(book)], str(_flat(book, {})))
+    assert "metric+json must hold name, unit, value; got {'speed': 3}" in bad.error
+    assert (good.error, good.values) == ("", {"twice": 6})
 
 
 def test_a_kernel_that_never_started_is_started_again(book, tmp_path, monkeypatch):
