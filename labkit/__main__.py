@@ -19,6 +19,7 @@ import errno
 import re
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 from labkit import __version__
@@ -29,48 +30,33 @@ TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-
 FLAG = {"action": "store_true"}
 SEVERAL = {"nargs": "*", "metavar": "NOTEBOOK", "help": "file, name or number; default: all"}
 # command: (what it calls, {option: argparse's words for it})
-COMMANDS = {
-    "list": (commands.describe, {"notebooks": SEVERAL, "--json": FLAG | {"help": "the same as JSON"}}),
+COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
+    "list": (commands.describe, {"notebooks": SEVERAL, "--json": {**FLAG, "help": "the same as JSON"}}),
     "notebooks": (commands.copy, {"folder": {"metavar": "FOLDER", "help": "new or empty"}}),
     "run": (commands.run, {
         "notebooks": SEVERAL,
         "--preset": {"default": "smoke", "help": "smoke, full or a YAML file (default: smoke)"},
-        "-p": {
-            "nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE"),
-            "dest": "overrides", "help": "set one parameter; the value is read as YAML",
-        },
+        "-p": {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE"),
+               "dest": "overrides", "help": "set one parameter; the value is read as YAML"},
         "--jobs": {"type": int, "default": 1, "help": "notebooks at a time (default: 1)"},
-        "--timeout": {
-            "type": float, "default": 1800,
-            "help": "seconds for one notebook, all its cells (default: 1800)",
-        },
-        "--resume": FLAG | {"help": "keep executions that already finished unchanged"},
+        "--timeout": {"type": float, "default": 1800, "help": "seconds for one notebook (default: 1800)"},
+        "--resume": {**FLAG, "help": "keep executions that already finished unchanged"},
     }),
     "sweep": (commands.sweep, {
         "notebook": {"metavar": "NOTEBOOK"},
-        "--grid": {
-            "required": True, "help": "YAML: parameter -> list, {from, to, count[, log]}, {seeds}",
-        },
+        "--grid": {"required": True, "help": "YAML: parameter -> list, {from, to, count[, log]}, {seeds}"},
         "--preset": {"default": "smoke", "help": "the parameters that stay (default: smoke)"},
-        "--jobs": {
-            "type": int, "help": "local worker processes (default: one per CUDA device, 2 without)",
-        },
-        "--scheduler": {
-            "help": "a running dask scheduler, tcp://host:port; its workers choose their own devices",
-        },
-        "--timeout": {
-            "type": float, "default": 1800, "help": "seconds for one point, all its cells (default: 1800)",
-        },
+        "--jobs": {"type": int, "help": "local workers (default: one per CUDA device, 2 without)"},
+        "--scheduler": {"help": "a running dask scheduler, tcp://host:port, on its workers' devices"},
+        "--timeout": {"type": float, "default": 1800, "help": "seconds for one point (default: 1800)"},
     }),
     "report": (commands.report, {"folder": {"help": "the run's folder, for instance runs/latest"}}),
     "compare": (commands.compare, {"run_a": {}, "run_b": {}}),
     "baseline update": (commands.update_baselines, {
         "folder": {"nargs": "?", "help": "the run (default: runs/latest)"},
-        "--seeds": {
-            "nargs": "+", "default": [], "metavar": "RUN",
-            "help": "runs with other seeds, on other Pythons too: they set new tolerances",
-        },
-        "--yes": FLAG | {"help": "do not ask"},
+        "--seeds": {"nargs": "+", "default": [], "metavar": "RUN",
+                    "help": "runs with other seeds, on other Pythons too: they set new tolerances"},
+        "--yes": {**FLAG, "help": "do not ask"},
     }),
 }  # fmt: skip
 

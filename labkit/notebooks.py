@@ -12,7 +12,14 @@ from labkit.checks import did_you_mean, fail
 from labkit.paths import NOTEBOOKS
 from labkit.yaml_values import PLAIN, Date, as_float, brief, not_plain, walk
 
-TYPES = {"bool": bool, "int": int, "float": (int, float), "str": str, "list": list, "dict": dict}
+TYPES: dict[str, Any] = {
+    "bool": bool,
+    "int": int,
+    "float": (int, float),
+    "str": str,
+    "list": list,
+    "dict": dict,
+}
 
 
 def find_notebooks(names: Sequence[str] = ()) -> list[Path]:

@@ -48,6 +48,11 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def write_json(path: Path, content: object) -> None:
+    """Write readable JSON, whole or not at all."""
+    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
+
+
 def is_json(path: Path) -> bool:
     """Whether the file is there and holds whole JSON; False where its writer was killed."""
     try:

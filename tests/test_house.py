@@ -38,7 +38,8 @@ def test_every_file_promises_the_same_pythons():
     wanted = ["3.11", "3.12", "3.13"]
     allowed = SpecifierSet(PROJECT["requires-python"])
     assert [f"3.{minor}" for minor in range(8, 20) if f"3.{minor}" in allowed] == wanted
-    assert [line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"]] == wanted
+    pythons = [line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    assert pythons == wanted
     for name in ("README.md", "CONTRIBUTING.md", "Makefile", "environment.yml"):
         text = (ROOT / name).read_text()
         assert "3.11 to 3.13" in text, name

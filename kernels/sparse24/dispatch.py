@@ -20,6 +20,7 @@ from importlib.util import find_spec
 import torch
 
 from sparse24 import autograd, ffn, reference
+from sparse24.backend import Backend
 from sparse24.packed import Packed
 
 
@@ -40,7 +41,7 @@ def _operand(name: str, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def _backend(backend: str, x: torch.Tensor):
+def _backend(backend: str, x: torch.Tensor) -> Backend:
     """What computes: reference, or the checked Triton where it is asked for or worth it."""
     _choice("backend", backend, ("auto", "reference", "triton"))
     if backend == "auto":
@@ -58,7 +59,7 @@ def _backend(backend: str, x: torch.Tensor):
 
 
 @cache
-def _checked(strict: bool):
+def _checked(strict: bool) -> Backend:
     from sparse24.checked import Checked  # late: needs Triton
 
     return Checked(strict)
@@ -111,7 +112,7 @@ def _compress(name: str, x: torch.Tensor, square: bool, gradient: str, layout: s
     return Packed(values, metadata, x.shape, layout, link if link.requires_grad else None)
 
 
-def _layout(layout: str, x: torch.Tensor, shape: torch.Size, ops) -> str:
+def _layout(layout: str, x: torch.Tensor, shape: torch.Size, ops: Backend) -> str:
     _choice("layout", layout, ("auto", "rows", "cusparselt"))
     if layout == "auto":
         return ops.layout_for(shape, x.device, x.dtype)

@@ -42,9 +42,8 @@ def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, 
     a, b = _values(read_run(folder_a)), _values(read_run(folder_b))
     rows = []
     for key in sorted(a.keys() | b.keys()):
-        shown = [f"{side[key]:.6g}" if key in side else "absent" for side in (a, b)]
-        difference = f"{b[key] - a[key]:+.3g}" if key in a and key in b else ""
-        rows.append((*key, *shown, difference))
+        old, new = (f"{side[key]:.6g}" if key in side else "absent" for side in (a, b))
+        rows.append((*key, old, new, f"{b[key] - a[key]:+.3g}" if key in a and key in b else ""))
     return rows
 
 

@@ -6,7 +6,6 @@ report.html   everything on one page                          ../latest   points
 """
 
 import datetime
-import json
 import os
 import shutil
 import sys
@@ -26,7 +25,7 @@ from labkit.checks import integer, number
 from labkit.device import Memory, class_of
 from labkit.metrics import read_inputs, read_metrics
 from labkit.notebooks import find_notebooks, parameters_for
-from labkit.paths import NOTEBOOKS, runs_dir, write_atomic
+from labkit.paths import NOTEBOOKS, runs_dir, write_json
 from labkit.provenance import device_name, provenance, setting
 from labkit.runner import baselines, store
 from labkit.runner.execute import FAILED
@@ -109,7 +108,7 @@ def run(
     _execute_all(list(zip(paths, runs, strict=True)), folder, jobs, timeout, resume)
     for item in runs:
         item.compare(setting(kind))
-    _write_json(folder / "metrics.json", {item.notebook: item.values for item in runs})
+    write_json(folder / "metrics.json", {item.notebook: item.values for item in runs})
     record = {
         "preset": preset,
         "overrides": overrides,
@@ -119,7 +118,7 @@ def run(
         "provenance": provenance(device=device_name(kind)),
         "notebooks": [asdict(item) for item in runs],
     }
-    _write_json(folder / "run.json", record)
+    write_json(folder / "run.json", record)
     write_report(folder)
     _point_latest(folder)
     return folder, runs
@@ -188,7 +187,7 @@ def execute_notebook(
     """
     partial, executed = folder / f".{item.notebook}.part.ipynb", folder / f"{item.notebook}.ipynb"
     parameters = folder / f".{item.notebook}.json"
-    _write_json(parameters, item.parameters)
+    write_json(parameters, item.parameters)
     command = [sys.executable, "-m", "labkit.runner.execute", str(source), str(partial), str(parameters)]
     begin, last, failure = time.monotonic(), "", ""
 
@@ -229,10 +228,6 @@ def _keep_whole(partial: Path, target: Path) -> bool:
         return False
     partial.replace(target)
     return True
-
-
-def _write_json(path: Path, content: object) -> None:
-    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def _point_latest(folder: Path) -> None:

@@ -15,7 +15,7 @@ import nbformat
 
 from labkit.checks import number
 from labkit.device import class_of
-from labkit.paths import BENCHES, PACKAGE, ROOT, cache_dir, write_atomic
+from labkit.paths import BENCHES, PACKAGE, ROOT, cache_dir, write_atomic, write_json
 from labkit.provenance import kernel_threads, versions
 
 KERNELS = ROOT / "kernels" if ROOT else PACKAGE.parent
@@ -71,8 +71,7 @@ def put(key: str, executed: Path, seconds: float) -> None:
     """Keep a finished execution; the record goes last, so a killed writer leaves nothing that counts."""
     notebook, record = _files(key)
     write_atomic(notebook, lambda temporary: shutil.copyfile(executed, temporary))
-    text = json.dumps({"seconds": seconds, "sha256": _sha256(notebook)})
-    write_atomic(record, lambda temporary: temporary.write_text(text))
+    write_json(record, {"seconds": seconds, "sha256": _sha256(notebook)})
 
 
 def _files(key: str) -> tuple[Path, Path]:

@@ -141,8 +141,8 @@ def sweep(
         for i, (executed, seconds) in found.items():
             rows[i] = {"seconds": seconds, "metrics": read_metrics(executed), "error": ""}
         calls = {i: (source, planned[i], str(path), timeout) for i in range(len(points)) if i not in found}
-        name = TextColumn("{task.description}", markup=False)
-        columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        label = TextColumn("{task.description}", markup=False)
+        columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True)) as bars:
             task = bars.add_task(path.stem, total=len(points), completed=len(found))
             for i, result in completed(client, execute_point, calls):
