@@ -11,6 +11,7 @@ CHECKPOINTS = PACKAGE / "checkpoints"
 ROOT = None if (PACKAGE / "_notebooks").is_dir() else PACKAGE.parent  # the checkout, if there is one
 NOTEBOOKS = ROOT / "notebooks" if ROOT else PACKAGE / "_notebooks"
 BASELINES = ROOT / "tests" / "baselines" if ROOT else PACKAGE / "_baselines"
+KERNELS = ROOT / "kernels" if ROOT else PACKAGE.parent
 BENCHES = ROOT / "kernels" / "results" if ROOT else PACKAGE / "_benches"
 
 

@@ -34,16 +34,14 @@ def execute(source: str, target: str, parameters: dict) -> str:
     """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran."""
     import nbformat
     import papermill
-    from nbclient.exceptions import DeadKernelError
 
     from labkit.runner import engine
 
-    # What it generates belongs beside this process, which papermill's cwd is not.
-    os.environ["LABKIT_RUNS"] = str(runs_dir())
-    os.environ |= {"LABKIT_HEADLESS": "1", "OMP_NUM_THREADS": kernel_threads()}
-    failure = ""
+    runs = str(runs_dir())  # of this process: the kernel's own ./runs would lie beside the notebook
+    os.environ |= {"LABKIT_HEADLESS": "1", "LABKIT_RUNS": runs, "OMP_NUM_THREADS": kernel_threads()}
     for attempt in range(START_ATTEMPTS):
         try:
+            failure = ""
             papermill.execute_notebook(
                 _as_is(source),
                 _as_is(target),
@@ -58,14 +56,11 @@ def execute(source: str, target: str, parameters: dict) -> str:
             )
         except papermill.PapermillExecutionError as error:
             failure = _one_line(error.ename, error.evalue)
-        except (DeadKernelError, TimeoutError) as error:
-            # The saved cells all look completed: only this error tells (papermill keeps the rest).
+        except (RuntimeError, TimeoutError) as error:  # a dead kernel: the saved cells all look completed
             failure = _one_line(type(error).__name__, error)
-        except RuntimeError as error:
             # Kernels that start at the same moment can pick the same port. No cell has run yet.
             if "Kernel died before replying" in str(error) and attempt < START_ATTEMPTS - 1:
                 continue
-            failure = _one_line(type(error).__name__, error)
         break
     notebook = nbformat.read(target, as_version=4)
     drop_widget_views(notebook)

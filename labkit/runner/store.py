@@ -15,10 +15,9 @@ import nbformat
 
 from labkit.checks import number
 from labkit.device import class_of
-from labkit.paths import BENCHES, PACKAGE, ROOT, cache_dir, write_atomic, write_json
+from labkit.paths import BENCHES, KERNELS, PACKAGE, cache_dir, write_atomic, write_json
 from labkit.provenance import kernel_threads, versions
 
-KERNELS = ROOT / "kernels" if ROOT else PACKAGE.parent
 CODE = (PACKAGE, KERNELS / "sparse24", KERNELS / "tokenstats", BENCHES)  # with checkpoints and records
 
 
