@@ -65,7 +65,7 @@ STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/ker
 SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
 CACHE, KEPT = "labkit/soar/models/caches.py", "labkit/soar/models/keys_values.py"
 CAUSAL, STEP = "labkit/soar/models/diffusion_lm.py", "labkit/soar/beam_kernel.py"
-ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/lab/groups.py"
+ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/measures.py"
 INTERVALS = "labkit/studies/stats.py"
 EVALUATION, PRESETS, BASELINES = (
     "labkit/elas/evaluation.py",
@@ -174,9 +174,9 @@ FAULTS = (
           "(kept, reward - mean, 0)", "(kept, mean - reward, 0)", FGO),
     Fault("clamp dropped", ADVANTAGES, ".clamp(1 / clamp, clamp)", "", FGO),
     Fault("entropy mean for sum, sampled", ENTROPIES,
-          '"sampled_sum": sampled,', '"sampled_sum": sampled / mask.sum(1).clamp(min=1),', ENTROPY),
+          '"sampled_sum": sampled,', '"sampled_sum": sampled / mask.sum(-1).clamp(min=1),', ENTROPY),
     Fault("entropy mean for sum, full", ENTROPIES,
-          '"full_sum": full,', '"full_sum": full / mask.sum(1).clamp(min=1),', ENTROPY),
+          '"full_sum": full,', '"full_sum": full / mask.sum(-1).clamp(min=1),', ENTROPY),
     Fault("evaluator off by one token", EVALUATION,
           "total_nats / targets.size", "total_nats / (targets.size + 1)", EVALUATOR),
     Fault("evaluator skips the first batch", EVALUATION,

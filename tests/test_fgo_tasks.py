@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from labkit.fgo.advantages import fgo_advantages, grpo_advantages
 from labkit.fgo.lab import char_model
-from labkit.fgo.lab.groups import response_entropy, reweigh, sample_groups, telling_group
+from labkit.fgo.lab.groups import reweigh, sample_groups, telling_group
+from labkit.fgo.measures import act, entropy_per_token, response_entropy
 from labkit.fgo.tasks import CHARACTERS, char_tokenizer, is_correct, sum_reward, verbose_sums
 from labkit.traces import GroupTrace
 
@@ -202,6 +203,11 @@ def test_three_entropies_by_hand():
     assert kinds["sampled_sum"].tolist() == pytest.approx([by_hand, 0.0])
     assert kinds["full_sum"].tolist() == pytest.approx([1.3, 0.0])
     assert kinds["full_mean"].tolist() == pytest.approx([0.65, 0.0])
+    length = mask.sum(1) + torch.tensor([0, 3])
+    assert entropy_per_token(kinds["full_sum"], length).item() == pytest.approx(1.3 / 7)
+    by_row = entropy_per_token(kinds["full_sum"][:, None], length[:, None], (1,))
+    assert by_row.tolist() == pytest.approx([0.65, 0.0])
+    assert act(0.5, 25) == 200.0  # 50 % in 25 tokens
 
 
 def absolute_model():

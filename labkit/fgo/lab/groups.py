@@ -4,11 +4,10 @@ sample_groups      model + questions -> GroupTrace (text, correctness, length, t
 sample_sums        the same for a character model of the lab's sums, by the fast sampler
 reweigh            the same groups under other FGO settings
 telling_group      which group to look at first
-response_entropy   the three entropies of responses from their logits
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -17,31 +16,15 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from labkit import checks
-from labkit.fgo.advantages import ENTROPY_KINDS, fgo_advantages, grpo_advantages
+from labkit.fgo.advantages import grpo_advantages, objective_advantages
 from labkit.fgo.lab.exam import decode, encode, grade
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.sampler import Sampler
+from labkit.fgo.measures import response_entropy
+from labkit.fgo.objective import ENTROPY_KINDS, Objective
 from labkit.fgo.tasks import is_correct
 from labkit.provenance import provenance
 from labkit.traces import GroupTrace
-
-
-def response_entropy(logprob: Tensor, entropy: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """The three readings of "the entropy of a response", float (B,) in nats each.
-
-    logprob  (B, T) log-probability of every sampled token
-    entropy  (B, T) entropy of the whole distribution at that position
-    mask     (B, T) 1 on the tokens of the response
-
-    sampled_sum  -sum p log p over the sampled tokens' own probabilities (the authors' code; the default)
-    full_sum     sum of the full entropies
-    full_mean    full_sum per token
-    """
-    mask = mask.bool()  # where, not *: padding may hold NaN
-    # Rounding can put a sure token a hair below 0.
-    sampled = torch.where(mask, -logprob.exp() * logprob, 0).sum(1).clamp(min=0)
-    full = torch.where(mask, entropy, 0).sum(1).clamp(min=0)
-    return {"sampled_sum": sampled, "full_sum": full, "full_mean": full / mask.sum(1).clamp(min=1)}
 
 
 @torch.no_grad()
@@ -114,8 +97,7 @@ def sample_sums(
         found = sampler(ids[None].to(model.device), length[None].to(model.device), seed=seed)
     (texts,) = decode(found)
     answers = [row["answer"] for row in rows for _ in range(group)]
-    entropies = response_entropy(found.logp[0], found.entropy[0], found.mask[0])
-    entropies = {kind: values.double().cpu().numpy() for kind, values in entropies.items()}
+    entropies = {kind: values[0].double().cpu().numpy() for kind, values in found.entropies.items()}
     correct, length = grade([texts], [answers])[0], found.length[0].cpu().numpy()
     trace = _trace(rows, group, texts, correct, length, entropies, seed, 1.0, max_tokens)
     trace.meta["sampler"] = "CUDA graphs, bfloat16" if sampler.graphs is not None else "float32"
@@ -174,18 +156,16 @@ def reweigh(
 
     entropy   which entropy FGO reads: "sampled_sum", "full_sum" or "full_mean"
     scale     of GRPO's advantages, "std" (TRL's default) or "none"
-    settings  alpha, beta, clamp, zero_all_wrong of ``fgo_advantages``
+    settings  alpha, beta, clamp, zero_all_wrong of ``Objective``
     """
-    checks.choice("entropy", entropy, sorted(trace.entropy))
+    objective = Objective(entropy=checks.choice("entropy", entropy, sorted(trace.entropy)), **settings)
     correct, length = torch.from_numpy(trace.correct), torch.from_numpy(trace.length)
-    bits = torch.from_numpy(trace.entropy[entropy])
-    fgo = fgo_advantages(correct, length, bits, **settings)
+    fgo = objective_advantages(objective, correct, length, torch.from_numpy(trace.entropy[entropy]))
     grpo = grpo_advantages(2.0 * correct - 1.0, scale=scale, valid=length > 0)
-    chosen = {"alpha": 0.01, "beta": 1.0, **settings, "entropy": entropy, "scale": scale}
     return replace(
         trace,
         advantages={"fgo": fgo.numpy(), "grpo": grpo.numpy()},
-        meta={**trace.meta, "settings": chosen},
+        meta={**trace.meta, "settings": {**asdict(objective), "scale": scale}},
     )
 
 
