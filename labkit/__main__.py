@@ -31,8 +31,8 @@ console = Console(markup=False, emoji=False)  # names, units, paths and errors a
 TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-thought of a causal LM"}
 
 
-def parser(train: str = "") -> argparse.ArgumentParser:
-    """All commands and their options; `train` names the trainer whose own options are read too."""
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options, but the trainers': they read their own (labkit.options)."""
     top = argparse.ArgumentParser(
         prog="labkit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,11 +61,7 @@ def parser(train: str = "") -> argparse.ArgumentParser:
 
     trainers = commands.add_parser("train").add_subparsers(dest="algorithm", required=True)
     for name, purpose in TRAINERS.items():
-        trainer = trainers.add_parser(name, help=purpose)
-        if name == train:
-            cli = import_module(f"labkit.{name}.cli")
-            cli.add_arguments(trainer)
-            trainer.set_defaults(call=cli.main)
+        trainers.add_parser(name, help=purpose)
 
     sweep = commands.add_parser("sweep")
     sweep.add_argument("notebook", metavar="NOTEBOOK")
@@ -113,10 +109,12 @@ def parser(train: str = "") -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
     argv = _with_negatives(sys.argv[1:] if argv is None else argv)
-    train = argv[1] if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS else ""
-    arguments = parser(train).parse_args(argv)
+    training = argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS
+    arguments = argparse.Namespace(command="train") if training else parser().parse_args(argv)
     try:
         with interrupted_by_signals():
+            if training:
+                return import_module(f"labkit.{argv[1]}.cli").main(argv[2:])
             return arguments.call(arguments)
     except (ValueError, OSError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC

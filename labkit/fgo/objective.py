@@ -1,4 +1,4 @@
-"""Objective: the settings of FGO's advantages, each spelled, checked and explained here and nowhere else."""
+"""Objective: the settings of FGO's advantages, each spelled, checked and explained in this one place."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

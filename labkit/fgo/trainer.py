@@ -58,6 +58,10 @@ class FGOConfig(GRPOConfig):
         ValueError: a setting is out of its bounds; the message names it.
     """
 
+    output_dir: str | None = field(
+        default=None,
+        metadata={"aliases": "--output", "help": "folder for checkpoints, model, samples and trace"},
+    )
     method: str = field(
         default="fgo", metadata={"help": "'fgo', or 'grpo': TRL's own advantages with the same metrics"}
     )
