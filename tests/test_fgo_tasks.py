@@ -1,5 +1,6 @@
 """The verbose sums, the character model and sampled groups."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -120,8 +121,8 @@ def test_tokenizer_ends_pads_left_and_drops_specials():
             lambda: char_model.build_char_model(hidden=60),
             "hidden must be a multiple of 2 * heads = 8; got 60",
         ),
-        (lambda: char_model.train_char_model(target=70), "target must be a number in [0, 1]; got 70"),
-        (lambda: char_model.train_char_model(seed=-1), "seed must be an integer >= 0; got -1"),
+        (lambda: char_model.Recipe(target=70), "target must be a number in [0, 1]; got 70"),
+        (lambda: char_model.Recipe(seed=-1), "seed must be an integer >= 0; got -1"),
     ],
 )
 def test_bad_input_names_the_argument(call, message):
@@ -131,6 +132,8 @@ def test_bad_input_names_the_argument(call, message):
 
 
 # Character model
+
+SMALL = {"hidden": 16, "layers": 1, "heads": 2, "progress": False}
 
 
 def test_labels_cover_the_completion_and_nothing_else():
@@ -158,13 +161,13 @@ def test_backward_adds_the_gradient_of_the_mean_token_loss(model):
 
 def test_training_learns_repeats_and_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
-    settings = {"max_steps": 12, "batch": 8, "hidden": 16, "layers": 1, "heads": 2, "progress": False}
+    recipe = char_model.Recipe(max_steps=12, batch=8)
     state = torch.get_rng_state()
-    first, log = char_model.train_char_model(**settings, cache=True)
+    first, log = char_model.train_char_model(recipe, **SMALL, cache=True)
     assert torch.equal(torch.get_rng_state(), state)
-    again, _ = char_model.train_char_model(**settings)
-    kept, kept_log = char_model.train_char_model(**settings, cache=True)
-    other, _ = char_model.train_char_model(**settings, seed=1)
+    again, _ = char_model.train_char_model(recipe, **SMALL)
+    kept, kept_log = char_model.train_char_model(recipe, **SMALL, cache=True)
+    other, _ = char_model.train_char_model(dataclasses.replace(recipe, seed=1), **SMALL)
     losses = log.curve("loss")[1]
     assert losses[-1] < losses[0]
     assert len(list((tmp_path / "cache/fgo_char_model").glob("*.safetensors"))) == 1
@@ -177,16 +180,15 @@ def test_training_learns_repeats_and_is_kept(tmp_path, monkeypatch):
 
 def test_a_run_cut_short_is_not_cached(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
-    settings = {"max_steps": 4, "batch": 2, "hidden": 16, "layers": 1, "heads": 2, "progress": False}
-    settings |= {"exam_every": 1, "exam_from": 1, "exam_questions": 2, "max_tokens": 4, "cache": True}
-    assert len(char_model.train_char_model(**settings, seconds=0)[1].step) == 1
-    assert len(char_model.train_char_model(**settings)[1].step) == 4
+    settings = {"exam_every": 1, "exam_from": 1, "exam_questions": 2, "max_tokens": 4}
+    recipe = char_model.Recipe(max_steps=4, batch=2, **settings)
+    assert len(char_model.train_char_model(recipe, **SMALL, cache=True, seconds=0)[1].step) == 1
+    assert len(char_model.train_char_model(recipe, **SMALL, cache=True)[1].step) == 4
 
 
 def test_training_stops_at_the_target():
-    _, log = char_model.train_char_model(
-        target=0.0, max_steps=80, batch=4, hidden=16, layers=1, heads=2, progress=False
-    )
+    recipe = char_model.Recipe(target=0.0, max_steps=80, batch=4)
+    _, log = char_model.train_char_model(recipe, **SMALL)
     assert log.step[-1] == 40  # the first look, half-way
     assert len(log.curve("accuracy")[1]) == 1
 

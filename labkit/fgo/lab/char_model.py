@@ -6,6 +6,7 @@ Training stops at a target accuracy, well below perfect: reinforcement needs gen
 import hashlib
 import json
 import time
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -43,35 +44,61 @@ def build_char_model(*, hidden: int = 64, layers: int = 2, heads: int = 4) -> Qw
     return Qwen2ForCausalLM(config)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How a character model is taught.
+
+    target      accuracy to stop at, in [0, 1], looked at every ``exam_every`` steps from step
+                ``exam_from`` on (default: half of max_steps)
+    max_steps   optimiser steps at most; the learning rate falls linearly to zero over them
+    greedy      whether the exam decodes greedily or samples
+    max_tokens  an exam's answer stops there
+    task        keywords of ``verbose_sums``; the default is its default
+
+    ValueError names the field at fault.
+    """
+
+    target: float = 0.75
+    max_steps: int = 400
+    batch: int = 32
+    learning_rate: float = 8e-3
+    seed: int = 0
+    exam_every: int = 20
+    exam_from: int | None = None
+    exam_questions: int = 128
+    greedy: bool = True
+    max_tokens: int = MAX_TOKENS
+    task: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        checks.number("target", self.target, 0, 1)
+        checks.number("learning_rate", self.learning_rate, 0)
+        checks.integer("seed", self.seed, 0)
+        for name in ("max_steps", "batch", "exam_every", "exam_questions", "max_tokens"):
+            checks.integer(name, getattr(self, name), 1)
+        checks.choice("greedy", self.greedy, (True, False))
+        if self.exam_from is not None:
+            checks.integer("exam_from", self.exam_from, 1)
+
+    @property
+    def first_exam(self) -> float:
+        """No exam before this step."""
+        return self.max_steps / 2 if self.exam_from is None else self.exam_from
+
+
 def train_char_model(
+    recipe: Recipe | None = None,
     *,
-    target: float = 0.75,
-    max_steps: int = 400,
-    batch: int = 32,
-    learning_rate: float = 8e-3,
-    seed: int = 0,
     device: str = "cpu",
-    exam_every: int = 20,
-    exam_from: int | None = None,
-    exam_questions: int = 128,
-    greedy: bool = True,
     seconds: float = float("inf"),
-    max_tokens: int = MAX_TOKENS,
-    task: dict[str, Any] | None = None,
     cache: bool = False,
     progress: bool = True,
     **shape: int,
 ) -> tuple[Qwen2ForCausalLM, TrainTrace]:
-    """Teach a fresh model worked sums until it solves ``target`` of the exam's sums.
+    """Teach a fresh model worked sums until it solves the recipe's ``target`` of the exam's sums.
 
-    target      accuracy to stop at, in [0, 1], looked at every ``exam_every`` steps from step
-                ``exam_from`` on (default: half of max_steps)
-    greedy      whether the exam decodes greedily or samples
-    max_steps   optimiser steps at most; the learning rate falls linearly to zero over them
-    seconds     stop at the first exam after this, whatever it says
     device      on a GPU the products run in bfloat16
-    max_tokens  an exam's answer stops there
-    task        keywords of ``verbose_sums``; the default is its default
+    seconds     stop at the first exam after this, whatever it says
     cache       keep the weights under runs/cache and load them when asked for the same again; a run that
                 ``seconds`` cut short is not kept
     shape       hidden, layers, heads: see ``build_char_model``
@@ -79,31 +106,19 @@ def train_char_model(
     Returns the model and its TrainTrace (series loss, accuracy). On one machine the same arguments give
     the same weights.
     """
-    checks.number("target", target, 0, 1)
-    checks.integer("max_steps", max_steps, 1)
-    checks.integer("batch", batch, 1)
-    checks.number("learning_rate", learning_rate, 0)
-    checks.integer("seed", seed, 0)
-    checks.integer("exam_every", exam_every, 1)
-    checks.integer("exam_questions", exam_questions, 1)
-    checks.integer("max_tokens", max_tokens, 1)
-    checks.choice("greedy", greedy, (True, False))
-    exam_from = max_steps / 2 if exam_from is None else checks.integer("exam_from", exam_from, 1)
-    recipe = {"target": target, "max_steps": max_steps, "batch": batch, "seed": seed,
-              "learning_rate": learning_rate, **shape, "device": device, "exam_every": exam_every,
-              "exam_from": exam_from, "exam_questions": exam_questions, "greedy": greedy,
-              "max_tokens": max_tokens, "task": task or {}, "recipe": RECIPE}  # fmt: skip
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    recipe = recipe or Recipe()
+    about = {**vars(recipe), **shape, "exam_from": recipe.first_exam, "device": device, "recipe": RECIPE}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_dir("fgo_char_model") if cache else None
     if folder and (folder / f"{key}.npz").exists():
         model = _load(folder / f"{key}.safetensors", shape).to(device)
         return model, TrainTrace.load(folder / f"{key}.npz")
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(recipe.seed)
         model = build_char_model(**shape).to(device)
         log = _fit(model, recipe, seconds, progress)
-    trace = TrainTrace.from_log(log, meta=provenance(arm="sft", **recipe))
-    whole = log[-1]["step"] == max_steps or log[-1]["accuracy"] >= target
+    trace = TrainTrace.from_log(log, meta=provenance(arm="sft", **about))
+    whole = log[-1]["step"] == recipe.max_steps or log[-1]["accuracy"] >= recipe.target
     if folder and whole:
         from safetensors.torch import save_model  # knows about tied weights
 
@@ -120,31 +135,33 @@ def _load(path, shape: dict[str, int]) -> Qwen2ForCausalLM:
     return model.eval()
 
 
-def _fit(
-    model: Qwen2ForCausalLM, recipe: dict[str, Any], seconds: float, progress: bool
-) -> list[dict[str, float]]:
+def _fit(model: Qwen2ForCausalLM, recipe: Recipe, seconds: float, progress: bool) -> list[dict[str, Any]]:
     end = time.perf_counter() + seconds
-    seed, batch, max_steps, task = (recipe[key] for key in ("seed", "batch", "max_steps", "task"))
-    rows = stream_sums(seed=2 * seed + 1, **task)  # odd seeds teach, even seeds examine
-    questions = verbose_sums(recipe["exam_questions"], seed=2 * seed, **task | _held_out(task))
+    max_steps, task = recipe.max_steps, recipe.task
+    # 1) odd seeds teach, even seeds examine
+    rows = stream_sums(seed=2 * recipe.seed + 1, **task)
+    questions = verbose_sums(recipe.exam_questions, seed=2 * recipe.seed, **task | _held_out(task))
     longest = max(len(row["prompt"]) for row in questions)
     fleet = Fleet(model, 1, model.device)
-    exam = Exam(fleet, len(questions), longest, recipe["max_tokens"])
-    optimizer = torch.optim.AdamW(model.parameters(), recipe["learning_rate"], betas=(0.9, 0.98))
-    log, bar = [], tqdm(range(1, max_steps + 1), desc="supervised", disable=not progress, leave=False)
+    exam = Exam(fleet, len(questions), longest, recipe.max_tokens)
+    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, betas=(0.9, 0.98))
+    log: list[dict[str, Any]] = []
+    bar = tqdm(range(1, max_steps + 1), desc="supervised", disable=not progress, leave=False)
     for step in bar:
+        # 2) one step, the learning rate warming up over 20 and falling to zero
         rate = min(step / 20, 1 - (step - 1) / max_steps)
-        optimizer.param_groups[0]["lr"] = recipe["learning_rate"] * rate
-        loss = _backward(model.train(), list(islice(rows, batch)))
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * rate
+        loss = _backward(model.train(), list(islice(rows, recipe.batch)))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         log.append({"step": step, "loss": loss})
-        if step == max_steps or (step >= recipe["exam_from"] and step % recipe["exam_every"] == 0):
+        # 3) an exam now and then, which may end it
+        if step == max_steps or (step >= recipe.first_exam and step % recipe.exam_every == 0):
             fleet.read(model)
-            log[-1]["accuracy"] = exam(questions, greedy=recipe["greedy"])[0][0]["accuracy"]
+            log[-1]["accuracy"] = exam(questions, greedy=recipe.greedy)[0][0]["accuracy"]
             bar.set_postfix(accuracy=f"{log[-1]['accuracy']:.2f}")
-            if log[-1]["accuracy"] >= recipe["target"] or time.perf_counter() > end:
+            if log[-1]["accuracy"] >= recipe.target or time.perf_counter() > end:
                 break
     bar.close()
     model.eval()
@@ -176,6 +193,6 @@ def _backward(model: Qwen2ForCausalLM, rows: list[dict[str, str]]) -> Tensor:
 def _batch(rows: list[dict[str, str]]) -> tuple[Tensor, Tensor]:
     """ids and labels, int (rows, longest): right-padded, so causal attention needs no mask."""
     ids, _ = encode([row["prompt"] + row["completion"] for row in rows])
-    asked = torch.tensor([len(row["prompt"]) for row in rows])[:, None]
-    ignored = (ids == CHARACTERS.index(PAD)) | (torch.arange(ids.shape[1]) < asked)
+    prompt_length = torch.tensor([len(row["prompt"]) for row in rows])[:, None]
+    ignored = (ids == CHARACTERS.index(PAD)) | (torch.arange(ids.shape[1]) < prompt_length)
     return ids, ids.masked_fill(ignored, IGNORED)  # the question itself cannot be predicted

@@ -6,7 +6,6 @@ reweigh            the same groups under other FGO settings
 telling_group      which group to look at first
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -25,6 +24,8 @@ from labkit.fgo.tasks import is_correct
 from labkit.provenance import provenance
 from labkit.traces import GroupTrace
 
+ROWS_AT_ONCE = 256  # responses that ``sample_groups`` generates together
+
 
 @torch.no_grad()
 def sample_groups(
@@ -36,17 +37,13 @@ def sample_groups(
     temperature: float = 1.0,
     max_tokens: int = 72,
     seed: int = 0,
-    batch: int = 256,
-    score: Callable[[str, str], bool] = is_correct,
     progress: bool = True,
 ) -> GroupTrace:
-    """Sample ``group`` responses to each row's ``prompt`` and score them against its ``answer``.
+    """Sample ``group`` responses to each sum's ``prompt`` and compare them with its ``answer``.
 
-    rows         dicts with ``prompt`` and ``answer``
+    rows         dicts with ``prompt`` and ``answer``, as ``verbose_sums`` makes them
     temperature  of sampling, in (0, 10]; log-probabilities and entropies are of that distribution
     max_tokens   responses stop there; one without the end token counts as it stands (usually wrong)
-    batch        responses generated at once
-    score        (text without special tokens, answer) -> bool
 
     The trace's advantages are "grpo" and "fgo" with the defaults; ``reweigh`` changes FGO's. Torch's
     random state is left as it was.
@@ -56,7 +53,7 @@ def sample_groups(
     checks.integer("group", group, 1)
     checks.number("temperature", temperature, 1e-3, 10)
     checks.integer("max_tokens", max_tokens, 1)
-    at_once = max(1, checks.integer("batch", batch, 1) // group)
+    at_once = max(1, ROWS_AT_ONCE // group)
     texts, correct, length, entropies = [], [], [], {kind: [] for kind in ENTROPY_KINDS}
     with torch.random.fork_rng(), tqdm(total=len(rows), desc="sampling", disable=not progress) as bar:
         torch.manual_seed(seed)
@@ -66,13 +63,15 @@ def sample_groups(
             kept = [line[m].tolist() for line, m in zip(ids, mask, strict=True)]
             plain = tokenizer.batch_decode(kept, skip_special_tokens=True)
             answers = [row["answer"] for row in part for _ in range(group)]
-            correct += [score(text, answer) for text, answer in zip(plain, answers, strict=True)]
+            correct += [is_correct(text, answer) for text, answer in zip(plain, answers, strict=True)]
             texts += tokenizer.batch_decode(kept)
             length += [len(line) for line in kept]
             for kind, values in entropy.items():
                 entropies[kind] += values.tolist()
             bar.update(len(part))
-    return _trace(rows, group, texts, correct, length, entropies, seed, temperature, max_tokens)
+    found = {"correct": np.array(correct), "length": np.array(length)}
+    found |= {kind: np.array(values) for kind, values in entropies.items()}
+    return _trace(rows, texts, found, seed=seed, temperature=temperature, max_tokens=max_tokens)
 
 
 def sample_sums(
@@ -96,28 +95,32 @@ def sample_sums(
         found = sampler(ids[None].to(model.device), length[None].to(model.device), seed=seed)
     (texts,) = decode(found)
     answers = [row["answer"] for row in rows for _ in range(group)]
-    entropies = {kind: values[0].double().cpu().numpy() for kind, values in found.entropies.items()}
-    correct, length = grade([texts], [answers])[0], found.length[0].cpu().numpy()
-    trace = _trace(rows, group, texts, correct, length, entropies, seed, 1.0, max_tokens)
+    measured = {"correct": grade([texts], [answers])[0], "length": found.length[0].cpu().numpy()}
+    measured |= {kind: values[0].double().cpu().numpy() for kind, values in found.entropies.items()}
+    trace = _trace(rows, texts, measured, seed=seed, temperature=1.0, max_tokens=max_tokens)
     trace.meta["sampler"] = "CUDA graphs, bfloat16" if sampler.graphs is not None else "float32"
     return trace
 
 
-def _trace(rows, group, texts, correct, length, entropies, seed, temperature, max_tokens) -> GroupTrace:
-    shape = (len(rows), group)
+def _trace(
+    rows: list[dict[str, str]], texts: list[str], measured: dict[str, np.ndarray], **about: float
+) -> GroupTrace:
+    """The trace of Q questions from their Q * G texts; measured: correct, length, entropies, (Q * G,)."""
+    group = len(texts) // len(rows)
+    table = {name: values.reshape(len(rows), group) for name, values in measured.items()}
     trace = GroupTrace(
         prompts=[row["prompt"] for row in rows],
         answers=[row["answer"] for row in rows],
         texts=[texts[start : start + group] for start in range(0, len(texts), group)],
-        correct=np.array(correct).reshape(shape),
-        length=np.array(length).reshape(shape),
-        entropy={kind: np.array(values).reshape(shape) for kind, values in entropies.items()},
-        meta=provenance(seed=seed, temperature=temperature, max_tokens=max_tokens),
+        correct=table["correct"],
+        length=table["length"],
+        entropy={kind: table[kind] for kind in ENTROPY_KINDS},
+        meta=provenance(**about),
     )
     return reweigh(trace)
 
 
-def _ends(model, tokenizer) -> list[int]:
+def _end_tokens(model, tokenizer) -> list[int]:
     """Every token that ends a response: a chat model's generation_config may name several."""
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
@@ -129,16 +132,16 @@ def _respond(model, tokenizer, rows, group, temperature, max_tokens):
     prompts = tokenizer(
         [row["prompt"] for row in rows], return_tensors="pt", padding=True, padding_side="left"
     ).to(model.device)
-    before = {key: prompts[key].repeat_interleave(group, 0) for key in ("input_ids", "attention_mask")}
+    given = {key: prompts[key].repeat_interleave(group, 0) for key in ("input_ids", "attention_mask")}
     whole = model.eval().generate(
-        **before, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+        **given, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
         max_new_tokens=max_tokens, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    width = before["input_ids"].shape[1]
+    width = given["input_ids"].shape[1]
     ids = whole[:, width:]
-    ended = torch.isin(ids, torch.tensor(_ends(model, tokenizer), device=ids.device)).int()
+    ended = torch.isin(ids, torch.tensor(_end_tokens(model, tokenizer), device=ids.device)).int()
     mask = ended.cumsum(1) - ended == 0  # the token that ends a response belongs to it
-    attention = torch.cat([before["attention_mask"], mask.long()], 1)
+    attention = torch.cat([given["attention_mask"], mask.long()], 1)
     # Left padding shifts nothing: generate() counts positions from the first real token, and so do we.
     positions = (attention.cumsum(1) - 1).clamp(min=0)
     output = model(input_ids=whole, attention_mask=attention, position_ids=positions, use_cache=False)

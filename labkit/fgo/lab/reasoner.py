@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from transformers import Qwen2ForCausalLM
 
 from labkit import checks
-from labkit.fgo.lab.char_model import build_char_model, train_char_model
+from labkit.fgo.lab.char_model import Recipe, build_char_model, train_char_model
 from labkit.fgo.lab.exam import Exam
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.tasks import verbose_sums
@@ -32,6 +32,7 @@ from labkit.traces import TrainTrace
 
 NAME, SMALL = "lab/sums-reasoner", "lab/sums-small"
 LONGEST_PROMPT = len("Q99+99+99+99=")
+QUESTIONS = 2048  # of each of the two exams whose numbers stand on a card
 # max_tokens: one worked solution in a thousand is longer. The exams sample, as reinforcement will: a first
 # model that erred in 42 of 100 greedy answers sampled 77 wrong ones.
 MODELS: dict[str, dict[str, Any]] = {
@@ -112,7 +113,6 @@ def make_reasoner(
     name: str = NAME,
     device: str = "cpu",
     seed: int = 0,
-    questions: int = 2048,
     seconds: float = float("inf"),
     tiny: bool = False,
     command: str = "",
@@ -120,19 +120,19 @@ def make_reasoner(
 ) -> tuple[Path, TrainTrace]:
     """Train one of ``MODELS`` and write weights and card into ``folder``; (path of the weights, its trace).
 
-    tiny     a few steps of a smaller shape: proves that the code runs
+    tiny     a few steps of a smaller shape, few questions: proves that the code runs
     seconds  of training at most; below the target the card says what was reached
 
     The numbers on the card are of the weights as written, in bfloat16.
     """
-    checks.integer("questions", questions, 1)
+    questions = 32 if tiny else QUESTIONS
     file, chosen = file_of(name).name, MODELS[name]
     task, max_tokens = chosen["task"], chosen["max_tokens"]
     shape, recipe = (TINY_SHAPE, TINY) if tiny else (chosen["shape"], chosen["recipe"])
     began = time.perf_counter()
     model, trace = train_char_model(
-        seed=seed, device=device, max_tokens=max_tokens, task=task, seconds=seconds, progress=progress,
-        **recipe, **shape,
+        Recipe(seed=seed, max_tokens=max_tokens, task=task, **recipe),
+        device=device, seconds=seconds, progress=progress, **shape,
     )  # fmt: skip
     spent = time.perf_counter() - began
     path = Path(folder) / file
@@ -169,11 +169,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of training at most")
     parser.add_argument("--tiny", action="store_true", help="seconds on a CPU: proves that the code runs")
     given = parser.parse_args(argv)
-    small = {"tiny": True, "questions": 32} if given.tiny else {}
     words = " ".join(["python -m labkit.fgo.lab.reasoner", *(sys.argv[1:] if argv is None else argv)])
     path, trace = make_reasoner(
         given.output, name=given.name, device=given.device, seed=given.seed, seconds=given.seconds,
-        command=words, **small,
+        tiny=given.tiny, command=words,
     )  # fmt: skip
     print(path, {kind: trace.meta[kind]["accuracy"] for kind in ("greedy", "sampled")})
     return 0
