@@ -25,20 +25,24 @@ ALMOST_ZERO = 1e-6  # where LORO's ramp after a restart begins
 
 
 class Loro(Optimizer):
-    """Optimiser over groups of which those with ``hidden_size`` hold low-rank pairs B, A, B, A, ...
+    """Optimiser over groups of which those with ``hidden_size`` = h hold low-rank pairs B, A, B, A, ...
 
-    params          parameters, or groups as in torch; ``Loro.for_model`` makes them for a model
-    lr              step size of regular parameters and of exact steps
-    exact_every     K: steps K, 2K, 3K, ... (counting from 1) are exact and end with the restart;
-                    None: no exact steps and no restarts
-    betas, eps      Adam's; eps is added to sqrt(v) before bias correction, as LORO does
-    weight_decay    decoupled, after the step, on regular parameters only; LORO's code would also decay the
-                    factors between exact steps, but its runs have 0
+    Approximate steps of the pairs are scaled by r/h. An exact step whose result is not finite moves no
+    parameter, see ``findings``. States have the parameter's own dtype; arithmetic is float32 or wider. The
+    step count lives in ``param_groups``, so a state dict resumes bit-exactly.
 
-    An exact step whose result is not finite moves no parameter, see ``findings``.
-    A group key ``hidden_size`` = h marks low-rank pairs; their approximate steps are scaled by r/h.
-    States have the parameter's own dtype; arithmetic is float32 or wider. The step count lives in
-    ``param_groups``, so a state dict resumes bit-exactly. ValueError names the argument at fault.
+    Args:
+        params: parameters, or groups as in torch; ``Loro.for_model`` makes them for a model.
+        lr: step size of regular parameters and of exact steps.
+        exact_every: K: steps K, 2K, 3K, ... (counting from 1) are exact and end with the restart; None: no
+            exact steps and no restarts.
+        betas: Adam's.
+        eps: Adam's, added to sqrt(v) before bias correction, as LORO does.
+        weight_decay: decoupled, after the step, on regular parameters only; LORO's code would also decay
+            the factors between exact steps, but its runs have 0.
+
+    Raises:
+        ValueError: names the argument at fault.
     """
 
     def __init__(

@@ -48,19 +48,22 @@ ACCEPTED = {
 class ElasConfig(LlamaConfig):
     """A LlamaConfig with the choices of ELAS; the defaults are the paper's 60M model.
 
-    rank            rank of every projection, None for dense matrices
-    mlp_rank        rank of the FFN's projections where it differs (equal-FLOP baseline)
-    ffn             "relu2": two matrices and ReLU²; "swiglu": Llama's three
-    bos_token_id, eos_token_id   0: <|endoftext|> in the lab's vocabularies
-    sparse          2:4 mask on the ReLU² activation; default: on for "relu2"
-    gradient        "ste" or "masked" (see Sparse24ReLU2)
-    warmup_steps    dense optimiser steps before the mask
-    packed          run the FFN on the packed activation: 9/16 of its bytes are kept for the backward
-    recompute       keep only the input and the low-rank intermediates of the ReLU² FFN and compute the
-                    wide activation again in the backward pass (exact, with or without the mask)
+    Attributes:
+        rank: rank of every projection, None for dense matrices.
+        mlp_rank: rank of the FFN's projections where it differs (equal-FLOP baseline).
+        ffn: "relu2": two matrices and ReLU²; "swiglu": Llama's three.
+        bos_token_id: 0: <|endoftext|> in the lab's vocabularies.
+        eos_token_id: likewise.
+        sparse: 2:4 mask on the ReLU² activation; None: on for "relu2".
+        gradient: "ste" or "masked", see Sparse24ReLU2.
+        warmup_steps: dense optimiser steps before the mask.
+        packed: run the FFN on the packed activation: 9/16 of its bytes are kept for the backward pass.
+        recompute: keep only the input and the low-rank intermediates of the ReLU² FFN and compute the wide
+            activation again in the backward pass (exact, with or without the mask).
 
-    ValueError names the argument at fault, an unknown one too. The types of Llama's own fields are
-    transformers' to check: StrictDataclassError, which ``from_name`` turns into ValueError.
+    Raises:
+        ValueError: names the argument at fault, an unknown one too.
+        StrictDataclassError: a field of Llama's own has another type; ``from_name`` makes it a ValueError.
     """
 
     model_type = "elas"
@@ -197,9 +200,12 @@ def build_mlp(config: ElasConfig) -> nn.Module:
 
 
 class ElasForCausalLM(DenseWarmUp, LlamaForCausalLM):
-    """Causal language model of ``config``; called, trained, saved and loaded like any other.
+    """Causal language model of ``config``; called, trained, saved and loaded like transformers' own.
 
     Its dense warm-up counts optimiser steps by itself, see DenseWarmUp.
+
+    Args:
+        config: an ElasConfig.
     """
 
     config_class = ElasConfig

@@ -15,10 +15,10 @@ lab         the fast loop: char_model and reasoner (the lab's models), sampler, 
 
 from importlib import import_module
 
-from labkit.fgo.advantages import fgo_advantages, fgo_rewards, grpo_advantages
+from labkit.fgo.advantages import fgo_advantages, grpo_advantages
 from labkit.fgo.objective import Objective
 
-__all__ = ["FGOConfig", "FGOTrainer", "Objective", "fgo_advantages", "fgo_rewards", "grpo_advantages"]
+__all__ = ["FGOConfig", "FGOTrainer", "Objective", "fgo_advantages", "grpo_advantages"]
 
 
 def __getattr__(name: str):

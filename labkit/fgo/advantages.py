@@ -60,7 +60,7 @@ def objective_advantages(
     objective: Objective, correct: Tensor, length: Tensor, entropy: Tensor, valid: Tensor | None = None
 ) -> Tensor:
     """``fgo_advantages`` for an Objective; ``entropy`` is of the kind that ``objective.entropy`` names."""
-    reward = _signed_weights(objective, correct, length, entropy, valid)
+    reward = fgo_rewards(objective, correct, length, entropy, valid)
     right, wrong = subgroups(correct, length, valid)
     advantage = _centre(reward, right | wrong, objective.scale)
     if objective.zero_all_wrong:
@@ -69,26 +69,9 @@ def objective_advantages(
 
 
 def fgo_rewards(
-    correct: Tensor,
-    length: Tensor,
-    entropy: Tensor,
-    *,
-    alpha: float = Objective.alpha,
-    beta: float = Objective.beta,
-    clamp: float = Objective.clamp,
-    valid: Tensor | None = None,
+    objective: Objective, correct: Tensor, length: Tensor, entropy: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """FGO's signed weights R (Q, G): they sum to +1 over the correct and to -1 over the wrong rows.
-
-    Arguments and errors are those of ``fgo_advantages``.
-    """
-    objective = Objective(alpha=alpha, beta=beta, clamp=clamp)
-    return _signed_weights(objective, correct, length, entropy, valid)
-
-
-def _signed_weights(
-    objective: Objective, correct: Tensor, length: Tensor, entropy: Tensor, valid: Tensor | None
-) -> Tensor:
+    """FGO's signed weights R (Q, G): they sum to +1 over the correct and to -1 over the wrong rows."""
     alpha, beta, clamp = float(objective.alpha), float(objective.beta), float(objective.clamp)
     # 1) the two subgroups, and their entropies as floats without what stands on invalid rows
     right, wrong = subgroups(correct, length, valid)

@@ -1,10 +1,8 @@
-"""A tiny Qwen2 over characters: built, trained by supervision for seconds on one core, and kept.
+"""A tiny Qwen2 over characters: built, and trained by supervision for seconds on one core.
 
 Training stops at a target accuracy, well below perfect: reinforcement needs genuine errors to work on.
 """
 
-import hashlib
-import json
 import time
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,13 +18,11 @@ from labkit import checks
 from labkit.fgo.lab.exam import Exam, encode
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.tasks import CHARACTERS, END, PAD, stream_sums, verbose_sums
-from labkit.paths import cache_dir, write_atomic
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
 
 MAX_TOKENS = 72  # the longest worked solution of the default task has 70
 IGNORED = -100  # cross_entropy's label for positions that do not count
-RECIPE = 1  # part of the cache key: raise it when anything below changes the trained weights
 
 
 def build_char_model(*, hidden: int = 64, layers: int = 2, heads: int = 4) -> Qwen2ForCausalLM:
@@ -91,7 +87,6 @@ def train_char_model(
     *,
     device: str = "cpu",
     seconds: float = float("inf"),
-    cache: bool = False,
     progress: bool = True,
     **shape: int,
 ) -> tuple[Qwen2ForCausalLM, TrainTrace]:
@@ -99,40 +94,17 @@ def train_char_model(
 
     device      on a GPU the products run in bfloat16
     seconds     stop at the first exam after this, whatever it says
-    cache       keep the weights under runs/cache and load them when asked for the same again; a run that
-                ``seconds`` cut short is not kept
     shape       hidden, layers, heads: see ``build_char_model``
 
     Returns the model and its TrainTrace (series loss, accuracy). On one machine the same arguments give
     the same weights.
     """
     recipe = recipe or Recipe()
-    about = {**vars(recipe), **shape, "exam_from": recipe.first_exam, "device": device, "recipe": RECIPE}
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    folder = cache_dir("fgo_char_model") if cache else None
-    if folder and (folder / f"{key}.npz").exists():
-        model = _load(folder / f"{key}.safetensors", shape).to(device)
-        return model, TrainTrace.load(folder / f"{key}.npz")
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = build_char_model(**shape).to(device)
         log = _fit(model, recipe, seconds, progress)
-    trace = TrainTrace.from_log(log, meta=provenance(arm="sft", **about))
-    whole = log[-1]["step"] == recipe.max_steps or log[-1]["accuracy"] >= recipe.target
-    if folder and whole:
-        from safetensors.torch import save_model  # knows about tied weights
-
-        write_atomic(folder / f"{key}.safetensors", lambda path: save_model(model, str(path)))
-        trace.save(folder / f"{key}.npz")  # last: its presence says that the weights are whole
-    return model, trace
-
-
-def _load(path, shape: dict[str, int]) -> Qwen2ForCausalLM:
-    from safetensors.torch import load_model
-
-    model = build_char_model(**shape)
-    load_model(model, str(path))  # strict: a missing or unexpected weight is an error
-    return model.eval()
+    return model, TrainTrace.from_log(log, meta=provenance(arm="sft", **vars(recipe), **shape))
 
 
 def _fit(model: Qwen2ForCausalLM, recipe: Recipe, seconds: float, progress: bool) -> list[dict[str, Any]]:

@@ -143,13 +143,13 @@ def make_reasoner(
     model, _ = load_reasoner(path, device=device)
     rows = min(questions, 512)
     exam = Exam(Fleet(model, 1, device), rows, LONGEST_PROMPT, max_tokens)
-    asked = verbose_sums(questions // rows * rows, seed=seed + 1, **task | {"split": "test"})
-    numbers = {kind: exam(asked, greedy=kind == "greedy")[0][0] for kind in ("greedy", "sampled")}
+    held_out = verbose_sums(questions // rows * rows, seed=seed + 1, **task | {"split": "test"})
+    numbers = {kind: exam(held_out, greedy=kind == "greedy")[0][0] for kind in ("greedy", "sampled")}
     card = CARD.format(
         name=name, parameters=sum(v.numel() for v in weights.values()), vocabulary=model.config.vocab_size,
-        example=asked[0]["prompt"] + asked[0]["completion"],
+        example=held_out[0]["prompt"] + held_out[0]["completion"],
         task=", ".join(f"{k}={v!r}" for k, v in task.items()),
-        steps=int(trace.step[-1]), questions=len(asked), command=command, seed=seed, seconds=spent,
+        steps=int(trace.step[-1]), questions=len(held_out), command=command, seed=seed, seconds=spent,
         reached=trace.curve("accuracy")[1][-1],
         batch=recipe["batch"], target=recipe["target"], torch=made["versions"]["torch"],
         device=made["device"], time=made["time"], **numbers,
