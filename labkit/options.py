@@ -17,7 +17,7 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
 
 
 def parse_options(
-    kinds: Sequence[type],
+    kinds: Sequence[Any],
     argv: Sequence[str],
     *,
     presets: Mapping[str, Mapping[str, Any]] = types.MappingProxyType({}),

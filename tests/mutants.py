@@ -193,7 +193,7 @@ FAULTS = (
     Fault("Loro writes part of an exact step that is not finite", "labkit/elas/loro.py",
           "in [] if broken else moves:", "in moves:",
           ("tests/test_elas_loro.py",)),
-    Fault("no ramp after a restart inside the warm-up", "labkit/elas/loro.py",
+    Fault("no ramp after a restart inside the warm-up", "labkit/elas/schedule.py",
           "or restart in (0, warmup):", "or restart <= warmup:",
           ("tests/test_elas_loro.py",)),
     Fault("the study chooses a learning rate by its worst loss", "labkit/studies/elas/record.py",

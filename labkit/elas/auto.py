@@ -21,7 +21,7 @@ def register() -> None:
         sys.meta_path.insert(0, _OnImport())
 
 
-def _enter(table) -> None:
+def _enter(table: Any) -> None:
     table.CONFIG_MAPPING_NAMES["elas"] = "ElasConfig"
     table.CONFIG_MAPPING._modules["elas"] = sys.modules["labkit.elas"]
 
@@ -36,5 +36,10 @@ class _OnImport(MetaPathFinder):
         spec = find_spec(name)
         loader: Any = spec and spec.loader
         execute = loader.exec_module
-        loader.exec_module = lambda table: (execute(table), _enter(table))
+
+        def exec_module(table: Any) -> None:
+            execute(table)
+            _enter(table)
+
+        loader.exec_module = exec_module
         return spec

@@ -29,7 +29,8 @@ def load_checkpoint(name: str, *, device: str = "cpu") -> tuple["ElasForCausalLM
     from labkit.elas.model import ElasForCausalLM
 
     model = ElasForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model.to(device).eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    torch.nn.Module.to(model, device)
+    return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def save_model(folder: Path, model: "ElasForCausalLM", tokenizer) -> None:

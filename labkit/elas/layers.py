@@ -82,6 +82,11 @@ class Sparse24ReLU2(nn.Module):
     A width that is no multiple of four is padded with zeros, so its last group has fewer members.
     """
 
+    mask_enabled: Tensor  # () bool
+    dense_steps_left: Tensor  # () int64
+    _known: tuple[bool, int] | None  # both, as last read
+    _seen: list[tuple[int, int]]  # the buffers' versions then
+
     def __init__(self, gradient: str = "ste", *, sparse: bool = True, warmup_steps: int = 0):
         super().__init__()
         self.gradient = choice("gradient", gradient, GRADIENTS)
@@ -166,8 +171,8 @@ class Sparse24ReLU2(nn.Module):
         return [(id(b), -1 if b.is_inference() else b._version) for b in buffers]
 
     def _forget(self) -> None:
-        self._known: tuple[bool, int] | None = None
-        self._seen: list[tuple[int, int]] = []
+        self._known = None
+        self._seen = []
 
     def _apply(self, fn, recurse=True):
         self._forget()

@@ -6,7 +6,7 @@ around Sparse24ReLU2. Embedding, head (untied) and norms stay dense.
 """
 
 import dataclasses
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -145,11 +145,15 @@ class ElasConfig(LlamaConfig):
 class ReLU2MLP(nn.Module):
     """down(S(relu(up(x))²)), (..., hidden) -> (..., hidden): the ELAS FFN, without a gate."""
 
+    up_proj: Any  # nn.Linear, or LowRankLinear where a rank is set
+    down_proj: Any
+
     def __init__(self, config: ElasConfig):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.act_fn = Sparse24ReLU2(config.gradient, sparse=config.sparse, warmup_steps=config.warmup_steps)
+        sparse = bool(config.sparse)
+        self.act_fn = Sparse24ReLU2(config.gradient, sparse=sparse, warmup_steps=config.warmup_steps)
         self.packed, self.recompute = config.packed, config.recompute
 
     def forward(self, x: Tensor) -> Tensor:
@@ -232,7 +236,7 @@ class ElasForCausalLM(DenseWarmUp, LlamaForCausalLM):
     def to_dtype(self, dtype: torch.dtype) -> Self:
         """Weights in ``dtype``, in place; rotary frequencies stay float32, as from_pretrained has them."""
         frequencies = self.model.rotary_emb.inv_freq
-        self.to(dtype)
+        nn.Module.to(self, dtype)
         self.model.rotary_emb.inv_freq = frequencies
         return self
 

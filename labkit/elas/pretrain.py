@@ -67,8 +67,8 @@ def pretrain(
     from labkit.elas.trainer import run
 
     if output_dir is None:
-        with tempfile.TemporaryDirectory(prefix="labkit-elas-") as folder:
-            return run(config, model, text, Path(folder), resume=False, device=device, progress=progress)
+        with tempfile.TemporaryDirectory(prefix="labkit-elas-") as scratch:
+            return run(config, model, text, Path(scratch), resume=False, device=device, progress=progress)
     folder = Path(output_dir)
     if is_main_process():  # one process claims the folder, the others may come first
         _claim(folder / "pretrain.json", config, resume)

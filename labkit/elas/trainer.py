@@ -19,8 +19,9 @@ from labkit.elas.config import LORO_REVISION, PretrainConfig
 from labkit.elas.data import Text, windows
 from labkit.elas.evaluation import evaluate, unigram
 from labkit.elas.instruments import gradient_agreement, layer_statistics
-from labkit.elas.loro import Loro, cosine_restart
+from labkit.elas.loro import Loro
 from labkit.elas.model import ElasForCausalLM
+from labkit.elas.schedule import cosine_restart
 from labkit.paths import is_json
 from labkit.progress import Progress, bar
 from labkit.provenance import provenance

@@ -60,20 +60,21 @@ def main(argv: Sequence[str]) -> int:
     """Train, save model and trace into the output folder; 0. ValueError or OSError for bad input."""
     # 1) everything that was typed is checked before a model is loaded
     arguments, config = _parse(argv)
-    output = Path(config.output_dir)
+    output = Path(str(config.output_dir))
     last = newest_checkpoint(output)
     if arguments.resume and last is None:
         checks.fail("--output", str(output), "a folder with a checkpoint to resume from")
     if not arguments.resume and last is not None:
         checks.fail("--output", str(output), f"new or empty, or come with --resume: it holds {last.name}")
     rows, reward = _rows(arguments)
-    needed = config.generation_batch_size // config.num_generations  # by all processes together
+    needed = (config.generation_batch_size or 0) // (config.num_generations or 1)  # by all processes
     if len(rows) < needed:
         allowed = f"at least {needed} rows, the questions of one batch (or make the batch smaller)"
         checks.fail("--dataset", f"{arguments.dataset} of {len(rows)}", allowed)
     # 2) the model: the finished one where no step is left
     finished = last if last is not None and 0 < config.max_steps <= _step(last) else None
-    model, tokenizer = load_policy(str(finished or arguments.model), **(config.model_init_kwargs or {}))
+    settings: Any = config.model_init_kwargs or {}  # a mapping, TRL has read what was typed
+    model, tokenizer = load_policy(str(finished or arguments.model), **settings)
     if not isinstance(rows[0]["prompt"], str) and tokenizer.chat_template is None:
         given = f"{arguments.model}, whose tokenizer has no chat template"
         allowed = "one with a chat template, as the prompts are conversations (or use texts)"

@@ -111,6 +111,11 @@ class FGOTrainer(GRPOTrainer):
         RuntimeError: this version of TRL lacks what is overridden here.
     """
 
+    args: FGOConfig
+    model: PreTrainedModel
+    num_generations: int
+    _logs: dict[str, Any]
+
     def __init__(self, *args: Any, **kwargs: Any):
         missing = [name for name in PRIVATE_METHODS if not hasattr(GRPOTrainer, name)]
         if missing:

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -102,7 +102,8 @@ def train_char_model(
     recipe = recipe or Recipe()
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model = build_char_model(**shape).to(device)
+        model = build_char_model(**shape)
+        nn.Module.to(model, device)
         log = _fit(model, recipe, seconds, progress)
     return model, TrainTrace.from_log(log, meta=provenance(arm="sft", **vars(recipe), **shape))
 

@@ -7,6 +7,7 @@ telling_group      which group to look at first
 """
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,8 @@ def sample_groups(
     checks.number("temperature", temperature, 1e-3, 10)
     checks.integer("max_tokens", max_tokens, 1)
     at_once = max(1, ROWS_AT_ONCE // group)
-    texts, correct, length, entropies = [], [], [], {kind: [] for kind in ENTROPY_KINDS}
+    texts, correct, length = list[str](), list[bool](), list[int]()
+    entropies: dict[str, list[float]] = {kind: [] for kind in ENTROPY_KINDS}
     with torch.random.fork_rng(), tqdm(total=len(rows), desc="sampling", disable=not progress) as bar:
         torch.manual_seed(seed)
         for start in range(0, len(rows), at_once):
@@ -152,7 +154,7 @@ def _respond(model, tokenizer, rows, group, temperature, max_tokens):
 
 
 def reweigh(
-    trace: GroupTrace, *, entropy: str = "sampled_sum", scale: str = "std", **settings: float | bool | str
+    trace: GroupTrace, *, entropy: str = "sampled_sum", scale: str = "std", **settings: Any
 ) -> GroupTrace:
     """The same responses with advantages computed anew; a fast, pure function for sliders.
 

@@ -91,14 +91,14 @@ def _trainer(model: PreTrainedModel, rows: list[dict[str, str]], settings: dict[
     trainer = FGOTrainer(
         model=model, reward_funcs=sum_reward, args=config, processing_class=char_tokenizer(),
         train_dataset=Dataset.from_list([{key: row[key] for key in ("prompt", "answer")} for row in rows]),
-        rollout_func=_Rollout(longest, config.max_completion_length) if on_gpu else None,
+        rollout_func=_Rollout(longest, settings["max_completion_length"]) if on_gpu else None,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # it would print every log line
     return trainer
 
 
 def examine(
-    model: PreTrainedModel, *, questions: int = 64, group: int = 4, max_tokens: int = 72, seed: int = 0
+    model: Any, *, questions: int = 64, group: int = 4, max_tokens: int = 72, seed: int = 0
 ) -> dict[str, float]:
     """Means over sampled responses to fixed questions; one seed draws the same for any model.
 
@@ -121,16 +121,18 @@ class _Rollout:
     """
 
     def __init__(self, prompt: int, max_tokens: int):
-        self.prompt, self.max_tokens, self.sampler = prompt, max_tokens, None
+        self.prompt, self.max_tokens = prompt, max_tokens
+        self.sampler: Sampler | None = None
 
     def __call__(self, prompts: list[str], trainer: FGOTrainer) -> dict[str, Any]:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if self.sampler is None:
             fleet = Fleet(model, 1, model.device)
             self.sampler = Sampler(fleet, len(prompts), self.prompt, self.max_tokens)
-        self.sampler.fleet.read(model)
+        sampler = self.sampler
+        sampler.fleet.read(model)
         ids, length = (part.to(model.device)[None] for part in encode(prompts, self.prompt))
-        found = self.sampler(ids, length)
+        found = sampler(ids, length)
         written, mask, begins = found.ids[0].cpu(), found.mask[0].cpu(), length[0].tolist()
         return {
             "prompt_ids": [row[:n].tolist() for row, n in zip(written, begins, strict=True)],

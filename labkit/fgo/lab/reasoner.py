@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 from transformers import Qwen2ForCausalLM
 
 from labkit import checks
@@ -104,7 +105,8 @@ def load_reasoner(
         raise ValueError(f"name must hold the weights of its shape; {path.name} differs in {wrong[:3]}")
     model.load_state_dict(weights, strict=False)  # the head is the embedding
     about["task"]["operands"] = tuple(about["task"]["operands"])
-    return model.to(device).eval(), about
+    nn.Module.to(model, device)
+    return model.eval(), about
 
 
 def make_reasoner(
