@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.fgo import Objective, fgo_advantages, grpo_advantages
-from labkit.fgo.advantages import fgo_rewards, objective_advantages
+from labkit.fgo.advantages import fgo_rewards
 
 NAN, INF = float("nan"), float("inf")
 
@@ -201,7 +201,7 @@ def test_identical_responses_give_exactly_zero():
 def test_all_wrong_groups_on_request_give_zero():
     correct, length, entropy = table([-1, -1], [1, -1]), table([5, 50], [5, 50]), table([1, 9], [1, 9])
     plain = fgo_advantages(correct, length, entropy)
-    guarded = objective_advantages(Objective(zero_all_wrong=True), correct, length, entropy)
+    guarded = fgo_advantages(correct, length, entropy, zero_all_wrong=True)
     assert plain[0, 0] < 0 < plain[0, 1]  # beta rewards the long wrong answer: the reason for the option
     assert guarded[0].tolist() == [0.0, 0.0]
     assert guarded[1].tolist() == plain[1].tolist()
@@ -285,6 +285,7 @@ BAD = [
     ({"beta": NAN}, "beta must be a number in [0, 10]; got nan"),
     ({"beta": "1"}, "beta must be a number in [0, 10]; got '1'"),
     ({"clamp": 0.5}, "clamp must be a number in [1, 1000]; got 0.5"),
+    ({"zero_all_wrong": "no"}, "zero_all_wrong must be one of True, False; got 'no'"),
     ({"scale": "batch"}, "scale must be one of 'none', 'std'; got 'batch'"),
     ({"valid": table([1, 1])}, "valid must be bool; got 'torch.float64'"),
     ({"valid": torch.tensor([True])}, "valid must be a tensor of shape (1, 2); got (1,)"),
@@ -301,8 +302,6 @@ def test_bad_input_is_one_error_that_names_the_argument(change, message):
 
 
 def test_an_objective_refuses_bad_settings():
-    with pytest.raises(ValueError, match="zero_all_wrong must be one of True, False; got 'no'"):
-        Objective(zero_all_wrong="no")
     with pytest.raises(ValueError, match="entropy must be one of 'sampled_sum', .*; got 'mean'"):
         Objective(entropy="mean")
 
@@ -311,7 +310,7 @@ def test_the_defaults_are_the_papers():
     defaults = {name: p.default for name, p in inspect.signature(fgo_advantages).parameters.items()}
     wanted = {"alpha": 0.01, "beta": 1.0, "clamp": 10.0, "scale": "none", "valid": None}
     assert {name: defaults[name] for name in wanted} == wanted
-    assert list(defaults) == ["correct", "length", "entropy", *wanted]
+    assert list(defaults) == ["correct", "length", "entropy", *wanted, "zero_all_wrong"]
 
 
 def test_grpo_refuses_bad_input():

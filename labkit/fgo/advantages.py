@@ -32,6 +32,7 @@ def fgo_advantages(
     clamp: float = Objective.clamp,
     scale: str = Objective.scale,
     valid: Tensor | None = None,  # (Q, G)
+    zero_all_wrong: bool = Objective.zero_all_wrong,
 ) -> Tensor:
     """FGO's advantages: the weights above, signed and centred over the valid rows of each group.
 
@@ -39,11 +40,12 @@ def fgo_advantages(
         correct: (Q, G) bool, or numbers: > 0 is correct, <= 0 wrong, NaN unscorable.
         length: (Q, G) tokens of each response, finite and >= 0; 0 (masked as truncated) is invalid.
         entropy: (Q, G) entropy of each response in nats, finite and >= 0 on valid rows.
-        alpha: see ``Objective``, as for beta, clamp and scale.
+        alpha: exponent of the length ratio; see ``Objective`` for this and the other settings.
         beta: exponent of the entropy ratio.
         clamp: bound of both ratios.
         scale: "none" or "std".
         valid: (Q, G) bool; False takes a row out, besides unscorable rows and rows of length 0.
+        zero_all_wrong: learn nothing from groups without a correct response.
 
     Returns:
         (Q, G) advantages in entropy's dtype (at least float32), 0 on invalid rows. A group whose
@@ -52,7 +54,7 @@ def fgo_advantages(
     Raises:
         ValueError: an argument is out of its bounds or of another shape; the message names it.
     """
-    objective = Objective(alpha=alpha, beta=beta, clamp=clamp, scale=scale)
+    objective = Objective(alpha=alpha, beta=beta, clamp=clamp, scale=scale, zero_all_wrong=zero_all_wrong)
     return objective_advantages(objective, correct, length, entropy, valid)
 
 
