@@ -16,6 +16,7 @@ from labkit.fgo.lab import char_model
 from labkit.fgo.lab.groups import reweigh, sample_groups, telling_group
 from labkit.fgo.measures import act, entropy_per_token, response_entropy
 from labkit.fgo.tasks import CHARACTERS, char_tokenizer, is_correct, sum_reward, verbose_sums
+from labkit.studies.fgo import teaching
 from labkit.traces import GroupTrace
 
 
@@ -121,8 +122,8 @@ def test_tokenizer_ends_pads_left_and_drops_specials():
             lambda: char_model.build_char_model(hidden=60),
             "hidden must be a multiple of 2 * heads = 8; got 60",
         ),
-        (lambda: char_model.Recipe(target=70), "target must be a number in [0, 1]; got 70"),
-        (lambda: char_model.Recipe(seed=-1), "seed must be an integer >= 0; got -1"),
+        (lambda: teaching.Recipe(target=70), "target must be a number in [0, 1]; got 70"),
+        (lambda: teaching.Recipe(seed=-1), "seed must be an integer >= 0; got -1"),
     ],
 )
 def test_bad_input_names_the_argument(call, message):
@@ -138,7 +139,7 @@ SMALL = {"hidden": 16, "layers": 1, "heads": 2, "progress": False}
 
 def test_labels_cover_the_completion_and_nothing_else():
     rows = verbose_sums(5)
-    ids, labels = char_model._batch(rows)
+    ids, labels = teaching._batch(rows)
     for row, line in zip(rows, labels.tolist(), strict=True):
         assert "".join(CHARACTERS[i] for i in line if i != -100) == row["completion"]
     assert ids.shape == labels.shape
@@ -146,10 +147,10 @@ def test_labels_cover_the_completion_and_nothing_else():
 
 def test_backward_adds_the_gradient_of_the_mean_token_loss(model):
     rows = verbose_sums(7)
-    loss = char_model._backward(model, rows)
+    loss = teaching._backward(model, rows)
     halves = model.lm_head.weight.grad.clone()
     model.zero_grad()
-    ids, labels = char_model._batch(rows)
+    ids, labels = teaching._batch(rows)
     whole = torch.nn.functional.cross_entropy(
         model(input_ids=ids).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
     )
@@ -160,12 +161,12 @@ def test_backward_adds_the_gradient_of_the_mean_token_loss(model):
 
 
 def test_training_learns_and_repeats():
-    recipe = char_model.Recipe(max_steps=12, batch=8)
+    recipe = teaching.Recipe(max_steps=12, batch=8)
     state = torch.get_rng_state()
-    first, log = char_model.train_char_model(recipe, **SMALL)
+    first, log = teaching.train_char_model(recipe, **SMALL)
     assert torch.equal(torch.get_rng_state(), state)
-    again, _ = char_model.train_char_model(recipe, **SMALL)
-    other, _ = char_model.train_char_model(dataclasses.replace(recipe, seed=1), **SMALL)
+    again, _ = teaching.train_char_model(recipe, **SMALL)
+    other, _ = teaching.train_char_model(dataclasses.replace(recipe, seed=1), **SMALL)
     losses = log.curve("loss")[1]
     assert losses[-1] < losses[0]
     for name, value in first.state_dict().items():
@@ -175,14 +176,14 @@ def test_training_learns_and_repeats():
 
 def test_a_run_ends_at_the_first_exam_after_its_time():
     settings = {"exam_every": 1, "exam_from": 1, "exam_questions": 2, "max_tokens": 4}
-    recipe = char_model.Recipe(max_steps=4, batch=2, **settings)
-    assert len(char_model.train_char_model(recipe, **SMALL, seconds=0)[1].step) == 1
-    assert len(char_model.train_char_model(recipe, **SMALL)[1].step) == 4
+    recipe = teaching.Recipe(max_steps=4, batch=2, **settings)
+    assert len(teaching.train_char_model(recipe, **SMALL, seconds=0)[1].step) == 1
+    assert len(teaching.train_char_model(recipe, **SMALL)[1].step) == 4
 
 
 def test_training_stops_at_the_target():
-    recipe = char_model.Recipe(target=0.0, max_steps=80, batch=4)
-    _, log = char_model.train_char_model(recipe, **SMALL)
+    recipe = teaching.Recipe(target=0.0, max_steps=80, batch=4)
+    _, log = teaching.train_char_model(recipe, **SMALL)
     assert log.step[-1] == 40  # the first look, half-way
     assert len(log.curve("accuracy")[1]) == 1
 

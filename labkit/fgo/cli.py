@@ -196,7 +196,7 @@ def load_policy(name: str, **settings: Any):
     from labkit.fgo.lab import reasoner
     from labkit.fgo.tasks import char_tokenizer
 
-    if name in reasoner.MODELS:
+    if name in reasoner.NAMES:
         return reasoner.load_reasoner(name)[0], char_tokenizer()
     if name == smollm.NAME:
         return smollm.load_smollm()
@@ -208,7 +208,7 @@ def load_policy(name: str, **settings: Any):
         model = AutoModelForCausalLM.from_pretrained(name, **{"dtype": "float32"} | settings | SAFE)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0]
-        lab = ", ".join([*reasoner.MODELS, smollm.NAME])
+        lab = ", ".join([*reasoner.NAMES, smollm.NAME])
         raise ValueError(
             f"--model must be a causal LM that transformers loads or one of {lab}; {name}: {reason}"
         ) from error
