@@ -43,34 +43,21 @@ def parse_options(
         ValueError: names the option, what was given and what is allowed.
         OSError: the config file cannot be read.
     """
-    from transformers import HfArgumentParser
-
     # 1) the config's name and, beside it, what else was typed
     first: Any = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.error = _raise
     first.add_argument(
         "--config", "--preset", default=preset, metavar="CONFIG",
         help=" or ".join([*presets, "a YAML file of these options"]),
     )  # fmt: skip
-    first.error = _raise
     chosen, words = first.parse_known_args(list(_spelled_out(argv)))
-    # 2) one option a field; the config's values become their defaults
-    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
-    settings |= {"parents": [first], "allow_abbrev": False, "formatter_class": _Help}
-    parser: Any = HfArgumentParser(kinds, **settings)
-    parser.error = _raise
-    values = {**defaults, **_read(chosen.config, presets)}
+    # 2) an option a field; the config's values become their defaults
     known = [item.name for kind in kinds for item in fields(kind) if item.init]
+    values = {**defaults, **_read(chosen.config, presets)}
     for name in values:
         if name not in known:
             raise ValueError(f"--config has no option {name!r}{checks.did_you_mean(name, known)}")
-    for action in parser._actions:
-        if action.dest in values:
-            action.default, action.required = values[action.dest], False
-        if get_origin(action.type) is dict:  # argparse cannot make one of text
-            action.type = _mapping
-        if type(None) in get_args(hints.get(action.dest)):
-            action.type = _or_null(action.type)
-        action.help = action.help or getattr(action.type, "__name__", "value")  # the default stands there
+    parser = _parser(kinds, values, parents=[first], **settings)
     # 3) the instances
     try:
         *found, rest = parser.parse_args_into_dataclasses(
@@ -82,6 +69,23 @@ def parse_options(
         hint = checks.did_you_mean(rest[0].lstrip("-").split("=")[0], known)
         raise ValueError(f"no such option: {rest[0]}{hint}")
     return found[: len(kinds)]
+
+
+def _parser(kinds: Sequence[Any], values: Mapping[str, Any], **settings: Any) -> Any:
+    from transformers import HfArgumentParser
+
+    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
+    parser: Any = HfArgumentParser(kinds, allow_abbrev=False, formatter_class=_Help, **settings)
+    parser.error = _raise
+    for action in parser._actions:
+        if action.dest in values:
+            action.default, action.required = values[action.dest], False
+        if get_origin(action.type) is dict:  # argparse cannot make one of text
+            action.type = _mapping
+        if type(None) in get_args(hints.get(action.dest)):
+            action.type = _or_null(action.type)
+        action.help = action.help or getattr(action.type, "__name__", "value")  # the default stands there
+    return parser
 
 
 def _raise(message: str) -> None:
