@@ -142,6 +142,7 @@ class Loro(Optimizer):
 
     def _exact_step(self, due: list[tuple[dict[str, Any], float]]) -> None:
         """The K-th step of each (group, lr): everything is computed before anything is written."""
+        # 1) the new values
         moves: list[tuple[str, Tensor, Tensor]] = []  # layer, parameter, its new value
         found: dict[str, list[str]] = {}  # what: layers
         for group, lr in due:
@@ -159,6 +160,7 @@ class Loro(Optimizer):
                 moves += zip((layer, layer), params[i : i + 2], pair, strict=True)
                 for note in notes:
                     found.setdefault(note, []).append(layer)
+        # 2) all of them are written, or none where one is not finite
         broken = dict.fromkeys(layer for layer, _, value in moves if not value.isfinite().all())
         found = {BROKEN: list(broken)} if broken else found
         for _, p, value in [] if broken else moves:
@@ -167,6 +169,7 @@ class Loro(Optimizer):
             if len(self.findings) < MOST_FINDINGS:
                 where = layers[0] + f" and {len(layers) - 1} more" * (len(layers) > 1)
                 self.findings.append({"step": due[0][0]["steps"], "where": where, "what": what})
+        # 3) the restart
         for p in (p for group, _ in due for p in group["params"]):
             for moment in self.state[p].values():
                 moment.zero_()
