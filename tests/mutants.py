@@ -71,7 +71,7 @@ STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/ker
 SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
 CACHE, KEPT = "labkit/soar/models/caches.py", "labkit/soar/models/keys_values.py"
 CAUSAL, STEP = "labkit/soar/models/diffusion_lm.py", "labkit/soar/beam_kernel.py"
-ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/lab/groups.py"
+ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/measures.py"
 INTERVALS = "labkit/studies/stats.py"
 EVALUATION, PRESETS, BASELINES = (
     "labkit/elas/evaluation.py",
@@ -180,9 +180,9 @@ FAULTS = (
           "(kept, reward - mean, 0)", "(kept, mean - reward, 0)", FGO),
     Fault("clamp dropped", ADVANTAGES, ".clamp(1 / clamp, clamp)", "", FGO),
     Fault("entropy mean for sum, sampled", ENTROPIES,
-          '"sampled_sum": sampled,', '"sampled_sum": sampled / mask.sum(1).clamp(min=1),', ENTROPY),
+          '"sampled_sum": sampled,', '"sampled_sum": sampled / mask.sum(-1).clamp(min=1),', ENTROPY),
     Fault("entropy mean for sum, full", ENTROPIES,
-          '"full_sum": full,', '"full_sum": full / mask.sum(1).clamp(min=1),', ENTROPY),
+          '"full_sum": full,', '"full_sum": full / mask.sum(-1).clamp(min=1),', ENTROPY),
     Fault("evaluator off by one token", EVALUATION,
           "total_nats / targets.size", "total_nats / (targets.size + 1)", EVALUATOR),
     Fault("evaluator skips the first batch", EVALUATION,
@@ -199,7 +199,7 @@ FAULTS = (
     Fault("Loro writes part of an exact step that is not finite", "labkit/elas/loro.py",
           "in [] if broken else moves:", "in moves:",
           ("tests/test_elas_loro.py",)),
-    Fault("no ramp after a restart inside the warm-up", "labkit/elas/loro.py",
+    Fault("no ramp after a restart inside the warm-up", "labkit/elas/schedule.py",
           "or restart in (0, warmup):", "or restart <= warmup:",
           ("tests/test_elas_loro.py",)),
     Fault("the study chooses a learning rate by its worst loss", "labkit/studies/elas/record.py",
