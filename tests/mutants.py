@@ -68,7 +68,7 @@ class Fault:
 
 REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py"
 STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/kernels.py"
-SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
+BEAMS, RULES = "labkit/soar/beams.py", "labkit/soar/strategies.py"
 CACHE, KEPT = "labkit/soar/models/caches.py", "labkit/soar/models/keys_values.py"
 CAUSAL, STEP = "labkit/soar/models/diffusion_lm.py", "labkit/soar/beam_kernel.py"
 ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/lab/groups.py"
@@ -139,7 +139,7 @@ FAULTS = (
           "_verdicts[key] = _difference(key[1], check)", "_verdicts[key] = None", SELFCHECK),
     Fault("beam never prunes", BEAMS,
           "kept = valid & ~merged & (rank < limit)", "kept = valid & ~merged", SOAR),
-    Fault("beam one too wide", SEARCH, "width=beam if searching", "width=beam + 1 if searching", SOAR),
+    Fault("beam one too wide", RULES, "width=config.beam,", "width=config.beam + 1,", SOAR),
     Fault("merged duplicates not merged", BEAMS,
           "merged = torch.tril(same, diagonal=-1).any(-1)", "merged = torch.zeros_like(valid)", SOAR),
     Fault("collapse rule ignored", BEAMS,
