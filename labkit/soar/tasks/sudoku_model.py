@@ -35,6 +35,9 @@ class SudokuLM(MaskedLM):
     """
 
     Config = SudokuConfig
+    row_of: torch.Tensor  # (side²,) int64 of each cell
+    column_of: torch.Tensor
+    box_of: torch.Tensor
 
     def __init__(self, config: SudokuConfig):
         side, width = config.side, config.width
