@@ -7,11 +7,13 @@ import pytest
 import torch
 from test_soar_sudoku import solutions
 
-from labkit.soar.tasks import carve, puzzle_sets
-from labkit.soar.tasks.puzzle_sets import load_puzzles, pack, symmetry_class, unpack
+from labkit.soar.tasks import carve
+from labkit.soar.tasks.puzzle_sets import SIZES, load_puzzles, unpack
 from labkit.soar.tasks.sudoku import puzzles
 from labkit.soar.tasks.sums import ALPHABET, LENGTH, QUESTION, encode, question, right, sums, text_of
+from labkit.studies.soar import puzzles as puzzle_sets
 from labkit.studies.soar.lab_model import augment
+from labkit.studies.soar.puzzles import pack, symmetry_class
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def test_packing_loses_nothing(few):
 
 def test_the_shipped_sets_are_what_they_say():
     classes = []
-    for name, size in puzzle_sets.SIZES.items():
+    for name, size in SIZES.items():
         boards, answers = load_puzzles(name)
         assert boards.shape == answers.shape == (size, 81)
         clues = (boards > 0).sum(1)

@@ -41,7 +41,7 @@ class SudokuLM(MaskedLM):
 
     def __init__(self, config: SudokuConfig):
         side, width = config.side, config.width
-        super().__init__(config, side + 1, side**2)
+        super().__init__(config)
         self.digit = nn.Embedding(side + 1, width)
         self.row, self.column, self.box = (nn.Parameter(0.3 * torch.randn(side, width)) for _ in range(3))
         cell, root = torch.arange(side**2), int(side**0.5)
@@ -49,7 +49,7 @@ class SudokuLM(MaskedLM):
         places = {"row_of": row, "column_of": column, "box_of": row // root * root + column // root}
         for name, index in places.items():
             self.register_buffer(name, index, persistent=False)
-        self._body()
+        self._body(side + 1, side**2)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         return (

@@ -100,10 +100,10 @@ class SumsLM(MaskedLM):
     eos_id = ALPHABET.index(".")
 
     def __init__(self, config: SumsConfig):
-        super().__init__(config, len(ALPHABET), LENGTH)
+        super().__init__(config)
         self.letter = nn.Embedding(len(ALPHABET), config.width)
         self.place = nn.Parameter(0.3 * torch.randn(LENGTH, config.width))
-        self._body()
+        self._body(len(ALPHABET), LENGTH)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.letter(tokens) + self.place

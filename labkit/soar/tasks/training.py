@@ -69,7 +69,8 @@ def train(
     if fast:
         for block in model.blocks:  # one compilation serves all layers
             block.compile()
-    device, log = next(model.parameters()).device, []
+    device = next(model.parameters()).device
+    log: list[dict[str, Any]] = []
     for step in itertools.count():
         share = done(step)
         if seen := watch(step, share):

@@ -6,7 +6,7 @@ python -m labkit.studies.soar.lab_model sums [--seconds 30]      lab/sums; small
 Masked diffusion: what a text leaves open is masked with one rate U(0, 1) per row, and the loss is the
 cross-entropy on masked positions (Nie et al. 2025, without the 1/t weight). AdamW, on a GPU bf16 autocast
 and compiled blocks, warm-up, constant to 30 % of the time, then linear to 0. The puzzles are taken from
-``puzzle_sets`` and turned by a random symmetry of Sudoku every time they are seen.
+``puzzles`` and turned by a random symmetry of Sudoku every time they are seen.
 """
 
 import argparse
@@ -29,11 +29,12 @@ from labkit.provenance import provenance
 from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
 from labkit.soar.tasks import training
-from labkit.soar.tasks.puzzle_sets import load_puzzles, training_puzzles
+from labkit.soar.tasks.puzzle_sets import load_puzzles
 from labkit.soar.tasks.sudoku import solved
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.tasks.sums import QUESTION, SumsConfig, SumsLM, encode, right, sums
 from labkit.soar.tasks.training import Batch, mask_at_random_rates
+from labkit.studies.soar.puzzles import training_puzzles
 from labkit.traces import TrainTrace
 
 RESULTS = Path(__file__).parent / "results"
