@@ -140,8 +140,8 @@ class Search:
         masked = unfilled[prompt].gather(1, where)
         broken, masks, name = (confidence.isnan() & masked).sum().item(), masked.sum().item(), prompt.item()
         if broken:
-            told = f"NaN at {broken} of the {masks} masks it keeps"
-            return ValueError(f"model must give finite logits; prompt {name}: {told}")
+            found = f"prompt {name}: NaN at {broken} of the {masks} masks it keeps"
+            return ValueError(f"model must give finite logits; {found}")
         return RuntimeError(
             f"the search ran out of beams: prompt {name} keeps {masks} masks, the logits there are finite; "
             "LABKIT_KERNEL=reference decodes without the fused kernel"

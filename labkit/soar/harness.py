@@ -58,13 +58,13 @@ class LabkitLM(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The text generated behind each context, cut before the first stop string."""
-        asked = [self._asked(request.args) for request in requests]
+        wanted = [self._wanted(request.args) for request in requests]
         ends = eos_ids(self.model)
-        prompts = [self.tokenizer(context)["input_ids"] or [*ends[:1]] for context, *_ in asked]
+        prompts = [self.tokenizer(context)["input_ids"] or [*ends[:1]] for context, *_ in wanted]
         answers = [""] * len(requests)
         # Prompts that generate equally much share a batch; decode lets the next in when one is done.
-        for length in sorted({length for _, length, _ in asked}):
-            chosen = [i for i, (_, own, _) in enumerate(asked) if own == length]
+        for length in sorted({length for _, length, _ in wanted}):
+            chosen = [i for i, (_, own, _) in enumerate(wanted) if own == length]
             trace = decode(
                 self.model, [self._fitting(prompts[i], length) for i in chosen], gen_length=length,
                 block_length=self.block_length, batch_size=self.batch_size, record=False, **self.options,
@@ -72,14 +72,14 @@ class LabkitLM(LM):
             for row, start, i in zip(trace.sequences, trace.prompt_length, chosen, strict=True):
                 tokens = row[start : start + length].tolist()
                 tokens = list(itertools.takewhile(lambda token: token not in ends, tokens))
-                answers[i] = cut(str(self.tokenizer.decode(tokens, skip_special_tokens=True)), asked[i][2])
+                answers[i] = cut(str(self.tokenizer.decode(tokens, skip_special_tokens=True)), wanted[i][2])
         return answers
 
-    def _asked(self, args: tuple[str, dict]) -> tuple[str, int, list[str]]:
+    def _wanted(self, args: tuple[str, dict]) -> tuple[str, int, list[str]]:
         """(context, tokens to generate, stop strings) of one request."""
-        context, wanted = args
-        stops = wanted.get("until") or []
-        most = wanted.get("max_gen_toks", self.gen_length)
+        context, options = args
+        stops = options.get("until") or []
+        most = options.get("max_gen_toks", self.gen_length)
         length = -(-min(most, self.gen_length) // self.block_length) * self.block_length
         return context, length, [stops] if isinstance(stops, str) else list(stops)
 

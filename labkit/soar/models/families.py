@@ -113,14 +113,14 @@ def _divides(raw: dict, key: str, other: str, whole: int) -> int:
 def _llada_kv_heads(raw: dict, heads: int) -> int:
     """LLaDA's ``effective_n_kv_heads``: two keys say it, and must not disagree."""
     single = raw.get("multi_query_attention")
-    told = heads if not single else 1
+    implied = heads if not single else 1
     if raw.get("n_kv_heads") is None:
-        return told
+        return implied
     kv_heads = _whole(raw, "n_kv_heads")
     if heads % kv_heads:
         _fail("n_kv_heads", kv_heads, f"a divisor of n_heads={heads}")
-    if single is not None and kv_heads != told:
-        _fail("n_kv_heads", kv_heads, f"{told} with multi_query_attention={single!r}")
+    if single is not None and kv_heads != implied:
+        _fail("n_kv_heads", kv_heads, f"{implied} with multi_query_attention={single!r}")
     return kv_heads
 
 

@@ -38,6 +38,14 @@ class Block(nn.Module):
         return x + self.down(F.relu(self.up(self.mlp_norm(x))).square())
 
 
+def check_shape(config: Any) -> None:
+    """ValueError unless ``config`` has heads, layers, and a ``width`` that is a multiple of the heads."""
+    checks.integer("heads", config.heads, 1)
+    checks.integer("layers", config.layers, 1)
+    if checks.integer("width", config.width, 1) % config.heads:
+        checks.fail("width", config.width, f"a multiple of heads={config.heads}")
+
+
 class MaskedLM(nn.Module):
     """Tokens (B, L) of one fixed length L, 0 = mask -> logits (B, L, V) in fp32.
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from labkit import checks
-from labkit.soar.models.transformer import MaskedLM
+from labkit.soar.models.transformer import MaskedLM, check_shape
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,7 @@ class SudokuConfig:
 
     def __post_init__(self):
         checks.choice("side", self.side, (4, 9))
-        checks.integer("heads", self.heads, 1)
-        checks.integer("layers", self.layers, 1)
-        checks.integer("width", self.width, 1)
-        if self.width % self.heads:
-            checks.fail("width", self.width, f"a multiple of heads={self.heads}")
+        check_shape(self)
 
 
 class SudokuLM(MaskedLM):
