@@ -85,7 +85,7 @@ class Search:
         move, batch = self.move, self.batch
         active = move.active.cpu().numpy()  # the one host sync of a step
         finished = np.flatnonzero((batch >= 0) & ~active.any(1))
-        # Where a finished prompt costs nothing, it may wait for company.
+        # Where a finished prompt costs nothing, it stays until its place is wanted.
         if not len(finished) or not (move.compacts or len(self.waiting) or not active.any()):
             return active
         # 1) The best beam is the answer.

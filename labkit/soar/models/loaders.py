@@ -76,9 +76,7 @@ def _fill(
             for problem, keys in problems.items()
             if keys
         )
-        raise ValueError(
-            f"name must hold exactly the weights of {type(net).__name__}; {folder} has {diff}"
-        )
+        raise ValueError(f"name must hold exactly the weights of {type(net).__name__}; {folder} has {diff}")
     net.load_state_dict(found, assign=True)
 
 
