@@ -68,7 +68,7 @@ class Fault:
 
 REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py"
 STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/kernels.py"
-SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
+BEAMS, RULES = "labkit/soar/beams.py", "labkit/soar/strategies.py"
 CACHE, KEPT = "labkit/soar/models/caches.py", "labkit/soar/models/keys_values.py"
 CAUSAL, STEP = "labkit/soar/models/diffusion_lm.py", "labkit/soar/beam_kernel.py"
 ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/measures.py"
@@ -139,7 +139,7 @@ FAULTS = (
           "_verdicts[key] = _difference(key[1], check)", "_verdicts[key] = None", SELFCHECK),
     Fault("beam never prunes", BEAMS,
           "kept = valid & ~merged & (rank < limit)", "kept = valid & ~merged", SOAR),
-    Fault("beam one too wide", SEARCH, "width=beam if searching", "width=beam + 1 if searching", SOAR),
+    Fault("beam one too wide", RULES, "width=config.beam,", "width=config.beam + 1,", SOAR),
     Fault("merged duplicates not merged", BEAMS,
           "merged = torch.tril(same, diagonal=-1).any(-1)", "merged = torch.zeros_like(valid)", SOAR),
     Fault("collapse rule ignored", BEAMS,
@@ -165,14 +165,14 @@ FAULTS = (
           "arg = tl.min(tl.where(x == best[:, None], at[None, :], WIDTH), 1)",
           "arg = tl.max(tl.where(x == best[:, None], at[None, :], 0), 1)", TOKENSTATS),
     Fault("prefix cache freezes later blocks too", CACHE,
-          "& (every >= first)", "& (every >= first) & (every <= last)", CACHED),
+          "& (every >= low)", "& (every >= low) & (every <= high)", CACHED),
     Fault("new keys and values not put in", KEPT,
           "whole[self.rows, self.where] =", "whole.clone()[self.rows, self.where] =", CACHED),
     Fault("position before the block not computed again", CACHE,
-          "return again.scatter(1, asked, True)", "return again", CACHED),
-    Fault("newest start makes room", KEPT, "argsort(self._used", "argsort(-self._used", CACHED),
+          "return refreshed.scatter(1, requested, True)", "return refreshed", CACHED),
+    Fault("newest first state makes room", KEPT, "argsort(self._used", "argsort(-self._used", CACHED),
     Fault("padding in the fingerprint", CACHE,
-          "torch.where(inside, start, -1)", "torch.where(inside, start, 0)", CACHED),
+          "torch.where(inside, first, -1)", "torch.where(inside, first, 0)", CACHED),
     Fault("block-causal attention sees the next block", CAUSAL,
           "(where // self.block_causal)", "(where // self.block_causal + 1)", CACHED),
     Fault("advantage sign flipped, FGO", ADVANTAGES, "reward += sign", "reward -= sign", FGO),
