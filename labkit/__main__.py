@@ -4,6 +4,7 @@ labkit list       the notebooks with their parameters, defaults and what they me
 labkit notebooks  copies of the notebooks and presets, to edit
 labkit run        execute notebooks headless, compare with baselines, write runs/latest/report.html
 labkit train      pre-train ELAS or its baselines, or fine-tune by FGO, from the shell
+labkit decode     a question to a masked diffusion language model: the answer fills in, its trace is kept
 labkit sweep      one notebook over a grid of parameters, on this machine or a dask cluster
 labkit report     write report.html of a finished run again
 labkit compare    two runs, metric by metric
@@ -29,6 +30,13 @@ from labkit.runner.processes import interrupted_by_signals
 TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-thought of a causal LM"}
 FLAG = {"action": "store_true"}
 SEVERAL = {"nargs": "*", "metavar": "NOTEBOOK", "help": "file, name or number; default: all"}
+
+
+def _late(module: str, name: str) -> Callable:
+    """``module``'s function ``name``, imported when it is called: torch takes seconds."""
+    return lambda arguments: getattr(import_module(module), name)(arguments)
+
+
 # command: (what it calls, {option: argparse's words for it})
 COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
     "list": (commands.describe, {"notebooks": SEVERAL, "--json": {**FLAG, "help": "the same as JSON"}}),
@@ -41,6 +49,22 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
         "--jobs": {"type": int, "default": 1, "help": "notebooks at a time (default: 1)"},
         "--timeout": {"type": float, "default": 1800, "help": "seconds for one notebook (default: 1800)"},
         "--resume": {**FLAG, "help": "keep executions that already finished unchanged"},
+    }),
+    "decode": (_late("labkit.soar.cli", "decode"), {
+        "question": {"metavar": "QUESTION", "help": "text; a user's message by the chat template"},
+        "--model": {"required": True, "metavar": "NAME_OR_FOLDER",
+                    "help": "a LLaDA or Dream folder, its name on the hub, or lab/sums"},
+        "--strategy": {"default": "soar", "help": "greedy, parallel, adaptive, pbs, soar (default: soar)"},
+        "--beam": {"type": int, "help": "beams of pbs and soar (default: 2)"},
+        "--threshold": {"type": float, "help": "confidence that accelerates (default: 0.9)"},
+        "--gen-length": {"type": int, "help": "tokens to generate (default: 128)"},
+        "--block-length": {"type": int, "help": "fill blocks of so many in turn (default: one block)"},
+        "--temperature": {"type": float, "help": "of the noise on the logits (default: 0, none)"},
+        "--seed": {"type": int, "help": "for --temperature (default: a fresh one)"},
+        "--stop": {"action": "append", "default": [], "metavar": "TEXT",
+                   "help": "end the answer before this text; may be repeated"},
+        "--device": {"default": "auto", "help": "auto, cpu, cuda or cuda:N (default: auto)"},
+        "--output": {"metavar": "FILE", "help": "the trace, .npz (default: runs/decode/trace.npz)"},
     }),
     "sweep": (commands.sweep, {
         "notebook": {"metavar": "NOTEBOOK"},

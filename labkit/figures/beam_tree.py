@@ -15,7 +15,16 @@ from matplotlib.ticker import MaxNLocator
 from labkit import checks
 from labkit.figures import theme
 from labkit.figures.board import draw_board, draw_text
-from labkit.figures.tree_layout import FATES, MODES, Places, commits, finding, one_prompt, place_all
+from labkit.figures.tree_layout import (
+    FATES,
+    MODES,
+    Places,
+    commits,
+    finding,
+    one_prompt,
+    place_all,
+    vocabulary_of,
+)
 from labkit.traces import BeamTrace
 
 # States on the answer's path up to which its steps can be told in full, or by how much they fill.
@@ -38,7 +47,8 @@ def beam_tree(
     baseline  greedy trace of the same prompts: the title says how many calls that took
     step      fade what comes after this step and show the best board of it (default: the end)
     side      draw a side x side board next to the tree
-    vocabulary  token id -> its text; without ``side``, draws the text as it grows next to the tree
+    vocabulary  token id -> its text; without ``side``, draws the text as it grows next to the tree.
+                None: labels have the texts that ``generate`` noted in the trace, if it made it
 
     ValueError if the trace was made with record=False or an argument is out of range.
     """
@@ -64,7 +74,7 @@ def beam_tree(
             draw_board(beside, one, step, side, truth)
         elif vocabulary is not None:
             draw_text(beside, one, step, vocabulary)
-    _draw_tree(tree, one, place, step, side, vocabulary)
+    _draw_tree(tree, one, place, step, side, vocabulary or vocabulary_of(trace))
     _draw_scores(lane, one, place, step)
     tree.tick_params(labelbottom=False)
     handles, labels = tree.get_legend_handles_labels()

@@ -8,7 +8,16 @@ import numpy as np
 import plotly.graph_objects as go
 
 from labkit.figures import theme
-from labkit.figures.tree_layout import FATES, MODES, commits, finding, numbers, one_prompt, place_all
+from labkit.figures.tree_layout import (
+    FATES,
+    MODES,
+    commits,
+    finding,
+    numbers,
+    one_prompt,
+    place_all,
+    vocabulary_of,
+)
 from labkit.traces import BeamTrace
 
 
@@ -28,7 +37,7 @@ def hover_tree(
     for c, (source, target) in enumerate(zip(place.source, place.target, strict=True)):
         end = place.stub[c] if target < 0 else place.beam[target]
         lines[target in path and source in path] += [place.beam[source], end, (None, None)]
-    told = partial(commits, one, side=side, vocabulary=vocabulary)
+    told = partial(commits, one, side=side, vocabulary=vocabulary or vocabulary_of(trace))
     figure = go.Figure()
     for bold, points in lines.items():
         x, y = zip(*points, strict=True) if points else ((), ())

@@ -21,6 +21,12 @@ FATES = {
 STUB = 0.42  # how far along a step a dropped candidate ends
 
 
+def vocabulary_of(trace: BeamTrace) -> Callable[[int], str] | None:
+    """Token id -> text by what ``generate`` noted in the trace; None where it noted nothing."""
+    texts = trace.meta.get("token_texts")
+    return None if texts is None else lambda token: texts.get(str(token), str(token))
+
+
 @dataclass
 class Places:
     """Where ``place_all`` puts the rows of a trace, and which rows an edge joins."""

@@ -33,7 +33,10 @@ class Search:
         layout: Layout,
         config: DecodeConfig,
         device: torch.device,  # where the model wants its tokens
+        stop: Callable[[tuple[int, ...]], bool] | None = None,
+        watch: Callable[[np.ndarray, np.ndarray], None] | None = None,
     ):
+        self.stop, self.watch = stop, watch
         self.layout, self.rule = layout, Rule.of(config, layout.count, device)
         self.windows = Windows.of(config, layout, device)
         self.scorer = Scorer(model, layout, config)
@@ -54,13 +57,16 @@ class Search:
 
     def run(self) -> None:
         """Decode all prompts."""
-        given = self.rule, self.windows, self.ranks, self.eos_ids, self.recorder
+        given = self.rule, self.windows, self.ranks, self.eos_ids, self.recorder, self.stop
         self.move = _move(self._start(self.batch), *given)
         nothing_to_fill = np.flatnonzero(self.layout.count.numpy() == 0)
         if len(nothing_to_fill):
             self.recorder.finished(self._start(nothing_to_fill))
         while (active := self._replace_finished()).any():
             self._step(active)
+            if self.watch is not None:
+                there = self.batch >= 0
+                self.watch(self.batch[there], self.move.beams.tokens[:, 0].cpu().numpy()[there])
         if (unfilled := ~self.fixed & (self.sequences == self.windows.mask_id)).any():
             raise self._error(unfilled)
 
@@ -168,13 +174,14 @@ def _move(
     ranks: Tensor,  # (P, L) int64, see Windows.ranks
     ends: tuple[int, ...],
     recorder: Recorder,
+    stop: Callable[[tuple[int, ...]], bool] | None,
 ) -> Move:
     """The kernel, which knows one end of a text, where it can run and nobody records; else torch."""
     given = beams, rule, windows, ranks, ends
-    kernel = None if recorder.keep or len(ends) > 1 else fused_move(ranks.device)
+    kernel = None if recorder.keep or stop or len(ends) > 1 else fused_move(ranks.device)
     if kernel and kernel.suits(beams, rule, windows):
         from labkit.soar.beam_check import trusted  # late: needs Triton
 
         if trusted(move := kernel(*given)):
             return move
-    return TorchMove(*given, recorder=recorder)
+    return TorchMove(*given, recorder=recorder, stop=stop)

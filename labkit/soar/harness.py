@@ -6,8 +6,6 @@ That is lm_eval's own command line with the model "labkit" known to it; it needs
 for the tasks. In code: ``lm_eval.simple_evaluate(model=LabkitLM("..."), tasks=["gsm8k"])``.
 """
 
-import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,12 +13,13 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from labkit import checks
+from labkit.soar.generate import read
 from labkit.soar.load import load_model
 from labkit.soar.models.diffusion_lm import eos_ids
 from labkit.soar.models.loaders import folder_of
+from labkit.soar.models.tokenizer import load_tokenizer
 from labkit.soar.search import decode
 
 
@@ -71,17 +70,17 @@ class LabkitLM(LM):
             )  # fmt: skip
             for row, start, i in zip(trace.sequences, trace.prompt_length, chosen, strict=True):
                 tokens = row[start : start + length].tolist()
-                tokens = list(itertools.takewhile(lambda token: token not in ends, tokens))
-                answers[i] = cut(str(self.tokenizer.decode(tokens, skip_special_tokens=True)), wanted[i][2])
+                answers[i], _ = read(self.tokenizer, tokens, ends, wanted[i][2])
         return answers
 
     def _wanted(self, args: tuple[str, dict]) -> tuple[str, int, list[str]]:
         """(context, tokens to generate, stop strings) of one request."""
         context, options = args
         stops = options.get("until") or []
+        stops = [stops] if isinstance(stops, str) else [stop for stop in stops if stop]
         most = options.get("max_gen_toks", self.gen_length)
         length = -(-min(most, self.gen_length) // self.block_length) * self.block_length
-        return context, length, [stops] if isinstance(stops, str) else list(stops)
+        return context, length, stops
 
     def _fitting(self, prompt: list[int], length: int) -> list[int]:
         """The end of a prompt that is too long: few-shot examples at its start matter least."""
@@ -94,24 +93,6 @@ class LabkitLM(LM):
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> NoReturn:
         self.loglikelihood(requests)
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in ``folder`` in transformers' own classes; a checkpoint's remote code is not run."""
-    if (folder / "tokenizer.json").exists():
-        return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    files = folder / "vocab.json", folder / "merges.txt"
-    if all(file.exists() for file in files):
-        return Qwen2Tokenizer(vocab=str(files[0]), merges=str(files[1]))
-    return checks.fail(
-        "pretrained", str(folder), "a folder with tokenizer.json, or vocab.json and merges.txt"
-    )
-
-
-def cut(text: str, stops: Sequence[str]) -> str:
-    """``text`` before the first of ``stops``."""
-    ends = [text.find(stop) for stop in stops if stop and stop in text]
-    return text[: min(ends, default=len(text))]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """One step of every beam in plain torch: the reference of ``beam_kernel``, and the one that records."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,13 +49,18 @@ class Move:
 
 
 class TorchMove(Move):
-    """``Move`` in torch; with a recorder, every step is copied to the host, else nothing waits for it."""
+    """``Move`` in torch; a recorder and ``stop`` want a copy on the host every step, else nothing waits."""
 
     compacts = True
 
-    def __init__(self, *given: Any, recorder: Recorder | None = None):
+    def __init__(
+        self,
+        *given: Any,
+        recorder: Recorder | None = None,
+        stop: Callable[[tuple[int, ...]], bool] | None = None,  # see ``decode``
+    ):
         super().__init__(*given)
-        self._open, self._recorder = self._ranks >= 0, recorder
+        self._open, self._recorder, self._stop = self._ranks >= 0, recorder, stop
         self._ends = torch.tensor(self.eos_ids, device=self._ranks.device)
 
     @property
@@ -80,16 +86,29 @@ class TorchMove(Move):
         self.beams, decision = select(beams, rule, rule.propose(prediction, number), self._codes)
         # 3) Full beams end, full blocks give way to the next.
         if self.eos_id is not None:
-            self._fill_behind_eos(self.eos_id)
+            self._fill_behind_ends(self.eos_id)
         windows.advance(self.beams)
         if self._recorder:
             self._recorder.step(beams, prediction, number, decision)
 
-    def _fill_behind_eos(self, eos_id: int) -> None:
-        """Masks behind an EOS become EOS once nothing before the EOS is masked."""
+    def _fill_behind_ends(self, eos_id: int) -> None:
+        """Masks behind the end of a text become EOS once nothing before that end is masked."""
         beams, open_ = self.beams, self._open[self.beams.prompt][:, None]
         masked = open_ & (beams.tokens == self.windows.mask_id)
-        stop = open_ & torch.isin(beams.tokens, self._ends) & (masked.cumsum(-1) == 0)
-        behind = masked & stop.any(-1, keepdim=True)
+        written = open_ & (masked.cumsum(-1) == 0)  # up to the first mask
+        ended = (written & torch.isin(beams.tokens, self._ends)).any(-1)
+        if self._stop is not None:
+            ended |= self._stopped(self._stop, written)
+        behind = masked & ended[..., None]
         beams.tokens = torch.where(behind, eos_id, beams.tokens)
         beams.left = beams.left - behind.sum(-1)
+
+    def _stopped(self, stop: Callable[[tuple[int, ...]], bool], written: Tensor) -> Tensor:
+        """Bool (A, K): the beams with masks left whose ``written`` tokens, bool (A, K, L), hold a stop."""
+        tokens, chosen, active = (
+            item.cpu().numpy() for item in (self.beams.tokens, written, self.beams.active)
+        )
+        stopped = torch.zeros(active.shape, dtype=torch.bool)
+        for prompt, slot in zip(*active.nonzero(), strict=True):
+            stopped[prompt, slot] = stop(tuple(tokens[prompt, slot][chosen[prompt, slot]].tolist()))
+        return stopped.to(written.device)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,8 @@ def decode(
     eos_early_stop: bool = True,
     batch_size: int | None = None,
     record: bool = True,
+    stop: Callable[[tuple[int, ...]], bool] | None = None,
+    watch: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> BeamTrace:
     """Fill masks with a masked diffusion language model (SOAR, arXiv 2602.10953).
 
@@ -71,6 +74,11 @@ def decode(
             them without another forward.
         batch_size: Prompts decoded at a time; a finished one makes room for the next. None: all.
         record: Keep every beam and candidate; False leaves the trace's two tables empty.
+        stop: Given what stands between a prompt and the first mask behind it: does the text end in
+            there? Then masks behind it are filled as by ``eos_early_stop``, without which, as without
+            an ``eos_id``, it is not asked.
+        watch: Called after each forward with the prompts that are being decoded, int64 (A,), and the
+            best beam of each, int64 (A, L). Costs a copy to the host.
 
     Returns:
         A BeamTrace. ``sequences`` hold prompt + generated tokens and never a mask; shorter rows end
@@ -96,7 +104,8 @@ def decode(
         checks.fail("prompts", f"{longest} positions", f"with gen_length at most max_length={limit} long")
     weight = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     given = prompts.device if isinstance(prompts, Tensor) else torch.device("cpu")
-    search = Search(model, layout, config, given if weight is None else weight.device)
+    device = given if weight is None else weight.device
+    search = Search(model, layout, config, device, stop=stop, watch=watch)
     with torch.cuda.device_of(search.tokens):  # Triton launches on the current device
         search.run()
     return search.trace(

@@ -9,6 +9,7 @@ import traitlets
 
 from labkit import checks
 from labkit.figures.beam_tree import beam_tree as static_tree
+from labkit.figures.tree_layout import vocabulary_of
 from labkit.traces import SEARCH, BeamTrace
 from labkit.widgets import base
 from labkit.widgets.beam_pack import pack, texts
@@ -34,7 +35,8 @@ def beam_tree(
     compare     another strategy's trace of the same prompts, drawn below on the same calls
     truth       int (P, L) right answers
     side        draw side x side boards; None: text
-    vocabulary  token id -> its text, for instance ``lambda i: tokenizer.decode([i])``
+    vocabulary  token id -> its text, for instance ``lambda i: tokenizer.decode([i])``; None: the texts that
+                ``generate`` noted in the trace, if it made it
 
     ValueError if a trace was made with record=False, or an argument does not fit the trace.
     """
@@ -101,7 +103,7 @@ class BeamTree(anywidget.AnyWidget):
             checks.fail("truth", np.shape(truth), f"of the shape of the sequences {trace.sequences.shape}")
         checks.integer("prompt", prompt, 0, len(trace.sequences) - 1)
         self._recorded = [trace] if compare is None else [trace, compare]
-        self._run, self._truth, self._vocabulary = run, truth, vocabulary
+        self._run, self._truth, self._vocabulary = run, truth, vocabulary or vocabulary_of(trace)
         self._chosen: dict[str, Any] | None = None  # settings of the first tree, once changed
         self._shown: list[list[tuple[BeamTrace, int, tuple[int, int] | None]]] = []  # per tree, a history
         super().__init__(

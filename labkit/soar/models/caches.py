@@ -72,6 +72,10 @@ class Cached(nn.Module):
         self._kept = KeysAndValues(model, cache_bytes)
 
     @property
+    def tokenizer(self) -> Any:
+        return self.model.tokenizer
+
+    @property
     def kept_bytes(self) -> int:
         """Memory that the cache has taken."""
         return sum(tensor.nbytes for tensor in (*self._kept.keys, *self._kept.values))

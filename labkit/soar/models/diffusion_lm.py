@@ -1,6 +1,8 @@
 """DiffusionLM: transformers' Llama or Qwen2 as a masked diffusion language model for ``decode``."""
 
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from labkit import checks
+from labkit.soar.models.tokenizer import load_tokenizer
 
 
 def as_ids(given: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -31,6 +34,7 @@ class DiffusionLM(nn.Module):
     block_causal     None, or a number of positions: attention is causal over blocks of so many, and a
                      position sees its own block and those before it (block diffusion, arXiv 2503.09573).
                      Blocks begin at multiples of it, counted from the first token of the prompt
+    folder           None, or where its tokenizer lies, read when it is first asked for
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class DiffusionLM(nn.Module):
         max_length: int,
         shift: bool,
         block_causal: int | None = None,
+        folder: Path | None = None,
     ):
         super().__init__()
         self.net, self.mask_id, self.max_length = net, mask_id, max_length
@@ -49,7 +54,12 @@ class DiffusionLM(nn.Module):
         self.shift, self.vocab_size = shift, net.config.vocab_size
         if block_causal is not None:
             checks.integer("block_causal", block_causal, 1)
-        self.block_causal = block_causal
+        self.block_causal, self.folder = block_causal, folder
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer; None for a model that came from no folder."""
+        return None if self.folder is None else load_tokenizer(self.folder)
 
     @property
     def kv_shape(self) -> tuple[int, int, int]:

@@ -5,6 +5,8 @@ batch of 1 and the same row in a batch of 256 differ in the last bits, and now a
 slices of one size, short ones filled up, there is one algorithm. On CUDA the slice is one graph.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -28,6 +30,10 @@ class FixedBatch(nn.Module):
         self._logits = torch.empty(0)  # of the graph
         if device.type == "cuda":
             self._capture()
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.model.tokenizer
 
     @torch.no_grad()
     def _capture(self) -> None:

@@ -45,7 +45,7 @@ def load_checkpoint(
     if kind == "llada":
         rotate_in_fp32(net)
     length = settings.max_position_embeddings
-    model = DiffusionLM(net, mask_id, eos_ids, length, shift, block_causal)
+    model = DiffusionLM(net, mask_id, eos_ids, length, shift, block_causal, folder)
     return model.eval().requires_grad_(False)
 
 
@@ -99,7 +99,7 @@ def folder_of(name: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         allowed = "a folder that exists or a checkpoint that can be downloaded"
         raise ValueError(f"name must be {allowed}; got {name!r} ({type(error).__name__})") from error

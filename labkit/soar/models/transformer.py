@@ -57,6 +57,7 @@ class MaskedLM(nn.Module):
     eos_id: int | None = None
     shift: bool = False
     block_causal: int | None = None
+    tokenizer: Any = None  # what ``generate`` reads and writes by; None: no text
     Config: type
 
     def __init__(self, config: Any):

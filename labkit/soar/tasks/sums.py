@@ -80,6 +80,26 @@ def _answer(text: str) -> str:
     return text.partition("A")[2].rstrip(".")
 
 
+class SumsTokenizer:
+    """Reads 12+30+5 and writes the working: what ``generate`` calls of a transformers tokenizer."""
+
+    chat_template = None
+    gen_length = LENGTH - QUESTION  # a SumsLM has no other
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        """The prompt of one question. ValueError unless it is a sum of TERMS numbers the model knows."""
+        terms = text.strip().removesuffix("=").split("+")
+        if len(terms) != TERMS or not all(term.strip().isdecimal() for term in terms):
+            checks.fail("question", text, f"{TERMS} numbers from 1 to {LARGEST} like 12+30+5")
+        return {"input_ids": question(*map(int, terms))[0].tolist()}
+
+    def decode(self, tokens: Sequence[int], skip_special_tokens: bool = False) -> str:
+        return text_of(tokens)
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
+
+
 @dataclass(frozen=True)
 class SumsConfig:
     """Shape of a SumsLM; ``width`` is a multiple of ``heads``."""
@@ -97,6 +117,7 @@ class SumsLM(MaskedLM):
 
     Config = SumsConfig
     eos_id = ALPHABET.index(".")
+    tokenizer = SumsTokenizer()
 
     def __init__(self, config: SumsConfig):
         super().__init__(config)

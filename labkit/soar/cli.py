@@ -1,0 +1,68 @@
+"""labkit decode: a question to a masked diffusion language model, the answer filling in, its trace."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from labkit import checks, device
+from labkit.paths import runs_dir
+from labkit.soar.generate import generate
+from labkit.soar.load import load_model
+
+PASSED = ("beam", "threshold", "gen_length", "block_length", "temperature", "seed")
+
+
+def decode(given: argparse.Namespace) -> int:
+    """Answer ``given.question`` and keep the trace; 0. ValueError or OSError for bad input."""
+    output = Path(given.output) if given.output else runs_dir() / "decode" / "trace.npz"
+    if output.suffix != ".npz":  # before minutes are spent
+        checks.fail("--output", given.output, "a file that ends in .npz")
+    place = device.use(given.device)
+    model = load_model(given.model, device=place, dtype=device.model_dtype(place))
+    options = {name: getattr(given, name) for name in PASSED if getattr(given, name) is not None}
+    console = Console(highlight=False)
+    with _Shown(console) as shown:
+        found = generate(
+            model, given.question, given.strategy, stop=given.stop, watch=shown.update, **options
+        )
+    trace = found.trace
+    found.trace.save(output)
+    console.print(_printable(found.text))
+    print(
+        f"\n{trace.calls[0]} forward calls, {trace.rows[0]} rows, {found.seconds:.2f} s, "
+        f"ended by {found.finish_reason}\ntrace: {output}"
+    )
+    return 0
+
+
+class _Shown:
+    """The text filling in: in its place on a terminal, else as lines at calls 1, 2, 4, 8, ..."""
+
+    def __init__(self, console: Console):
+        self.console, self.calls = console, 0
+        self.live = Live(console=console, transient=True) if console.is_terminal else None
+
+    def update(self, text: str) -> None:
+        self.calls += 1
+        if self.live is not None:
+            self.live.update(_printable(text))
+        elif self.calls & (self.calls - 1) == 0:
+            print(f"call {self.calls}: {_printable(text)}", flush=True)
+
+    def __enter__(self) -> "_Shown":
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+
+def _printable(text: str) -> Text:
+    """``text`` without what would steer the terminal: a model may write anything."""
+    return Text("".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text))
