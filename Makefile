@@ -39,7 +39,7 @@ SANITIZER ?= compute-sanitizer
 # 20 to 80 % more, so there nothing is counted unless COVERAGE='--cov --cov-report=' asks for it.
 COVERAGE = $(shell $(PY) -c 'import sys; print("--cov --cov-report=" if sys.version_info >= (3, 12) else "")')
 
-.PHONY: another-python setup run test types coverage test-browser lint-js test-gpu sanitize-gpu lab app bench mutants wheelhouse clean
+.PHONY: another-python setup run test types coverage test-browser lint-js test-gpu sanitize-gpu lab app bench mutants wheelhouse docs clean
 setup: $(READY)  ## the environment alone
 
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
@@ -83,6 +83,10 @@ sanitize-gpu: $(if $(filter .venv/%,$(PY)),$(READY))  ## memory errors and races
 	for tool in memcheck racecheck; do PYTHONPATH=.:kernels PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
 	  $(SANITIZER) --tool $$tool --error-exitcode 1 $(PY) tests/specialisations.py || exit 1; done
 
+docs: $(READY)  ## API pages and the kernels' derivations as a site, runs/docs/index.html; warnings are errors
+	$(PIP) -e .[docs]
+	rm -rf docs/api && $(PY) -m sphinx -W --keep-going -q -d runs/docs/.doctrees docs runs/docs
+
 mutants: $(READY)  ## plant known faults one by one in a copy: the tests must catch each
 	$(PY) tests/mutants.py
 
@@ -90,7 +94,7 @@ wheelhouse:  ## what another machine lacks, into WHEELHOUSE=wheels: EXTRAS=[dev]
 	$(PYTHON) .ci/wheelhouse.py $(or $(WHEELHOUSE),wheels) --extras '$(EXTRAS)' $(if $(HAS),--has $(HAS)) --for='$(FOR)'
 
 clean:  ## remove the environment and everything that was generated
-	rm -rf .venv runs build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv runs build docs/api *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt $(if $(NEW),another-python)
 	$(if $(NEW),$(PYTHON) -m venv --clear .venv)

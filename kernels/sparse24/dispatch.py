@@ -1,7 +1,7 @@
 """The public functions: check the arguments once, choose a backend, attach the gradient.
 
 backend     "auto": Triton for float16, bfloat16, float32 on a CUDA device of capability >= 8.0 (Ampere
-            and newer), plain torch everywhere else.  Each kernel is compared with the reference before
+            and newer), plain torch everywhere else. Each kernel is compared with the reference before
             its first use (sparse24.selfcheck); one that differs is reported and replaced by plain torch.
             "reference": plain torch, any device and dtype.
             "triton": the kernels, or ValueError where they cannot run, RuntimeError for one that differs
@@ -127,7 +127,7 @@ def compress(
     """``sparsify`` and pack: (..., K) -> Packed of 9/16 of the bytes in 16-bit types.
 
     Gradients flow to ``x`` through ``decompress`` and ``matmul`` of the result (not through
-    ``.values``).  ValueError as in ``sparsify``.
+    ``.values``). ValueError as in ``sparsify``.
     """
     return _compress("x", x, False, gradient, layout, backend)
 
