@@ -61,8 +61,8 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
 }  # fmt: skip
 
 
-def parser(train: str = "") -> argparse.ArgumentParser:
-    """All commands and their options; ``train`` names the trainer whose own options are read too."""
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options, but the trainers': they read their own (labkit.options)."""
     top = argparse.ArgumentParser(
         prog="labkit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,21 +80,19 @@ def parser(train: str = "") -> argparse.ArgumentParser:
         command.set_defaults(call=call)
     trainers = known.add_parser("train").add_subparsers(dest="algorithm", required=True)
     for name, purpose in TRAINERS.items():
-        trainer = trainers.add_parser(name, help=purpose)
-        if name == train:
-            cli = import_module(f"labkit.{name}.cli")
-            cli.add_arguments(trainer)
-            trainer.set_defaults(call=cli.main)
+        trainers.add_parser(name, help=purpose)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
     argv = _with_negatives(sys.argv[1:] if argv is None else argv)
-    train = argv[1] if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS else ""
-    arguments = parser(train).parse_args(argv)
+    training = argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS
+    arguments = argparse.Namespace(command="train") if training else parser().parse_args(argv)
     try:
         with interrupted_by_signals():
+            if training:
+                return import_module(f"labkit.{argv[1]}.cli").main(argv[2:])
             return arguments.call(arguments)
     except (ValueError, OSError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC

@@ -31,7 +31,7 @@ class Card:
     number: int
     uuid: str
     name: str
-    capability: tuple[int, int]
+    capability: tuple[int, ...]  # (major, minor)
     free: int
     total: int
 

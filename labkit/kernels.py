@@ -83,7 +83,7 @@ def live_check(rows: int = 63, width: int = 264, vocabulary: int = 2049, seed: i
 
 
 def _ready() -> str:
-    """Where the kernels run, "cuda" or "cpu"; the latter by Triton's interpreter, if still in time."""
+    """Where the kernels run, "cuda" or "cpu"; "cpu" asks for Triton's interpreter, if in time."""
     if find_spec("triton") is None:
         raise RuntimeError("Triton is not installed here: there is nothing to compare")
     device = current()
