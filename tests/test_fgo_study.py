@@ -14,6 +14,7 @@ from labkit.fgo.lab.fleet import Fleet, policy_step
 from labkit.fgo.lab.sampler import Responses, Sampler
 from labkit.fgo.tasks import CHARACTERS, END, PAD, char_tokenizer, verbose_sums
 from labkit.studies.fgo import bench
+from labkit.studies.fgo import reasoner as make
 from labkit.studies.fgo.study import ARMS, judge, main, save_traces, study
 from labkit.traces import TrainTrace
 
@@ -286,7 +287,7 @@ def test_study_is_repeatable_and_keeps_its_books(tmp_path):
 
 
 def test_reasoner_is_written_read_back_and_studied(tmp_path, capsys):
-    assert reasoner.main(["--output", str(tmp_path), "--tiny"]) == 0
+    assert make.main(["--output", str(tmp_path), "--tiny"]) == 0
     path = tmp_path / "fgo_sums_reasoner.safetensors"
     model, about = reasoner.load_reasoner(path)
     assert about["task"]["operands"] == (2, 4)
