@@ -1,13 +1,13 @@
 """DiffusionLM: transformers' Llama or Qwen2 as a masked diffusion language model for ``decode``."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from labkit import checks
+from labkit.soar.models.keys_values import Past
 
 
 def as_ids(given: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -81,7 +81,7 @@ class DiffusionLM(nn.Module):
         tokens: torch.Tensor,
         lengths: torch.Tensor | None = None,
         where: torch.Tensor | None = None,
-        past: Any = None,
+        past: Past | None = None,
     ) -> torch.Tensor:
         """(B, n, width) before the head, at the positions ``where`` (B, n) of ``tokens`` (B, L) alone.
 
