@@ -17,6 +17,7 @@ from labkit.soar.models.keys_values import KeysAndValues
 from labkit.soar.models.rope import rotate_in_fp32
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.tasks.sums import SumsConfig, SumsLM
+from labkit.studies import harness
 from labkit.studies.soar import cache_study
 
 APPROXIMATE = CACHES[:2]
@@ -431,11 +432,10 @@ def test_the_study_pairs_every_cache_with_no_cache():
 
 
 def test_the_study_runs_from_the_shell(tmp_path, capsys):
-    out = tmp_path / "caches.json"
-    given = ["--device", "cpu", "--sums", "3", "--rounds", "1", "--tiny", "--out", str(out), "--stages"]
-    assert cache_study.main([*given, "llada"]) == 0
-    assert cache_study.main([*given, "lab/sums"]) == 0  # keeps the other stage
-    found = cache_study.load_caches(out)
+    given = ["--device", "cpu", "--sums", "3", "--tiny", "--out", str(tmp_path), "--stages"]
+    assert harness.run(cache_study.STUDY, [*given, "llada"]) == 0
+    assert harness.run(cache_study.STUDY, [*given, "lab/sums"]) == 0  # keeps the other stage
+    found = cache_study.load_caches(tmp_path / "caches.json")
     assert set(found) == {"llada", "lab/sums"}
     assert "times faster" in capsys.readouterr().out
     arms = found["llada"]["arms"]
@@ -445,9 +445,8 @@ def test_the_study_runs_from_the_shell(tmp_path, capsys):
         found["llada"]["exact-block"]["largest difference"]
         < 0.1 * found["llada"]["exact-block"]["deviation"]
     )
-    assert found["lab/sums"]["provenance"]["command"].endswith(
-        "--stages lab/sums --sums 3 --rounds 1 --tiny"
-    )
+    about = found["lab/sums"]["provenance"]
+    assert about["command"].endswith("soar-caches --device cpu --sums 3 --tiny --out OUT --stages lab/sums")
 
 
 def test_the_recorded_study_is_whole_and_drawn():

@@ -32,7 +32,7 @@ def recorded(name: str = "study") -> dict[str, list[TrainTrace]]:
     name  "study", or "pilot_1e-4", "pilot_3e-4": GRPO and FGO, one seed, at these learning rates, from a
           first reasoner that sampled a quarter of its answers right
     """
-    from labkit.studies.fgo.study import ARMS
+    from labkit.studies.fgo.lockstep import ARMS
 
     folder = RESULTS / ("" if checks.choice("name", name, ("study", *PILOTS)) == "study" else name)
     traces = [TrainTrace.load(path) for path in sorted(folder.glob("*.npz"))]

@@ -1,58 +1,42 @@
 """The study on the lab's 9x9 checkpoints: settings chosen on validation puzzles, then one test, per seed.
 
-python -m labkit.studies.soar.lab_study [--device cuda] [--checkpoints lab/sudoku9 lab/sudoku9-early]
+python -m labkit.studies soar [--checkpoints lab/sudoku9 lab/sudoku9-early] [--out DIR]
 
-A checkpoint may be a file of labkit.studies.soar.lab_model, which is how other training seeds come in. SOAR
-and both adaptive families get the same budget, 18 settings; fixed parallel decoding and PBS have one whole
-number to set. Writes results/study.json, {model: {seed: record}}. A record holds all outcomes on the
-validation puzzles, what RULES chose there, and the chosen settings' outcomes on the test puzzles with their
-answers. What the file already holds of the same weights, puzzles and beam kernel is kept and not run again;
-anything else of that model and seed is replaced. Several processes, one a card, may write to one file.
+A checkpoint may be a file of soar-models, which is how other training seeds come in. SOAR and both
+adaptive families get the same budget, 18 settings; fixed parallel decoding and PBS have one whole number to
+set. Writes study.json, {model: {seed: record}}. A record holds all outcomes on the validation puzzles, what
+RULES chose there, and the chosen settings' outcomes on the test puzzles with their answers. What the file
+already holds of the same weights, puzzles and beam kernel is kept and not run again; anything else of that
+model and seed is replaced. Several processes, one a card, may write to one file. --seconds cuts the
+validation short; a later call goes on.
 """
 
-import argparse
-import contextlib
 import hashlib
-import json
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from labkit.paths import CHECKPOINTS, write_atomic
-from labkit.provenance import provenance
+from labkit.paths import CHECKPOINTS
 from labkit.soar.load import load_model
 from labkit.soar.models.fixed_batch import FixedBatch
 from labkit.soar.tasks.puzzle_sets import SIZES, load_puzzles
 from labkit.soar.tasks.sudoku_model import SudokuLM
-from labkit.studies.soar.recorded import RULES, STUDY, kernel_digest, load_study, table
+from labkit.studies.files import check
+from labkit.studies.harness import Context, Option, Stage, Study
+from labkit.studies.soar.recorded import RULES, STUDY_FILE, kernel_digest, load_study, table
 from labkit.studies.soar.study import FAMILIES, Outcome, Setting, choose, compare, grid, label
 
 BEAMS, COUNTS = (2, 4, 8), (2, 3, 4, 5)  # SOAR with one beam is adaptive decoding; its cap is 5
 THRESHOLDS = (0.999, 0.9995, 0.9999, 0.995, 0.99, 0.9)  # of SOAR, each with every beam
-ALONE = (
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.85,
-    0.93,
-    0.95,
-    0.97,
-    0.98,
-    0.993,
-    0.997,
-    0.998,
-)  # more for adaptive decoding
+MORE = (0.5, 0.6, 0.7, 0.8, 0.85, 0.93, 0.95, 0.97, 0.98, 0.993, 0.997, 0.998)  # of adaptive decoding
 
 
 def settings() -> list[Setting]:
     """Greedy and what the rules choose from. The order is of importance: ``--seconds`` cuts off the end."""
     plain = grid(BEAMS, THRESHOLDS, COUNTS)
-    more = [s for s in grid((), ALONE, ()) if s["strategy"] == "adaptive"]
+    more = [s for s in grid((), MORE, ()) if s["strategy"] == "adaptive"]
     pbs = [s for s in plain if s["strategy"] == "pbs"]
     return [s for s in plain if s not in pbs] + more + pbs
 
@@ -63,9 +47,10 @@ def ablations() -> list[Setting]:
     return [s for v in variants for s in grid((4,), (0.999, 0.99), (), **v) if s["strategy"] == "soar"]
 
 
-def study(name: str, device: str, sizes: dict[str, int], known: dict, seconds: float | None) -> dict:
+def study(name: str, device: str, sizes: dict[str, int], known: dict, deadline: float) -> dict:
     """Both stages for one checkpoint in bf16; ``right`` of the outcomes is kept for the test only.
 
+    deadline  a ``time.time()`` after which no further setting is tried on validation puzzles
     known  the earlier record of this model and seed; used if weights, puzzles and kernel are the same
     """
     model = load_model(
@@ -75,7 +60,7 @@ def study(name: str, device: str, sizes: dict[str, int], known: dict, seconds: f
     if any(known.get(key) != value for key, value in about.items()):
         known = {}
     began = time.perf_counter()
-    seen = _outcomes(model, "validation", sizes, settings() + ablations(), known, seconds)
+    seen = _outcomes(model, "validation", sizes, settings() + ablations(), known, deadline)
     candidates = [o for o in seen if o["setting"] in settings()]
     chosen = {}
     for of in FAMILIES[1:]:
@@ -89,20 +74,20 @@ def study(name: str, device: str, sizes: dict[str, int], known: dict, seconds: f
         "training": trained(name), "tried": tried,
         "chosen": {rule: outcome["label"] for rule, outcome in chosen.items()},
         "validation": [{k: v for k, v in o.items() if k != "right"} for o in seen],
-        "test": _outcomes(model, "test", sizes, tested, known, None),
-        "provenance": provenance(dtype="bfloat16", seconds=time.perf_counter() - began),
+        "test": _outcomes(model, "test", sizes, tested, known),
+        "provenance": {"dtype": "bfloat16", "seconds": time.perf_counter() - began},
     }  # fmt: skip
 
 
 def _outcomes(
     model: FixedBatch, part: str, sizes: dict[str, int], wanted: list[Setting], known: dict,
-    seconds: float | None,
+    deadline: float = float("inf"),
 ) -> list[Outcome]:  # fmt: skip
     before = {o["label"]: o for o in known.get(part, ())}
     new = [s for s in wanted if label(s) not in before]
     if new and new[0]["strategy"] != "greedy":  # to measure speed by
         new = [{"strategy": "greedy"}, *new]
-    found = compare(model, *load_puzzles(part, sizes[part]), new, seconds=seconds) if new else []
+    found = compare(model, *load_puzzles(part, sizes[part]), new, deadline=deadline) if new else []
     before |= {o["label"]: o for o in found}
     return [before[label(s)] for s in wanted if label(s) in before]
 
@@ -123,54 +108,42 @@ def trained(name: str) -> dict:
     return {key: card[key] for key in keys}
 
 
-def _save(record: dict, path: Path) -> None:
-    """Put a record into the file, which other processes may be writing to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save(record: dict, context: Context) -> None:
+    """Put a record into study.json, its answers as bits, as hexadecimal digits."""
     test = [o | {"right": np.packbits(o["right"]).tobytes().hex()} for o in record["test"]]
-    with _alone(path.parent):
-        found = json.loads(path.read_text()) if path.exists() else {}
-        about = record["training"]
-        found.setdefault(about["name"], {})[str(about["seed"])] = record | {"test": test}
-        write_atomic(path, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
+    body, about = record | {"test": test}, record["training"]
+    check(about["name"], body, RECORD)
+    context.write(body, STUDY_FILE, about["name"], str(about["seed"]))
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: whoever else asks for it waits."""
-    import fcntl  # late: not on Windows, where reading the record must work
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Run, print and write the study; each checkpoint is written as soon as it is done."""
-    parser = argparse.ArgumentParser(
-        prog="labkit.studies.soar.lab_study", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("--checkpoints", nargs="+", default=["lab/sudoku9", "lab/sudoku9-early"])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--validation", type=int, default=SIZES["validation"], help="puzzles to choose on")
-    parser.add_argument("--test", type=int, default=SIZES["test"], help="puzzles to test on")
-    parser.add_argument("--seconds", type=float, help="of validation, per checkpoint (default: no limit)")
-    parser.add_argument("--out", type=Path, default=STUDY)
-    given = parser.parse_args(argv)
-    sizes = {"validation": given.validation, "test": given.test}
-    for name in given.checkpoints:
+def _run(context: Context) -> None:
+    sizes, path = context.pick("validation", "test"), context.out / STUDY_FILE
+    for name in context.options.checkpoints:
+        if context.late:
+            print(f"{name}: no time left", flush=True)
+            continue
         began, about = time.perf_counter(), trained(name)
-        known = load_study(given.out) if given.out.exists() else {}
-        before = known.get(about["name"], {}).get(about["seed"], {})
-        record = study(name, given.device, sizes, before, given.seconds)
-        command = f"python -m labkit.studies.soar.lab_study --checkpoints {name}"
-        record["provenance"]["command"] = f"{command} --validation {given.validation} --test {given.test}"
-        _save(record, given.out)
+        known = load_study(path).get(about["name"], {}) if path.exists() else {}
+        record = study(name, context.device, sizes, known.get(about["seed"], {}), context.deadline)
+        save(record, context)
         print(table(about["name"], {about["seed"]: record}))
         print(f"{time.perf_counter() - began:.1f} s", flush=True)
 
 
-if __name__ == "__main__":
-    main()
+OUTCOME = {"setting": {"strategy": str}, "family": str, "label": str, "accuracy": float, "calls": float,
+           "rows": float, "speed": float, "seconds": float}  # fmt: skip
+RECORD = {
+    "training": {"name": str, "seed": int, "steps": int, "training_seconds": float}, "tried": {str: int},
+    "puzzles": {"validation": int, "test": int}, "kernel": str | None, "chosen": {str: str},
+    "validation": [OUTCOME], "test": [OUTCOME | {"right": str}],
+}  # fmt: skip
+STUDY = Study(
+    "soar",
+    "Settings of every family chosen on validation puzzles, tested once on others, per training seed.",
+    {"puzzles": Stage(_run, "9x9 Sudoku; a record per checkpoint, which a later call goes on from")},
+    {
+        "checkpoints": Option(("lab/sudoku9", "lab/sudoku9-early"), "names, or files of soar-models"),
+        "validation": Option(SIZES["validation"], "puzzles to choose on", tiny=1),
+        "test": Option(SIZES["test"], "puzzles to test on", tiny=2),
+    },
+)

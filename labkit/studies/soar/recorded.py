@@ -7,7 +7,6 @@ table        all rules and every seed's exact tests, as text
 chosen_by, tested, parted   outcomes of a record, and the puzzles on which two of them part
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -15,9 +14,11 @@ import numpy as np
 
 import labkit.soar
 from labkit import checks
+from labkit.studies.files import digest
 from labkit.studies.soar.study import FAMILIES, Outcome, Row, describe, gain_words, over_seeds
 
-STUDY = Path(__file__).parent / "results" / "study.json"
+STUDY_FILE = "study.json"
+STUDY = Path(__file__).parent / "results" / STUDY_FILE
 BEAM_KERNEL = Path(labkit.soar.__file__).with_name("beam_kernel.py")
 RULES = {  # name: (choose's want, least speed against greedy)
     "fast": ("fast", 0.0),  # fewest calls that lose nothing on validation
@@ -117,7 +118,7 @@ def _labels(outcomes: list[Outcome]) -> str:
 
 def kernel_digest() -> str:
     """A digest of the beam kernel's source, so that a record says which kernel it went through."""
-    return hashlib.sha256(BEAM_KERNEL.read_bytes()).hexdigest()[:16]
+    return digest(BEAM_KERNEL)
 
 
 def note(records: Records) -> str:

@@ -71,12 +71,12 @@ def label(setting: Setting) -> str:
 
 def compare(
     model: Callable, boards: np.ndarray, truths: np.ndarray, settings: Sequence[Setting],
-    *, progress: bool = True, seconds: float | None = None,
+    *, progress: bool = True, deadline: float = float("inf"),
 ) -> list[Outcome]:  # fmt: skip
     """Decode the same N puzzles with every setting.
 
     boards, truths   int (N, L) puzzles and their solutions
-    seconds          start no further setting after so many; None: run all
+    deadline         a ``time.time()`` after which no further setting is started
 
     Returns one dict per setting: ``setting``, ``family``, ``label``, ``right`` bool (N,), ``accuracy`` its
     mean; means per puzzle ``calls`` (forward calls) and ``rows``; ``speed`` = the first setting's calls /
@@ -85,11 +85,11 @@ def compare(
     if not settings or len(boards) != len(truths) or not len(boards):
         raise ValueError("settings, boards and truths must be non-empty, boards and truths equally many")
     prompts = torch.as_tensor(boards)
-    found, start = [], time.perf_counter()
+    found: list[Outcome] = []
     for setting in tqdm(settings, desc="settings", disable=not progress):
-        began = time.perf_counter()
-        if found and seconds is not None and began - start > seconds:
+        if found and time.time() > deadline:
             break
+        began = time.perf_counter()
         trace = decode(model, prompts, record=False, **setting)
         spent = time.perf_counter() - began
         right = solved(trace.sequences, truths)
