@@ -196,7 +196,7 @@ FAULTS = (
     Fault("no ramp after a restart inside the warm-up", "labkit/elas/loro.py",
           "or restart in (0, warmup):", "or restart <= warmup:",
           ("tests/test_elas_loro.py",)),
-    Fault("the study chooses a learning rate by its worst loss", "labkit/studies/elas/record.py",
+    Fault("the study chooses a learning rate by its worst loss", "labkit/studies/elas/journal.py",
           "best = min(nats", "best = max(nats",
           ("tests/test_elas_study_command.py::test_the_rate_is_the_best_on_validation_once_all_were_tried",)),
     Fault("the study reads its test text while it tunes", "labkit/studies/elas/runs.py",

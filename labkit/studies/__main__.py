@@ -12,6 +12,7 @@ from labkit.checks import choice
 from labkit.studies import harness
 
 STUDIES = {  # name: the module that has it as STUDY
+    "elas": "labkit.studies.elas.study",
     "soar": "labkit.studies.soar.lab_study",
     "soar-bench": "labkit.studies.soar.bench",
     "soar-caches": "labkit.studies.soar.cache_study",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from labkit.elas.instruments import saved_bytes
 from labkit.elas.loro import Loro
 from labkit.elas.model import ElasConfig, ElasForCausalLM, build_mlp
+from labkit.studies.timing import seconds, take_turns
 
 RELU2 = {"intermediate_size": 8192, "warmup_steps": 0}
 SWIGLU = {"intermediate_size": 5504, "ffn": "swiglu"}
@@ -185,13 +186,10 @@ def interleave(rivals: dict[str, Callable], rounds: int, device: str) -> dict[st
         from sparse24 import timing
 
         return timing.interleave(rivals, rounds)
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for _ in range(rounds):
-        for name, run in rivals.items():
-            started = time.perf_counter()
-            run()
-            times[name].append(1000 * (time.perf_counter() - started))
-    return {n: {"p20": min(t), "p50": sorted(t)[len(t) // 2], "p80": max(t)} for n, t in times.items()}
+    times = {name: sorted(own) for name, own in seconds(take_turns(rivals, rounds)).items()}
+    return {
+        n: {"p20": 1000 * t[0], "p50": 1000 * t[len(t) // 2], "p80": 1000 * t[-1]} for n, t in times.items()
+    }
 
 
 def exact_step(device: str, tiny: bool) -> dict[str, float]:
@@ -202,10 +200,10 @@ def exact_step(device: str, tiny: bool) -> dict[str, float]:
     found = {}
     for where in {"cpu", device}:
         four = [torch.randn(size, rank, device=where) for _ in range(4)]
-        times = []
-        for _ in range(6):
-            started = time.perf_counter()
-            riemannian_step(*four, 0.01)[0].sum().item()
-            times.append(1000 * (time.perf_counter() - started))
-        found[where] = round(sorted(times[1:])[2], 3)
+
+        def step(four: list[Tensor] = four) -> float:
+            return riemannian_step(*four, 0.01)[0].sum().item()
+
+        times = seconds(take_turns({where: step}, 6))[where]
+        found[where] = round(1000 * sorted(times[1:])[2], 3)
     return found
