@@ -214,7 +214,7 @@ FAULTS = (
     Fault("questions that all seeds share count as independent", INTERVALS,
           "total = of_seeds + (of_questions - rest) * seen", "total = of_seeds",
           ("tests/test_stats.py::test_answers_of_several_seeds_cover_95_percent",)),
-    Fault("outcomes of another beam kernel are kept", "labkit/studies/soar/lab_study.py",
+    Fault("outcomes of another beam kernel are kept", "labkit/studies/soar/study.py",
           '"kernel": kernel_digest(), ', "",
           ("tests/test_soar_lab.py::test_the_study_chooses_on_validation_tests_once_and_goes_on",)),
     Fault("record accepts NaN", "labkit/metrics.py",

@@ -18,10 +18,10 @@ from labkit.soar.tasks.sudoku import solved
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.tasks.sums import SumsConfig, SumsLM, sums
 from labkit.studies import harness
-from labkit.studies.soar import bench, lab_model, lab_study
+from labkit.studies.soar import bench, lab_model, records
+from labkit.studies.soar import study as lab_study
 from labkit.studies.soar.llada_shape import random_llada
-from labkit.studies.soar.recorded import load_study
-from labkit.studies.soar.study import family, label
+from labkit.studies.soar.outcomes import family, label
 from labkit.traces import TrainTrace
 
 
@@ -72,7 +72,7 @@ def test_a_file_of_another_kind_is_one_clear_error(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors", {"config": '{"side": 9}'})
     for name in ("missing", "damaged", "plain", "fields", "weights"):
         with pytest.raises(
-            ValueError, match=f"name must be a file that labkit.studies.soar.lab_model.*{name}"
+            ValueError, match=f"name must be a file that labkit.studies soar-models.*{name}"
         ):
             load_model(tmp_path / f"{name}.safetensors")
 
@@ -133,7 +133,7 @@ def test_the_study_chooses_on_validation_tests_once_and_goes_on(tmp_path, monkey
     out = tmp_path / "study.json"
     words = f"--checkpoints lab/sudoku9 --tiny --device cpu --out {tmp_path}".split()
     assert harness.run(lab_study.STUDY, words) == 0
-    found = load_study(out)["lab/sudoku9"][0]
+    found = records.study(out)["lab/sudoku9"][0]
     assert [o["label"] for o in found["validation"]] == wanted
     assert not any("right" in o for o in found["validation"])
     assert found["chosen"]["soar, accurate"] == "soar 2, .9"
@@ -143,7 +143,7 @@ def test_the_study_chooses_on_validation_tests_once_and_goes_on(tmp_path, monkey
                               "soar": 1}  # fmt: skip
     assert found["training"]["steps"] == 9466
     assert "soar --checkpoints lab/sudoku9 --tiny" in found["provenance"]["command"]
-    assert "settings tried on 1 validation puzzles: greedy 1" in capsys.readouterr().out
+    assert "Settings tried on 1 puzzles: greedy 1" in capsys.readouterr().out
     monkeypatch.setattr(lab_study, "compare", None)  # nothing is left to run
     assert harness.run(lab_study.STUDY, words) == 0
     monkeypatch.setattr(lab_study, "kernel_digest", lambda: "another kernel")
@@ -166,7 +166,7 @@ def test_records_of_other_seeds_stand_side_by_side(tmp_path, monkeypatch):
     for index in (2, 0):
         record = {"training": {"name": "lab/nine", "seed": index}, "puzzles": {"test": 9}, "test": test}
         lab_study.save(record, context)
-    found = load_study(tmp_path / "study.json")["lab/nine"]
+    found = records.study(tmp_path / "study.json")["lab/nine"]
     assert list(found) == [0, 2]
     assert (found[2]["test"][0]["right"] == test[0]["right"]).all()
 
@@ -180,7 +180,7 @@ def test_the_bench_finds_the_same_answers(tmp_path, capsys):
     llada = json.loads((tmp_path / "bench_llada.json").read_text())
     assert (llada["shape"], llada["same tokens"]) == ("tiny", 1)
     assert all(0 < share < 1 for found in llada["share"].values() for share in found["share"])
-    assert lab["provenance"]["kernel"] == bench.kernel_digest()
+    assert lab["provenance"]["kernel"] == records.kernel_digest()
 
 
 def test_the_forward_is_timed(early):

@@ -7,7 +7,7 @@ from matplotlib import pyplot
 
 from labkit.figures import quality_speed, theme
 from labkit.soar.tasks.sudoku import puzzles
-from labkit.studies.soar import study
+from labkit.studies.soar import outcomes as study
 
 
 def guessing(tokens):

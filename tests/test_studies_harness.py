@@ -7,8 +7,10 @@ import pytest
 
 from labkit.checks import fail
 from labkit.studies import __main__ as command
-from labkit.studies import files, harness, timing
+from labkit.studies import files, harness, report, timing
+from labkit.studies.elas import journal
 from labkit.studies.harness import Option, Stage, Study
+from labkit.studies.soar import study as soar_study
 
 SHAPE = {"rows": [{"ms": float, "name": str | None}], "by_arm": {str: int}}
 GOOD = {"rows": [{"ms": 1, "name": None}, {"ms": 1.5, "name": "x", "more": []}], "by_arm": {"a": 1}}
@@ -157,6 +159,23 @@ def test_a_shape_is_checked_where_it_differs():
             continue
         with pytest.raises(ValueError, match=error):
             files.check("body", GOOD | change, SHAPE)
+
+
+@pytest.mark.parametrize("name", ["elas", "soar-bench", "soar-caches", "fgo-bench"])
+def test_the_committed_records_have_the_shape_that_is_asked_of_new_ones(name):
+    results = report.HERE / name.split("-")[0] / "results"
+    stages = [(key, stage) for key, stage in command.load(name).stages.items() if stage.file]
+    assert stages
+    for key, stage in stages:
+        body = read(results / stage.file)
+        files.check(key, body[stage.key] if stage.key else body, stage.shape)
+
+
+def test_the_studies_that_grow_have_their_shape_as_well():
+    files.check("elas", read(report.HERE / "elas/results/study.json"), journal.SHAPE)
+    for by_seed in read(report.HERE / "soar/results/study.json").values():
+        for record in by_seed.values():
+            files.check("soar", record, soar_study.RECORD)
 
 
 def test_json_is_strict_whole_and_beside_what_stands_there(tmp_path):

@@ -13,12 +13,13 @@ from labkit.studies import harness
 
 STUDIES = {  # name: the module that has it as STUDY
     "elas": "labkit.studies.elas.study",
-    "soar": "labkit.studies.soar.lab_study",
+    "soar": "labkit.studies.soar.study",
     "soar-bench": "labkit.studies.soar.bench",
-    "soar-caches": "labkit.studies.soar.cache_study",
+    "soar-caches": "labkit.studies.soar.caches",
     "soar-models": "labkit.studies.soar.lab_model",
     "fgo": "labkit.studies.fgo.study",
     "fgo-bench": "labkit.studies.fgo.bench",
+    "report": "labkit.studies.report",
 }
 
 

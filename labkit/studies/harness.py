@@ -142,6 +142,7 @@ class Study:
     """Stages by name, in their order.
 
     default   the stages run when --stages is not given; empty: all
+    out       the folder where --out is not given; None: runs/studies/NAME
     prepare   called before anything is written; its ValueError is a bad command, told in one line
     """
 
@@ -151,6 +152,7 @@ class Study:
     options: Mapping[str, Option] = field(default_factory=dict)
     default: tuple[str, ...] = ()
     prepare: Callable[[Context], Any] | None = None
+    out: Path | None = None
 
 
 def run(study: Study, words: list[str]) -> int:
@@ -215,7 +217,7 @@ def _context(study: Study, given: argparse.Namespace, words: list[str]) -> Conte
     for name in given.stages or ():
         checks.choice("stages", name, tuple(study.stages))
     wanted = given.stages or study.default or study.stages
-    out = given.out or runs_dir() / "studies" / study.name
+    out = given.out or study.out or runs_dir() / "studies" / study.name
     shown = ["OUT" if given.out and Path(word) == given.out else word for word in words]
     limit = float("inf") if given.seconds is None else checks.number("seconds", given.seconds, 0)
     values = {name: o.value(name, getattr(given, name), given.tiny) for name, o in study.options.items()}

@@ -17,7 +17,7 @@ from labkit.elas.data import Text, validation_and_test, windows
 from labkit.elas.evaluation import unigram
 from labkit.provenance import provenance
 from labkit.studies.elas.plan import RULES, TUNE_SEED, Job, rates
-from labkit.studies.elas.recorded import load_curves, save_curves
+from labkit.studies.elas.records import load_curves, save_curves
 from labkit.studies.files import check, write_json
 from labkit.traces import TrainTrace
 
@@ -40,7 +40,7 @@ class Journal:
     provenance, resumed   of the first call and of later ones
     config                what all arms share
     text                  name, tokens of each side, loss on the test side of counting tokens alone
-    loro_revision         of the optimiser, see recorded.py
+    loro_revision         of the optimiser, see records.note
     tried, chosen         {arm: {rate: validation nats}} of seed TUNE_SEED, and {arm: the best rate}
     times                 {arm: FastRun.throughput and the device}
     runs                  {stage, arm, lr, seed, steps, parameters, validation_nats, test_nats,

@@ -12,13 +12,11 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from labkit import checks
 from labkit.soar.load import load_model
 from labkit.soar.models.diffusion_lm import eos_ids
 from labkit.soar.search import decode
@@ -26,18 +24,10 @@ from labkit.soar.tasks.puzzle_sets import load_puzzles
 from labkit.studies.harness import Option, Stage, Study
 from labkit.studies.soar.llada_shape import random_llada
 from labkit.studies.soar.one_at_a_time import decode_one
-from labkit.studies.soar.recorded import kernel_digest
+from labkit.studies.soar.records import kernel_digest
 from labkit.studies.timing import seconds, take_turns, timed
 
-RESULTS = Path(__file__).parent / "results"
 SOAR = {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2}
-STAGES = ("lab", "share", "llada", "identity")
-
-
-def recorded(stage: str) -> dict:
-    """What the H100 run of a stage gave (results/bench_<stage>.json)."""
-    checks.choice("stage", stage, STAGES)
-    return json.loads((RESULTS / f"bench_{stage}.json").read_text())
 
 
 class Timed(nn.Module):

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit import checks
-from labkit.paths import CHECKPOINTS
 from labkit.provenance import provenance
 from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
@@ -35,7 +34,6 @@ from labkit.studies.files import write_json
 from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.traces import TrainTrace
 
-RESULTS = Path(__file__).parent / "results"
 BETAS, WEIGHT_DECAY, CLIP, LEAST_MASKED = (0.9, 0.98), 0.05, 1.0, 0.02
 HOLD = 0.3  # share of the time at the full learning rate
 HEADROOM = (0.60, 0.75, 0.85)  # what the early checkpoint should solve by greedy: from, best, to
@@ -183,13 +181,6 @@ def save(model: MaskedLM, snapshot: dict, folder: Path, name: str, about: dict) 
     twin.load_state_dict(snapshot["weights"], assign=True)
     write_json(folder / f"{name}.json", card)
     return twin.save(folder / f"{name}.safetensors", **card)
-
-
-def recorded(what: str) -> tuple[TrainTrace, dict[str, dict]]:
-    """Curves of the shipped training of "sudoku9" or "sums", and {checkpoint: its card}."""
-    checks.choice("what", what, ("sudoku9", "sums"))
-    cards = {file.stem: json.loads(file.read_text()) for file in sorted(CHECKPOINTS.glob(f"{what}*.json"))}
-    return TrainTrace.load(RESULTS / f"{what}_training.npz"), cards
 
 
 def _sudoku(o: SimpleNamespace, device: str) -> tuple[MaskedLM, Callable, Callable, str]:

@@ -11,13 +11,11 @@ llada     (cache_speed) prompts of 768 tokens, 64 generated in blocks of 32, gre
 Each stage is put into caches.json; seconds are wall time around synchronised work.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,12 +31,11 @@ from labkit.soar.tasks.sums import QUESTION, encode, right, sums
 from labkit.studies import stats
 from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.studies.soar.cache_speed import llada
-from labkit.studies.soar.recorded import kernel_digest
+from labkit.studies.soar.records import kernel_digest
 from labkit.studies.timing import seconds as seconds_of
 from labkit.studies.timing import take_turns, timed
 from labkit.traces import BeamTrace
 
-RESULTS = Path(__file__).parent / "results" / "caches.json"
 STRATEGIES = {
     "greedy": {"strategy": "greedy"},
     "soar": {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2},
@@ -162,11 +159,6 @@ def _positions(model: torch.nn.Module, otherwise: int) -> int:
         return otherwise
     computed, model.computed = model.computed, 0
     return computed
-
-
-def load_caches(path: Path = RESULTS) -> dict:
-    """The recorded study: {stage: what it returned, with its ``provenance``}."""
-    return json.loads(path.read_text())
 
 
 def table(found: dict) -> str:
