@@ -9,7 +9,7 @@ import torch
 from labkit.elas import ARMS
 from labkit.elas.checkpoints import load_checkpoint
 from labkit.figures import elas_tables
-from labkit.studies.elas import claims, records
+from labkit.studies.elas import claims, gaps, records
 from labkit.studies.elas.ffn import FORMS, RELU2, shape
 from labkit.studies.elas.plan import RULES
 from labkit.studies.elas.records import curves, results, runs, traces
@@ -92,9 +92,9 @@ def test_claims_are_computed_from_the_records():
     (mask,) = (told for claim, told in measured.items() if "for the mask" in claim)
     assert f"{by_hand:+.3f} nats (95 % " in mask
     assert f"{len(nats['elas_ste'])} seeds" in mask
-    found = claims.perplexities()["elas_ste"]
+    found = gaps.perplexities()["elas_ste"]
     np.testing.assert_allclose(np.log(found), nats["elas_ste"])
-    assert "elas_soft" not in claims.perplexities()
+    assert "elas_soft" not in gaps.perplexities()
     assert "equal FLOPs" in measured["time of a training step, end to end"]
     low_rank = measured["FFN speed against low-rank ReLU²"]
     assert "straight-through forward + backward 0.95x" in low_rank
@@ -102,13 +102,11 @@ def test_claims_are_computed_from_the_records():
 
 def test_the_words_of_a_difference(monkeypatch):
     values = {"a": {0: 2.0, 1: 2.1, 2: 2.2, 3: 9.0}, "b": {0: 1.9, 1: 2.0, 2: 2.1}}
-    monkeypatch.setattr(claims, "nats", values.__getitem__)
-    assert (
-        claims.describe_gap(claims.gap("a", "b")) == "+0.100 nats (95 % +0.100 to +0.100, 3 seeds): worse"
-    )
-    assert claims.describe_gap(claims.gap("b", "a")).endswith(": better")
+    monkeypatch.setattr(gaps, "nats", values.__getitem__)
+    assert gaps.describe_gap(gaps.gap("a", "b")) == "+0.100 nats (95 % +0.100 to +0.100, 3 seeds): worse"
+    assert gaps.describe_gap(gaps.gap("b", "a")).endswith(": better")
     values["b"] = {0: 2.001, 1: 2.099, 2: 2.2}
-    assert claims.describe_gap(claims.gap("a", "b")).endswith("3 seeds): no difference larger than 0.02")
+    assert gaps.describe_gap(gaps.gap("a", "b")).endswith("3 seeds): no difference larger than 0.02")
 
 
 def test_a_record_of_the_older_optimiser_says_so(tmp_path, monkeypatch):

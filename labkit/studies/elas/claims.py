@@ -2,8 +2,6 @@
 
 loss_headline, memory_headline   a row each for the table of findings
 claims            claim by claim, with seeds, intervals and conditions
-gap, describe_gap   test nats of an arm minus another's, paired by seed: with its interval, in words
-perplexities      per arm and seed
 straight_through  speed of the packed feed-forward layer with the default gradient
 """
 
@@ -14,12 +12,11 @@ import numpy as np
 
 from labkit.studies import published
 from labkit.studies.claims import Claim, where
+from labkit.studies.elas.gaps import describe_gap, gap
 from labkit.studies.elas.records import note, results, runs, traces
-from labkit.studies.stats import Estimate, paired_t, t_interval
+from labkit.studies.stats import t_interval
 from labkit.traces import TrainTrace
 
-# Nats per token that would matter, 2 % of perplexity: an interval within it is called no difference.
-MARGIN = 0.02
 NOTEBOOK = "02_elas_pretraining"
 row = partial(Claim, "ELAS")
 
@@ -45,13 +42,12 @@ def loss_headline() -> list[Claim]:
 def memory_headline() -> list[Claim]:
     """What a packed layer keeps for the backward pass. FileNotFoundError without its record."""
     record = results("memory")
-    saved = {(r["form"], r["batch"]): r["saved_bytes"] for r in record["ffn"]}
+    saved = _by_batch(record["ffn"], "saved_bytes")
     packed, plain = "ELAS packed, masked gradient", "LORO ReLU²"
     batch = max(batch for form, batch in saved if form == packed and (plain, batch) in saved)
-    share = saved[packed, batch] / saved[plain, batch]
     measured = (
-        f"{share:.0%} of the same low-rank ReLU² layer's, masked gradient, at the 1B shape and batch "
-        f"{batch}"
+        f"{saved[packed, batch] / saved[plain, batch]:.0%} of the same low-rank ReLU² layer's, masked "
+        f"gradient, at the 1B shape and batch {batch}"
     )
     ask = "How many bytes does a packed feed-forward layer keep?"
     return [row(ask, measured, where(record), notebook=NOTEBOOK)]
@@ -59,29 +55,7 @@ def memory_headline() -> list[Claim]:
 
 def claims() -> list[Claim]:
     """The table of the study, claim by claim."""
-    return [*_loss(), *_large(), *_memory(), *_speed(), _step(), *_warmup(), *_rule()]
-
-
-def nats(arm: str) -> dict[int, float]:
-    """{seed: nats per token on the test text} of an arm's recorded runs that did not break."""
-    found = {run.meta["seed"]: run.meta["test_nats"] for run in runs(arm)}
-    return {seed: value for seed, value in found.items() if math.isfinite(value)}
-
-
-def gap(arm: str, against: str) -> Estimate:
-    """Test nats per token of ``arm`` minus those of the same seed of ``against``."""
-    return paired_t(nats(arm), nats(against))
-
-
-def describe_gap(difference: Estimate) -> str:
-    """A difference in nats per token and what its interval allows to say; more nats are worse."""
-    return f"{difference.text('+.3f', ' nats')}: {difference.verdict('worse', 'better', MARGIN)}"
-
-
-def perplexities() -> dict[str, np.ndarray]:
-    """{arm: (seeds,) exp of the test nats per token}, of the arms in their order."""
-    arms = dict.fromkeys(run.meta["arm"] for run in runs() if run.meta["stage"] == "arms")
-    return {arm: np.exp(list(nats(arm).values())) for arm in arms}
+    return [*_loss(), _large(), *_memory(), *_speed(), _step(), *_warmup(), *_rule()]
 
 
 def straight_through() -> dict[str, float]:
@@ -132,63 +106,65 @@ def _loss() -> list[Claim]:
     return rows
 
 
-def _large() -> list[Claim]:
+def _large() -> Claim:
     large = {run.meta["arm"]: run for run in traces("large-")}
     elas = large["elas_ste"]
     last = int(elas.step[-1])
-    at = {arm: float(run.series["eval_nats"][run.step == last][0]) for arm, run in large.items()
-          if last in run.step}  # fmt: skip
-    gate, mask = (at["elas_ste"] - at[arm] for arm in ("lowrank_swiglu", "lowrank_relu2"))
+    at = {arm: run.series["eval_nats"][run.step == last] for arm, run in large.items()}
+    gate, mask = (float(at["elas_ste"][0] - at[arm][0]) for arm in ("lowrank_swiglu", "lowrank_relu2"))
     ours, theirs = (published.PERPLEXITY[name][0][0] for name in ("ELAS", "LORO"))
-    return [
-        row(
-            "the same in the paper's 60M shape (h = 512, r = 128)",
-            f"{mask:+.3f} nats for the mask, {gate:+.3f} for the gate, at step {last}; no verdict",
-            _conditions(elas, "1 seed", f"vocabulary {elas.meta['config']['vocab_size']}"),
-            f"perplexity {ours} against {theirs}",
-        )
-    ]
+    return row(
+        "the same in the paper's 60M shape (h = 512, r = 128)",
+        f"{mask:+.3f} nats for the mask, {gate:+.3f} for the gate, at step {last}; no verdict",
+        _conditions(elas, "1 seed", f"vocabulary {elas.meta['config']['vocab_size']}"),
+        f"perplexity {ours} against {theirs}",
+    )
 
 
 def _memory() -> list[Claim]:
     from labkit.studies.elas.ffn import RELU2, shape
 
-    record = results("memory")
+    record, plain = results("memory"), "LORO ReLU²"
     card = record["provenance"]["device"]
-    saved = {(r["form"], r["batch"]): r["saved_bytes"] for r in record["ffn"]}
-    batch = max(b for _, b in saved)
-    tokens = next(r["tokens"] for r in record["ffn"] if r["batch"] == batch)
-    plain = saved["LORO ReLU²", batch]
     forms = {
         "packed straight-through": "ELAS packed, straight-through",
         "packed masked": "ELAS packed, masked gradient",
         "recomputed without a mask": "LORO ReLU², recomputed",
     }
-    wide = 2 * RELU2["intermediate_size"] * tokens
-    one = (plain - saved[forms["packed straight-through"], batch]) / wide
-    whole = "; ".join(f"{saved[form, batch] / plain - 1:+.1%} {name}" for name, form in forms.items())
-    peak = {(r["form"], r["batch"]): r["peak_bytes"] for r in record["model"]}
-    largest = max(b for (f, b), value in peak.items() if f == "LORO ReLU²" and value)
-    base = peak["LORO ReLU²", largest]
-    step = "; ".join(f"{peak[form, largest] / base - 1:+.1%} {name}" for name, form in forms.items())
-    beyond = max(b for _, b in peak)
-    fits = [name for name, form in forms.items() if peak[form, beyond]]
+
+    def changes(values: dict[tuple[str, int], int], batch: int) -> str:
+        base = values[plain, batch]
+        return "; ".join(f"{values[form, batch] / base - 1:+.1%} {name}" for name, form in forms.items())
+
+    saved, peak = _by_batch(record["ffn"], "saved_bytes"), _by_batch(record["model"], "peak_bytes")
+    batch, beyond = (max(b for _, b in values) for values in (saved, peak))
+    tokens = next(r["tokens"] for r in record["ffn"] if r["batch"] == batch)
+    one = saved[plain, batch] - saved[forms["packed straight-through"], batch]
+    share = one / (2 * RELU2["intermediate_size"] * tokens)  # of one wide tensor, bfloat16
+    fits = max(b for (form, b), value in peak.items() if form == plain and value)
     over, layers = "", shape(RELU2, tiny=False).num_hidden_layers
-    if peak["LORO ReLU²", beyond] is None:
-        over = f" At batch {beyond} it does not fit; these do: {' and '.join(fits)}."
+    if peak[plain, beyond] is None:
+        others = " and ".join(name for name, form in forms.items() if peak[form, beyond])
+        over = f" At batch {beyond} it does not fit; these do: {others}."
+    base = f"batch {fits}: {peak[plain, fits] / 2**30:.1f} GiB without a mask"
     return [
         row(
             "FFN activation memory",
-            f"{-one:+.2%} of the tensor that is packed; of all that the FFN keeps: {whole}",
+            f"{-share:+.2%} of the tensor that is packed; of all that the FFN keeps: "
+            f"{changes(saved, batch)}",
             f"{card}, FFN of the 1B shape, batch 1 to {batch} of 256 tokens, counted bytes",
             f"-{published.FFN_MEMORY_CUT:.0%}",
         ),
         row(
             "peak memory of a training step",
-            f"batch {largest}: {base / 2**30:.1f} GiB without a mask; {step}.{over}",
+            f"{base}; {changes(peak, fits)}.{over}",
             f"{card}, whole 1B model ({layers} layers), bfloat16, Loro's states included, one run",
         ),
     ]
+
+
+def _by_batch(rows: list[dict], name: str) -> dict[tuple[str, int], int]:
+    return {(r["form"], r["batch"]): r[name] for r in rows}
 
 
 def _speed() -> list[Claim]:
