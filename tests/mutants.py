@@ -4,28 +4,34 @@
     python tests/mutants.py NAME      those whose name contains NAME
 
 Two faults are tried at a time, each in a copy of its own, which holds the tracked files as they are now;
-the working tree is never touched. Exit code: 0 every fault was caught, 1 one survived, 2 nothing can be
-said (a stale fault, a suite that is red without any).
+the working tree is never touched. Each run of pytest is a fork (pytest_server.py). Exit code: 0 every
+fault was caught, 1 one survived, 2 nothing can be said (a stale fault, a suite that is red without any).
 """
 
 import argparse
+import contextlib
+import json
 import os
 import re
+import select
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from shutil import copyfile
+from typing import IO
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from labkit.runner import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("labkit", "sparse24", "tokenstats")
@@ -276,7 +282,7 @@ FAULTS = (
 )  # fmt: skip
 
 
-@contextmanager
+@contextlib.contextmanager
 def project_copy() -> Iterator[Path]:
     """A temporary folder with the tracked files, as the working tree has them."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -289,8 +295,9 @@ def project_copy() -> Iterator[Path]:
         yield copy
 
 
-def python(copy: Path, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess:
-    """Run this interpreter in ``copy`` so that it imports the copy's packages, not the installed ones."""
+@contextlib.contextmanager
+def pytest_server(copy: Path) -> Iterator["Server"]:
+    """pytest_server.py in ``copy``: there, and in all that it starts, the copy's packages are imported."""
     changed = {
         "PYTHONPATH": os.pathsep.join((str(copy), str(copy / "kernels"))),
         # Bytecode is matched by second and size: a fault of equal length could go unseen.
@@ -299,47 +306,94 @@ def python(copy: Path, *arguments: str, timeout: float | None = None) -> subproc
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
     }
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=copy, env=os.environ | changed, capture_output=True, text=True, timeout=timeout,
-    )  # fmt: skip
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            [sys.executable, "tests/pytest_server.py", *PACKAGES],
+            cwd=copy, env=os.environ | changed, bufsize=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        ) as process,
+    ):  # fmt: skip
+        yield Server(copy, process, log)
 
 
-def pytest(copy: Path, tests: Sequence[str], timeout: float | None = None) -> subprocess.CompletedProcess:
-    options = ("-x", "-q", "--tb=line", "-p", "no:cacheprovider")
-    return python(copy, "-m", "pytest", *options, *tests, timeout=timeout)
+@dataclass(frozen=True)
+class Server:
+    """A copy, the process that runs its tests, and the file for what they print."""
+
+    copy: Path
+    process: subprocess.Popen
+    log: IO[bytes]
+
+    def pytest(self, tests: Sequence[str], timeout: float | None = None) -> tuple[int | None, str]:
+        """(exit code, what was printed) of ``tests``; None if they were killed at ``timeout``.
+
+        timeout   seconds
+
+        Nothing that they started is left. Unusable if the server has ended.
+        """
+        mark = uuid.uuid4().hex
+        request = {
+            "environment": {processes.MARK: f"{os.environ.get(processes.MARK, '')} {mark}"},
+            "arguments": ["-x", "-q", "--tb=line", "-p", "no:cacheprovider", *tests],
+        }
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        child = self.process.stdout.readline()
+        if child:  # else the server has ended
+            late = not select.select([self.process.stdout], [], [], timeout)[0]
+            processes.end(mark, int(child) if late else None)
+        code = self.process.stdout.readline()
+        self.log.seek(0)
+        printed = self.log.read().decode(errors="replace")
+        self.log.seek(0)  # the server's place in the file too: the next run writes from here
+        self.log.truncate()
+        if not code:
+            raise Unusable(f"pytest cannot be run in {self.copy}:\n{printed[-3000:]}")
+        return None if late else int(code), printed
+
+    def seconds(self, tests: Sequence[str]) -> float:
+        """How long ``tests`` take without any fault. Unusable unless they pass."""
+        began = time.monotonic()
+        code, printed = self.pytest(tests)
+        if code:
+            raise Unusable(f"the tests must pass without any fault; they say\n{printed[-3000:]}")
+        return time.monotonic() - began
+
+    def first_failure(self, fault: Fault) -> tuple[str, float]:
+        """The test that notices ``fault``, or "" if none does, and seconds; the copy is left as it was."""
+        began = time.monotonic()
+        path = self.copy / fault.file
+        sound = path.read_text()
+        path.write_text(fault.apply(sound))
+        try:
+            code, printed = self.pytest(fault.tests, TIMEOUT)
+        finally:
+            path.write_text(sound)
+        if not code:
+            return "", time.monotonic() - began
+        if not (failed := re.search(r"^FAILED (.+?)(?: - |$)", printed, re.M)):
+            # A module that no longer imports would stop any suite: that proves nothing.
+            raise Unusable(f"fault {fault.name!r} broke pytest itself:\n{printed[-3000:]}")
+        return failed[1].removeprefix("tests/"), time.monotonic() - began
 
 
-def check_copy(copy: Path, faults: Sequence[Fault]) -> None:
-    """Unusable unless every fault applies, the copy is what gets imported, and its tests pass."""
-    for fault in faults:
-        fault.apply((copy / fault.file).read_text())
-    code = f"import {', '.join(PACKAGES)}; print(*(m.__file__ for m in ({', '.join(PACKAGES)})), sep='\\n')"
-    found = python(copy, "-c", code)
-    if not all(Path(line).is_relative_to(copy) for line in found.stdout.split()) or found.returncode:
-        raise Unusable(f"the copy's packages must be imported; got {found.stdout}{found.stderr}")
-    healthy = pytest(copy, sorted({test for fault in faults for test in fault.tests}))
-    if healthy.returncode:
-        raise Unusable(f"the tests must pass without any fault; they say\n{healthy.stdout[-3000:]}")
+def each(ask: Callable, servers: Sequence[Server], items: Sequence, told: str) -> Iterator[tuple]:
+    """(item, ``ask(server, item)``) in the order of ``items``, on whichever server is idle."""
+    idle: SimpleQueue[Server] = SimpleQueue()
+    for server in servers:
+        idle.put(server)
 
+    def one(item):
+        server = idle.get()
+        try:
+            return ask(server, item)
+        finally:
+            idle.put(server)
 
-def first_failure(copy: Path, fault: Fault) -> str:
-    """The test that notices ``fault``, or "" if none does; the copy is left as it was."""
-    path = copy / fault.file
-    sound = path.read_text()
-    path.write_text(fault.apply(sound))
-    try:
-        done = pytest(copy, fault.tests, TIMEOUT)
-    except subprocess.TimeoutExpired:
-        return ""
-    finally:
-        path.write_text(sound)
-    if done.returncode == 0:
-        return ""
-    if not (failed := re.search(r"^FAILED (.+?)(?: - |$)", done.stdout, re.M)):
-        # A module that no longer imports would stop any suite: that proves nothing.
-        raise Unusable(f"fault {fault.name!r} broke pytest itself:\n{done.stdout[-3000:]}")
-    return failed[1].removeprefix("tests/")
+    with ThreadPoolExecutor(len(servers)) as pool:
+        answers = track(pool.map(one, items), told, len(items), console=Console(stderr=True))
+        yield from zip(items, answers, strict=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -349,37 +403,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faults = [fault for fault in FAULTS if name.lower() in fault.name.lower()]
     if not faults:
         parser.error(f"NAME must be part of one of {'; '.join(f.name for f in FAULTS)}. Got {name!r}")
-    table = Table("fault", "caught by", "seconds")
-    survived = 0
-    idle: SimpleQueue[Path] = SimpleQueue()
-
-    def plant(fault: Fault) -> tuple[str, float]:
-        copy, began = idle.get(), time.monotonic()
-        try:
-            return first_failure(copy, fault), time.monotonic() - began
-        finally:
-            idle.put(copy)
-
+    caught: dict[Fault, tuple[str, float]] = {}
     try:
-        with ExitStack() as copies, ThreadPoolExecutor(JOBS) as pool:
-            for _ in range(JOBS):
-                idle.put(copy := copies.enter_context(project_copy()))
-            check_copy(copy, faults)
-            results = track(
-                pool.map(plant, faults), "planting faults", len(faults), console=Console(stderr=True)
-            )
-            for fault, (test, seconds) in zip(faults, results, strict=True):
-                survived += not test
-                shown = test.replace("[", r"\[") or "[bold red]SURVIVED"
-                table.add_row(fault.name, shown, f"{seconds:.1f}")
+        for fault in faults:
+            fault.apply((ROOT / fault.file).read_text())
+        with contextlib.ExitStack() as stack:
+            copies = [stack.enter_context(project_copy()) for _ in range(min(JOBS, len(faults)))]
+            servers = [stack.enter_context(pytest_server(copy)) for copy in copies]
+            tests = list(dict.fromkeys(fault.tests for fault in faults))
+            seconds = dict(each(Server.seconds, servers, tests, "running the tests"))
+            slowest_first = sorted(faults, key=lambda fault: -seconds[fault.tests])
+            for fault, answer in each(Server.first_failure, servers, slowest_first, "planting faults"):
+                caught[fault] = answer
     except (Unusable, subprocess.SubprocessError) as error:
         print(f"mutants: {error}", file=sys.stderr)
         return 2
     finally:
-        if table.row_count:
-            Console(width=None if sys.stdout.isatty() else 170).print(table)
+        show(caught)
+    survived = sum(not test for test, _ in caught.values())
     print(f"{len(faults) - survived} of {len(faults)} faults caught")
     return 1 if survived else 0
+
+
+def show(caught: dict[Fault, tuple[str, float]]) -> None:
+    """Print which test caught each fault, in the order of ``FAULTS``."""
+    table = Table("fault", "caught by", "seconds")
+    for fault in filter(caught.__contains__, FAULTS):
+        test, seconds = caught[fault]
+        table.add_row(fault.name, test.replace("[", r"\[") or "[bold red]SURVIVED", f"{seconds:.1f}")
+    if table.row_count:
+        Console(width=None if sys.stdout.isatty() else 170).print(table)
 
 
 if __name__ == "__main__":

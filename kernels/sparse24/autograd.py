@@ -72,7 +72,7 @@ class Sparsify(Function):
 
 
 class Compress(Function):
-    """x (or h, with ``square``) -> values, metadata, link.  What backward keeps:
+    """x (or h, with ``square``) -> values, metadata, link. What backward keeps:
 
     plain, ste     nothing                  dx = d(dense)
     plain, masked  metadata                 dx = d(dense) where kept
@@ -102,7 +102,7 @@ class Compress(Function):
 
 
 class Decompress(Function):
-    """packed -> dense.  The gradient of the dense tensor goes to the link unchanged, to any order."""
+    """packed -> dense. The gradient of the dense tensor goes to the link unchanged, to any order."""
 
     @staticmethod
     def forward(ctx, link, packed, ops):

@@ -37,7 +37,7 @@ def check() -> int:
     """Number of comparisons with the reference, all equal; SystemExit at the first that is not."""
     done = 0
 
-    def equal(name, got, expected, rtol=0.0):
+    def equal(name, got, expected, *, rtol=0.0):
         nonlocal done
         try:
             torch.testing.assert_close(got, expected, rtol=rtol, atol=0, equal_nan=True)
@@ -127,7 +127,9 @@ def products() -> list[dict]:
         weights["K,N"] = weights["N,K"].t().contiguous().t()
         packed = Packed(*kernels.pack(x, False, "cusparselt"), x.shape, "cusparselt")
         blob = packed.values.as_strided((tokens, k * 9 // 16), (k * 9 // 16, 1))
-        rivals = {"torch._cslt_sparse_mm": lambda b=blob, w=weights["N,K"]: torch._cslt_sparse_mm(b, w.t())}
+        rivals: dict[str, Callable] = {
+            "torch._cslt_sparse_mm": lambda b=blob, w=weights["N,K"]: torch._cslt_sparse_mm(b, w.t())
+        }
         for order, w in weights.items():
             rivals[f"cuBLAS {order}"] = lambda w=w, x=x: x @ w.t()
             rivals[f"matmul {order}"] = lambda w=w, p=packed: matmul(p, w)
@@ -226,7 +228,7 @@ def main() -> None:
     goals = bars(rows) + ffn_bars
     body = {"checked": checked, "ceilings": ceiling, "goals": goals, "rows": rows + ffn_rows}
     path = timing.report("sparse24", "python -m sparse24.bench", body, out)
-    for row in body["rows"]:
+    for row in rows + ffn_rows:
         extra = row.get("share_of_copy", row.get("speedup", ""))
         print(f"{row['section']:14} {row['rival']:28} {row['ms']['p50']:9.4f} ms  {extra}")
     timing.show_goals(goals)

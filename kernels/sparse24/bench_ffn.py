@@ -1,5 +1,7 @@
 """The feed-forward end to end: time, bytes kept for backward and peak, against torch.compile."""
 
+from typing import Any
+
 import torch
 
 from sparse24 import relu2_ffn, timing
@@ -48,13 +50,15 @@ def _case(name: str) -> tuple[list[dict], list[dict]]:
         return torch.autograd.grad(function(*operands), leaves, upstream)
 
     passes = {"forward": forward, "forward + backward": step}
-    rows, ms = [], {}
+    rows: list[dict[str, Any]] = []
+    ms: dict[tuple[str, str], float] = {}
     for kind, run in passes.items():
         calls = {n: (lambda f=f, run=run: run(f)) for n, f in rivals.items()}
         for rival, times in timing.interleave(calls, rounds=20).items():
             ms[kind, rival] = times["p50"]
             rows.append({"section": f"ffn {name}", "rival": rival, "pass": kind, "ms": times})
-    kept, peak = {}, {}
+    kept: dict[str, int] = {}
+    peak: dict[str, int] = {}
     for rival, function in rivals.items():
         step(function)
         held, _, result = timing.memory(lambda f=function: f(*operands))

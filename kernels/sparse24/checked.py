@@ -4,7 +4,9 @@ A specialisation is what Triton compiles on its own: a kernel, a dtype, flags, a
 is 1 or a multiple of 16. Its case is a small tensor of the same kind.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -24,35 +26,47 @@ class Checked:
     def __init__(self, strict: bool):
         self.strict = strict
 
-    def _ok(self, kernel: str, shape: tuple[int, ...], like: torch.Tensor, *flags) -> bool:
+    def _ok(self, kernel: str, shape: tuple[int, ...], like: torch.Tensor, *flags: Any) -> bool:
         case = kernel, like.device, like.dtype, shape, *flags
         return selfcheck.ok(case, partial(compare, *case), strict=self.strict)
 
-    def mask(self, x):
+    def mask(self, x: torch.Tensor) -> torch.Tensor:
         return (triton if self._ok("prune", _small(x.shape), x, True) else reference).mask(x)
 
-    def prune(self, x):
+    def prune(self, x: torch.Tensor) -> torch.Tensor:
         return (triton if self._ok("prune", _small(x.shape), x, False) else reference).prune(x)
 
-    def pack(self, x, square=False, layout="rows"):
+    def pack(
+        self, x: torch.Tensor, square: bool = False, layout: str = "rows"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         right = self._ok(f"pack_{layout}", _small(x.shape), x, square)
         return (triton if right else reference).pack(x, square, layout)
 
-    def unpack(self, values, metadata, shape, layout="rows"):
+    def unpack(
+        self, values: torch.Tensor, metadata: torch.Tensor, shape: torch.Size, layout: str = "rows"
+    ) -> torch.Tensor:
         right = self._ok("unpack", _small(shape), values, layout)
         return (triton if right else reference).unpack(values, metadata, shape, layout)
 
-    def masked_grad(self, grad, metadata, values=None, layout="rows", packed_out=None, in_place=False):
+    def masked_grad(
+        self,
+        grad: torch.Tensor,
+        metadata: torch.Tensor,
+        values: torch.Tensor | None = None,
+        layout: str = "rows",
+        packed_out: torch.Tensor | None = None,
+        in_place: bool = False,
+    ) -> torch.Tensor:
         flags = layout, values is not None, packed_out is not None
         right = self._ok("masked_grad", _small(grad.shape), grad, *flags)
         run = (triton if right else reference).masked_grad
         return run(grad, metadata, values, layout, packed_out, in_place)
 
-    def ste_grad(self, grad, h):
+    def ste_grad(self, grad: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         shape = (4096,) if h.numel() % 16 == 0 else (4100,)
         return (triton if self._ok("ste_grad", shape, h) else reference).ste_grad(grad, h)
 
-    def relu2_up(self, z, up, layout):
+    def relu2_up(self, z: torch.Tensor, up: torch.Tensor, layout: str) -> tuple[torch.Tensor, torch.Tensor]:
         """``pack(z up^T, square=True)``; one fused kernel where it is faster than two."""
         if layout == "cusparselt" and gemm.wins(z, up):
             shape = (130, 144 if up.shape[1] % 16 == 0 else 136)
@@ -125,7 +139,7 @@ def _gemm_pack(ops, x):
     return reference.pack((z.float() @ up.float().t()).to(x.dtype), True, "cusparselt")
 
 
-_CASES = {
+_CASES: dict[str, Callable] = {
     "prune": _prune,
     "pack_rows": partial(_pack, layout="rows"),
     "pack_cusparselt": partial(_pack, layout="cusparselt"),

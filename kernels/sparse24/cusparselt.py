@@ -21,7 +21,7 @@ _broken: set[tuple] = set()  # (way, the operands' shapes or EVERYWHERE) that fa
 def multiply(packed: Packed, weight: torch.Tensor, unpack) -> torch.Tensor:
     """packed (..., K) in layout "cusparselt" times weight (N, K) transposed -> (..., N).
 
-    ``unpack`` is the backend's own, for the last resort.  N must be a multiple of 8.
+    ``unpack`` is the backend's own, for the last resort. N must be a multiple of 8.
     """
     values, metadata = layouts.together(packed.values, packed.metadata)  # a pickle may have parted them
     lead, n, k = packed.shape[:-1], weight.shape[0], 2 * values.shape[1]

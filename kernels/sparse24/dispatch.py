@@ -1,7 +1,7 @@
 """The public functions: check the arguments once, choose a backend, attach the gradient.
 
 backend     "auto": Triton for float16, bfloat16, float32 on a CUDA device of capability >= 8.0 (Ampere
-            and newer), plain torch everywhere else.  Each kernel is compared with the reference before
+            and newer), plain torch everywhere else. Each kernel is compared with the reference before
             its first use (sparse24.selfcheck); one that differs is reported and replaced by plain torch.
             "reference": plain torch, any device and dtype.
             "triton": the kernels, or ValueError where they cannot run, RuntimeError for one that differs
@@ -20,6 +20,7 @@ from importlib.util import find_spec
 import torch
 
 from sparse24 import autograd, ffn, reference
+from sparse24.backend import Backend
 from sparse24.packed import Packed
 
 
@@ -40,7 +41,7 @@ def _operand(name: str, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def _backend(backend: str, x: torch.Tensor):
+def _backend(backend: str, x: torch.Tensor) -> Backend:
     """What computes: reference, or the checked Triton where it is asked for or worth it."""
     _choice("backend", backend, ("auto", "reference", "triton"))
     if backend == "auto":
@@ -58,7 +59,7 @@ def _backend(backend: str, x: torch.Tensor):
 
 
 @cache
-def _checked(strict: bool):
+def _checked(strict: bool) -> Backend:
     from sparse24.checked import Checked  # late: needs Triton
 
     return Checked(strict)
@@ -111,7 +112,7 @@ def _compress(name: str, x: torch.Tensor, square: bool, gradient: str, layout: s
     return Packed(values, metadata, x.shape, layout, link if link.requires_grad else None)
 
 
-def _layout(layout: str, x: torch.Tensor, shape: torch.Size, ops) -> str:
+def _layout(layout: str, x: torch.Tensor, shape: torch.Size, ops: Backend) -> str:
     _choice("layout", layout, ("auto", "rows", "cusparselt"))
     if layout == "auto":
         return ops.layout_for(shape, x.device, x.dtype)
@@ -126,7 +127,7 @@ def compress(
     """``sparsify`` and pack: (..., K) -> Packed of 9/16 of the bytes in 16-bit types.
 
     Gradients flow to ``x`` through ``decompress`` and ``matmul`` of the result (not through
-    ``.values``).  ValueError as in ``sparsify``.
+    ``.values``). ValueError as in ``sparsify``.
     """
     return _compress("x", x, False, gradient, layout, backend)
 

@@ -69,4 +69,4 @@ def _masked(ops, d, values, metadata, layout, pack):
         place = layouts.packed_like(values, metadata, d.shape) if again else (values, metadata)
         room, positions = layouts.together(*place)
     dense = ops.masked_grad(d, metadata, values, layout, packed_out=room, in_place=True)
-    return dense, Packed(room, positions, d.shape, layout) if pack else None
+    return dense, None if room is None else Packed(room, positions, d.shape, layout)

@@ -49,7 +49,7 @@ def rank(bits, INF: tl.constexpr, RELU: tl.constexpr):
 
 @triton.jit
 def top2(k0, k1, k2, k3):
-    """The two largest keys, the one of the lower index first.  Keys end in the two bits 3 - index."""
+    """The two largest keys, the one of the lower index first. Keys end in the two bits 3 - index."""
     high01, low01 = tl.maximum(k0, k1), tl.minimum(k0, k1)
     high23, low23 = tl.maximum(k2, k3), tl.minimum(k2, k3)
     best = tl.maximum(high01, high23)

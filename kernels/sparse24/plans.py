@@ -19,8 +19,9 @@ ALGORITHM, ALGORITHM_COUNT = 0, 1  # cusparseLtMatmulAlgAttribute_t
 ALLOC_FAILED = 2  # cusparseStatus_t
 LIMIT = 128  # cached plans; the one that was not used for longest makes room
 
-_plans: OrderedDict[tuple, "Plan"] = OrderedDict()
-_fastest: dict[tuple, int] = {}  # what searches found: a plan that made room comes back without one
+Key = tuple[int, int, int, int, torch.dtype, bool]  # device, rows, k, n, dtype, k_contiguous: as of Plan
+_plans: OrderedDict[Key, "Plan"] = OrderedDict()
+_fastest: dict[Key, int | None] = {}  # what searches found: a plan that made room comes back without one
 _lock = threading.RLock()  # torch gives each thread a handle of its own; here threads take turns at one
 
 
@@ -63,7 +64,16 @@ class Plan:
     library's default. The library's resources go when the last reference to the plan does.
     """
 
-    def __init__(self, device, rows, k, n, dtype, k_contiguous, algorithm=None):
+    def __init__(
+        self,
+        device: int,
+        rows: int,
+        k: int,
+        n: int,
+        dtype: torch.dtype,
+        k_contiguous: bool,
+        algorithm: int | None = None,
+    ):
         lib, handle = _library(), _handle(device)
         kind, order, align = ctypes.c_int(CUDA_TYPE[dtype]), ctypes.c_int(ROW), ctypes.c_uint32(16)
         a, b, c, product, choice, plan = structs = [_Opaque() for _ in range(6)]
@@ -146,7 +156,7 @@ def _time(plan: Plan, values: torch.Tensor, weight: torch.Tensor, calls: int) ->
     return start.elapsed_time(end)
 
 
-def search(key: tuple, values: torch.Tensor, weight: torch.Tensor) -> Plan:
+def search(key: Key, values: torch.Tensor, weight: torch.Tensor) -> Plan:
     """The plan with the fastest algorithm for ``key`` on these operands: all in short, four at length."""
     plans = []
     for algorithm in range(Plan(*key).algorithms):

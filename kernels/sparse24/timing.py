@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -25,7 +26,7 @@ def interleave(rivals: dict[str, Callable], rounds: int = 30) -> dict[str, dict]
         for _ in range(3):
             run()
     calls = max(1, min(5, round(0.5 / min(_sample(run, 1) for run in rivals.values()))))
-    samples = {name: [] for name in rivals}
+    samples: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(rounds):
         for name, run in rivals.items():
             samples[name].append(_sample(run, calls))
@@ -61,7 +62,7 @@ def host_time(run: Callable, calls: int = 200) -> float:
     return round(elapsed / calls * 1e6, 1)
 
 
-def memory(run: Callable) -> tuple[int, int, object]:
+def memory(run: Callable) -> tuple[int, int, Any]:
     """(bytes more than before that ``run()``'s result keeps alive, peak bytes more, the result)."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()

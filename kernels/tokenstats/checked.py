@@ -66,13 +66,13 @@ def compare(name, device, dtype, rows, columns, row, offset, parts, with_tokens)
     if columns > 1:
         numbers[offset + row // 2 :: 3] = -float("inf")
     x = numbers.to(device, dtype)[offset:].view(rows, row)[:, :columns]
-    tokens = torch.randint(0, columns, (rows,), generator=generator, device="cpu").to(device)
-    tokens = tokens if with_tokens else None
+    drawn = torch.randint(0, columns, (rows,), generator=generator, device="cpu").to(device)
+    tokens = drawn if with_tokens else None
     if name == "gradient":
         weights = torch.randn(3, rows, generator=generator, device="cpu", dtype=torch.float32).to(device)
-        got = _gradient(partial(triton.token_stats, parts=parts), x, tokens, weights)
-        expected = _gradient(reference.token_stats, x.double(), tokens, weights.double())
-        error, size = (got - expected).norm().item(), expected.norm().item()
+        ours = _gradient(partial(triton.token_stats, parts=parts), x, tokens, weights)
+        theirs = _gradient(reference.token_stats, x.double(), tokens, weights.double())
+        error, size = (ours - theirs).norm().item(), theirs.norm().item()
         if not error <= ROUNDING[dtype] * size + 1e-6:  # one column: both are 0
             raise AssertionError(f"off by {error:.2e} of {size:.2e}, allowed {ROUNDING[dtype]:.0e}")
         return

@@ -21,7 +21,7 @@ FLOAT16 = 65504.0
 
 
 def memory_by_batch(record: Mapping[str, Any]) -> Figure:
-    """``record``: results("memory").  Left: bytes one FFN keeps; right: peak of a step of the whole model.
+    """``record``: results("memory"). Left: bytes one FFN keeps; right: peak of a step of the whole model.
 
     A cross at the top marks a batch that did not fit on the card.
     """
@@ -90,7 +90,7 @@ def byte_bars(measured: Mapping[str, float], title: str = "") -> Figure:
 
 
 def speed_bars(record: Mapping[str, Any], tokens: int = 16384) -> Figure:
-    """``record``: results("speed").  One bar a rival and pass; whiskers from p20 to p80.
+    """``record``: results("speed"). One bar a rival and pass; whiskers from p20 to p80.
 
     Of a rival that was also run under torch.compile, the compiled time is shown.
     """

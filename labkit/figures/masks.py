@@ -29,9 +29,7 @@ def mask_grid(
 ) -> Figure:
     """One window of a layer: rows are tokens, columns features, darker is larger (square-root scale).
 
-    token, group    first row and first group of four shown; the window stays inside the trace
-    tokens, groups  its size
-
+    The window begins at row ``token`` and at group of four ``group``, and stays inside the trace.
     The right panel is the share of each token's energy, over all its features, that the mask keeps.
     """
     rows, picked = _window(trace, layer, token, group, tokens, groups)
@@ -92,11 +90,8 @@ def hover_grid(
         height=150 + 24 * len(window),
         legend={"orientation": "h", "y": -0.12},
         xaxis={
-            "title": f"features {picked.start} to {picked.stop - 1}, in groups of four",
-            "showticklabels": False,
-            "ticks": "",
-            "showgrid": False,
-            "zeroline": False,
+            "title": f"features {picked.start} to {picked.stop - 1}, in groups of four", "ticks": "",
+            "showticklabels": False, "showgrid": False, "zeroline": False,
         },
         yaxis={
             "tickvals": list(range(len(window))), "ticktext": names, "autorange": "reversed",
@@ -231,9 +226,8 @@ def _draw_labels(axis: Axes, tokens: list[str], picked: slice, x: np.ndarray) ->
 
 def _with_gaps(cells: np.ndarray, filler: object) -> list[list]:
     """Rows of cells with an empty column after every four."""
-    return [
-        [cell for four in row.reshape(-1, 4).tolist() for cell in (*four, filler)][:-1] for row in cells
-    ]
+    fours = (row.reshape(-1, 4).tolist() for row in cells)
+    return [[cell for four in row for cell in (*four, filler)][:-1] for row in fours]
 
 
 def _shown(tokens: list[str]) -> list[str]:

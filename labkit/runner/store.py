@@ -17,8 +17,8 @@ from labkit.paths import ROOT, cache_dir, write_atomic
 from labkit.provenance import kernel_threads, versions
 
 CODE = (
-    "labkit/**/*.py", "labkit/widgets/static/*", "labkit/checkpoints/**/*", "labkit/studies/*/results/**/*",
-    "kernels/**/*.py", "kernels/**/*.json",
+    "labkit/**/*.py", "labkit/widgets/static/**/*", "labkit/checkpoints/**/*",
+    "labkit/studies/*/results/**/*", "kernels/**/*.py", "kernels/**/*.json",
 )  # fmt: skip
 
 

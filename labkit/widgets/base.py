@@ -2,7 +2,7 @@
 
 present   a widget or, headless, its static twin; running the cell again closes the previous widget
 explore   a figure redrawn by controls
-static    a file of static/ as text: scripts and styles are part of the widget, nothing is fetched
+static    styles of static/ as text (labkit.widgets.esm: scripts): part of the widget, nothing is fetched
 """
 
 import html
@@ -17,6 +17,8 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib import pyplot
+
+from labkit.widgets.esm import esm
 
 _drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
 _open: dict[str, ipywidgets.Widget] = {}  # panel name -> the panel now shown, closed on re-run
@@ -35,7 +37,7 @@ def show(figure: object) -> None:
 
 
 def static(*names: str) -> str:
-    """The files ``names`` of labkit/widgets/static, one after the other (a shared script goes first)."""
+    """The files ``names`` of labkit/widgets/static, one after the other (a shared style goes first)."""
     folder = files("labkit.widgets") / "static"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
@@ -95,7 +97,7 @@ class OwnKeys(anywidget.AnyWidget):
     no keyboard could move it.
     """
 
-    _esm = static("own_keys.js")
+    _esm = esm("own_keys.js")
 
 
 def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) -> ipywidgets.VBox:

@@ -12,6 +12,7 @@ from labkit.figures.beam_tree import beam_tree as static_tree
 from labkit.traces import SEARCH, BeamTrace
 from labkit.widgets import base
 from labkit.widgets.beam_pack import pack, texts
+from labkit.widgets.esm import esm
 
 
 def beam_tree(
@@ -62,7 +63,7 @@ class BeamTree(anywidget.AnyWidget):
     note, problem          what was done last; the error of the last request, empty if it worked
     """
 
-    _esm = base.static("instrument.js", "beam_tree.js")
+    _esm = esm("beam_tree.js")
     _css = base.static("instrument.css", "beam_tree.css")
     trees = traitlets.List().tag(sync=True)
     tree = traitlets.Int(0).tag(sync=True)

@@ -14,6 +14,7 @@ from labkit import checks
 from labkit.figures import masks
 from labkit.traces import MaskTrace
 from labkit.widgets.base import error_text, present, show, static
+from labkit.widgets.esm import esm
 
 BUDGET = 880_000  # bytes of values and metadata in the widget's state, which must stay under 1 MB
 LISTED = 500  # differing groups that are sent one by one; the count is always exact
@@ -28,7 +29,7 @@ class MaskGrid(anywidget.AnyWidget):
     compared           result of the kernel against the reference, or why there is none
     """
 
-    _esm = Unicode(static("instrument.js", "mask_grid.js")).tag(sync=True)
+    _esm = Unicode(esm("mask_grid.js")).tag(sync=True)
     _css = Unicode(static("instrument.css", "mask_grid.css")).tag(sync=True)
     steps = List(Unicode()).tag(sync=True)
     tokens = List(Unicode()).tag(sync=True)

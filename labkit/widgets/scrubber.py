@@ -16,6 +16,7 @@ from labkit.figures import curves
 from labkit.traces import GroupTrace, TrainTrace
 from labkit.widgets.base import error_text, headless, present, show, static
 from labkit.widgets.curve_pack import Traces, by_step, curves_of, flat, panels_of, runs_of, thin
+from labkit.widgets.esm import esm
 
 BUDGET = 560_000  # bytes of curves in the widget's state, which must stay under 1 MB
 RUNS, ROWS, LETTERS = 6, 8, 1200  # read at once, at most: runs, samples of each, signs of each
@@ -28,7 +29,7 @@ class Scrubber(anywidget.AnyWidget):
     sampled      int32 steps that have completions; ``completions`` holds those of ``step`` and ``shown``
     """
 
-    _esm = Unicode(static("instrument.js", "scrubber.js")).tag(sync=True)
+    _esm = Unicode(esm("scrubber.js")).tag(sync=True)
     _css = Unicode(static("instrument.css", "scrubber.css")).tag(sync=True)
     title = Unicode().tag(sync=True)
     unit = Unicode("step").tag(sync=True)

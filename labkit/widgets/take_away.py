@@ -14,12 +14,13 @@ from labkit.notebooks import parameters_for
 from labkit.paths import ROOT
 from labkit.provenance import provenance
 from labkit.widgets.base import static
+from labkit.widgets.esm import esm
 
 
 class CopyText(anywidget.AnyWidget):
     """A folded block with the preset as YAML and as shell commands, each with a button that copies it."""
 
-    _esm = Unicode(static("instrument.js", "copy_text.js")).tag(sync=True)
+    _esm = Unicode(esm("copy_text.js")).tag(sync=True)
     _css = Unicode(static("instrument.css")).tag(sync=True)
     preset = Unicode().tag(sync=True)
     command = Unicode().tag(sync=True)

