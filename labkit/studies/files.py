@@ -31,11 +31,13 @@ def _lines(value: Any, depth: int) -> str:
     flat = json.dumps(value, allow_nan=False)
     if not isinstance(value, (dict, list)) or not value or (depth and len(flat) <= LINE):
         return flat
-    named = isinstance(value, dict)
-    parts = [f"{json.dumps(k)}: {_lines(v, depth + 1)}" for k, v in value.items()] if named else \
-        [_lines(v, depth + 1) for v in value]  # fmt: skip
+    if isinstance(value, dict):
+        start, end = "{", "}"
+        parts = [f"{json.dumps(key)}: {_lines(item, depth + 1)}" for key, item in value.items()]
+    else:
+        start, end = "[", "]"
+        parts = [_lines(item, depth + 1) for item in value]
     inner = f",\n{' ' * (depth + 1)}".join(parts)
-    start, end = "{}" if named else "[]"
     return f"{start}\n{' ' * (depth + 1)}{inner}\n{' ' * depth}{end}"
 
 

@@ -61,8 +61,10 @@ class Option:
         for one in given if isinstance(given, (tuple, list)) else (given,):
             if self.choices:
                 checks.choice(name, one, self.choices)
-            elif isinstance(one, (int, float)) and not isinstance(one, bool):
-                (checks.integer if isinstance(one, int) else checks.number)(name, one, self.least)
+            elif isinstance(one, float):
+                checks.number(name, one, self.least)
+            elif isinstance(one, int) and not isinstance(one, bool):
+                checks.integer(name, one, int(self.least))
         return given
 
 
@@ -118,7 +120,7 @@ class Stage:
     inputs: Callable[[Context], dict[str, Any]] | None = (
         None  # what the result depends on; None: run always
     )
-    show: Callable[[Mapping[str, Any]], str] = lambda found: ""
+    show: Callable[[Any], str] = lambda found: ""
 
     def fingerprint(self, name: str, context: Context) -> dict[str, Any]:
         """The inputs for the provenance, and their digest; empty for a stage without."""

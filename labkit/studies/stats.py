@@ -48,7 +48,7 @@ class Estimate:
 
         form is each number's format, unit is printed after them with its own space, scale multiplies them.
         """
-        if self.low is None:
+        if self.low is None or self.high is None:
             told = " and ".join(f"{scale * value:{form}}" for value in self.values)
             return f"{told}{unit} ({self.count}, no interval)"
         mean, low, high = (f"{scale * value:{form}}" for value in (self.estimate, self.low, self.high))
@@ -60,7 +60,7 @@ class Estimate:
         margin  smallest difference that would matter, in the unit of ``estimate``: "no difference larger
                 than it" is said only if the interval excludes one
         """
-        if self.low is None:
+        if self.low is None or self.high is None:
             return f"no verdict from {self.count}"
         if self.low > 0 or self.high < 0:
             return more if self.low > 0 else less

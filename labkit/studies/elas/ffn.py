@@ -7,6 +7,7 @@ published), a multiple of 64 too, so that no rival is slowed by its shape.
 import gc
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ def model_memory(batches: list[int], device: str, tiny: bool, deadline: float) -
     with torch.device(device):
         model = ElasForCausalLM(shape(RELU2 | {"vocab_size": 32000}, tiny)).to_dtype(torch.bfloat16)
     optimizer = Loro.for_model(model, lr=1e-5, exact_every=None)
-    rows = []
+    rows: list[dict] = []
     for form, options in FORMS.items():
         _set_form(model, options)
         for batch in batches:
@@ -159,7 +160,7 @@ def speed(tokens: int, device: str, tiny: bool, rounds: int, compiled: bool) -> 
     hidden = shape({}, tiny).hidden_size
     x = torch.randn(tokens, hidden, device=device, dtype=torch.bfloat16, requires_grad=True)
     upstream = torch.randn(tokens, hidden, device=device, dtype=torch.bfloat16)
-    calls: dict[str, nn.Module] = {}
+    calls: dict[str, Callable] = {}
     for name, options in RIVALS.items():
         calls[name] = build_mlp(shape(options, tiny)).to(device, torch.bfloat16)
         if name in COMPILED and compiled:
@@ -201,9 +202,9 @@ def exact_step(device: str, tiny: bool) -> dict[str, float]:
     for where in {"cpu", device}:
         four = [torch.randn(size, rank, device=where) for _ in range(4)]
 
-        def step(four: list[Tensor] = four) -> float:
-            return riemannian_step(*four, 0.01)[0].sum().item()
+        def step(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> float:
+            return riemannian_step(a, b, c, d, 0.01)[0].sum().item()
 
-        times = seconds(take_turns({where: step}, 6))[where]
+        times = seconds(take_turns({where: partial(step, *four)}, 6))[where]
         found[where] = round(1000 * sorted(times[1:])[2], 3)
     return found

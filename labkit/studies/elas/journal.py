@@ -49,12 +49,12 @@ class Journal:
 
     def __init__(self, folder: Path, base: PretrainConfig, text: Text, command: str):
         self.path, self.curves = folder / "study.json", folder / "curves.npz"
-        about = {
+        about: dict[str, Any] = {
             "provenance": provenance(command=command), "resumed": [], "config": asdict(base),
             "text": _sides(text, base.seq_len), "loro_revision": LORO_REVISION,
             "tried": {}, "chosen": {}, "times": {}, "runs": [],
         }  # fmt: skip
-        self.body, self.traces = about, []
+        self.body, self.traces = about, list[TrainTrace]()
         if not self.path.exists():
             return
         self.body = json.loads(self.path.read_text())
@@ -75,10 +75,10 @@ class Journal:
 
     def add(self, job: Job, found: Mapping[str, Any] | TrainTrace) -> None:
         """Take a result in, and write both files."""
-        if job.stage == "times":
-            self.body["times"][job.shown] = dict(found)
-        else:
+        if isinstance(found, TrainTrace):
             self._add_run(job, found)
+        else:
+            self.body["times"][job.shown] = dict(found)
         check("study", self.body, SHAPE)
         write_json(self.path, self.body)
 

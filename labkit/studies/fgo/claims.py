@@ -52,7 +52,7 @@ def summary(arms: Arms) -> list[dict]:
     ]
     for arm, runs in arms.items():
         counts = {name: [groups_of(run, name) for run in runs] for name in ("invalid", "constant")}
-        paper = published.MATH500.get(arm)
+        paper: dict | None = published.MATH500.get(arm)
         if paper:
             paper = {**paper, "invalid": published.INVALID[arm]}
         rows.append({"arm": arm, "seeds": len(runs), "paper": paper, **_exam(runs, "after"), **counts})

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from labkit.studies.soar.one_at_a_time import decode_one
 from labkit.studies.soar.records import kernel_digest
 from labkit.studies.timing import seconds, take_turns, timed
 
-SOAR = {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2}
+SOAR: dict[str, Any] = {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2}
 
 
 class Timed(nn.Module):
@@ -35,7 +36,8 @@ class Timed(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model, self._spans = model, []
+        self.model: Any = model
+        self._spans: list[Any] = []
         self.eos_ids = eos_ids(model)
         for name in ("mask_id", "eos_id", "max_length", "vocab_size"):
             setattr(self, name, getattr(model, name))
@@ -66,8 +68,8 @@ class Timed(nn.Module):
 
 def bench_lab(device: str, prompts: int, rounds: int) -> dict:
     """Ours (fixed rows, one graph) against one at a time, with the eager model and with ours."""
-    boards, truths = load_puzzles("test", prompts)
-    boards = torch.from_numpy(boards)
+    puzzles, truths = load_puzzles("test", prompts)
+    boards = torch.from_numpy(puzzles)
     fixed = load_model("lab/sudoku9", device=device, dtype=torch.bfloat16, fixed_rows=min(256, prompts))
     plain = fixed.model
     filled = int((boards == 0).sum())
@@ -82,7 +84,7 @@ def bench_lab(device: str, prompts: int, rounds: int) -> dict:
         )
 
     ours(), theirs(plain, boards[:1])  # warm
-    arms = {"batched": ours, "one at a time": partial(theirs, plain),
+    arms: dict[str, Callable] = {"batched": ours, "one at a time": partial(theirs, plain),
             "one at a time, same graph": partial(theirs, fixed)}  # fmt: skip
     often = dict(zip(arms, (rounds, max(1, rounds - 1), 1), strict=True))  # the slow ones less often
     turns = take_turns(arms, often)
@@ -113,7 +115,7 @@ def bench_share(device: str, prompts: int, rounds: int) -> dict:
 
 def _share(model: Timed, boards: torch.Tensor, setting: dict, rounds: int) -> dict:
     """Wall and forward seconds of ``rounds`` decodes, after one that compiles what there is to compile."""
-    found = {"wall": [], "forward": [], "share": []}
+    found: dict[str, Any] = {"wall": [], "forward": [], "share": []}
     for number in range(rounds + 1):
         model.seconds()
         trace, wall = timed(lambda: decode(model, boards, record=False, **setting))
@@ -132,7 +134,7 @@ def bench_llada(device: str, rounds: int, shape: str = "LLaDA-8B") -> dict:
     source = torch.Generator().manual_seed(0)
     length, gen = (12, 4) if tiny else (224, 32)
     prompts = torch.randint(0, model.mask_id - 1, (8, length), generator=source)
-    pbs = {"strategy": "pbs", "beam": 2, "gen_length": gen, "eos_early_stop": False}
+    pbs: dict[str, Any] = {"strategy": "pbs", "beam": 2, "gen_length": gen, "eos_early_stop": False}
     row = prompts[0].tolist()
 
     def ours() -> list[int]:

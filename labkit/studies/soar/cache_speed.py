@@ -2,6 +2,7 @@
 
 import statistics
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -18,12 +19,18 @@ def llada(device: str, rounds: int, shape: str, deadline: float) -> dict:
     free = random_llada(device, tiny=tiny, dtype=torch.bfloat16)
     length, gen, block = (24, 8, 4) if tiny else (768, 64, 32)
     about = free.mask_id, free.eos_id, free.max_length, free.shift
-    models = {(False, None): free, (True, None): DiffusionLM(free.net, *about, block_causal=block)}
+    models: dict[tuple[bool, str | None], torch.nn.Module] = {(False, None): free}
+    models[True, None] = DiffusionLM(free.net, *about, block_causal=block)
     models |= {(False, cache): Cached(free, cache) for cache in ("approximate-prefix", "approximate-dual")}
     models[True, "exact-block"] = Cached(models[True, None], "exact-block")
     source = torch.Generator().manual_seed(0)
     prompts = torch.randint(0, free.mask_id - 1, (8, length), generator=source)
-    given = {"gen_length": gen, "block_length": block, "eos_early_stop": False, "record": False}
+    given: dict[str, Any] = {
+        "gen_length": gen,
+        "block_length": block,
+        "eos_early_stop": False,
+        "record": False,
+    }
     found = []
     for count in (1, 8):
         calls = {

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,6 @@ from tqdm.auto import tqdm
 
 from labkit.soar.load import load_model
 from labkit.soar.models.caches import CACHES, Cached
-from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
 from labkit.soar.tasks.puzzle_sets import load_puzzles
 from labkit.soar.tasks.sudoku import solved
@@ -36,7 +36,7 @@ from labkit.studies.timing import seconds as seconds_of
 from labkit.studies.timing import take_turns, timed
 from labkit.traces import BeamTrace
 
-STRATEGIES = {
+STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"strategy": "greedy"},
     "soar": {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2},
 }
@@ -79,7 +79,7 @@ def sums_task(count: int) -> Task:
 
 def quality(
     task: Task,
-    model: MaskedLM,
+    model: torch.nn.Module,
     *,
     batch_size: int | None = None,
     deadline: float = float("inf"),
@@ -116,7 +116,7 @@ def quality(
     return {"prompts": count, "length": length, "dtype": _dtype(model), "arms": arms}
 
 
-def _paired(right: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
+def _paired(right: np.ndarray, baseline: np.ndarray) -> dict[str, Any]:
     share, gain = stats.proportion(right), stats.bootstrap_questions(right, baseline)
     low, high = (0.0, 0.0) if right is baseline else (gain.low, gain.high)
     found = {"accuracy": share.estimate, "low": share.low, "high": share.high}
@@ -124,7 +124,7 @@ def _paired(right: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
     return found | stats.mcnemar(right, baseline)._asdict()
 
 
-def seconds(task: Task, model: MaskedLM, rounds: int, deadline: float) -> dict:
+def seconds(task: Task, model: torch.nn.Module, rounds: int, deadline: float) -> dict:
     """Wall seconds of every arm in blocks, the arms taken in turn ``rounds`` times after a warm-up."""
     models = _with_caches(model)
     arms = [arm for arm in task.arms() if arm[1] is not None]
@@ -139,11 +139,11 @@ def seconds(task: Task, model: MaskedLM, rounds: int, deadline: float) -> dict:
     return {"prompts": len(task.prompts), "dtype": _dtype(model), "arms": found}
 
 
-def _with_caches(model: MaskedLM) -> dict[str | None, torch.nn.Module]:
+def _with_caches(model: torch.nn.Module) -> dict[str | None, torch.nn.Module]:
     return {kind: Cached(model, kind, CACHE_BYTES) if kind else model for kind in KINDS}
 
 
-def _dtype(model: MaskedLM) -> str:
+def _dtype(model: torch.nn.Module) -> str:
     return str(next(model.parameters()).dtype).split(".")[1]
 
 

@@ -20,7 +20,6 @@ import torch
 
 from labkit.paths import CHECKPOINTS
 from labkit.soar.load import load_model
-from labkit.soar.models.fixed_batch import FixedBatch
 from labkit.soar.tasks.puzzle_sets import SIZES, load_puzzles
 from labkit.soar.tasks.sudoku_model import SudokuLM
 from labkit.studies.files import check
@@ -82,7 +81,7 @@ def study(name: str, device: str, sizes: dict[str, int], known: dict, deadline: 
 
 
 def _outcomes(
-    model: FixedBatch, part: str, sizes: dict[str, int], wanted: list[Setting], known: dict,
+    model: torch.nn.Module, part: str, sizes: dict[str, int], wanted: list[Setting], known: dict,
     deadline: float = float("inf"),
 ) -> list[Outcome]:  # fmt: skip
     before = {o["label"]: o for o in known.get(part, ())}
@@ -94,7 +93,7 @@ def _outcomes(
     return [before[label(s)] for s in wanted if label(s) in before]
 
 
-def weights_of(model: FixedBatch) -> str:
+def weights_of(model: torch.nn.Module) -> str:
     """A digest of the weights, so that outcomes of other weights are not mistaken for theirs."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
