@@ -16,7 +16,7 @@ from labkit.studies.elas import ffn, variants
 from labkit.studies.elas.ffn import FORMS
 from labkit.studies.elas.journal import Journal, chosen
 from labkit.studies.elas.plan import RECORDED, TRACED, TUNE_SEED, plan, rates, settings
-from labkit.studies.elas.recorded import load_curves
+from labkit.studies.elas.records import load_curves
 from labkit.studies.elas.runs import How, work
 from labkit.studies.elas.study import STUDY
 from labkit.traces import TrainTrace

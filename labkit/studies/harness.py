@@ -43,13 +43,11 @@ class Option:
 
     def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
         """Make it an argument of ``parser``; what is not given stays None."""
-        some = self.default[0] if isinstance(self.default, tuple) else self.default
-        how: dict[str, Any] = {"type": self.kind or type(some)}
-        if isinstance(some, bool):
-            how = {"action": "store_true", "default": None}
-        elif isinstance(self.default, tuple):
-            how["nargs"] = "+"
         several = isinstance(self.default, tuple)
+        kind = self.kind or type(self.default[0] if several else self.default)
+        how: dict[str, Any] = {"type": kind} | ({"nargs": "+"} if several else {})
+        if kind is bool:
+            how = {"action": "store_true", "default": None}
         shown = " ".join(map(str, self.default)) if several else self.default
         told = self.help if self.default in (None, False) else f"{self.help} (default: {shown})"
         parser.add_argument(f"--{name.replace('_', '-')}", help=told.replace("%", "%%"), **how)
@@ -117,10 +115,8 @@ class Stage:
     file: str = ""  # of --out, for what run returns
     key: str = ""  # in that file; empty: all of it
     shape: Any = None  # see files.check
-    inputs: Callable[[Context], dict[str, Any]] | None = (
-        None  # what the result depends on; None: run always
-    )
-    show: Callable[[Any], str] = lambda found: ""
+    inputs: Callable[[Context], dict[str, Any]] | None = None  # what decides the result; None: run always
+    show: Callable[[Any], str] = lambda found: ""  # a result in words
 
     def fingerprint(self, name: str, context: Context) -> dict[str, Any]:
         """The inputs for the provenance, and their digest; empty for a stage without."""
