@@ -20,9 +20,8 @@ def did_you_mean(given: Any, known: Iterable[str]) -> str:
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return ``value`` as int if it is a whole number in [low, high]; bool is refused."""
     span = f"an integer >= {low}" if high is None else f"an integer between {low} and {high}"
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        fail(name, value, span)
-    if value < low or (high is not None and value > high):
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
         fail(name, value, span)
     return int(value)
 
@@ -30,9 +29,8 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
 def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
     """Return ``value`` as float if it is a finite number in [low, high]; bool is refused."""
     span = f"a number >= {low:g}" if high == float("inf") else f"a number in [{low:g}, {high:g}]"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        fail(name, value, span)
-    if not low <= value <= high or value in (float("inf"), float("-inf")):  # NaN fails the first
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not low <= value <= high or value in (float("inf"), float("-inf")):  # NaN: not <=
         fail(name, value, span)
     return float(value)
 

@@ -17,7 +17,7 @@ import sparse24
 import tokenstats
 from labkit import checks
 from labkit.device import current
-from labkit.paths import ROOT
+from labkit.paths import BENCHES
 from sparse24 import layouts
 
 
@@ -39,8 +39,7 @@ def byte_map() -> np.ndarray:
 def bench_results(name: str) -> dict:
     """The committed result of `make bench` for "sparse24" or "tokenstats"; the newest if several cards."""
     checks.choice("name", name, ("sparse24", "tokenstats"))
-    files = (ROOT / "kernels" / "results").glob(f"{name}_*.json")
-    results = [json.loads(path.read_text()) for path in files]
+    results = [json.loads(path.read_text()) for path in BENCHES.glob(f"{name}_*.json")]
     if not results:
         raise FileNotFoundError(
             f"no kernels/results/{name}_*.json: `make bench` on a CUDA device writes one"
@@ -58,11 +57,7 @@ def live_check(rows: int = 63, width: int = 264, vocabulary: int = 2049, seed: i
     checks.integer("rows", rows, 1)
     checks.integer("width", width, 4)
     checks.integer("vocabulary", vocabulary, 1)
-    device = current()
-    if device == "cpu" and "triton" not in sys.modules:
-        os.environ["TRITON_INTERPRET"] = "1"
-    if find_spec("triton") is None:
-        raise RuntimeError("Triton is not installed here: there is nothing to compare")
+    device = _ready()
     generator = torch.Generator().manual_seed(seed)
     x = _hard(torch.randn(rows, width, generator=generator).half()).to(device)
     grad = torch.randn(rows, width, generator=generator).half().to(device)
@@ -87,6 +82,16 @@ def live_check(rows: int = 63, width: int = 264, vocabulary: int = 2049, seed: i
     ]
 
 
+def _ready() -> str:
+    """Where the kernels run, "cuda" or "cpu"; "cpu" asks for Triton's interpreter, if in time."""
+    if find_spec("triton") is None:
+        raise RuntimeError("Triton is not installed here: there is nothing to compare")
+    device = current()
+    if device == "cpu" and "triton" not in sys.modules:  # it reads its switch once
+        os.environ["TRITON_INTERPRET"] = "1"
+    return device
+
+
 def compare_packing(activations: np.ndarray) -> dict:
     """Pack float (..., features) activations by the Triton kernel and by the reference, and compare.
 
@@ -96,12 +101,8 @@ def compare_packing(activations: np.ndarray) -> dict:
     On the GPU if there is one, else in Triton's interpreter; where Triton was already imported without
     it (it reads its switch once), in a second process, about 3 s. RuntimeError if Triton is missing.
     """
-    if find_spec("triton") is None:
-        raise RuntimeError("Triton is not installed here: there is nothing to compare")
-    device = current()
+    device = _ready()
     if device == "cpu":
-        if "triton" not in sys.modules:
-            os.environ["TRITON_INTERPRET"] = "1"
         from sparse24 import triton  # late: it reads the switch
 
         if not triton.INTERPRETED:

@@ -1,7 +1,6 @@
 """record("name", value): one number a notebook stands for, kept in the notebook file itself."""
 
 import math
-from collections.abc import Iterator
 from numbers import Real
 from pathlib import Path
 
@@ -14,19 +13,10 @@ def record(name: str, value: float, unit: str = "") -> None:
 
     ValueError if ``name`` is empty or ``value`` is not one finite number.
     """
-    from IPython.display import display
-
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"name must be a non-empty string; got {name!r}")
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, bool):
-        value = int(value)
-    if not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"value must be one finite number for metric {name!r}; got {value!r}")
-    text = f"{name} = {value:.6g} {unit}".rstrip()
-    bundle = {MIME: {"name": name, "value": value, "unit": unit}, "text/plain": text}
-    display(bundle, raw=True)
+    value = value.item() if hasattr(value, "item") else value
+    value = int(value) if isinstance(value, bool) else value
+    _check(name, value)
+    _show(f"{name} = {value:.6g} {unit}".rstrip(), MIME, {"name": name, "value": value, "unit": unit})
 
 
 def record_input(name: str, fingerprint: str) -> None:
@@ -34,26 +24,41 @@ def record_input(name: str, fingerprint: str) -> None:
 
     A baseline names it: a metric that moved because its input is another one should say so.
     """
-    from IPython.display import display
-
-    bundle = {INPUT: {"name": name, "fingerprint": fingerprint}, "text/plain": f"{name}: {fingerprint}"}
-    display(bundle, raw=True)
+    _show(f"{name}: {fingerprint}", INPUT, {"name": name, "fingerprint": fingerprint})
 
 
 def read_metrics(notebook: str | Path) -> dict[str, dict]:
-    """{name: {"value", "unit"}} from an executed notebook, also one that failed half-way."""
-    return {m["name"]: {"value": m["value"], "unit": m["unit"]} for m in _recorded(notebook, MIME)}
+    """{name: {"value", "unit"}} from an executed notebook; ValueError unless ``record`` wrote them all."""
+    found = _read(notebook, MIME, {"name", "value", "unit"})
+    for metric in found:
+        _check(metric["name"], metric["value"])
+    return {metric.pop("name"): metric for metric in found}
 
 
 def read_inputs(notebook: str | Path) -> dict[str, str]:
-    """{name: fingerprint} of ``record_input`` from an executed notebook."""
-    return {one["name"]: one["fingerprint"] for one in _recorded(notebook, INPUT)}
+    """{name: fingerprint} of ``record_input`` from an executed notebook; ValueError as ``read_metrics``."""
+    return {one["name"]: one["fingerprint"] for one in _read(notebook, INPUT, {"name", "fingerprint"})}
 
 
-def _recorded(notebook: str | Path, kind: str) -> Iterator[dict]:
+def _check(name: object, value: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name must be a non-empty string; got {name!r}")
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"value must be one finite number for metric {name!r}; got {value!r}")
+
+
+def _show(text: str, kind: str, bundle: dict) -> None:
+    from IPython.display import display
+
+    display({kind: bundle, "text/plain": text}, raw=True)
+
+
+def _read(notebook: str | Path, kind: str, keys: set[str]) -> list[dict]:
     import nbformat
 
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        for output in cell.get("outputs", []):
-            if kind in output.get("data", {}):
-                yield output["data"][kind]
+    outputs = [o for cell in nbformat.read(notebook, as_version=4).cells for o in cell.get("outputs", [])]
+    found = [output["data"][kind] for output in outputs if kind in output.get("data", {})]
+    for one in found:
+        if not isinstance(one, dict) or one.keys() != keys or not isinstance(one["name"], str):
+            raise ValueError(f"{kind} must hold {', '.join(sorted(keys))}; got {one!r}")
+    return [dict(one) for one in found]

@@ -1,16 +1,25 @@
 """The lab's notebooks: which there are, and which parameters each takes."""
 
 import ast
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.checks import did_you_mean
-from labkit.paths import ROOT
+import nbformat
+
+from labkit.checks import did_you_mean, fail
+from labkit.paths import NOTEBOOKS
 from labkit.yaml_values import PLAIN, Date, as_float, brief, not_plain, walk
 
-NOTEBOOKS = ROOT / "notebooks"
-TYPES = {"bool": bool, "int": int, "float": (int, float), "str": str, "list": list, "dict": dict}
+TYPES: dict[str, Any] = {
+    "bool": bool,
+    "int": int,
+    "float": (int, float),
+    "str": str,
+    "list": list,
+    "dict": dict,
+}
 
 
 def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
@@ -24,11 +33,56 @@ def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
         if Path(name).suffix == ".ipynb" and Path(name).is_file():
             matches = [Path(name).resolve()]
         if len(matches) != 1:
-            stems = ", ".join(path.stem for path in known)
-            raise ValueError(f"NOTEBOOK must be a .ipynb file or one of {stems}; got {name!r}")
+            fail("NOTEBOOK", name, f"a .ipynb file or one of {', '.join(path.stem for path in known)}")
         if found.setdefault(matches[0].stem, matches[0]) != matches[0]:
             raise ValueError(f"NOTEBOOK must be of another name than the others; got {name!r} twice")
     return list(found.values())
+
+
+def copy_notebooks(folder: Path) -> list[Path]:
+    """Write copies of the notebooks and presets, to edit; ValueError unless ``folder`` is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        fail("FOLDER", str(folder), "a new or empty folder")
+    sources = [*find_notebooks(), *sorted(NOTEBOOKS.glob("presets/*.yaml"))]
+    copies = [folder / source.relative_to(NOTEBOOKS) for source in sources]
+    for source, copy in zip(sources, copies, strict=True):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+    return copies
+
+
+def describe(notebook: Path) -> dict[str, Any]:
+    """{"notebook": stem, "title", "parameters": [{"name", "type", "default", "meaning"}]}, all text.
+
+    A default is Python source; its meaning is the comment behind it.
+    """
+    keys = {"name": "name", "type": "inferred_type_name", "default": "default", "meaning": "help"}
+    known = _inspect(notebook).values()
+    return {
+        "notebook": notebook.stem,
+        "title": title(nbformat.read(notebook, as_version=4).cells),
+        "parameters": [{ours: one[theirs] for ours, theirs in keys.items()} for one in known],
+    }
+
+
+def title(cells: Sequence[Any]) -> str:
+    """The first markdown heading; empty without one."""
+    for cell in cells:
+        for line in cell.source.splitlines() if cell.cell_type == "markdown" else ():
+            if line.startswith("#") and "papermill-error" not in line:
+                return line.lstrip("# ").strip()
+    return ""
+
+
+def _inspect(notebook: Path) -> dict[str, dict[str, str]]:
+    """Papermill's reading of the parameters cell; ValueError for a file that is no notebook."""
+    import papermill
+
+    try:  # read here, for in a path papermill takes braces for places of parameters
+        return papermill.inspect_notebook(nbformat.read(notebook, as_version=4))
+    except Exception as error:  # a damaged file makes nbformat stumble in many ways
+        problem = " ".join(str(error).split())
+        raise ValueError(f"NOTEBOOK must be a valid notebook; {notebook} is not: {problem}") from None
 
 
 def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -37,30 +91,20 @@ def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> d
     ValueError for an unknown name, a value of a wrong type or one that would not arrive unchanged, and for
     a file that is no notebook.
     """
-    import nbformat
-    import papermill
-
-    try:  # read here, for in a path papermill takes braces for places of parameters
-        known = papermill.inspect_notebook(nbformat.read(notebook, as_version=4))
-    except Exception as error:  # a damaged file makes nbformat stumble in many ways
-        problem = " ".join(str(error).split())
-        raise ValueError(f"NOTEBOOK must be a valid notebook; {notebook} is not: {problem}") from None
+    known = _inspect(notebook)
     chosen = {**preset.get("*", {}), **preset.get(notebook.stem, {}), **overrides}
     for name, value in chosen.items():
         if name not in known:
-            hint = did_you_mean(name, known)
-            raise ValueError(
-                f"parameter must be one of {', '.join(known) or '(none)'} "
-                f"for {notebook.stem}; got {name!r}{hint}"
-            )
+            allowed = f"one of {', '.join(known) or '(none)'} for {notebook.stem}"
+            raise ValueError(f"parameter must be {allowed}; got {name!r}{did_you_mean(name, known)}")
         wanted = known[name]["inferred_type_name"]
         if wanted == "float":
             value = chosen[name] = as_float(value)
         elif isinstance(value, Date) and (wanted == "str" or _is_text(known[name]["default"])):
             value = chosen[name] = str(value)
-        allowed = TYPES.get(wanted)
+        kinds = TYPES.get(wanted)
         wrong_bool = isinstance(value, bool) and wanted != "bool"
-        if allowed and (wrong_bool or not isinstance(value, allowed)):
+        if kinds and (wrong_bool or not isinstance(value, kinds)):
             raise ValueError(f"{name} must be a {wanted} for {notebook.stem}; got {brief.repr(value)}")
         try:
             problem = next(filter(None, map(not_plain, walk(value))), "")

@@ -1,19 +1,25 @@
-"""Where the lab reads and writes: the project root, runs/ for everything generated, atomic writes."""
+"""Where the lab reads (the checkout, else the installed data) and writes (runs/), and atomic writes."""
 
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
+PACKAGE = Path(__file__).resolve().parent
+CHECKPOINTS = PACKAGE / "checkpoints"
+# A wheel carries these folders inside the package (pyproject.toml, package-dir), a checkout beside it.
+ROOT = None if (PACKAGE / "_notebooks").is_dir() else PACKAGE.parent  # the checkout, if there is one
+NOTEBOOKS = ROOT / "notebooks" if ROOT else PACKAGE / "_notebooks"
+BASELINES = ROOT / "tests" / "baselines" if ROOT else PACKAGE / "_baselines"
+KERNELS = ROOT / "kernels" if ROOT else PACKAGE.parent
+BENCHES = ROOT / "kernels" / "results" if ROOT else PACKAGE / "_benches"
 
 
 def runs_dir() -> Path:
-    """The folder for generated files: $LABKIT_RUNS, else runs/ in the project, else ./runs."""
+    """The folder for generated files: $LABKIT_RUNS, else runs/ in the checkout, else ./runs."""
     if env := os.environ.get("LABKIT_RUNS"):
         return Path(env).resolve()
-    return (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "runs"
+    return (ROOT or Path.cwd()) / "runs"
 
 
 def cache_dir(name: str) -> Path:
@@ -41,6 +47,11 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write readable JSON, whole or not at all."""
+    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def is_json(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """One progress argument for everything slow: a bar, silence, or a function that is told and may stop it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Self
 
 # True: a tqdm bar. False: silence. A function: called as progress(done, total) after each step; what it
@@ -26,14 +26,14 @@ class _Told:
 
     def __init__(self, tell: Callable, steps: Iterable | None, total: int | None, done: int):
         self.tell, self.steps, self.done = tell, steps, done
-        self.total = len(steps) if total is None and hasattr(steps, "__len__") else total
+        self.total = len(steps) if total is None and isinstance(steps, Sized) else total
 
     def update(self, n: int = 1) -> None:
         self.done += n
         self.tell(self.done, self.total)
 
     def __iter__(self) -> Iterator:
-        for step in self.steps:
+        for step in self.steps or ():
             yield step
             self.update()
 

@@ -25,18 +25,14 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str:
-    """Short git commit of the project, with ``+`` when files differ from it; ``unknown`` without git."""
+    """Short git commit of the checkout, with ``+`` when files differ from it; ``unknown`` without one."""
+    if ROOT is None:  # installed: a repository around site-packages is another project's
+        return "unknown"
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty=+"]
     try:
-        git = ["git", "-C", str(ROOT)]
-        head = subprocess.run(
-            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return head + ("+" if dirty else "")
 
 
 def device_name(kind: str | None = None) -> str:

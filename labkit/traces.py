@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from labkit.checks import integer
+from labkit.checks import fail, integer
 from labkit.paths import write_atomic
 
 FORMAT = 1
@@ -23,6 +23,7 @@ SEARCH, ACCELERATE, FINISHED = 0, 1, 2  # BeamTrace.mode
 KEPT, MERGED, PRUNED = 0, 1, 2  # BeamTrace.fate
 
 
+@dataclass
 class Trace:
     """Save and load for the dataclasses below: arrays go into the npz, all else into its JSON entry."""
 
@@ -31,7 +32,8 @@ class Trace:
         path = Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"path must end in .npz; got {str(path)!r}")
-        arrays, plain = {}, {"kind": type(self).__name__, "format": FORMAT}
+        arrays: dict[str, Any] = {}
+        plain = {"kind": type(self).__name__, "format": FORMAT}
         for spec in fields(self):
             value = getattr(self, spec.name)
             if isinstance(value, np.ndarray):
@@ -81,15 +83,11 @@ class MaskTrace(Trace):
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.activations.ndim != 3 or self.activations.shape[-1] % 4:
-            raise ValueError(
-                "activations must be (layers, tokens, features) with features a multiple of 4; "
-                f"got {self.activations.shape}"
-            )
-        if self.kept.shape != self.activations.shape or self.kept.dtype != bool:
-            raise ValueError(
-                f"kept must be bool {self.activations.shape}; got {self.kept.dtype} {self.kept.shape}"
-            )
+        shape = self.activations.shape
+        if len(shape) != 3 or shape[-1] % 4:
+            fail("activations", shape, "(layers, tokens, features) with features a multiple of 4")
+        if self.kept.shape != shape or self.kept.dtype != bool:
+            raise ValueError(f"kept must be bool {shape}; got {self.kept.dtype} {self.kept.shape}")
 
     @property
     def natural_zeros(self) -> np.ndarray:

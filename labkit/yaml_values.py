@@ -24,7 +24,7 @@ class Date(str):
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 without objects, but 1e-3 and -.5 are numbers, and a date keeps its text."""
 
-    def construct_date(self, node: yaml.Node) -> Date:
+    def construct_date(self, node: yaml.ScalarNode) -> Date:
         self.construct_yaml_timestamp(node)  # ValueError for 2020-13-45
         return Date(node.value)
 

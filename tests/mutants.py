@@ -68,10 +68,10 @@ class Fault:
 
 REFERENCE, GROUPS = "kernels/sparse24/reference.py", "kernels/sparse24/groups.py"
 STATS, STATS_TRITON = "kernels/tokenstats/reference.py", "kernels/tokenstats/kernels.py"
-SEARCH, BEAMS, RULES = "labkit/soar/search.py", "labkit/soar/beams.py", "labkit/soar/strategies.py"
+BEAMS, RULES = "labkit/soar/beams.py", "labkit/soar/strategies.py"
 CACHE, KEPT = "labkit/soar/models/caches.py", "labkit/soar/models/keys_values.py"
 CAUSAL, STEP = "labkit/soar/models/diffusion_lm.py", "labkit/soar/beam_kernel.py"
-ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/lab/groups.py"
+ADVANTAGES, ENTROPIES = "labkit/fgo/advantages.py", "labkit/fgo/measures.py"
 INTERVALS = "labkit/studies/stats.py"
 EVALUATION, PRESETS, BASELINES = (
     "labkit/elas/evaluation.py",
@@ -139,7 +139,7 @@ FAULTS = (
           "_verdicts[key] = _difference(key[1], check)", "_verdicts[key] = None", SELFCHECK),
     Fault("beam never prunes", BEAMS,
           "kept = valid & ~merged & (rank < limit)", "kept = valid & ~merged", SOAR),
-    Fault("beam one too wide", SEARCH, "width=beam if searching", "width=beam + 1 if searching", SOAR),
+    Fault("beam one too wide", RULES, "width=config.beam,", "width=config.beam + 1,", SOAR),
     Fault("merged duplicates not merged", BEAMS,
           "merged = torch.tril(same, diagonal=-1).any(-1)", "merged = torch.zeros_like(valid)", SOAR),
     Fault("collapse rule ignored", BEAMS,
@@ -165,14 +165,14 @@ FAULTS = (
           "arg = tl.min(tl.where(x == best[:, None], at[None, :], WIDTH), 1)",
           "arg = tl.max(tl.where(x == best[:, None], at[None, :], 0), 1)", TOKENSTATS),
     Fault("prefix cache freezes later blocks too", CACHE,
-          "& (every >= first)", "& (every >= first) & (every <= last)", CACHED),
+          "& (every >= low)", "& (every >= low) & (every <= high)", CACHED),
     Fault("new keys and values not put in", KEPT,
           "whole[self.rows, self.where] =", "whole.clone()[self.rows, self.where] =", CACHED),
     Fault("position before the block not computed again", CACHE,
-          "return again.scatter(1, asked, True)", "return again", CACHED),
-    Fault("newest start makes room", KEPT, "argsort(self._used", "argsort(-self._used", CACHED),
+          "return refreshed.scatter(1, requested, True)", "return refreshed", CACHED),
+    Fault("newest first state makes room", KEPT, "argsort(self._used", "argsort(-self._used", CACHED),
     Fault("padding in the fingerprint", CACHE,
-          "torch.where(inside, start, -1)", "torch.where(inside, start, 0)", CACHED),
+          "torch.where(inside, first, -1)", "torch.where(inside, first, 0)", CACHED),
     Fault("block-causal attention sees the next block", CAUSAL,
           "(where // self.block_causal)", "(where // self.block_causal + 1)", CACHED),
     Fault("advantage sign flipped, FGO", ADVANTAGES, "reward += sign", "reward -= sign", FGO),
@@ -180,9 +180,9 @@ FAULTS = (
           "(kept, reward - mean, 0)", "(kept, mean - reward, 0)", FGO),
     Fault("clamp dropped", ADVANTAGES, ".clamp(1 / clamp, clamp)", "", FGO),
     Fault("entropy mean for sum, sampled", ENTROPIES,
-          '"sampled_sum": sampled,', '"sampled_sum": sampled / mask.sum(1).clamp(min=1),', ENTROPY),
+          '"sampled_sum": sampled,', '"sampled_sum": sampled / mask.sum(-1).clamp(min=1),', ENTROPY),
     Fault("entropy mean for sum, full", ENTROPIES,
-          '"full_sum": full,', '"full_sum": full / mask.sum(1).clamp(min=1),', ENTROPY),
+          '"full_sum": full,', '"full_sum": full / mask.sum(-1).clamp(min=1),', ENTROPY),
     Fault("evaluator off by one token", EVALUATION,
           "total_nats / targets.size", "total_nats / (targets.size + 1)", EVALUATOR),
     Fault("evaluator skips the first batch", EVALUATION,
@@ -199,7 +199,7 @@ FAULTS = (
     Fault("Loro writes part of an exact step that is not finite", "labkit/elas/loro.py",
           "in [] if broken else moves:", "in moves:",
           ("tests/test_elas_loro.py",)),
-    Fault("no ramp after a restart inside the warm-up", "labkit/elas/loro.py",
+    Fault("no ramp after a restart inside the warm-up", "labkit/elas/schedule.py",
           "or restart in (0, warmup):", "or restart <= warmup:",
           ("tests/test_elas_loro.py",)),
     Fault("the study chooses a learning rate by its worst loss", "labkit/studies/elas/journal.py",
@@ -250,14 +250,16 @@ FAULTS = (
           "if len(line) <= room:", "if True:", ("tests/test_processes.py",)),
     Fault("a closed terminal hides the signal", "labkit/runner/processes.py",
           "if received:", "if False:", ("tests/test_processes.py",)),
+    Fault("a damaged cache entry is taken", "labkit/runner/store.py",
+          'if found["sha256"] == _sha256(notebook):', "if True:", ("tests/test_store.py",)),
     Fault("printed output has no end", "labkit/runner/engine.py", "if len(text) > room:", "if False:",
           ("tests/test_runs.py::test_a_notebook_that_prints_too_much_is_cut_and_says_so",)),
-    Fault("errors are read as markup", "labkit/__main__.py",
+    Fault("errors are read as markup", "labkit/runner/commands.py",
           "Console(markup=False, emoji=False)", "Console()",
           ("tests/test_runs.py::test_metric_names_are_printed_as_they_are",)),
     Fault("an error keeps its lines", "labkit/runner/execute.py",
           'return " ".join(f"{name}: {message}".split())', 'return f"{name}: {message}"',
-          ("tests/test_runs.py::test_a_cell_that_times_out_is_told_with_its_code_in_one_line",)),
+          ("tests/test_runs.py::test_an_error_of_several_lines_is_told_whole",)),
     Fault("a figure's text ends its script", "labkit/runner/report.py", r'.replace("<", "\\u003c")', "",
           ("tests/test_report.py",)),
     Fault("any dollars are a formula", "labkit/figures/theme.py",

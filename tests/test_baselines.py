@@ -94,7 +94,7 @@ def test_other_seeds_set_the_tolerance_of_a_new_metric():
 
 
 def test_update_keeps_tolerances_and_shows_what_moves(tmp_path, monkeypatch):
-    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    monkeypatch.setattr(baselines, "BASELINES", tmp_path / "baselines")
     first = write_run(tmp_path / "a", 2.0)
     changes, rows = proposals(first)
     assert rows == [("n.smoke.cpu", "m", "-", "2", "±0.1")]
@@ -111,7 +111,7 @@ def test_update_keeps_tolerances_and_shows_what_moves(tmp_path, monkeypatch):
 
 
 def test_without_an_answer_nothing_is_accepted(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    monkeypatch.setattr(baselines, "BASELINES", tmp_path / "baselines")
     monkeypatch.setattr("sys.stdin", io.StringIO())  # as in CI
     run = str(write_run(tmp_path / "a", 2.0))
     assert main(["baseline", "update", run]) == 0
@@ -129,7 +129,7 @@ def test_a_notebook_says_what_its_baselines_cost(path):
 
 
 def test_the_cost_names_each_device_that_was_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(baselines, "FOLDER", tmp_path)
+    monkeypatch.setattr(baselines, "BASELINES", tmp_path)
     assert cost.line("n") == "**Cost.** Smoke preset: not measured. Full preset: not measured."
     for device, seconds, where in (("cpu", 12.4, {"threads": "1"}), ("cuda", 8.6, {"processor": "H100"})):
         baselines.save(baselines.path_of("n", "smoke", device), baseline(where) | {"seconds": seconds})
@@ -152,7 +152,7 @@ def test_no_baseline_from_a_failed_or_changed_run(tmp_path):
 
 
 def test_seeds_are_runs_that_differ_only_in_their_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    monkeypatch.setattr(baselines, "BASELINES", tmp_path / "baselines")
     run, seed = write_run(tmp_path / "a", 1.0), write_run(tmp_path / "b", 1.2, overrides={"seed": 1})
     assert proposals(run, [seed])[1] == [("n.smoke.cpu", "m", "-", "1", "±0.202")]
     strangers = [{"preset": "full"}, {"device_class": "cuda"}]
@@ -165,7 +165,7 @@ def test_seeds_are_runs_that_differ_only_in_their_seed(tmp_path, monkeypatch):
 
 
 def test_tolerances_are_measured_over_seeds_and_pythons_and_say_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    monkeypatch.setattr(baselines, "BASELINES", tmp_path / "baselines")
     here = {"Python": "3.11", "torch": "2.13.0+cpu"}
     run = write_run(tmp_path / "a", 1.0, setting=here)
     there = write_run(tmp_path / "b", 1.02, setting=here | {"Python": "3.13"})
@@ -225,7 +225,7 @@ def test_a_baseline_says_where_it_was_recorded(tmp_path):
 
 
 def test_no_baseline_for_a_notebook_from_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(baselines, "FOLDER", tmp_path / "baselines")
+    monkeypatch.setattr(baselines, "BASELINES", tmp_path / "baselines")
     item = {
         "notebook": "07_kernels",
         "error": "",

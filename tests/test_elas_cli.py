@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser
 
 import numpy as np
 import pytest
@@ -35,37 +34,35 @@ def preset(tmp_path):
     return str(path)
 
 
-def parse(*words):
-    parser = ArgumentParser()
-    cli.add_arguments(parser)
-    return parser.parse_args(words)
-
-
 def environment(**more):
     return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | more
 
 
 @pytest.mark.parametrize("name", cli.PRESETS)
 def test_every_preset_is_a_configuration(name):
-    assert cli.configuration(name, {"lr": "1e-3"}).lr == 0.001
+    assert cli.parse(["--preset", name, "--lr", "1e-3"])[0].lr == 0.001
 
 
 def test_a_preset_trains_and_leaves_model_and_curves(preset, tmp_path, capsys):
     out = tmp_path / "out"
-    assert cli.main(parse("--preset", preset, "-p", "seed", "3", "--output", str(out))) == 0
+    assert cli.main(["--preset", preset, "-p", "seed", "3", "--output", str(out)]) == 0
     assert (out / "model" / "model.safetensors").exists()
     assert TrainTrace.load(out / "trace.npz").meta["seed"] == 3
     assert "bits per byte" in capsys.readouterr().out
     with pytest.raises(ValueError, match="--output must be new or empty, or come with --resume"):
-        cli.main(parse("--preset", preset, "--output", str(out)))
+        cli.main(["--preset", preset, "--output", str(out)])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--preset", "nothing"], "--preset must be one of smoke, .* or a YAML file; got 'nothing'"),
-        (["-p", "stepz", "3"], r"-p must name one of .*; got 'stepz' \(did you mean 'steps'\?\)"),
+        (["--preset", "nothing"], "--config must be smoke or .* or a YAML file that exists; got 'nothing'"),
+        (["-p", "stepz", "3"], r"no such option: --stepz=3 \(did you mean 'steps'\?\)"),
+        (["--stepz", "3"], r"no such option: --stepz \(did you mean 'steps'\?\)"),
+        (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (["--model", "[1]"], r"argument --model: must be a YAML mapping; got '\[1\]'"),
         (["-p", "steps", "0"], "steps must be an integer >= 1; got 0"),
+        (["--lr=-1e-3"], "lr must be a number >= 0; got -0.001"),
         (["-p", "source", "web"], "source must be one of 'sympy', .*; got 'web'"),
         (["-p", "size", "7b"], "size must be one of '60m', .*; got '7b'"),
         (["-p", "model", "{rank: 0}"], "rank must be an integer between 1 and 96; got 0"),
@@ -77,8 +74,35 @@ def test_a_preset_trains_and_leaves_model_and_curves(preset, tmp_path, capsys):
 def test_a_bad_configuration_is_one_error_before_anything_is_read(words, message, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "pretrain", None)
     with pytest.raises(ValueError, match=message):
-        cli.main(parse(*words, "--output", str(tmp_path / "out")))
+        cli.main([*words, "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("stepz: 3", r"--config has no option 'stepz' \(did you mean 'steps'\?\)"),
+        ("steps: many", "argument --steps: invalid int value: 'many'"),
+        ("steps: 1.5", "steps must be an integer >= 1; got 1.5"),
+        ("[1]", "--config must be a YAML mapping of options; got"),
+        ("a: [", "--config must be valid YAML; .* is not"),
+    ],
+)
+def test_a_bad_file_is_one_error(content, message, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        cli.parse(["--config", str(path)])
+
+
+def test_a_file_an_option_and_null_fill_the_fields(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("lr: 1e-3\nsteps: 70\nmodel: {rank: 4}\n")
+    config, arguments = cli.parse(["--config", str(path), "--steps", "90", "--max_bytes", "null"])
+    assert (config.lr, config.steps, config.model, config.max_bytes) == (0.001, 90, {"rank": 4}, None)
+    assert (arguments.output, arguments.resume) == (None, False)
+    assert cli.parse(["--model", "{rank: 8}", "--resume"])[0].model == {"rank": 8}
+    assert cli.parse([])[0] == PretrainConfig(**cli.PRESETS["smoke"])
 
 
 def test_from_the_shell_a_bad_configuration_is_one_line_and_exit_code_2(tmp_path):
@@ -102,9 +126,9 @@ def test_killed_and_resumed_from_the_shell_the_curve_is_the_same(preset, tmp_pat
             time.sleep(0.02)
         run.send_signal(signal.SIGKILL)
     assert not (cut / "trace.npz").exists()
-    parsed = parse("--preset", preset, "-p", "steps", "60", "--output", str(cut), "--resume")
-    assert cli.main(parsed) == 0
-    assert cli.main(parse("--preset", preset, "-p", "steps", "60", "--output", str(whole))) == 0
+    options = ["--config", preset, "--steps", "60", "--output"]
+    assert cli.main([*options, str(cut), "--resume"]) == 0
+    assert cli.main([*options, str(whole)]) == 0
     a, b = TrainTrace.load(cut / "trace.npz"), TrainTrace.load(whole / "trace.npz")
     for name in b.series:
         assert np.array_equal(a.series[name], b.series[name], equal_nan=True), name
@@ -121,9 +145,7 @@ def test_two_processes_give_the_loss_of_one(preset, tmp_path):
     overrides = json.loads((tmp_path / "two" / "pretrain.json").read_text())
     config = PretrainConfig(**overrides | {"batch_size": 4})
     assert dataclasses.asdict(config)["save_every"] == 0
-    assert (
-        cli.main(parse("--preset", preset, "-p", "save_every", "0", "--output", str(tmp_path / "one"))) == 0
-    )
+    assert cli.main(["--config", preset, "--save_every", "0", "--output", str(tmp_path / "one")]) == 0
     two, one = (TrainTrace.load(tmp_path / name / "trace.npz") for name in ("two", "one"))
     for name in ("loss", "eval_nats", "learning_rate"):
         np.testing.assert_allclose(two.curve(name)[1], one.curve(name)[1], rtol=2e-5, err_msg=name)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from labkit.elas import Loro, LowRankLinear
-from labkit.elas.loro import cosine_restart, riemannian_step
+from labkit.elas.riemannian import riemannian_step
+from labkit.elas.schedule import cosine_restart
 
 F64 = torch.float64
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from labkit.elas.loro import riemannian_step
+from labkit.elas.riemannian import riemannian_step
 
 F64 = torch.float64
 SHAPES = [(20, 13, 4), (13, 20, 4), (9, 9, 9), (10, 6, 5), (7, 30, 1)]  # some with out or in < 2r

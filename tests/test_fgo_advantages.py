@@ -1,5 +1,6 @@
 """FGO's and GRPO's advantages against loops written from the formulas, closed forms and bad input."""
 
+import inspect
 import math
 import subprocess
 import sys
@@ -9,9 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.fgo import fgo_advantages, fgo_rewards, grpo_advantages
+from labkit.fgo import Objective, fgo_advantages, grpo_advantages
+from labkit.fgo.advantages import fgo_rewards
 
 NAN, INF = float("nan"), float("inf")
+
+
+def signed_weights(correct, length, entropy, **settings):
+    return fgo_rewards(Objective(**settings), correct, length, entropy)
 
 
 def ratio(a, b, clamp):
@@ -112,7 +118,7 @@ def test_ten_thousand_nasty_groups_equal_the_loops_and_are_finite(raw, alpha, be
 def test_mixed_group_has_mean_zero_and_average_advantage_one_over_k(group, alpha, beta):
     correct, length, entropy = map(table, group)
     advantage = fgo_advantages(correct, length, entropy, alpha=alpha, beta=beta)
-    reward = fgo_rewards(correct, length, entropy, alpha=alpha, beta=beta)
+    reward = signed_weights(correct, length, entropy, alpha=alpha, beta=beta)
     size, k = correct.numel(), int((correct > 0).sum())
     assert reward.sum().item() == pytest.approx(0, abs=1e-12)
     assert reward[correct > 0].sum().item() == pytest.approx(1)  # softmax weights
@@ -126,7 +132,7 @@ def test_mixed_group_has_mean_zero_and_average_advantage_one_over_k(group, alpha
 def test_one_sided_group_is_weight_minus_one_over_g(group, sign):
     correct, length, entropy = map(table, group)
     advantage = fgo_advantages(sign * correct, length, entropy, alpha=0.5)
-    weight = fgo_rewards(sign * correct, length, entropy, alpha=0.5).abs()
+    weight = signed_weights(sign * correct, length, entropy, alpha=0.5).abs()
     assert weight.sum().item() == pytest.approx(1)
     torch.testing.assert_close(advantage, sign * (weight - 1 / weight.numel()), atol=2e-6, rtol=0)
 
@@ -142,7 +148,7 @@ def test_order_of_responses_does_not_matter(group, random):
 
 
 def test_subgroup_of_one_weighs_one():
-    reward = fgo_rewards(table([1, -1, -1]), table([9, 5, 7]), table([2, 1, 3]))
+    reward = signed_weights(table([1, -1, -1]), table([9, 5, 7]), table([2, 1, 3]))
     assert reward[0, 0] == 1
     assert reward[0, 1:].sum().item() == pytest.approx(-1)
     assert fgo_advantages(table([1.0]), table([9]), table([2])).tolist() == [[0.0]]
@@ -151,15 +157,15 @@ def test_subgroup_of_one_weighs_one():
 def test_hand_computed_group():
     # Two correct of 10 and 30 tokens, equal entropy: ratios 2 and 2/3, weights softmax(2, 2/3).
     correct, length, entropy = table([1, 1, 0]), table([10, 30, 20]), table([4, 4, 9])
-    reward = fgo_rewards(correct, length, entropy, alpha=1.0, beta=1.0)
+    reward = signed_weights(correct, length, entropy, alpha=1.0, beta=1.0)
     short = 1 / (1 + math.exp(2 / 3 - 2))
     assert reward.tolist()[0] == pytest.approx([short, 1 - short, -1.0])
 
 
 def test_what_the_weights_favour():
-    reward = fgo_rewards(table([1, 1, -1, -1]), table([10, 30, 10, 30]), table([4] * 4), alpha=1.0)
+    reward = signed_weights(table([1, 1, -1, -1]), table([10, 30, 10, 30]), table([4] * 4), alpha=1.0)
     assert reward[0, 0] > reward[0, 1] > 0 > reward[0, 2] > reward[0, 3]  # short right, long wrong
-    reward = fgo_rewards(table([1, 1, -1, -1]), table([9] * 4), table([1, 3, 1, 3]), alpha=0.0)
+    reward = signed_weights(table([1, 1, -1, -1]), table([9] * 4), table([1, 3, 1, 3]), alpha=0.0)
     assert reward[0, 0] > reward[0, 1]  # among right ones: low entropy earns most
     assert reward[0, 2] < reward[0, 3]  # among wrong ones: low entropy (confidently wrong) costs most
 
@@ -167,12 +173,12 @@ def test_what_the_weights_favour():
 def test_clamp_bounds_the_ratio_and_one_switches_it_off():
     correct, length = table([1, 1]), table([10, 10])
     extreme, capped = table([1e-9, 1.0]), table([0.05, 1.0])
-    one_hot = fgo_rewards(correct, length, extreme, clamp=1000.0)
-    held = fgo_rewards(correct, length, extreme, clamp=2.0)
+    one_hot = signed_weights(correct, length, extreme, clamp=1000.0)
+    clamped = signed_weights(correct, length, extreme, clamp=2.0)
     assert one_hot[0, 0].item() == pytest.approx(1, abs=1e-6)
     # ratios 0.5/1e-9 -> 2 and 0.5 -> 0.5
-    assert held[0, 0].item() == pytest.approx(1 / (1 + math.exp(0.5 - 2)))
-    assert fgo_rewards(correct, length, capped, clamp=1.0).tolist() == [[0.5, 0.5]]
+    assert clamped[0, 0].item() == pytest.approx(1 / (1 + math.exp(0.5 - 2)))
+    assert signed_weights(correct, length, capped, clamp=1.0).tolist() == [[0.5, 0.5]]
 
 
 def test_invalid_rows_have_no_say_and_no_advantage():
@@ -204,7 +210,7 @@ def test_all_wrong_groups_on_request_give_zero():
 def test_std_scale_divides_by_the_groups_deviation():
     group = table([1, 1, -1, -1]), table([10, 30, 10, 30]), table([4, 5, 6, 7])
     plain, scaled = fgo_advantages(*group), fgo_advantages(*group, scale="std")
-    torch.testing.assert_close(scaled, plain / (fgo_rewards(*group).std() + 1e-4))
+    torch.testing.assert_close(scaled, plain / (signed_weights(*group).std() + 1e-4))
 
 
 def test_bool_zero_one_and_plus_minus_one_mean_the_same():
@@ -293,6 +299,18 @@ def test_bad_input_is_one_error_that_names_the_argument(change, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole message is compared below)
         fgo_advantages(*(arguments[k] for k in GOOD), **named)
     assert str(error.value) == message
+
+
+def test_an_objective_refuses_bad_settings():
+    with pytest.raises(ValueError, match="entropy must be one of 'sampled_sum', .*; got 'mean'"):
+        Objective(entropy="mean")
+
+
+def test_the_defaults_are_the_papers():
+    defaults = {name: p.default for name, p in inspect.signature(fgo_advantages).parameters.items()}
+    wanted = {"alpha": 0.01, "beta": 1.0, "clamp": 10.0, "scale": "none", "valid": None}
+    assert {name: defaults[name] for name in wanted} == wanted
+    assert list(defaults) == ["correct", "length", "entropy", *wanted, "zero_all_wrong"]
 
 
 def test_grpo_refuses_bad_input():

@@ -15,10 +15,11 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
 
 from labkit.__main__ import main
-from labkit.fgo import rewards, smollm
+from labkit.fgo import FGOConfig, rewards, smollm
 from labkit.fgo.cli import load_policy, newest_checkpoint
 from labkit.fgo.lab.char_model import build_char_model
 from labkit.fgo.tasks import char_tokenizer, verbose_sums
+from labkit.options import parse_options
 from labkit.traces import TrainTrace
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -140,7 +141,7 @@ def test_a_run_that_would_train_nothing_is_refused_and_leaves_no_model(model, da
     epochs = ("-p", "max_steps", "-1", "-p", "num_train_epochs", "0")
     assert main(command(model, dataset, out, *epochs)) == 2
     told = capsys.readouterr().err
-    assert "-p must be settings that let a step be taken; got {'max_steps': -1, 'num_train" in told
+    assert "--max_steps must be such that a step is taken; got {'max_steps': -1, 'num_train" in told
     assert not (out / "model.safetensors").exists()
     assert not (out / "train_trace.npz").exists()
     if find_spec("vllm") is None:
@@ -175,10 +176,14 @@ def test_bad_datasets_and_options_are_one_line_and_exit_code_2(
     gone = refused(command(tmp_path / "gone", dataset, tmp_path / "o"), capsys)
     assert "--model must be a causal LM that transformers loads or one of lab/" in gone
     told = refused(command(model, dataset, tmp_path / "o", "-p", "lerning_rate", "1"), capsys)
-    assert "-p must name a field of FGOConfig; got 'lerning_rate' (did you mean 'learning_rate'?)" in told
-    assert "alpha must be a number" in refused(
-        command(model, dataset, tmp_path / "o", "-p", "alpha", "high"), capsys
-    )
+    assert "no such option: --lerning_rate=1 (did you mean 'learning_rate'?)" in told
+    told = refused(command(model, dataset, tmp_path / "o", "--alpha", "high"), capsys)
+    assert "argument --alpha: invalid float value: 'high'" in told
+    told = refused(command(model, dataset, tmp_path / "o", "-p", "alpha", -1e-3), capsys)
+    assert "alpha must be a number in [0, 10]; got -0.001" in told
+    told = refused(command(model, dataset, tmp_path / "o", "--lr_scheduler_type", "saw"), capsys)
+    assert "lr_scheduler_type" in told
+    assert "are required: --dataset" in refused(["train", "fgo", "--model", model], capsys)
     told = refused(command(model, dataset, tmp_path / "o", "--resume"), capsys)
     assert "--output must be a folder with a checkpoint to resume from" in told
     told = refused(command(model, dataset, tmp_path / "o", "--reward", "gym"), capsys)
@@ -219,11 +224,42 @@ def test_a_lab_model_trains_with_a_kl_term(tmp_path):
     )
 
 
-def test_help_lists_the_options(capsys):
+def test_a_config_file_stands_for_options(model, dataset, tmp_path):
+    """Strings are read as the option reads them; what is typed goes before what the file says."""
+    path = tmp_path / "config.yaml"
+    settings = {
+        "model": str(model), "dataset": str(dataset), "reward": "sums", "max_steps": 9, "alpha": 0.5,
+        "learning_rate": "1e-2", "num_generations": 4, "per_device_train_batch_size": 8,
+        "max_completion_length": 8, "save_strategy": "no",
+    }  # fmt: skip
+    path.write_text(json.dumps(settings))  # JSON is YAML
+    words = ["train", "fgo", "--config", path, "--output", tmp_path / "o", "--max_steps", 1]
+    assert main([str(word) for word in words]) == 0
+    meta = TrainTrace.load(tmp_path / "o" / "train_trace.npz").meta
+    wanted = {"max_steps": 1, "learning_rate": 1e-2, "alpha": 0.5, "num_generations": 4}
+    assert wanted.items() <= meta.items()
+
+
+def test_options_make_the_same_config_as_keywords(tmp_path):
+    fields = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "max_steps": 3}
+    words = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
+    (found,) = parse_options((FGOConfig,), words)
+    differ = {
+        name for name, value in FGOConfig(**fields).to_dict().items() if found.to_dict()[name] != value
+    }
+    assert not differ
+
+
+def test_help_lists_the_options_and_the_labs_own_help_loads_no_trainer(capsys):
     with pytest.raises(SystemExit) as error:
         main(["train", "fgo", "--help"])
     assert error.value.code == 0
-    assert "--dataset" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "--dataset" in listed
+    assert "--beta_entropy" in listed
+    code = "import sys; from labkit.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert {'torch', 'transformers', 'trl'}.isdisjoint(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 # Rewards and data

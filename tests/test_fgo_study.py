@@ -17,6 +17,7 @@ from labkit.fgo.lab.sampler import Responses, Sampler
 from labkit.fgo.tasks import CHARACTERS, END, PAD, char_tokenizer, verbose_sums
 from labkit.studies import harness
 from labkit.studies.fgo import bench
+from labkit.studies.fgo import reasoner as make
 from labkit.studies.fgo.lockstep import ARMS, Plan, judge
 from labkit.studies.fgo.study import STUDY, save_traces, study
 from labkit.traces import TrainTrace
@@ -289,7 +290,7 @@ def test_study_is_repeatable_and_keeps_its_books(tmp_path):
 
 
 def test_reasoner_is_written_read_back_and_studied(tmp_path, capsys):
-    assert reasoner.main(["--output", str(tmp_path), "--tiny"]) == 0
+    assert make.main(["--output", str(tmp_path), "--tiny"]) == 0
     path = tmp_path / "fgo_sums_reasoner.safetensors"
     model, about = reasoner.load_reasoner(path)
     assert about["task"]["operands"] == (2, 4)

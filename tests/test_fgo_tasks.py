@@ -1,5 +1,6 @@
 """The verbose sums, the character model and sampled groups."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -12,8 +13,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from labkit.fgo.advantages import fgo_advantages, grpo_advantages
 from labkit.fgo.lab import char_model
-from labkit.fgo.lab.groups import response_entropy, reweigh, sample_groups, telling_group
+from labkit.fgo.lab.groups import reweigh, sample_groups, telling_group
+from labkit.fgo.measures import act, entropy_per_token, response_entropy
 from labkit.fgo.tasks import CHARACTERS, char_tokenizer, is_correct, sum_reward, verbose_sums
+from labkit.studies.fgo import teaching
 from labkit.traces import GroupTrace
 
 
@@ -119,8 +122,8 @@ def test_tokenizer_ends_pads_left_and_drops_specials():
             lambda: char_model.build_char_model(hidden=60),
             "hidden must be a multiple of 2 * heads = 8; got 60",
         ),
-        (lambda: char_model.train_char_model(target=70), "target must be a number in [0, 1]; got 70"),
-        (lambda: char_model.train_char_model(seed=-1), "seed must be an integer >= 0; got -1"),
+        (lambda: teaching.Recipe(target=70), "target must be a number in [0, 1]; got 70"),
+        (lambda: teaching.Recipe(seed=-1), "seed must be an integer >= 0; got -1"),
     ],
 )
 def test_bad_input_names_the_argument(call, message):
@@ -131,10 +134,12 @@ def test_bad_input_names_the_argument(call, message):
 
 # Character model
 
+SMALL = {"hidden": 16, "layers": 1, "heads": 2, "progress": False}
+
 
 def test_labels_cover_the_completion_and_nothing_else():
     rows = verbose_sums(5)
-    ids, labels = char_model._batch(rows)
+    ids, labels = teaching._batch(rows)
     for row, line in zip(rows, labels.tolist(), strict=True):
         assert "".join(CHARACTERS[i] for i in line if i != -100) == row["completion"]
     assert ids.shape == labels.shape
@@ -142,10 +147,10 @@ def test_labels_cover_the_completion_and_nothing_else():
 
 def test_backward_adds_the_gradient_of_the_mean_token_loss(model):
     rows = verbose_sums(7)
-    loss = char_model._backward(model, rows)
+    loss = teaching._backward(model, rows)
     halves = model.lm_head.weight.grad.clone()
     model.zero_grad()
-    ids, labels = char_model._batch(rows)
+    ids, labels = teaching._batch(rows)
     whole = torch.nn.functional.cross_entropy(
         model(input_ids=ids).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
     )
@@ -155,37 +160,30 @@ def test_backward_adds_the_gradient_of_the_mean_token_loss(model):
     model.zero_grad()
 
 
-def test_training_learns_repeats_and_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
-    settings = {"max_steps": 12, "batch": 8, "hidden": 16, "layers": 1, "heads": 2, "progress": False}
+def test_training_learns_and_repeats():
+    recipe = teaching.Recipe(max_steps=12, batch=8)
     state = torch.get_rng_state()
-    first, log = char_model.train_char_model(**settings, cache=True)
+    first, log = teaching.train_char_model(recipe, **SMALL)
     assert torch.equal(torch.get_rng_state(), state)
-    again, _ = char_model.train_char_model(**settings)
-    kept, kept_log = char_model.train_char_model(**settings, cache=True)
-    other, _ = char_model.train_char_model(**settings, seed=1)
+    again, _ = teaching.train_char_model(recipe, **SMALL)
+    other, _ = teaching.train_char_model(dataclasses.replace(recipe, seed=1), **SMALL)
     losses = log.curve("loss")[1]
     assert losses[-1] < losses[0]
-    assert len(list((tmp_path / "cache/fgo_char_model").glob("*.safetensors"))) == 1
-    assert kept_log.meta == log.meta
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
-        assert torch.equal(value, kept.state_dict()[name])
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
 
 
-def test_a_run_cut_short_is_not_cached(tmp_path, monkeypatch):
-    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
-    settings = {"max_steps": 4, "batch": 2, "hidden": 16, "layers": 1, "heads": 2, "progress": False}
-    settings |= {"exam_every": 1, "exam_from": 1, "exam_questions": 2, "max_tokens": 4, "cache": True}
-    assert len(char_model.train_char_model(**settings, seconds=0)[1].step) == 1
-    assert len(char_model.train_char_model(**settings)[1].step) == 4
+def test_a_run_ends_at_the_first_exam_after_its_time():
+    settings = {"exam_every": 1, "exam_from": 1, "exam_questions": 2, "max_tokens": 4}
+    recipe = teaching.Recipe(max_steps=4, batch=2, **settings)
+    assert len(teaching.train_char_model(recipe, **SMALL, seconds=0)[1].step) == 1
+    assert len(teaching.train_char_model(recipe, **SMALL)[1].step) == 4
 
 
 def test_training_stops_at_the_target():
-    _, log = char_model.train_char_model(
-        target=0.0, max_steps=80, batch=4, hidden=16, layers=1, heads=2, progress=False
-    )
+    recipe = teaching.Recipe(target=0.0, max_steps=80, batch=4)
+    _, log = teaching.train_char_model(recipe, **SMALL)
     assert log.step[-1] == 40  # the first look, half-way
     assert len(log.curve("accuracy")[1]) == 1
 
@@ -202,6 +200,11 @@ def test_three_entropies_by_hand():
     assert kinds["sampled_sum"].tolist() == pytest.approx([by_hand, 0.0])
     assert kinds["full_sum"].tolist() == pytest.approx([1.3, 0.0])
     assert kinds["full_mean"].tolist() == pytest.approx([0.65, 0.0])
+    length = mask.sum(1) + torch.tensor([0, 3])
+    assert entropy_per_token(kinds["full_sum"], length).item() == pytest.approx(1.3 / 7)
+    by_row = entropy_per_token(kinds["full_sum"][:, None], length[:, None], (1,))
+    assert by_row.tolist() == pytest.approx([0.65, 0.0])
+    assert act(0.5, 25) == 200.0  # 50 % in 25 tokens
 
 
 def absolute_model():

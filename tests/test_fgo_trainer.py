@@ -298,11 +298,11 @@ def test_reinforce_returns_a_repeatable_trace_and_leaves_the_model_alone():
     torch.manual_seed(0)
     model = build_char_model(**SMALL)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    settings = {"steps": 2, "questions": 2, "group": 3, "max_tokens": 6, "keep": 4, "progress": False}
+    settings = {"steps": 2, "questions": 2, "group": 3, "max_tokens": 6, "progress": False}
     first, again = (reinforce(model, "fgo", **settings) for _ in range(2))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert first.step.tolist() == [1, 2]
-    assert [sample["step"] for sample in first.samples] == [1] * 4 + [2] * 4
+    assert [sample["step"] for sample in first.samples] == [1] * 6 + [2] * 6
     for name in ("reward", "entropy", "fgo/response_entropy", "fgo/act", "loss"):
         assert np.array_equal(first.series[name], again.series[name], equal_nan=True)
     assert first.samples == again.samples

@@ -45,3 +45,26 @@ def test_only_finite_numbers(value):
 def test_a_metric_needs_a_name(name):
     with pytest.raises(ValueError, match="name must be a non-empty string"):
         metrics.record(name, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bundle", "message"),
+    [
+        (metrics.MIME, [1], "must hold name, unit, value; got"),
+        (metrics.MIME, {"name": "x", "value": 1.0}, "must hold name, unit, value; got"),
+        (
+            metrics.MIME,
+            {"name": "x", "value": "1", "unit": ""},
+            "one finite number for metric 'x'; got '1'",
+        ),
+        (metrics.MIME, {"name": "", "value": 1, "unit": ""}, "name must be a non-empty string"),
+        (metrics.INPUT, {"name": ["x"], "fingerprint": ""}, "must hold fingerprint, name; got"),
+        (metrics.INPUT, {"name": "x"}, "must hold fingerprint, name; got"),
+    ],
+)
+def test_an_output_that_only_looks_like_a_metric_is_one_error(tmp_path, kind, bundle, message):
+    output = nbformat.v4.new_output("display_data", data={kind: bundle})
+    cell = nbformat.v4.new_code_cell("x", outputs=[output])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
+    with pytest.raises(ValueError, match=message):
+        metrics.read_metrics(tmp_path / "a.ipynb"), metrics.read_inputs(tmp_path / "a.ipynb")

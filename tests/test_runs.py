@@ -202,9 +202,18 @@ def test_what_is_printed_after_the_error_does_not_replace_it(tmp_path, runs_at):
     assert runs[0].error == "ValueError: no beams"
 
 
-def test_a_cell_that_times_out_is_told_with_its_code_in_one_line(tmp_path):
-    slow = write_notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(600)")
-    error = execute(str(slow), str(tmp_path / "out.ipynb"), {}, cell_timeout=2)
+def test_a_time_out_of_papermills_own_is_told_with_its_code_in_one_line(tmp_path, book, monkeypatch):
+    """Its saved cells look completed."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError
+
+    def wait_in_vain(source, target, **options):
+        nbformat.write(nbformat.read(source, as_version=4), target)
+        cell = nbformat.v4.new_code_cell("import time\ntime.sleep(600)")
+        raise CellTimeoutError.error_from_timeout_and_cell("Timeout waiting for IOPub output.", 4, cell)
+
+    monkeypatch.setattr(papermill, "execute_notebook", wait_in_vain)
+    error = execute(str(book), str(tmp_path / "out.ipynb"), {})
     assert error.startswith("CellTimeoutError: A cell timed out")
     assert "import time time.sleep(600)" in error
     assert error.count("\n") == 0
@@ -355,12 +364,38 @@ def test_help_names_every_command_and_exit_code(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for name in ("run", "train", "sweep", "report", "compare", "baseline"):
+    for name in ("list", "notebooks", "run", "train", "sweep", "report", "compare", "baseline"):
         assert f"\nlabkit {name} " in text
     assert "3 a metric is off its baseline" in text
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     assert "seconds for one point" in capsys.readouterr().out
+
+
+def test_notebooks_are_listed_with_what_their_parameters_mean(book, capsys):
+    assert main(["list", str(book)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines == [
+        ["good:", "About", "good"], ["parameter", "type", "default", "meaning"],
+        ["size", "int", "3", "pieces"], ["rate", "float", "0.5", "share"],
+        ["show", "bool", "True", "draw", "it"],
+    ]  # fmt: skip
+    assert main(["list", str(book), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["notebook"], found["title"]) == ("good", "About good")
+    assert found["parameters"][1] == {"name": "rate", "type": "float", "default": "0.5", "meaning": "share"}
+
+
+def test_copies_of_the_notebooks_replace_nothing(tmp_path, capsys):
+    assert main(["notebooks", str(tmp_path / "mine")]) == 0
+    path = tmp_path / "mine" / "07_kernels.ipynb"
+    assert path.read_bytes() == (NOTEBOOKS / path.name).read_bytes()
+    assert (tmp_path / "mine" / "presets" / "full.yaml").is_file()
+    path.write_text("edited")
+    for place in (tmp_path / "mine", path):
+        assert main(["notebooks", str(place)]) == 2
+        assert "FOLDER must be a new or empty folder; got" in capsys.readouterr().err
+    assert path.read_text() == "edited"
 
 
 def test_bad_usage_exits_2_with_one_line(capsys):
@@ -421,7 +456,7 @@ def test_a_metric_off_its_baseline_exits_3(book, runs_at, monkeypatch, capsys):
     from labkit.runner import baselines, runs
 
     monkeypatch.setattr(runs, "NOTEBOOKS", book.parent)
-    monkeypatch.setattr(baselines, "FOLDER", book.parent / "baselines")
+    monkeypatch.setattr(baselines, "BASELINES", book.parent / "baselines")
     empty = str(_flat(book, {}))
     monkeypatch.setattr(baselines, "path_of", lambda *names: book.parent / "b.json")
     entry = {"value": 6, "abs": 0, "rel": 0, "direction": "equal", "why": "an integer"}
@@ -491,6 +526,14 @@ def test_a_full_disk_is_one_error_and_nothing_is_half_written(tmp_path, size):
     assert "No space left on device: '" in done.stderr
     assert "free some" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_only_looks_like_a_metric_is_an_error_of_its_notebook(tmp_path, book, runs_at):
+    source = "from IPython.display import display\nfrom labkit.metrics import MIME\n"
+    mine = write_notebook(tmp_path / "mine.ipynb", source + "display({MIME: {'speed': 3}}, raw=True)")
+    _, (bad, good) = run([str(mine), str(book)], str(_flat(book, {})))
+    assert "metric+json must hold name, unit, value; got {'speed': 3}" in bad.error
+    assert (good.error, good.values) == ("", {"twice": 6})
 
 
 def test_a_kernel_that_never_started_is_started_again(book, tmp_path, monkeypatch):

@@ -122,3 +122,10 @@ def test_likelihoods_and_checkpoints_without_a_tokenizer_are_refused(harness, fo
     with pytest.raises(ValueError, match="gen_length must be a multiple of block_length=4; got 6"):
         harness.LabkitLM(folder, gen_length=6, block_length=4)
     assert torch.is_grad_enabled()
+
+
+def test_vocabulary_and_merges_make_a_tokenizer(harness, tmp_path):
+    """Dream's folder has no tokenizer.json. Told by a name it does not know, the class starts empty."""
+    (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1, "ab": 2}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    assert harness.load_tokenizer(tmp_path)("abba")["input_ids"] == [2, 1, 0]

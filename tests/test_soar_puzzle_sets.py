@@ -5,12 +5,15 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from test_soar_sudoku import solutions
 
-from labkit.soar.tasks import carve, puzzle_sets
-from labkit.soar.tasks.puzzle_sets import load_puzzles, pack, symmetry_class, unpack
-from labkit.soar.tasks.sudoku import puzzles, solutions
+from labkit.soar.tasks import carve
+from labkit.soar.tasks.puzzle_sets import SIZES, load_puzzles, unpack
+from labkit.soar.tasks.sudoku import puzzles
 from labkit.soar.tasks.sums import ALPHABET, LENGTH, QUESTION, encode, question, right, sums, text_of
+from labkit.studies.soar import puzzles as puzzle_sets
 from labkit.studies.soar.lab_model import augment
+from labkit.studies.soar.puzzles import pack, symmetry_class
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def test_packing_loses_nothing(few):
 
 def test_the_shipped_sets_are_what_they_say():
     classes = []
-    for name, size in puzzle_sets.SIZES.items():
+    for name, size in SIZES.items():
         boards, answers = load_puzzles(name)
         assert boards.shape == answers.shape == (size, 81)
         clues = (boards > 0).sum(1)
@@ -56,7 +59,7 @@ def test_the_shipped_sets_are_what_they_say():
         assert np.median(clues) < 28
         assert (np.where(boards > 0, answers, 0) == boards).all()
         for board, answer in zip(boards[:8], answers[:8], strict=True):
-            assert [found.tolist() for found in solutions(board)] == [answer.tolist()]
+            assert list(solutions(board.tolist())) == [answer.tolist()]
         classes.append(set(symmetry_class(answers).tolist()))
     assert not classes[0] & classes[1]  # so no test grid is a turned validation grid
     assert (load_puzzles("test", 3)[0] == load_puzzles("test")[0][:3]).all()
@@ -83,20 +86,17 @@ def test_slices_are_the_same_for_any_number_of_workers(monkeypatch):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is optional")
-def test_numba_makes_the_same_puzzles():
-    solve, make = carve._make(lambda function: function)
+def test_numba_makes_the_same_puzzles(monkeypatch):
     fast = carve.carved(3, np.random.default_rng(2), 24, 30)
-    carve._functions.cache_clear()
-    carve._functions = lambda: (solve, make)
+    monkeypatch.setattr(carve, "_compiled", lambda: (carve.solve, carve.carve))
     assert (carve.carved(3, np.random.default_rng(2), 24, 30)[0] == fast[0]).all()
 
 
 def test_a_search_that_takes_too_long_is_given_up():
-    solve, _ = carve._make(lambda function: function)
     order = list(range(9)) * 81
-    assert solve([0] * 81, order, 10) == -1
-    assert solve([0] * 81, order, 5000) == 1
-    assert solve([1, 1, *[0] * 79], order, 5000) == 0
+    assert carve.solve([0] * 81, order, 10) == -1
+    assert carve.solve([0] * 81, order, 5000) == 1
+    assert carve.solve([1, 1, *[0] * 79], order, 5000) == 0
 
 
 def test_augmentation_turns_puzzle_and_solution_alike(few):

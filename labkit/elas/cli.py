@@ -1,7 +1,7 @@
 """labkit train elas: pre-train one arm from the shell, with a bar, checkpoints and a clear error."""
 
-import argparse
-import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ from labkit import checks
 from labkit.elas.config import PretrainConfig
 from labkit.elas.pretrain import is_main_process, pretrain
 from labkit.elas.sources import SOURCES
+from labkit.options import parse_options
 from labkit.paths import runs_dir
-from labkit.yaml_values import as_float, parse_overrides, read_yaml
+from labkit.traces import TrainTrace
 
 # smoke: a minute on one core.  12m: the arms of the lab's study.  60m, 130m: the paper's models at LORO's
 # settings; 512 rows a step, so raise batch_size or start several processes with torchrun.
@@ -31,30 +32,33 @@ PRESETS: dict[str, dict[str, Any]] = {
 PRESETS["130m"] = PRESETS["60m"] | {"size": "130m", "steps": 20000, "lr_warmup": 2000}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``labkit train elas``; nothing heavy is imported for them."""
-    parser.add_argument(
-        "--preset", default="smoke",
-        help=f"{', '.join(PRESETS)} or a YAML file of PretrainConfig fields (default: smoke)",
-    )  # fmt: skip
-    parser.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="overrides",
-        help="a field of PretrainConfig (arm, steps, lr, seed, source, ...); the value is read as YAML",
-    )  # fmt: skip
-    parser.add_argument("--output", help="folder for checkpoints, model and curves (default: runs/elas)")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint in --output"
+@dataclass(frozen=True)
+class Arguments:
+    """What the command is told beside the fields of PretrainConfig."""
+
+    output: str | None = field(
+        default=None, metadata={"help": "folder for checkpoints, model and curves; default: runs/elas"}
     )
+    resume: bool = field(
+        default=False, metadata={"help": "go on from the newest checkpoint in the output folder"}
+    )
+
+
+def parse(argv: Sequence[str]) -> tuple[PretrainConfig, Arguments]:
+    """The configuration that ``argv`` asks for. ValueError names what is wrong."""
     kinds = ", ".join(f"{name} ({source.licence})" for name, source in SOURCES.items())
-    parser.epilog = (
-        f"Texts for -p source, several joined by '+': {kinds}. All but sympy are downloaded on first use. "
-        "Several processes: torchrun --nproc_per_node N -m labkit train elas ..."
-    )
+    config, arguments = parse_options(
+        (PretrainConfig, Arguments), argv, presets=PRESETS, preset="smoke", prog="labkit train elas",
+        description=PretrainConfig.__doc__,
+        epilog=f"Texts for --source, several joined by '+': {kinds}. All but sympy are downloaded on first "
+        "use. Several processes: torchrun --nproc_per_node N -m labkit train elas ...",
+    )  # fmt: skip
+    return config, arguments
 
 
-def main(arguments: argparse.Namespace) -> int:
+def main(argv: Sequence[str]) -> int:
     """Train, leaving model/ and trace.npz in the output folder; 0. ValueError or OSError for bad input."""
-    config = configuration(arguments.preset, parse_overrides(arguments.overrides))
+    config, arguments = parse(argv)
     output = Path(arguments.output) if arguments.output else runs_dir() / "elas"
     main_process = is_main_process()
     if main_process:  # the others may come when this one has begun to write
@@ -65,33 +69,16 @@ def main(arguments: argparse.Namespace) -> int:
             checks.fail("--output", str(output), "a folder of an earlier run, to resume it")
     trace = pretrain(config, output_dir=output, resume=arguments.resume, progress=main_process)
     if main_process:
-        meta = trace.meta
-        print(
-            f"{config.arm}, {meta['parameters']:,} parameters: {meta['eval_nats']:.4f} nats per token, "
-            f"{meta['eval_bits_per_byte']:.4f} bits per byte (unigram {meta['unigram_bits_per_byte']:.4f})"
-        )
-        for finding in trace.findings:
-            print(f"finding, {finding}")
-        print(f"model: {output / 'model'}\ncurves: {output / 'trace.npz'}")
+        _report(trace, output)
     return 0
 
 
-def configuration(preset: str, overrides: dict[str, Any]) -> PretrainConfig:
-    """The preset's fields with ``overrides`` laid over them. ValueError names what is wrong."""
-    fields = PRESETS.get(preset)
-    if fields is None:
-        path = Path(preset)
-        if not path.is_file():
-            checks.fail("--preset", preset, f"one of {', '.join(PRESETS)} or a YAML file")
-        fields = read_yaml(path, "--preset") or {}
-        if not isinstance(fields, dict):
-            checks.fail("--preset", preset, "a YAML mapping of PretrainConfig fields")
-    types = {field.name: field.type for field in dataclasses.fields(PretrainConfig)}
-    chosen = fields | overrides
-    for name, value in chosen.items():
-        if name not in types:
-            hint = checks.did_you_mean(name, types)
-            raise ValueError(f"-p must name one of {', '.join(types)}; got {name!r}{hint}")
-        if types[name] is float:
-            chosen[name] = as_float(value)
-    return PretrainConfig(**chosen)
+def _report(trace: TrainTrace, output: Path) -> None:
+    meta = trace.meta
+    print(
+        f"{meta['arm']}, {meta['parameters']:,} parameters: {meta['eval_nats']:.4f} nats per token, "
+        f"{meta['eval_bits_per_byte']:.4f} bits per byte (unigram {meta['unigram_bits_per_byte']:.4f})"
+    )
+    for finding in trace.findings:
+        print(f"finding, {finding}")
+    print(f"model: {output / 'model'}\ncurves: {output / 'trace.npz'}")

@@ -38,23 +38,32 @@ FOLLOWS = {
 class PretrainConfig:
     """How one arm is trained; arms with the same other fields and seed see the same batches.
 
-    arm, size, model        which model: a key of ARMS, a name of ElasConfig.from_name, and any fields of
-                            ElasConfig to override in it
-    source, vocab_size, max_bytes   the text, see ``load_text``
-    seq_len, batch_size, accumulation   tokens predicted per row, rows per batch (per process), batches
-                            per optimiser step
-    steps, lr, lr_warmup    optimiser steps, peak learning rate, steps of linear warm-up; the default lr is
-                            LORO's: dense arms want less (0.003 was best at "tiny")
-    dense_steps             steps before the 2:4 mask is laid on (the paper's dense warm-up)
-    exact_every             Loro's K for low-rank arms; dense arms train with AdamW and no restarts
-    weight_decay, max_grad_norm   0 turns either off, as LORO does
-    log_every, eval_every   steps between training-loss points, and between held-out evaluations
-    eval_tokens             held-out tokens that each evaluation reads
-    save_every              steps between checkpoints (0: none); a multiple of log_every
-    dtype                   "float32" or "bfloat16" (weights and Adam states alike, as published)
-    seed                    of the start and of the order of the text
+    Attributes:
+        arm: a key of ARMS.
+        size: a name of ElasConfig.from_name.
+        model: any fields of ElasConfig to override in it.
+        source: the text, see ``load_text``.
+        vocab_size: of its tokenizer.
+        max_bytes: of the training text at most, None: all of it.
+        seq_len: tokens predicted per row.
+        batch_size: rows per batch and process.
+        accumulation: batches per optimiser step.
+        steps: optimiser steps.
+        lr: peak learning rate; the default is LORO's, dense arms want less (0.003 was best at "tiny").
+        lr_warmup: steps of linear warm-up.
+        dense_steps: steps before the 2:4 mask is laid on (the paper's dense warm-up).
+        exact_every: Loro's K for low-rank arms; dense arms train with AdamW and no restarts.
+        weight_decay: 0 turns it off, as LORO does.
+        max_grad_norm: likewise.
+        log_every: steps between training-loss points.
+        eval_every: steps between held-out evaluations.
+        eval_tokens: held-out tokens that each evaluation reads.
+        save_every: steps between checkpoints (0: none); a multiple of log_every.
+        dtype: "float32" or "bfloat16" (weights and Adam states alike, as published).
+        seed: of the start and of the order of the text.
 
-    Everything is checked when a PretrainConfig is made: ValueError names the field at fault.
+    Raises:
+        ValueError: names the field at fault.
     """
 
     arm: str = "elas_ste"

@@ -8,6 +8,7 @@ windows(stream, n)         the stream as rows for next-token prediction; no toke
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Text:
     name              edition of the source, vocabulary, fingerprint: changes when the content does
     """
 
-    tokenizer: object
+    tokenizer: Any
     train: np.ndarray
     held_out: np.ndarray
     token_bytes: np.ndarray
@@ -80,7 +81,7 @@ def load_text(source: str = "sympy", *, vocab_size: int = 1024, max_bytes: int |
     if not (vocabulary.exists() and path.exists()):
         sides = split_documents(source, max_bytes)
         tokenizer = _train(vocabulary, sides["train"], vocab_size)
-        streams = {side: _encode(tokenizer, texts) for side, texts in sides.items()}
+        streams: dict[str, Any] = {side: _encode(tokenizer, texts) for side, texts in sides.items()}
         write_atomic(path, lambda temporary: np.savez_compressed(temporary, **streams))
     tokenizer = _read(vocabulary)
     with np.load(path, allow_pickle=False) as file:

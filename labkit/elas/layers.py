@@ -17,13 +17,24 @@ GRADIENTS = ("ste", "masked")
 
 
 class LowRankLinear(nn.Module):
-    """``y = (x A) Bᵀ`` without bias: a (out, in) matrix of rank r held as two tall factors.
-
-    weight_out   B, (out, r); weight_in   A, (in, r); both trained, neither starts at zero
+    """``y = (x A) Bᵀ`` without bias: an (out, in) matrix of rank r as two tall factors, both trained.
 
     "xavier" start: B ~ N(0, 2/(out + r)) and A ~ N(0, 2/(in + r)), drawn independently, so an entry of
     B Aᵀ has variance 4r/((out + r)(in + r)) (LORO, Mo et al. 2025).
-    ValueError if a size is not a positive integer or the rank is above min(in, out).
+
+    Args:
+        in_features: width of x, the last dimension.
+        out_features: width of y.
+        rank: r, at most min(in_features, out_features).
+        device: of the factors.
+        dtype: of the factors.
+
+    Attributes:
+        weight_out: B, (out, r).
+        weight_in: A, (in, r).
+
+    Raises:
+        ValueError: a size is not a positive integer, or the rank is too large.
     """
 
     def __init__(self, in_features: int, out_features: int, rank: int, *, device=None, dtype=None):
@@ -31,8 +42,8 @@ class LowRankLinear(nn.Module):
         self.in_features = integer("in_features", in_features, 1)
         self.out_features = integer("out_features", out_features, 1)
         self.rank = integer("rank", rank, 1, min(in_features, out_features))
-        self.weight_out = nn.Parameter(torch.empty(out_features, rank, device=device, dtype=dtype))
-        self.weight_in = nn.Parameter(torch.empty(in_features, rank, device=device, dtype=dtype))
+        self.weight_out = nn.Parameter(torch.empty(out_features, rank, device=device, dtype=dtype))  # B
+        self.weight_in = nn.Parameter(torch.empty(in_features, rank, device=device, dtype=dtype))  # A
         self.reset_parameters()
 
     def reset_parameters(self, normal_=nn.init.normal_) -> None:
@@ -55,17 +66,26 @@ class LowRankLinear(nn.Module):
 class Sparse24ReLU2(nn.Module):
     """``relu(x)²`` and, once switched on, the 2:4 mask over the last dimension: the activation of ELAS.
 
-    gradient       what flows back through the mask: "ste" passes dL/dy on unchanged (straight-through),
-                   "masked" lets it through the kept entries only (the exact gradient)
-    sparse         False: plain ReLU², no mask at any time (the LORO-ReLU² arm)
-    warmup_steps   dense optimiser steps before the mask; count them with ``advance`` once per step;
-                   inside an ElasForCausalLM they count themselves
+    Args:
+        gradient: what flows back through the mask: "ste" passes dL/dy on unchanged (straight-through),
+            "masked" lets it through the kept entries only (the exact gradient).
+        sparse: False: plain ReLU², no mask at any time (the LORO-ReLU² arm).
+        warmup_steps: dense optimiser steps before the mask; count them with ``advance`` once per step;
+            inside an ElasForCausalLM they count themselves.
+
+    Raises:
+        ValueError: an argument is none of these; the message names it.
 
     Whether the mask is on is decided by two buffers, ``mask_enabled`` and ``dense_steps_left``, and by
     nothing else (not by train/eval mode): a model that is saved and loaded evaluates as it did before,
     and so does one whose state was copied from another's in place.
     A width that is no multiple of four is padded with zeros, so its last group has fewer members.
     """
+
+    mask_enabled: Tensor  # () bool
+    dense_steps_left: Tensor  # () int64
+    _known: tuple[bool, int] | None  # both, as last read
+    _seen: list[tuple[int, int]]  # the buffers' versions then
 
     def __init__(self, gradient: str = "ste", *, sparse: bool = True, warmup_steps: int = 0):
         super().__init__()
@@ -84,8 +104,8 @@ class Sparse24ReLU2(nn.Module):
     @property
     def sparse(self) -> bool:
         """True if the mask is on now."""
-        enabled, left = self._switch()
-        return enabled and left == 0
+        enabled, dense_steps_left = self._switch()
+        return enabled and dense_steps_left == 0
 
     @property
     def in_warmup(self) -> bool:
@@ -151,8 +171,8 @@ class Sparse24ReLU2(nn.Module):
         return [(id(b), -1 if b.is_inference() else b._version) for b in buffers]
 
     def _forget(self) -> None:
-        self._known: tuple[bool, int] | None = None
-        self._seen: list[tuple[int, int]] = []
+        self._known = None
+        self._seen = []
 
     def _apply(self, fn, recurse=True):
         self._forget()

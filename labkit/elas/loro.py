@@ -2,12 +2,12 @@
 
 In between, B and A move like ordinary parameters at rate lr * r/h. Every K-th step the pair moves along
 the tangent of the rank-r manifold and is retracted by a truncated SVD, then all Adam states restart.
-All other parameters get AdamW at rate lr. ``cosine_restart`` is the learning-rate schedule that goes
-with it. Source: LORO (Mo et al., ICLR 2025), Algorithm 2, and its published code.
+All other parameters get AdamW at rate lr. The learning-rate schedule that goes with it stands in
+schedule.py. Source: LORO (Mo et al., ICLR 2025), Algorithm 2, and its published code.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import compress
 from typing import Any, Self
 
@@ -21,24 +21,27 @@ from labkit.elas.riemannian import riemannian_step
 
 BROKEN = "not finite: no parameter moved"
 MOST_FINDINGS = 100
-ALMOST_ZERO = 1e-6  # where LORO's ramp after a restart begins
 
 
 class Loro(Optimizer):
-    """Optimiser over groups of which those with ``hidden_size`` hold low-rank pairs B, A, B, A, ...
+    """Optimiser over groups of which those with ``hidden_size`` = h hold low-rank pairs B, A, B, A, ...
 
-    params          parameters, or groups as in torch; ``Loro.for_model`` makes them for a model
-    lr              step size of regular parameters and of exact steps
-    exact_every     K: steps K, 2K, 3K, ... (counting from 1) are exact and end with the restart;
-                    None: no exact steps and no restarts
-    betas, eps      Adam's; eps is added to sqrt(v) before bias correction, as LORO does
-    weight_decay    decoupled, after the step, on regular parameters only; LORO's code would also decay the
-                    factors between exact steps, but its runs have 0
+    Approximate steps of the pairs are scaled by r/h. An exact step whose result is not finite moves no
+    parameter, see ``findings``. States have the parameter's own dtype; arithmetic is float32 or wider. The
+    step count lives in ``param_groups``, so a state dict resumes bit-exactly.
 
-    An exact step whose result is not finite moves no parameter, see ``findings``.
-    A group key ``hidden_size`` = h marks low-rank pairs; their approximate steps are scaled by r/h.
-    States have the parameter's own dtype; arithmetic is float32 or wider. The step count lives in
-    ``param_groups``, so a state dict resumes bit-exactly. ValueError names the argument at fault.
+    Args:
+        params: parameters, or groups as in torch; ``Loro.for_model`` makes them for a model.
+        lr: step size of regular parameters and of exact steps.
+        exact_every: K: steps K, 2K, 3K, ... (counting from 1) are exact and end with the restart; None: no
+            exact steps and no restarts.
+        betas: Adam's.
+        eps: Adam's, added to sqrt(v) before bias correction, as LORO does.
+        weight_decay: decoupled, after the step, on regular parameters only; LORO's code would also decay
+            the factors between exact steps, but its runs have 0.
+
+    Raises:
+        ValueError: names the argument at fault.
     """
 
     def __init__(
@@ -94,11 +97,14 @@ class Loro(Optimizer):
         regular = [(name, p) for name, p in model.named_parameters() if id(p) not in taken]
         groups: list[dict[str, Any]] = [{"params": regular}] if regular else []
         if pairs:
-            groups.append({"params": pairs, "hidden_size": hidden_size or model.config.hidden_size})
+            if hidden_size is None:
+                config: Any = model.config
+                hidden_size = config.hidden_size
+            groups.append({"params": pairs, "hidden_size": hidden_size})
         return cls(groups, **options)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None):
+    def step(self, closure: Any = None) -> Any:
         """One step on all parameters; exact for low-rank pairs when K divides the count."""
         loss, due = None, []
         if closure is not None:
@@ -136,6 +142,7 @@ class Loro(Optimizer):
 
     def _exact_step(self, due: list[tuple[dict[str, Any], float]]) -> None:
         """The K-th step of each (group, lr): everything is computed before anything is written."""
+        # 1) the new values
         moves: list[tuple[str, Tensor, Tensor]] = []  # layer, parameter, its new value
         found: dict[str, list[str]] = {}  # what: layers
         for group, lr in due:
@@ -148,19 +155,21 @@ class Loro(Optimizer):
                 moves += zip(names, params, new, strict=True)
                 continue
             for i in range(0, len(params), 2):
-                layer, notes = names[i].removesuffix(".weight_out"), []
-                new = riemannian_step(*wide[i : i + 2], *directions[i : i + 2], lr, notes)
-                moves += zip((layer, layer), params[i : i + 2], new, strict=True)
+                layer, notes = names[i].removesuffix(".weight_out"), list[str]()
+                pair = riemannian_step(wide[i], wide[i + 1], directions[i], directions[i + 1], lr, notes)
+                moves += zip((layer, layer), params[i : i + 2], pair, strict=True)
                 for note in notes:
                     found.setdefault(note, []).append(layer)
-        broken = dict.fromkeys(layer for layer, _, new in moves if not new.isfinite().all())
+        # 2) all of them are written, or none where one is not finite
+        broken = dict.fromkeys(layer for layer, _, value in moves if not value.isfinite().all())
         found = {BROKEN: list(broken)} if broken else found
-        for _, p, new in [] if broken else moves:
-            p.copy_(new)
+        for _, p, value in [] if broken else moves:
+            p.copy_(value)
         for what, layers in found.items():
             if len(self.findings) < MOST_FINDINGS:
                 where = layers[0] + f" and {len(layers) - 1} more" * (len(layers) > 1)
                 self.findings.append({"step": due[0][0]["steps"], "where": where, "what": what})
+        # 3) the restart
         for p in (p for group, _ in due for p in group["params"]):
             for moment in self.state[p].values():
                 moment.zero_()
@@ -186,7 +195,7 @@ class Loro(Optimizer):
                 state["m"], state["v"] = torch.zeros_like(p), torch.zeros_like(p)
         types = [torch.promote_types(p.dtype, torch.float32) for p in params]
         beta1, beta2 = group["betas"]
-        grads = [p.grad.to(t) for p, t in zip(params, types, strict=True)]
+        grads = [p.grad.to(t) for p, t in zip(params, types, strict=True) if p.grad is not None]
         m, v = ([s[k].to(t) for s, t in zip(states, types, strict=True)] for k in "mv")
         torch._foreach_lerp_(m, grads, 1 - beta1)
         torch._foreach_mul_(v, beta2)
@@ -195,7 +204,7 @@ class Loro(Optimizer):
         _copy_narrow([s["v"] for s in states], v)
         roots = torch._foreach_sqrt(v)
         torch._foreach_add_(roots, group["eps"])
-        return torch._foreach_div(m, roots)
+        return list(torch._foreach_div(m, roots))
 
 
 def _copy_narrow(kept: list[Tensor], wide: list[Tensor]) -> None:
@@ -212,39 +221,3 @@ def _trained(group: dict[str, Any]) -> tuple[list[str], list[Tensor]]:
     size = 1 if group["hidden_size"] is None else 2
     ready = [all(p.grad is not None for p in params[i - i % size :][:size]) for i in range(len(params))]
     return list(compress(names, ready)), list(compress(params, ready))
-
-
-def cosine_restart(
-    step: int, *, total: int, warmup: int, every: int | None, rewarm: int = 5, floor: float = 0.1
-) -> float:
-    """LORO's factor on the learning rate at ``step`` (from 0): warm-up, late cosine, a ramp per restart.
-
-    With W = ``warmup``, s = W (``lr_adjust_steps = -W`` in LORO's runs) and c(x) = (1 + cos(pi x)) / 2:
-
-        t < W     floor + (c(s / (total - W)) - floor) t / W
-        t >= W    floor + (1 - floor) c((t - W - s) / (total - W)), highest at t = 2W
-
-    The ``rewarm`` steps after an exact one, t = every, 2 every, ..., climb from 1e-6 to this curve's
-    value at the first of them, also inside the warm-up; at t = W, where the cosine begins, LORO has no
-    ramp. The ramp is shorter where ``every`` is as short, so that the last step of a period is on the
-    curve (none for every=1). Source: ``cosine_restart`` of LORO's code, equal to it where W is a
-    multiple of ``every``. Runs shorter than 3W, which LORO has not, peak half-way from W to the end.
-    """
-    after = max(1, total - warmup)
-    shift = min(warmup, max(0, total - warmup) / 2)
-
-    def cosine(progress: float) -> float:
-        return (1 + math.cos(math.pi * min(1.0, progress))) / 2
-
-    def curve(t: int) -> float:
-        if t < warmup:
-            return floor + (cosine(shift / after) - floor) * t / warmup
-        return floor + (1 - floor) * cosine((t - warmup - shift) / after)
-
-    if every is None:
-        return curve(step)
-    rewarm, since = min(rewarm, every - 1), step % every
-    restart = step - since
-    if since >= rewarm or restart in (0, warmup):
-        return curve(step)
-    return ALMOST_ZERO + since / rewarm * (curve(restart) - ALMOST_ZERO)

@@ -6,7 +6,7 @@ around Sparse24ReLU2. Embedding, head (untied) and norms stay dense.
 """
 
 import dataclasses
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -48,19 +48,22 @@ ACCEPTED = {
 class ElasConfig(LlamaConfig):
     """A LlamaConfig with the choices of ELAS; the defaults are the paper's 60M model.
 
-    rank            rank of every projection, None for dense matrices
-    mlp_rank        rank of the FFN's projections where it differs (equal-FLOP baseline)
-    ffn             "relu2": two matrices and ReLU²; "swiglu": Llama's three
-    bos_token_id, eos_token_id   0: <|endoftext|> in the lab's vocabularies
-    sparse          2:4 mask on the ReLU² activation; default: on for "relu2"
-    gradient        "ste" or "masked" (see Sparse24ReLU2)
-    warmup_steps    dense optimiser steps before the mask
-    packed          run the FFN on the packed activation: 9/16 of its bytes are kept for the backward
-    recompute       keep only the input and the low-rank intermediates of the ReLU² FFN and compute the
-                    wide activation again in the backward pass (exact, with or without the mask)
+    Attributes:
+        rank: rank of every projection, None for dense matrices.
+        mlp_rank: rank of the FFN's projections where it differs (equal-FLOP baseline).
+        ffn: "relu2": two matrices and ReLU²; "swiglu": Llama's three.
+        bos_token_id: 0: <|endoftext|> in the lab's vocabularies.
+        eos_token_id: likewise.
+        sparse: 2:4 mask on the ReLU² activation; None: on for "relu2".
+        gradient: "ste" or "masked", see Sparse24ReLU2.
+        warmup_steps: dense optimiser steps before the mask.
+        packed: run the FFN on the packed activation: 9/16 of its bytes are kept for the backward pass.
+        recompute: keep only the input and the low-rank intermediates of the ReLU² FFN and compute the wide
+            activation again in the backward pass (exact, with or without the mask).
 
-    ValueError names the argument at fault, an unknown one too. The types of Llama's own fields are
-    transformers' to check: StrictDataclassError, which ``from_name`` turns into ValueError.
+    Raises:
+        ValueError: names the argument at fault, an unknown one too.
+        StrictDataclassError: a field of Llama's own has another type; ``from_name`` makes it a ValueError.
     """
 
     model_type = "elas"
@@ -142,11 +145,15 @@ class ElasConfig(LlamaConfig):
 class ReLU2MLP(nn.Module):
     """down(S(relu(up(x))²)), (..., hidden) -> (..., hidden): the ELAS FFN, without a gate."""
 
+    up_proj: Any  # nn.Linear, or LowRankLinear where a rank is set
+    down_proj: Any
+
     def __init__(self, config: ElasConfig):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.act_fn = Sparse24ReLU2(config.gradient, sparse=config.sparse, warmup_steps=config.warmup_steps)
+        sparse = bool(config.sparse)
+        self.act_fn = Sparse24ReLU2(config.gradient, sparse=sparse, warmup_steps=config.warmup_steps)
         self.packed, self.recompute = config.packed, config.recompute
 
     def forward(self, x: Tensor) -> Tensor:
@@ -197,9 +204,12 @@ def build_mlp(config: ElasConfig) -> nn.Module:
 
 
 class ElasForCausalLM(DenseWarmUp, LlamaForCausalLM):
-    """Causal language model of ``config``; called, trained, saved and loaded like any other.
+    """Causal language model of ``config``; called, trained, saved and loaded like transformers' own.
 
     Its dense warm-up counts optimiser steps by itself, see DenseWarmUp.
+
+    Args:
+        config: an ElasConfig.
     """
 
     config_class = ElasConfig
@@ -226,7 +236,7 @@ class ElasForCausalLM(DenseWarmUp, LlamaForCausalLM):
     def to_dtype(self, dtype: torch.dtype) -> Self:
         """Weights in ``dtype``, in place; rotary frequencies stay float32, as from_pretrained has them."""
         frequencies = self.model.rotary_emb.inv_freq
-        self.to(dtype)
+        nn.Module.to(self, dtype)
         self.model.rotary_emb.inv_freq = frequencies
         return self
 

@@ -33,20 +33,26 @@ def pretrain(
 ) -> TrainTrace:
     """Train one arm and return its curves.
 
-    model        trained in place, to look at it afterwards (default: ``build_model(config)``)
-    device       "auto": where transformers' Trainer puts it, a GPU if there is one; "cpu"; "cuda"
-    output_dir   checkpoints and the finished model with its tokenizer ("model/", which
-                 AutoModelForCausalLM and pipeline open) go here; None keeps no files
-    resume       go on from the last checkpoint in ``output_dir``; the curve is that of an unbroken run,
-                 and a finished one is loaded as it is
-    progress     show a bar, or a function called as progress(steps done, steps); it may raise to stop
+    Args:
+        config: which arm, on which text, how; default: ``PretrainConfig()``.
+        model: trained in place, to look at it afterwards; default: ``build_model(config)``.
+        output_dir: checkpoints and the finished model with its tokenizer ("model/", which
+            AutoModelForCausalLM and pipeline open) go here; None keeps no files.
+        resume: go on from the last checkpoint in ``output_dir``; the curve is that of an unbroken run, and
+            a finished one is loaded as it is.
+        device: "auto": where transformers' Trainer puts it, a GPU if there is one; "cpu"; "cuda".
+        progress: show a bar, or a function called as progress(steps done, steps); it may raise to stop.
 
-    Series of the trace: loss, learning_rate, grad_norm; eval_nats, eval_bits_per_byte (token-weighted,
-    from step 0 on); mask_on; and for ReLU² arms natural_zeros, crowded_groups, energy_kept,
-    gradient_cosine, gradient_norm_ratio (straight-through against masked), each (n, layers). ``meta``
-    holds the configuration, parameter count, unigram baseline, the final evaluation, findings (see
-    ``Loro.findings``; also the first loss that is not finite), seconds, tokens a second, peak memory
-    (CUDA) and provenance. ValueError names the argument at fault.
+    Returns:
+        A trace with the series loss, learning_rate, grad_norm; eval_nats, eval_bits_per_byte
+        (token-weighted, from step 0 on); mask_on; and for ReLU² arms natural_zeros, crowded_groups,
+        energy_kept, gradient_cosine, gradient_norm_ratio (straight-through against masked), each
+        (n, layers). ``meta`` holds the configuration, parameter count, unigram baseline, the final
+        evaluation, findings (see ``Loro.findings``; also the first loss that is not finite), seconds,
+        tokens a second, peak memory (CUDA) and provenance.
+
+    Raises:
+        ValueError: names the argument at fault.
     """
     config = config or PretrainConfig()
     if not isinstance(config, PretrainConfig):
@@ -61,8 +67,8 @@ def pretrain(
     from labkit.elas.trainer import run
 
     if output_dir is None:
-        with tempfile.TemporaryDirectory(prefix="labkit-elas-") as folder:
-            return run(config, model, text, Path(folder), resume=False, device=device, progress=progress)
+        with tempfile.TemporaryDirectory(prefix="labkit-elas-") as scratch:
+            return run(config, model, text, Path(scratch), resume=False, device=device, progress=progress)
     folder = Path(output_dir)
     if is_main_process():  # one process claims the folder, the others may come first
         _claim(folder / "pretrain.json", config, resume)

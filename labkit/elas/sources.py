@@ -127,7 +127,10 @@ def download(url: str, sha256: str, title: str) -> Path:
 
 def package(name: str) -> Documents:
     """(relative path, text) of an installed package's Python sources; the package is not imported."""
-    root = Path(find_spec(name).submodule_search_locations[0])
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise OSError(f"package {name!r} is not installed")
+    root = Path(spec.submodule_search_locations[0])
     for path in root.rglob("*.py"):
         relative = path.relative_to(root)
         if SKIPPED.isdisjoint(relative.parts):
@@ -137,8 +140,8 @@ def package(name: str) -> Documents:
 def dictionary(archive: bytes, name: str) -> Documents:
     """A dictd dictionary in a Debian package: its entries in order, ``ENTRIES`` to a document."""
     with tarfile.open(fileobj=io.BytesIO(_deb_member(archive, "data.tar"))) as tar:
-        body = gzip.decompress(tar.extractfile(f"./usr/share/dictd/{name}.dict.dz").read())
-        index = tar.extractfile(f"./usr/share/dictd/{name}.index").read().decode()
+        body = gzip.decompress(_member(tar, f"./usr/share/dictd/{name}.dict.dz"))
+        index = _member(tar, f"./usr/share/dictd/{name}.index").decode()
     lines = [line.split("\t") for line in index.splitlines() if not line.startswith("00-database")]
     places = sorted({(_base64(offset), _base64(length)) for _, offset, length in lines})
     for first in range(0, len(places), ENTRIES):
@@ -151,7 +154,13 @@ def tarball(archive: bytes, end: str, folder: str) -> Documents:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in sorted(tar.getmembers(), key=lambda m: m.name):
             if member.isfile() and member.name.startswith(folder) and member.name.endswith(end):
-                yield member.name, tar.extractfile(member).read().decode(errors="replace")
+                yield member.name, _member(tar, member).decode(errors="replace")
+
+
+def _member(tar: tarfile.TarFile, name: str | tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(name)
+    assert file is not None, f"{name} is no file"
+    return file.read()
 
 
 def _deb_member(archive: bytes, name: str) -> bytes:

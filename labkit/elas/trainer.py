@@ -19,8 +19,9 @@ from labkit.elas.config import LORO_REVISION, PretrainConfig
 from labkit.elas.data import Text, windows
 from labkit.elas.evaluation import evaluate, unigram
 from labkit.elas.instruments import gradient_agreement, layer_statistics
-from labkit.elas.loro import Loro, cosine_restart
+from labkit.elas.loro import Loro
 from labkit.elas.model import ElasForCausalLM
+from labkit.elas.schedule import cosine_restart
 from labkit.paths import is_json
 from labkit.progress import Progress, bar
 from labkit.provenance import provenance
@@ -111,18 +112,48 @@ def run(
     progress: Progress,
 ) -> TrainTrace:
     """Train ``model`` in place; see ``pretrain``."""
+    # 1) where it goes on: a finished run is loaded as it is
     held_out = windows(text.held_out, config.seq_len, max(1, config.eval_tokens // config.seq_len))
     checkpoint = _last_checkpoint(folder, resume)
     before = 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
     if before >= config.steps:
         return _finished(config, model, text, held_out, folder, checkpoint, progress)
+    # 2) the loop: Trainer with Loro, its schedule and the instruments
     every = config.exact_every if model.config.rank is not None else None
     optimizer = Loro.for_model(model, lr=config.lr, exact_every=every, weight_decay=config.weight_decay)
     schedule = LambdaLR(
         optimizer,
         lambda step: cosine_restart(step, total=config.steps, warmup=config.lr_warmup, every=every),
     )
-    arguments = TrainingArguments(
+    trainer = Trainer(
+        model=model,
+        args=_arguments(config, folder, device),
+        train_dataset=Rows(windows(text.train, config.seq_len)),
+        optimizers=(optimizer, schedule),
+        callbacks=[Instruments(config, model, text, held_out), Bar(config.arm, progress)],
+    )
+    trainer.remove_callback(PrinterCallback)  # the trace holds every row
+    # 3) the run
+    if on_gpu := trainer.args.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - started
+    if trainer.state.global_step < config.steps:
+        raise RuntimeError(f"training ended at step {trainer.state.global_step} of {config.steps}")
+    # 4) what it says
+    log = trainer.state.log_history
+    trace = trace_of(config, model, text, held_out, log, seconds, optimizer.findings)
+    rows = config.batch_size * config.accumulation * trainer.accelerator.num_processes
+    tokens = rows * config.seq_len * (config.steps - before)
+    trace.meta["tokens_per_second"] = tokens / seconds  # evaluations included
+    if on_gpu:
+        trace.meta["peak_bytes"] = torch.cuda.max_memory_allocated()
+    return trace
+
+
+def _arguments(config: PretrainConfig, folder: Path, device: str) -> TrainingArguments:
+    return TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
         per_device_train_batch_size=config.batch_size,
@@ -142,29 +173,6 @@ def run(
         report_to=[],
         disable_tqdm=True,
     )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=Rows(windows(text.train, config.seq_len)),
-        optimizers=(optimizer, schedule),
-        callbacks=[Instruments(config, model, text, held_out), Bar(config.arm, progress)],
-    )
-    trainer.remove_callback(PrinterCallback)  # the trace holds every row
-    if on_gpu := trainer.args.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - started
-    if trainer.state.global_step < config.steps:
-        raise RuntimeError(f"training ended at step {trainer.state.global_step} of {config.steps}")
-    log = trainer.state.log_history
-    trace = trace_of(config, model, text, held_out, log, seconds, optimizer.findings)
-    rows = config.batch_size * config.accumulation * trainer.accelerator.num_processes
-    tokens = rows * config.seq_len * (config.steps - before)
-    trace.meta["tokens_per_second"] = tokens / seconds  # evaluations included
-    if on_gpu:
-        trace.meta["peak_bytes"] = torch.cuda.max_memory_allocated()
-    return trace
 
 
 def _last_checkpoint(folder: Path, resume: bool) -> str | None:

@@ -1,6 +1,7 @@
 """FGO: fine-grained group policy optimisation (arXiv 2602.10048), GRPO beside it, on TRL.
 
 advantages  fgo_advantages, grpo_advantages: pure functions of (Q, G) tensors
+objective   Objective: alpha, beta, clamp, scale, entropy; measures: entropies of a response, ACT
 trainer     FGOConfig, FGOTrainer: TRL's GRPOTrainer with FGO's advantages
 cli         labkit train fgo: any causal LM, any data set with checkable answers
 datasets    rows from .jsonl, .parquet, .csv, save_to_disk folders
@@ -8,19 +9,16 @@ record      sampled completions and counts of a run
 rewards     those answers: files, LaTeX (math_judge), reasoning-gym; smollm: a public model to train
 answers     where a text states its answer; values: whether two are equal
 tasks       verbose sums with checks and slips, their tokenizer and scorer
-char_model  a tiny Qwen2 over characters and its supervised training
-reasoner    the lab's reasoning model, made, kept and loaded
-groups      sample groups of responses -> GroupTrace; reweigh them
-live        run GRPO or FGO on the verbose sums -> TrainTrace
-study       every arm and seed at once (fleet, sampler, exam) -> TrainTraces; recorded: what came of it
-bench       the sampler against transformers and TRL
+lab         the fast loop: char_model and reasoner (the lab's models), sampler, fleet, exam; groups (sampled
+            responses -> GroupTrace), live (a run of GRPO or FGO -> TrainTrace)
 """
 
 from importlib import import_module
 
-from labkit.fgo.advantages import fgo_advantages, fgo_rewards, grpo_advantages
+from labkit.fgo.advantages import fgo_advantages, grpo_advantages
+from labkit.fgo.objective import Objective
 
-__all__ = ["FGOConfig", "FGOTrainer", "fgo_advantages", "fgo_rewards", "grpo_advantages"]
+__all__ = ["FGOConfig", "FGOTrainer", "Objective", "fgo_advantages", "grpo_advantages"]
 
 
 def __getattr__(name: str):

@@ -16,65 +16,66 @@ import torch
 from torch import Tensor
 
 from labkit import checks
+from labkit.fgo.objective import SCALES, Objective
 
-ENTROPY_KINDS = ("sampled_sum", "full_sum", "full_mean")
-SCALES = ("none", "std")
 FLAT = 1e-6  # a group whose advantages all lie below this teaches nothing: they are set to exactly 0
 STD_EPS = 1e-4  # TRL's term under the division by the standard deviation
 
 
 def fgo_advantages(
-    correct: Tensor,
-    length: Tensor,
-    entropy: Tensor,
+    correct: Tensor,  # (Q, G)
+    length: Tensor,  # (Q, G)
+    entropy: Tensor,  # (Q, G)
     *,
-    alpha: float = 0.01,
-    beta: float = 1.0,
-    clamp: float = 10.0,
-    scale: str = "none",
-    valid: Tensor | None = None,
-    zero_all_wrong: bool = False,
+    alpha: float = Objective.alpha,
+    beta: float = Objective.beta,
+    clamp: float = Objective.clamp,
+    scale: str = Objective.scale,
+    valid: Tensor | None = None,  # (Q, G)
+    zero_all_wrong: bool = Objective.zero_all_wrong,
 ) -> Tensor:
-    """FGO's advantages A (Q, G), centred over the valid rows of each group; 0 on invalid rows.
+    """FGO's advantages: the weights above, signed and centred over the valid rows of each group.
 
-    The arguments not listed here are those of ``fgo_rewards``.
-    scale           "none" (the paper) or "std": divide by the group's standard deviation + 1e-4, which
-                    is what the authors' released recipe does through TRL's default
-    zero_all_wrong  zero the groups without one correct response, where beta can reward long answers
+    Args:
+        correct: (Q, G) bool, or numbers: > 0 is correct, <= 0 wrong, NaN unscorable.
+        length: (Q, G) tokens of each response, finite and >= 0; 0 (masked as truncated) is invalid.
+        entropy: (Q, G) entropy of each response in nats, finite and >= 0 on valid rows.
+        alpha: exponent of the length ratio; see ``Objective`` for this and the other settings.
+        beta: exponent of the entropy ratio.
+        clamp: bound of both ratios.
+        scale: "none" or "std".
+        valid: (Q, G) bool; False takes a row out, besides unscorable rows and rows of length 0.
+        zero_all_wrong: learn nothing from groups without a correct response.
 
-    Returns floats of entropy's dtype (at least float32). ValueError names a bad argument.
+    Returns:
+        (Q, G) advantages in entropy's dtype (at least float32), 0 on invalid rows. A group whose
+        advantages all lie below 1e-6 gets exactly 0.
+
+    Raises:
+        ValueError: an argument is out of its bounds or of another shape; the message names it.
     """
-    checks.choice("scale", scale, SCALES)
-    checks.choice("zero_all_wrong", zero_all_wrong, (True, False))
-    reward = fgo_rewards(correct, length, entropy, alpha=alpha, beta=beta, clamp=clamp, valid=valid)
+    objective = Objective(alpha=alpha, beta=beta, clamp=clamp, scale=scale, zero_all_wrong=zero_all_wrong)
+    return objective_advantages(objective, correct, length, entropy, valid)
+
+
+def objective_advantages(
+    objective: Objective, correct: Tensor, length: Tensor, entropy: Tensor, valid: Tensor | None = None
+) -> Tensor:
+    """``fgo_advantages`` for an Objective; ``entropy`` is of the kind that ``objective.entropy`` names."""
+    reward = fgo_rewards(objective, correct, length, entropy, valid)
     right, wrong = subgroups(correct, length, valid)
-    advantage = _centre(reward, right | wrong, scale)
-    if zero_all_wrong:
+    advantage = _centre(reward, right | wrong, objective.scale)
+    if objective.zero_all_wrong:
         advantage = advantage * right.any(1, keepdim=True)
     return advantage
 
 
 def fgo_rewards(
-    correct: Tensor,
-    length: Tensor,
-    entropy: Tensor,
-    *,
-    alpha: float = 0.01,
-    beta: float = 1.0,
-    clamp: float = 10.0,
-    valid: Tensor | None = None,
+    objective: Objective, correct: Tensor, length: Tensor, entropy: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """FGO's signed weights R (Q, G): they sum to +1 over the correct and to -1 over the wrong rows.
-
-    correct      (Q, G) bool, or numbers: > 0 is correct, <= 0 wrong, NaN unscorable
-    length       (Q, G) tokens of each response, finite and >= 0; 0 (masked as truncated) is invalid
-    entropy      (Q, G) entropy of each response in nats, finite and >= 0 on valid rows
-    alpha, beta  exponents of the length and the entropy ratio, in [0, 10]
-    clamp        both ratios are held in [1/clamp, clamp], clamp in [1, 1000]; 0/0 counts as 1
-    valid        (Q, G) bool: False takes a row out, besides unscorable rows and rows of length 0
-    """
-    alpha, beta = checks.number("alpha", alpha, 0, 10), checks.number("beta", beta, 0, 10)
-    clamp = checks.number("clamp", clamp, 1, 1000)
+    """FGO's signed weights R (Q, G): they sum to +1 over the correct and to -1 over the wrong rows."""
+    alpha, beta, clamp = float(objective.alpha), float(objective.beta), float(objective.clamp)
+    # 1) the two subgroups, and their entropies as floats without what stands on invalid rows
     right, wrong = subgroups(correct, length, valid)
     kept = right | wrong
     _table("entropy", entropy, correct.shape)
@@ -85,9 +86,11 @@ def fgo_rewards(
     tokens = length.to(dtype)
     reward = torch.zeros_like(entropy)
     for rows, sign in ((right, 1), (wrong, -1)):
+        # 2) the subgroup's own means, (Q, 1)
         count = rows.sum(1, keepdim=True).clamp(min=1)
         mean_tokens = torch.where(rows, tokens, 0).sum(1, keepdim=True) / count
         mean_entropy = torch.where(rows, entropy, 0).sum(1, keepdim=True) / count
+        # 3) the weight: short and certain where right, long and certain where wrong
         shorter = _ratio(mean_tokens, tokens, clamp) if sign > 0 else _ratio(tokens, mean_tokens, clamp)
         # The cap keeps clamp ** (alpha + beta) below float32's largest number; softmax is one-hot there.
         score = (shorter**alpha * _ratio(mean_entropy, entropy, clamp) ** beta).clamp(max=1e30)
@@ -98,14 +101,20 @@ def fgo_rewards(
 
 
 def grpo_advantages(reward: Tensor, *, scale: str = "std", valid: Tensor | None = None) -> Tensor:
-    """GRPO's advantages (Q, G): reward - mean over the valid rows of the group; 0 on invalid rows.
+    """GRPO's advantages: reward - mean over the valid rows of the group (DeepSeekMath, section 4.1).
 
-    reward  (Q, G) numbers or bool; a NaN row is unscorable: it has no say in the mean and A = 0
-    scale   "std": divide by the standard deviation (n - 1) + 1e-4, as TRL does (DeepSeekMath, sec. 4.1);
-            "none": leave the difference (Dr. GRPO)
-    valid   (Q, G) bool: False takes a row out
+    Args:
+        reward: (Q, G) numbers or bool; a NaN row is unscorable: it has no say in the mean and A = 0.
+        scale: "std": divide by the standard deviation (n - 1) + 1e-4, as TRL does; "none": leave the
+            difference (Dr. GRPO).
+        valid: (Q, G) bool; False takes a row out.
 
-    A group whose rewards differ by no more than 1e-6 gets exactly 0, never noise / tiny std.
+    Returns:
+        (Q, G) advantages in reward's dtype (at least float32), 0 on invalid rows. A group whose rewards
+        differ by no more than 1e-6 gets exactly 0, never noise / tiny std.
+
+    Raises:
+        ValueError: an argument is out of its bounds or of another shape; the message names it.
     """
     checks.choice("scale", scale, SCALES)
     _table("reward", reward)
@@ -130,8 +139,8 @@ def subgroups(correct: Tensor, length: Tensor, valid: Tensor | None = None) -> t
     return kept & (correct > 0), kept & (correct <= 0)
 
 
-def _ratio(above: Tensor, below: Tensor, clamp: float) -> Tensor:
-    return (above / below).nan_to_num(nan=1.0).clamp(1 / clamp, clamp)
+def _ratio(numerator: Tensor, denominator: Tensor, clamp: float) -> Tensor:
+    return (numerator / denominator).nan_to_num(nan=1.0).clamp(1 / clamp, clamp)
 
 
 def _centre(reward: Tensor, kept: Tensor, scale: str) -> Tensor:

@@ -18,7 +18,7 @@ _HEAD = re.compile(
     rf"(?:{_TUPLE}|{_FRACTION}|-?[$€£¥]?(?:{SIGNED}(?![,/:]?[0-9])|{_LIST}))%?"
     r"(?=[\s.,;:!?)]|$)(?!\s*(?:or|and|to|[-+*/^=])(?:\s|[0-9]))"
 )
-_SAID = re.compile(r"\banswer\b[^\n.:=]{0,60}?(?:\bis\b|\bequals\b|:|=)[ \t:]*\n?([^\n]+)", re.I)
+_SENTENCE = re.compile(r"\banswer\b[^\n.:=]{0,60}?(?:\bis\b|\bequals\b|:|=)[ \t:]*\n?([^\n]+)", re.I)
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.I | re.S)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?P<box>\{)|(?P<bare>[^\s{}$\\]+))|\\.|[{}]", re.S)
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*(\S[^\n]*)")
@@ -56,8 +56,8 @@ def stated(text: str) -> str | None:
         return _inside(max(found, key=lambda pair: pair[0])[1])
     if lines and not text[lines[-1][2] :].strip():
         return _inside(lines[-1][1])
-    said = _SAID.findall(clean(text))
-    return _spoken(said[-1]) if said else None
+    sentences = _SENTENCE.findall(clean(text))
+    return _in_sentence(sentences[-1]) if sentences else None
 
 
 def _after_thought(text: str) -> str:
@@ -84,11 +84,11 @@ def _inside(text: str) -> str:
         return _inside(boxes[-1][1])
     if line := _HASHES.search(text):
         return line[1].strip()
-    said = _SAID.search(clean(text))
-    return _spoken(said[1]) if said else text.strip()
+    sentence = _SENTENCE.search(clean(text))
+    return _in_sentence(sentence[1]) if sentence else text.strip()
 
 
-def _spoken(rest: str) -> str:
+def _in_sentence(rest: str) -> str:
     """The answer at the head of what follows "the answer is": a value, else its last number, else all."""
     rest = clean(rest)
     if isinstance(value(rest), Quantity | tuple):

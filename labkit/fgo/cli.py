@@ -1,16 +1,19 @@
 """labkit train fgo: fine-tune any causal LM by FGO or GRPO on any data set with checkable answers."""
 
-import argparse
-import dataclasses
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from labkit import checks
+from labkit.options import parse_options
 from labkit.paths import is_json, runs_dir, write_atomic
 from labkit.provenance import provenance
-from labkit.yaml_values import parse_overrides
+
+if TYPE_CHECKING:
+    from labkit.fgo.trainer import FGOConfig, FGOTrainer
 
 # The paper's learning rate and group; batch and lengths for one GPU or a patient CPU.
 DEFAULTS: dict[str, Any] = {
@@ -18,7 +21,6 @@ DEFAULTS: dict[str, Any] = {
     "max_completion_length": 256, "logging_steps": 1, "save_steps": 50, "save_total_limit": 2,
     "lr_scheduler_type": "constant", "report_to": "none", "gradient_checkpointing": False,
 }  # fmt: skip
-REWARD_NAMES = ("answer", "math", "gym", "sums", "first-line")
 TRACE, SAMPLES = "train_trace.npz", "samples.jsonl"
 # What the trace says of a run beside model, data set and reward.
 SETTINGS = (
@@ -30,88 +32,77 @@ SETTINGS = (
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``labkit train fgo``; nothing heavy is imported for them."""
-    parser.add_argument(
-        "--model", required=True,
-        help="a folder, a name on the hub, lab/sums-reasoner, lab/sums-small, lab/smollm2-135m",
-    )  # fmt: skip
-    parser.add_argument(
-        "--dataset", required=True,
-        help=".jsonl or .json (also .gz), .parquet, .csv or a save_to_disk folder, with the columns prompt "
-        "and answer; or lab/verbose-sums, lab/small-sums, gym/chain_sum, gym/gsm_symbolic",
-    )  # fmt: skip
-    parser.add_argument("--output", help="folder for checkpoints, model and trace (default: runs/fgo)")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint in --output"
+@dataclass(frozen=True)
+class Arguments:
+    """What the command is told beside the fields of FGOConfig."""
+
+    model: str = field(
+        metadata={
+            "help": "a folder, a name on the hub, lab/sums-reasoner, lab/sums-small, lab/smollm2-135m"
+        }
     )
-    parser.add_argument("--reward", choices=REWARD_NAMES, help="default: what suits the data set")
-    parser.add_argument(
-        "--rows", type=int, default=2000, help="rows of a built-in data set (default: 2000)"
+    dataset: str = field(
+        metadata={
+            "help": ".jsonl or .json (also .gz), .parquet, .csv or a save_to_disk folder, with the columns "
+            "prompt and answer; or lab/verbose-sums, lab/small-sums, gym/chain_sum, gym/gsm_symbolic"
+        }
     )
-    parser.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="overrides",
-        help="a field of FGOConfig (method, alpha, beta_entropy, entropy, and all of TRL's GRPOConfig); "
-        "the value is read as YAML",
-    )  # fmt: skip
+    resume: bool = field(
+        default=False, metadata={"help": "go on from the newest checkpoint in the output folder"}
+    )
+    reward: Literal["answer", "math", "gym", "sums", "first-line"] | None = field(
+        default=None, metadata={"help": "default: what suits the data set"}
+    )
+    rows: int = field(default=2000, metadata={"help": "rows of a built-in data set"})
 
 
-def main(arguments: argparse.Namespace) -> int:
+def main(argv: Sequence[str]) -> int:
     """Train, save model and trace into the output folder; 0. ValueError or OSError for bad input."""
-    import torch
-
-    output = Path(arguments.output) if arguments.output else runs_dir() / "fgo"
+    # 1) everything that was typed is checked before a model is loaded
+    arguments, config = _parse(argv)
+    output = Path(str(config.output_dir))
     last = newest_checkpoint(output)
     if arguments.resume and last is None:
         checks.fail("--output", str(output), "a folder with a checkpoint to resume from")
     if not arguments.resume and last is not None:
         checks.fail("--output", str(output), f"new or empty, or come with --resume: it holds {last.name}")
     rows, reward = _rows(arguments)
-    config = _config(output, parse_overrides(arguments.overrides), torch.cuda.is_available())
-    asked = config.generation_batch_size // config.num_generations  # by all processes together
-    if len(rows) < asked:
-        allowed = f"at least {asked} rows, the questions of one batch (or -p a smaller batch)"
+    needed = (config.generation_batch_size or 0) // (config.num_generations or 1)  # by all processes
+    if len(rows) < needed:
+        allowed = f"at least {needed} rows, the questions of one batch (or make the batch smaller)"
         checks.fail("--dataset", f"{arguments.dataset} of {len(rows)}", allowed)
-    finished = last is not None and 0 < config.max_steps <= _step(last)
-    model, tokenizer = load_policy(
-        str(last) if finished else arguments.model, config.seed, **(config.model_init_kwargs or {})
-    )
+    # 2) the model: the finished one where no step is left
+    finished = last if last is not None and 0 < config.max_steps <= _step(last) else None
+    settings: Any = config.model_init_kwargs or {}  # a mapping, TRL has read what was typed
+    model, tokenizer = load_policy(str(finished or arguments.model), **settings)
     if not isinstance(rows[0]["prompt"], str) and tokenizer.chat_template is None:
-        told = f"{arguments.model}, whose tokenizer has no chat template"
-        checks.fail(
-            "--model", told, "one with a chat template, as the prompts are conversations (or use texts)"
-        )
-
-    from datasets import Dataset
-    from transformers import TrainerState
-
-    from labkit.fgo.record import Recorder
-    from labkit.fgo.rewards import REWARDS
-    from labkit.fgo.trainer import FGOTrainer
-
-    try:
-        trainer = FGOTrainer(
-            model=model, reward_funcs=REWARDS[reward], args=config,
-            train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
-        )  # fmt: skip
-    except ImportError as error:  # an option of TRL's that wants another library
-        raise ValueError(str(error)) from error
-    if finished:  # Trainer would take one more step
-        print(f"{output}: already finished at step {_step(last)}")
-        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
-    else:
-        trainer.add_callback(Recorder(trainer, output / SAMPLES))
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    if trainer.state.global_step == 0:
-        given = {name: getattr(config, name) for name in ("max_steps", "num_train_epochs")}
-        checks.fail("-p", given, "settings that let a step be taken")
+        given = f"{arguments.model}, whose tokenizer has no chat template"
+        allowed = "one with a chat template, as the prompts are conversations (or use texts)"
+        checks.fail("--model", given, allowed)
+    # 3) training
+    trainer = _trainer(model, tokenizer, rows, reward, config)
+    _train(trainer, output, last, finished)
+    # 4) what is left behind
     trainer.save_model(str(output))
     if trainer.accelerator.is_main_process:
         _save_trace(trainer, output, model=arguments.model, dataset=arguments.dataset, reward=reward)
     return 0
 
 
-def _rows(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+def _parse(argv: Sequence[str]) -> tuple[Arguments, "FGOConfig"]:
+    import torch
+
+    from labkit.fgo.trainer import FGOConfig
+
+    on_gpu = torch.cuda.is_available()
+    defaults = DEFAULTS | {"bf16": on_gpu, "use_cpu": not on_gpu, "output_dir": str(runs_dir() / "fgo")}
+    arguments, config = parse_options(
+        (Arguments, FGOConfig), argv, defaults=defaults, prog="labkit train fgo", description=__doc__
+    )
+    return arguments, config
+
+
+def _rows(arguments: Arguments) -> tuple[list[dict[str, Any]], str]:
     """(rows, name of the reward)."""
     from labkit.fgo.rewards import REWARDS, load_rows
 
@@ -127,14 +118,47 @@ def _rows(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     return rows, reward
 
 
-def _save_trace(trainer, output: Path, **asked: str) -> None:
+def _trainer(
+    model, tokenizer, rows: list[dict[str, Any]], reward: str, config: "FGOConfig"
+) -> "FGOTrainer":
+    from datasets import Dataset
+
+    from labkit.fgo.rewards import REWARDS
+    from labkit.fgo.trainer import FGOTrainer
+
+    try:
+        return FGOTrainer(
+            model=model, reward_funcs=REWARDS[reward], args=config,
+            train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+        )  # fmt: skip
+    except ImportError as error:  # an option of TRL's that wants another library
+        raise ValueError(str(error)) from error
+
+
+def _train(trainer: "FGOTrainer", output: Path, last: Path | None, finished: Path | None) -> None:
+    from transformers import TrainerState
+
+    from labkit.fgo.record import Recorder
+
+    if finished:  # Trainer would take one more step
+        print(f"{output}: already finished at step {_step(finished)}")
+        trainer.state = TrainerState.load_from_json(str(finished / "trainer_state.json"))
+    else:
+        trainer.add_callback(Recorder(trainer, output / SAMPLES))
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if trainer.state.global_step == 0:
+        given = {name: getattr(trainer.args, name) for name in ("max_steps", "num_train_epochs")}
+        checks.fail("--max_steps", given, "such that a step is taken")
+
+
+def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:
     """Write the trace and result.json: the last log's figures."""
     from labkit.fgo.record import read_samples
     from labkit.traces import TrainTrace
 
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
     meta = provenance(
-        arm=trainer.args.method, seed=trainer.args.seed, **asked,
+        arm=trainer.args.method, seed=trainer.args.seed, **sources,
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         **{name: getattr(trainer.args, name) for name in SETTINGS},
     )  # fmt: skip
@@ -142,12 +166,12 @@ def _save_trace(trainer, output: Path, **asked: str) -> None:
         log, samples=read_samples(output / SAMPLES, trainer.state.global_step), meta=meta
     )
     trace.save(output / TRACE)
-    told: dict[str, float] = {"steps": trainer.state.global_step}
+    result: dict[str, float] = {"steps": trainer.state.global_step}
     if log:  # logging_steps may be more than were taken
         shown = ("reward", "fgo/accuracy", "completions/mean_length")
-        told |= {key: round(log[-1][key], 4) for key in shown}
-    write_atomic(output / "result.json", lambda part: part.write_text(json.dumps(told) + "\n"))
-    print(f"{output / TRACE}: {told}")
+        result |= {key: round(log[-1][key], 4) for key in shown}
+    write_atomic(output / "result.json", lambda part: part.write_text(json.dumps(result) + "\n"))
+    print(f"{output / TRACE}: {result}")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -160,7 +184,7 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def load_policy(name: str, seed: int = 0, **settings: Any):
+def load_policy(name: str, **settings: Any):
     """(model, tokenizer) of a lab name, a folder or a hub name: safetensors only, no remote code.
 
     settings  of ``from_pretrained`` (FGOConfig's model_init_kwargs). dtype is float32 by default, as in
@@ -172,7 +196,7 @@ def load_policy(name: str, seed: int = 0, **settings: Any):
     from labkit.fgo.lab import reasoner
     from labkit.fgo.tasks import char_tokenizer
 
-    if name in reasoner.MODELS:
+    if name in reasoner.NAMES:
         return reasoner.load_reasoner(name)[0], char_tokenizer()
     if name == smollm.NAME:
         return smollm.load_smollm()
@@ -183,39 +207,11 @@ def load_policy(name: str, seed: int = 0, **settings: Any):
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(name, **{"dtype": "float32"} | settings | SAFE)
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        told = str(error).strip().split("\n")[0]
-        lab = ", ".join([*reasoner.MODELS, smollm.NAME])
+        reason = str(error).strip().split("\n")[0]
+        lab = ", ".join([*reasoner.NAMES, smollm.NAME])
         raise ValueError(
-            f"--model must be a causal LM that transformers loads or one of {lab}; {name}: {told}"
+            f"--model must be a causal LM that transformers loads or one of {lab}; {name}: {reason}"
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
-
-
-def _config(output: Path, overrides: dict[str, Any], on_gpu: bool):
-    from labkit.fgo.trainer import FGOConfig
-
-    known = {field.name: field.default for field in dataclasses.fields(FGOConfig) if field.init}
-    settings = DEFAULTS | {"bf16": on_gpu, "use_cpu": not on_gpu}
-    for name, value in overrides.items():
-        if name not in known:
-            hint = checks.did_you_mean(name, known)
-            raise ValueError(f"-p must name a field of FGOConfig; got {name!r}{hint}")
-        settings[name] = _read(name, value, known[name])
-    try:
-        return FGOConfig(output_dir=str(output), **settings)
-    except TypeError as error:  # a value of a wrong kind, from deep inside TRL
-        raise ValueError(f"-p must give fields of FGOConfig values of their kind; {error}") from error
-
-
-def _read(name: str, value: Any, default: Any) -> Any:
-    """``value`` as its field means it: YAML 1.1 takes 1e-5 for a word and the word no for False."""
-    if value is False and name.endswith("_strategy"):
-        return "no"
-    if isinstance(default, (int, float)) and not isinstance(default, bool):
-        try:
-            value = float(value) if isinstance(value, str) else value
-        except ValueError:
-            checks.fail(f"-p {name}", value, "a number")
-    return value

@@ -63,8 +63,8 @@ def _with_datasets(name: str, kind: str | None) -> list[dict[str, Any]]:
                 return Dataset.from_parquet(name, cache_dir=cache, keep_in_memory=True).to_list()
         found = load_from_disk(name)
     except Exception as error:  # pyarrow, pandas and datasets each have their own
-        told = str(error).strip().split("\n")[0]
-        raise ValueError(f"dataset must be a {FORMATS} that is whole; {name} is not: {told}") from None
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"dataset must be a {FORMATS} that is whole; {name} is not: {reason}") from None
     if isinstance(found, DatasetDict):
         if "train" not in found:
             checks.fail("dataset", name, f"a folder with the split train, not only {', '.join(found)}")
@@ -97,8 +97,8 @@ def _lines(text: str, name: str) -> list[Any]:
         try:
             rows += [json.loads(line)] if line.strip() else []
         except json.JSONDecodeError as error:
-            told = f"line {number} of {name} is not: {error.msg} at column {error.colno}"
-            raise ValueError(f"dataset must be valid JSON; {told}") from None
+            where = f"line {number} of {name} is not: {error.msg} at column {error.colno}"
+            raise ValueError(f"dataset must be valid JSON; {where}") from None
     return rows
 
 

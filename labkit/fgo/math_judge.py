@@ -31,23 +31,25 @@ class MathJudge:
     def __call__(self, answer: str, completion: str) -> bool | None:
         """True, False (also where time runs out), or None where ``answer`` cannot be read."""
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._start()
+            process = self._process
+            if process is None or process.poll() is not None:
+                process = self._start()
             try:
-                self._process.stdin.write(json.dumps([answer, completion]) + "\n")
-                self._process.stdin.flush()
+                assert process.stdin is not None  # a pipe
+                process.stdin.write(json.dumps([answer, completion]) + "\n")
+                process.stdin.flush()
                 return json.loads(self._lines.get(timeout=self.seconds))
             except (queue.Empty, OSError, json.JSONDecodeError):  # too long, or it died of it
                 self.close()
                 return False
 
-    def _start(self) -> None:
-        self._process = subprocess.Popen(
+    def _start(self) -> subprocess.Popen:
+        process = self._process = subprocess.Popen(
             [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
         )  # fmt: skip
         self._lines = queue.SimpleQueue()
-        reader = threading.Thread(target=_read, args=(self._process.stdout, self._lines), daemon=True)
+        reader = threading.Thread(target=_read, args=(process.stdout, self._lines), daemon=True)
         reader.start()
         try:
             ready = self._lines.get(timeout=START)
@@ -56,6 +58,7 @@ class MathJudge:
         if ready != "ready\n":
             self.close()
             raise RuntimeError(f"math-verify's process did not start: {sys.executable} -P {__file__}")
+        return process
 
     def close(self) -> None:
         """End the process; the next call starts another."""

@@ -71,6 +71,6 @@ def read_samples(path: Path, last_step: int) -> list[dict[str, Any]]:
     return [sample for sample in samples if sample["step"] <= last_step]
 
 
-def _text(said: Any) -> str:
+def _text(message: Any) -> str:
     """A text, or the messages of a conversation one after another."""
-    return said if isinstance(said, str) else "\n".join(turn["content"] or "" for turn in said)
+    return message if isinstance(message, str) else "\n".join(turn["content"] or "" for turn in message)

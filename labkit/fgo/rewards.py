@@ -11,6 +11,7 @@ load_rows      a file or a name -> rows with ``prompt`` and ``answer``
 
 import json
 import random
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -117,7 +118,7 @@ def first_line_reward(completions: list[str], answer: list[str], **_columns: obj
     return [1.0 if line == right else -1.0 for line, right in zip(lines, answer, strict=True)]
 
 
-REWARDS = {
+REWARDS: dict[str, Callable[..., Any]] = {
     "answer": answer_reward, "math": math_reward, "gym": gym_reward, "sums": sum_reward,
     "first-line": first_line_reward,
 }  # fmt: skip

@@ -69,7 +69,7 @@ def stream_sums(
     checks.number("slip", slip, 0, 1)
     checks.number("repair", repair, 0, 1)
     checks.choice("split", split, SPLITS)
-    return _stream(random.Random(seed), tuple(operands), 10**digits - 1, slip, repair, split)
+    return _stream(random.Random(seed), (operands[0], operands[1]), 10**digits - 1, slip, repair, split)
 
 
 def _stream(

@@ -1,8 +1,5 @@
 """FGO on TRL: GRPOTrainer with one override that replaces the advantages, and FGOConfig for its settings.
 
-FGO's exponents are ``alpha`` (length) and ``beta_entropy``; the paper calls the latter beta, but TRL's
-``beta`` is the weight of the KL term (0, the default, is also the paper's setting).
-
 Sampling, rewards, the clipped loss, checkpoints and logging stay TRL's. Besides TRL's metrics it logs,
 over all processes and averaged over the logging interval like TRL's:
 
@@ -15,7 +12,7 @@ over all processes and averaged over the logging interval like TRL's:
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,8 +24,9 @@ from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
 from labkit import checks
-from labkit.fgo.advantages import ENTROPY_KINDS, FLAT, SCALES, fgo_advantages, subgroups
-from labkit.fgo.lab.groups import response_entropy
+from labkit.fgo.advantages import FLAT, objective_advantages, subgroups
+from labkit.fgo.measures import act, response_entropy
+from labkit.fgo.objective import Objective, check, setting
 
 SUPPORTED = "trl >= 1.8 (checked with 1.16)"
 METHODS = ("fgo", "grpo")
@@ -45,41 +43,56 @@ PICTURES = ("pixel_values", "image_grid_thw", "image_sizes", "mm_token_type_ids"
 
 @dataclass
 class FGOConfig(GRPOConfig):
-    """GRPOConfig plus FGO's settings. ValueError names a bad one.
+    """TRL's GRPOConfig plus FGO's settings; for alpha, clamp, scale, entropy, zero_all_wrong see Objective.
 
-    scale_rewards is TRL's and says nothing about FGO's advantages: ``scale`` does. With method "grpo"
-    it is the other way round, and the defaults of GRPOConfig apply.
+    TRL's ``scale_rewards`` says nothing about FGO's advantages, ``scale`` does. With method "grpo" it is
+    the other way round, and the defaults of GRPOConfig apply.
+
+    Attributes:
+        method: "fgo", or "grpo": TRL's own advantages with the same metrics.
+        beta_entropy: the Objective's beta. TRL's ``beta`` is the weight of the KL term (0, the default, is
+            also the paper's setting).
+        correct: name of the reward function whose positive values say correct; None: the first.
+
+    Raises:
+        ValueError: a setting is out of its bounds; the message names it.
     """
 
-    method: str = field(
-        default="fgo", metadata={"help": "'fgo', or 'grpo': TRL's own advantages with the same metrics."}
+    output_dir: str | None = field(
+        default=None,
+        metadata={"aliases": "--output", "help": "folder for checkpoints, model, samples and trace"},
     )
-    alpha: float = field(default=0.01, metadata={"help": "Exponent of the length ratio, 0 to 10."})
-    beta_entropy: float = field(default=1.0, metadata={"help": "Exponent of the entropy ratio, 0 to 10."})
-    entropy: str = field(default="sampled_sum", metadata={"help": "sampled_sum, full_sum or full_mean."})
-    clamp: float = field(default=10.0, metadata={"help": "Both ratios stay in [1/clamp, clamp]."})
-    scale: str = field(default="none", metadata={"help": "'none' (the paper) or 'std' (its code)."})
+    method: str = field(
+        default="fgo", metadata={"help": "'fgo', or 'grpo': TRL's own advantages with the same metrics"}
+    )
+    alpha: float = setting("alpha")
+    beta_entropy: float = setting("beta")
+    entropy: str = setting("entropy")
+    clamp: float = setting("clamp")
+    scale: str = setting("scale")
     correct: str | None = field(
         default=None,
-        metadata={
-            "help": "Name of the reward function whose positive values say correct; default: the first."
-        },
+        metadata={"help": "the reward function whose positive values say correct (default: the first)"},
     )
-    zero_all_wrong: bool = field(default=False, metadata={"help": "Learn nothing from all-wrong groups."})
+    zero_all_wrong: bool = setting("zero_all_wrong")
 
     def __post_init__(self):
         checks.choice("method", self.method, METHODS)
-        checks.choice("entropy", self.entropy, ENTROPY_KINDS)
-        checks.choice("scale", self.scale, SCALES)
-        checks.choice("zero_all_wrong", self.zero_all_wrong, (True, False))
-        checks.number("alpha", self.alpha, 0, 10)
-        checks.number("beta_entropy", self.beta_entropy, 0, 10)
-        checks.number("clamp", self.clamp, 1, 1000)
+        check(self._settings(), beta="beta_entropy")
         super().__post_init__()
+
+    @property
+    def objective(self) -> Objective:
+        """The settings of FGO's advantages, under the paper's names."""
+        return Objective(**self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        names = (item.name for item in fields(Objective))
+        return {name: self.beta_entropy if name == "beta" else getattr(self, name) for name in names}
 
 
 class FGOTrainer(GRPOTrainer):
-    """TRL's GRPOTrainer whose advantages are FGO's; takes the same arguments, with an FGOConfig.
+    """TRL's GRPOTrainer whose advantages are FGO's.
 
     A response is correct if one reward function, ``args.correct`` or else the first, gives more than 0: a
     reward for format never makes a wrong answer right. The others, and ``reward_weights``, act on GRPO's
@@ -88,7 +101,20 @@ class FGOTrainer(GRPOTrainer):
     reward (the weighted sum), correct (NaN: unscorable), length, entropy, advantages.
 
     With ``args.beta`` above 0 a model that was not loaded from anywhere is its own reference, as it is now.
+
+    Args:
+        args: GRPOTrainer's positional arguments.
+        kwargs: GRPOTrainer's keyword arguments; ``args`` among them is an FGOConfig.
+
+    Raises:
+        ValueError: ``args`` is no FGOConfig, or ``args.correct`` names no reward function.
+        RuntimeError: this version of TRL lacks what is overridden here.
     """
+
+    args: FGOConfig
+    model: PreTrainedModel
+    num_generations: int
+    _logs: dict[str, Any]
 
     def __init__(self, *args: Any, **kwargs: Any):
         missing = [name for name in PRIVATE_METHODS if not hasattr(GRPOTrainer, name)]
@@ -102,7 +128,7 @@ class FGOTrainer(GRPOTrainer):
         if missing := [name for name in PRIVATE_ATTRIBUTES if not hasattr(self, name)]:
             raise _unsupported(missing)
         names = self.reward_func_names
-        self._says = names.index(checks.choice("correct", config.correct or names[0], names))
+        self._correct_column = names.index(checks.choice("correct", config.correct or names[0], names))
         self.last_groups: dict[str, torch.Tensor] = {}
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -117,12 +143,12 @@ class FGOTrainer(GRPOTrainer):
         _same_prompts(inputs, self.num_generations, self.accelerator.device)
         groups = self._judge(length, entropy, output["advantages"])
         self.last_groups = groups
-        every = groups["advantages"].flatten()
+        advantages = groups["advantages"].flatten()
         if self.args.method == "fgo":
             start = self.accelerator.process_index * len(inputs)
-            output["advantages"] = every[start : start + len(inputs)].to(output["advantages"].dtype)
+            output["advantages"] = advantages[start : start + len(inputs)].to(output["advantages"].dtype)
             # The log holds one generation batch: these rows push out TRL's own, appended just before.
-            self._logs["advantages"].extend(every.tolist())
+            self._logs["advantages"].extend(advantages.tolist())
         self._report(groups)
         return output
 
@@ -150,14 +176,11 @@ class FGOTrainer(GRPOTrainer):
         raw = self._raw_rewards
         reward = (raw * self.reward_weights.to(raw.device)).nansum(1)
         reward = reward.masked_fill(raw.isnan().all(1), torch.nan).view(shape)
-        said = raw[:, self._says].view(shape)
-        correct = torch.where(said.isnan(), said, (said > 0).to(said.dtype))
+        judged = raw[:, self._correct_column].view(shape)
+        correct = torch.where(judged.isnan(), judged, (judged > 0).to(judged.dtype))
         length, entropy = length.view(shape), entropy.view(shape)
         if self.args.method == "fgo":
-            advantages = fgo_advantages(
-                correct, length, entropy, alpha=self.args.alpha, beta=self.args.beta_entropy,
-                clamp=self.args.clamp, scale=self.args.scale, zero_all_wrong=self.args.zero_all_wrong,
-            )  # fmt: skip
+            advantages = objective_advantages(self.args.objective, correct, length, entropy)
         else:
             advantages = gather(own_advantages).view(shape)
         return {"reward": reward, "correct": correct, "length": length, "entropy": entropy,
@@ -173,7 +196,7 @@ class FGOTrainer(GRPOTrainer):
         values = {
             "response_entropy": groups["entropy"][kept].mean().item(),
             "accuracy": accuracy,
-            "act": 100 * accuracy / tokens * 100,
+            "act": act(accuracy, tokens),
             "invalid_groups": (groups["advantages"].abs().amax(1) < FLAT).sum().item(),
             "constant_groups": (high - low <= FLAT).sum().item(),  # also true of a group without rows
         }

@@ -117,11 +117,11 @@ def _quantity(text: str) -> Quantity | None:
     if not match:
         return None
     sign, *groups = match.groups()
-    whole, above, below = groups[:3] if groups[1] else groups[3:6]
-    if above:
-        if not _plain(below):
+    whole, numerator, denominator = groups[:3] if groups[1] else groups[3:6]
+    if numerator:
+        if not _plain(denominator):
             return None
-        number = _plain(above) / _plain(below) + int(whole or 0)
+        number = _plain(numerator) / _plain(denominator) + int(whole or 0)
     else:
         number = _plain(groups[6]) * Fraction(10) ** int(groups[7] or 0)
     number = -number if sign == "-" else number

@@ -60,10 +60,10 @@ def beam_tree(
         tree = figure.add_subplot(grid[0, 0])
         lane = figure.add_subplot(grid[1, 0], sharex=tree)
         beside = figure.add_subplot(grid[:, 1])
-        if side is None:
-            draw_text(beside, one, step, vocabulary)
-        else:
+        if side is not None:
             draw_board(beside, one, step, side, truth)
+        elif vocabulary is not None:
+            draw_text(beside, one, step, vocabulary)
     _draw_tree(tree, one, place, step, side, vocabulary)
     _draw_scores(lane, one, place, step)
     tree.tick_params(labelbottom=False)
@@ -106,15 +106,15 @@ def _draw_tree(
         for late in (False, True):
             chosen = (trace.cand_fate == fate) & ((trace.cand_step >= step) == late)
             axes.scatter(
-                *place.stub[chosen].T, s=34, color=colour, marker=marker, linewidths=1.6, zorder=3,
-                alpha=0.15 if late else 1, label=None if late else name,
+                place.stub[chosen, 0], place.stub[chosen, 1], s=34, color=colour, marker=marker,
+                linewidths=1.6, zorder=3, alpha=0.15 if late else 1, label=None if late else name,
             )  # fmt: skip
     for mode, (name, colour, marker, _) in MODES.items():
         for late in (False, True):
             chosen = (trace.beam_mode == mode) & ((trace.beam_step > step) == late)
             axes.scatter(
-                *place.beam[chosen].T, s=size, color=colour, marker=marker, edgecolors=theme.PAPER,
-                zorder=4, alpha=0.2 if late else 1, label=None if late else name,
+                place.beam[chosen, 0], place.beam[chosen, 1], s=size, color=colour, marker=marker,
+                edgecolors=theme.PAPER, zorder=4, alpha=0.2 if late else 1, label=None if late else name,
             )  # fmt: skip
     slots = int(trace.beam_slot.max()) + 1
     axes.set(ylim=(-slots + 0.1, 0.95), ylabel="rank in the beam")

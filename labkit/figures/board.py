@@ -33,24 +33,23 @@ def draw_board(axes: Axes, trace: BeamTrace, step: int, side: int, truth: np.nda
         if not token:
             continue
         dark = filled and scale(when[cell]) < 0.5
-        style = {"ha": "center", "va": "center", "color": theme.PAPER if dark else theme.INK}
-        weight = "normal" if filled else "bold"
-        axes.text(x + 0.45, y + 0.45, str(token), fontsize=max(60 / side, 9), fontweight=weight, **style)
+        ink, weight = theme.PAPER if dark else theme.INK, "normal" if filled else "bold"
+        axes.text(
+            x + 0.45, y + 0.45, str(token), ha="center", va="center", color=ink,
+            fontsize=max(60 / side, 9), fontweight=weight,
+        )  # fmt: skip
         if filled:
             axes.text(
-                x + 0.95,
-                y + 0.88,
-                str(when[cell]),
-                **(style | {"ha": "right"}),
+                x + 0.95, y + 0.88, str(when[cell]), ha="right", va="center", color=ink,
                 fontsize=max(26 / side, 5.5),
-            )
+            )  # fmt: skip
         if truth is not None and token != truth[cell]:
             axes.plot([x + 0.1, x + 0.9], [y + 0.9, y + 0.1], color=theme.RED, linewidth=2.5)
     root = int(side**0.5)
     for line in range(side + 1):
-        heavy = {"color": theme.INK, "linewidth": 2.2 if line % root == 0 else 0.6}
-        axes.plot([0, side], [line, line], **heavy)
-        axes.plot([line, line], [0, side], **heavy)
+        width = 2.2 if line % root == 0 else 0.6
+        axes.plot([0, side], [line, line], color=theme.INK, linewidth=width)
+        axes.plot([line, line], [0, side], color=theme.INK, linewidth=width)
     axes.set(xlim=(-0.04, side + 0.04), ylim=(side + 0.04, -0.04), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)

@@ -53,8 +53,8 @@ def plane(qualities: dict[str, dict[str, Any]], speed: dict[str, Any]) -> Figure
     left.grid(axis="y", visible=False)
     counts = ", ".join(f"{name} {stage['prompts']:,}" for name, stage in qualities.items())
     left.set(xlabel=f"right answers (%), 95 % interval over prompts, one model each; prompts:\n{counts}")
-    seen = {arm["cache"] for stage in (*qualities.values(), speed) for arm in stage["arms"]}
-    seen = [cache for cache in LOOKS if cache in seen]
+    used = {arm["cache"] for stage in (*qualities.values(), speed) for arm in stage["arms"]}
+    seen = [cache for cache in LOOKS if cache in used]
     marks = [pyplot.Line2D([], [], color=LOOKS[c][1], marker=LOOKS[c][2], linestyle="") for c in seen]
     figure.legend(marks, [LOOKS[c][0] for c in seen], loc="outside lower left", ncols=len(seen))
     _draw_speed(right, speed)

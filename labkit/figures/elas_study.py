@@ -31,21 +31,23 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
     saved: dict[str, dict[int, float]] = {form: {} for form in forms}
     for row in record["ffn"]:
         saved[row["form"]][row["batch"]] = row["saved_bytes"] / 2**20
-    peaks: dict[str, dict[int, float | None]] = {form: {} for form in forms}
+    peaks: dict[str, dict[int, float]] = {form: {} for form in forms}
+    too_big: dict[str, list[int]] = {form: [] for form in forms}
     for row in record["model"]:
-        peaks[row["form"]][row["batch"]] = row["peak_bytes"] and row["peak_bytes"] / 2**30
-    top = 1.08 * max(value for by in peaks.values() for value in by.values() if value)
+        if row["peak_bytes"] is None:
+            too_big[row["form"]].append(row["batch"])
+        else:
+            peaks[row["form"]][row["batch"]] = row["peak_bytes"] / 2**30
+    top = 1.08 * max(value for by in peaks.values() for value in by.values())
     lost: dict[int, int] = {}
     for form, (colour, marker, dash) in looks.items():
         look = {"color": colour, "marker": marker, "linestyle": dash}
         left.plot(list(saved[form]), list(saved[form].values()), label=form, **look)
-        fits = {batch: value for batch, value in peaks[form].items() if value}
-        right.plot(list(fits), list(fits.values()), **look)
-        for batch, value in peaks[form].items():
-            if value is None:
-                height = top * (1 + 0.055 * lost.setdefault(batch, 0))
-                lost[batch] += 1
-                right.plot(batch, height, "x", color=colour, markersize=10, markeredgewidth=3)
+        right.plot(list(peaks[form]), list(peaks[form].values()), **look)
+        for batch in too_big[form]:
+            height = top * (1 + 0.055 * lost.setdefault(batch, 0))
+            lost[batch] += 1
+            right.plot(batch, height, "x", color=colour, markersize=10, markeredgewidth=3)
     for axis in (left, right):
         axis.set_xscale("log", base=2)
         axis.set(xlabel="batch (rows of 256 tokens)")
@@ -60,7 +62,7 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
     for batch in lost:
         right.annotate("does not fit  ", (batch, top), (-8, 0), textcoords="offset points", ha="right")
     plain, best = forms[0], "ELAS packed, masked gradient"
-    batch = max(b for b, value in peaks[plain].items() if value)
+    batch = max(peaks[plain])
     ffn = 1 - saved[best][batch] / saved[plain][batch]
     left.set_title(f"ELAS, packed and masked, keeps {ffn:.0%} less", fontsize=10)
     cut = 1 - peaks[best][batch] / peaks[plain][batch]

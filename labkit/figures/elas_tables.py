@@ -29,7 +29,9 @@ def perplexity_table(
     """Published perplexities beside ours; ``ours``: {arm: (seeds,)}, arms the paper lacks come last."""
 
     def cell(arm: str | None) -> list[str]:
-        return [NAMES[arm], spread(ours[arm], ".2f")] if arm in ours else ["not run", ""]
+        if arm is None or arm not in ours:
+            return ["not run", ""]
+        return [NAMES[arm], spread(ours[arm], ".2f")]
 
     rows = []
     for name, (values, source) in published.items():

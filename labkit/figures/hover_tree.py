@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -23,7 +24,7 @@ def hover_tree(
     one = one_prompt(trace, prompt)
     place = place_all(one)
     path = set(place.answer.tolist())
-    lines = {True: [], False: []}
+    lines: dict[bool, list[Any]] = {True: [], False: []}  # points; (None, None) ends a line
     for c, (source, target) in enumerate(zip(place.source, place.target, strict=True)):
         end = place.stub[c] if target < 0 else place.beam[target]
         lines[target in path and source in path] += [place.beam[source], end, (None, None)]
@@ -39,7 +40,7 @@ def hover_tree(
         notes = [
             f"{name}<br>{', '.join(told(c)) or 'nothing'}<br>score {one.cand_score[c]:.5f}"
             f"<br>confidence {numbers(one.cand_confidence[c])}"
-            for c in rows
+            for c in rows.tolist()
         ]
         _dots(figure, place.stub[rows], name, colour, symbol, 9, notes)
     for mode, (name, colour, _, symbol) in MODES.items():

@@ -192,15 +192,16 @@ def _window(
 
 
 def _draw_cells(axis: Axes, window: np.ndarray, mask: np.ndarray, x: np.ndarray, scale: Normalize) -> None:
-    rows, columns = np.indices(window.shape)
+    def at(where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = np.nonzero(where)
+        return x[columns], rows
+
     natural, enforced = window == 0, (window != 0) & ~mask
-    square = {"marker": "s", "s": 105, "linewidths": 0}
     for where, colours in ((~natural & mask, _BLUES), (enforced, _ORANGES)):
-        axis.scatter(
-            x[columns[where]], rows[where], c=np.sqrt(window[where]), cmap=colours, norm=scale, **square
-        )
-    axis.scatter(x[columns[enforced]], rows[enforced], marker="x", s=34, c=theme.INK, linewidths=1.1)
-    axis.scatter(x[columns[natural]], rows[natural], marker=".", s=12, c=theme.MUTED, linewidths=0)
+        values = np.sqrt(window[where])
+        axis.scatter(*at(where), c=values, cmap=colours, norm=scale, marker="s", s=105, linewidths=0)
+    axis.scatter(*at(enforced), marker="x", s=34, c=theme.INK, linewidths=1.1)
+    axis.scatter(*at(natural), marker=".", s=12, c=theme.MUTED, linewidths=0)
     for row in range(len(window)):  # the groups, as boxes
         for first in x[::4]:
             axis.add_patch(

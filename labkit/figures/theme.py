@@ -6,6 +6,7 @@ import plotly.io as pio
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
+from matplotlib.rcsetup import cycler
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#6b7280", "#e5e7eb", "#ffffff"
 # Okabe and Ito (2008): told apart under the common colour-vision deficiencies.
@@ -29,7 +30,7 @@ def apply() -> None:
         "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8,
         "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.8,
-        "axes.prop_cycle": mpl.cycler(color=CYCLE), "image.cmap": MAGNITUDE,
+        "axes.prop_cycle": cycler(color=CYCLE), "image.cmap": MAGNITUDE,
     })  # fmt: skip
     pio.templates["labkit"] = go.layout.Template(
         layout={

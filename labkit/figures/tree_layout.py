@@ -60,7 +60,7 @@ def one_prompt(trace: BeamTrace, prompt: int) -> BeamTrace:
 
 def finding(
     one: BeamTrace,
-    answer: Sequence[int],
+    answer: Sequence[int] | np.ndarray,
     truth: np.ndarray | None,
     *,
     offset: int = 0,

@@ -1,6 +1,6 @@
 """Baselines: what each metric was, how far it may move, in which direction, and why.
 
-tests/baselines/<notebook>.<preset>.<device class>.json holds {"recorded", "seconds", "metrics"}.
+<notebook>.<preset>.<device class>.json holds {"recorded", "seconds", "metrics"}.
 recorded   the setting of the run that gave the values (``provenance.setting``) and the inputs it read
 seconds    what that run took; the notebook's Cost line says it (labkit.runner.cost)
 metrics    per metric {"value", "abs", "rel", "direction", "why"} and optionally "trivial" (what a lazy
@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from labkit.checks import choice, number
-from labkit.paths import ROOT, write_atomic
+from labkit.paths import BASELINES, write_json
 
-FOLDER = ROOT / "tests" / "baselines"
 DIRECTIONS = ("higher", "lower", "equal")
 
 
 def path_of(notebook: str, preset: str, device: str) -> Path:
     """Where the baseline of one notebook, preset and device class lives."""
-    return FOLDER / f"{notebook}.{preset}.{device}.json"
+    return BASELINES / f"{notebook}.{preset}.{device}.json"
 
 
 def load(path: Path) -> dict[str, dict[str, Any]]:
@@ -92,15 +91,10 @@ def verdict(value: float, entry: dict[str, Any]) -> str:
 
 def compare(metrics: dict[str, float], entries: dict[str, dict[str, Any]]) -> dict[str, str]:
     """{metric: ok | regressed | missing | new} over the union of both."""
-    verdicts = {}
-    for name in entries.keys() | metrics.keys():
-        if name not in metrics:
-            verdicts[name] = "missing"
-        elif name not in entries:
-            verdicts[name] = "new"
-        else:
-            verdicts[name] = verdict(metrics[name], entries[name])
-    return dict(sorted(verdicts.items()))
+    found = dict.fromkeys(sorted(entries.keys() | metrics.keys()), "missing")
+    for name, value in metrics.items():
+        found[name] = verdict(value, entries[name]) if name in entries else "new"
+    return found
 
 
 def describe(entry: dict[str, Any]) -> str:
@@ -117,7 +111,8 @@ def origin(recorded: dict[str, str], here: dict[str, str]) -> str:
 def differences(one: dict[str, str], other: dict[str, str]) -> tuple[str, str]:
     """What is not the same in two settings, in words: ("Python 3.11", "Python 3.12"); both may be empty."""
     apart = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return tuple(", ".join(f"{name} {side.get(name, '?')}" for name in apart) for side in (one, other))
+    first, second = (", ".join(f"{name} {side.get(name, '?')}" for name in apart) for side in (one, other))
+    return first, second
 
 
 def off(item: dict[str, Any]) -> list[str]:
@@ -177,4 +172,4 @@ def measured_move(value: float, others: Sequence[float], drawn: str) -> dict[str
 def save(path: Path, baseline: dict[str, dict[str, Any]]) -> None:
     """Check every entry, then write the file whole."""
     check(path.name, baseline)
-    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(baseline, indent=1) + "\n"))
+    write_json(path, baseline)

@@ -4,10 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from labkit.notebooks import NOTEBOOKS, find_notebooks
+from labkit.notebooks import find_notebooks
+from labkit.paths import NOTEBOOKS, ROOT
 from labkit.runner import baselines, cost
 
 KEYS = {"preset", "overrides", "device_class", "seconds", "provenance", "notebooks"}  # of run.json
+ITEM = {"notebook", "error", "metrics"}  # of each of its notebooks
 
 
 def read_run(folder: str | Path) -> dict:
@@ -21,6 +23,9 @@ def read_run(folder: str | Path) -> dict:
         raise ValueError(f"run.json must be valid JSON; {path} is not: {error}") from None
     if not isinstance(run, dict) or KEYS - run.keys():
         raise ValueError(f"run.json must hold a mapping with {', '.join(sorted(KEYS))}; {path} does not")
+    items = run["notebooks"] if isinstance(run["notebooks"], list) else [None]
+    if not all(isinstance(item, dict) and item.keys() >= ITEM for item in items):
+        raise ValueError(f"run.json must hold notebooks with {', '.join(sorted(ITEM))}; {path} does not")
     return run
 
 
@@ -37,9 +42,8 @@ def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, 
     a, b = _values(read_run(folder_a)), _values(read_run(folder_b))
     rows = []
     for key in sorted(a.keys() | b.keys()):
-        shown = [f"{side[key]:.6g}" if key in side else "absent" for side in (a, b)]
-        difference = f"{b[key] - a[key]:+.3g}" if key in a and key in b else ""
-        rows.append((*key, *shown, difference))
+        old, new = (f"{side[key]:.6g}" if key in side else "absent" for side in (a, b))
+        rows.append((*key, old, new, f"{b[key] - a[key]:+.3g}" if key in a and key in b else ""))
     return rows
 
 
@@ -65,8 +69,11 @@ def proposals(
             new or broken tolerances are measured on them
 
     ValueError if a notebook of the run failed or is not the lab's own, if the run changed parameters by
-    hand or by a file, or if a run of ``seeds`` changed more than its seed.
+    hand or by a file, if a run of ``seeds`` changed more than its seed, or if there is no checkout to keep
+    the baselines in.
     """
+    if ROOT is None:
+        raise ValueError("baseline update must have a checkout of the lab; this labkit was installed alone")
     run, others = read_run(folder), [read_run(other) for other in seeds]
     if failed := [item["notebook"] for item in run["notebooks"] if item["error"]]:
         raise ValueError(f"a baseline must come from a run without failures; {', '.join(failed)} failed")

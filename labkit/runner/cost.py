@@ -21,17 +21,13 @@ def line(notebook: str) -> str:
     """The line for a notebook's stem: each preset, on each device that has a baseline."""
     told = []
     for preset in ("smoke", "full"):
-        measured, missing = [], []
-        for device, words in DEVICES.items():
-            path = baselines.path_of(notebook, preset, device)
-            if path.is_file():
-                found = baselines.load(path)
-                measured.append(f"{found['seconds']:.0f} s on {_where(device, found['recorded'])}")
-            else:
-                missing.append(words)
-        told.append(f"{preset.capitalize()} preset: {', '.join(measured) or 'not measured'}")
-        if measured and missing:
-            told[-1] += f"; on {missing[0]} not measured"
+        paths = {device: baselines.path_of(notebook, preset, device) for device in DEVICES}
+        found = {device: baselines.load(path) for device, path in paths.items() if path.is_file()}
+        took = [f"{one['seconds']:.0f} s on {_where(kind, one['recorded'])}" for kind, one in found.items()]
+        rest = [
+            f"; on {words} not measured" for kind, words in DEVICES.items() if found and kind not in found
+        ]
+        told.append(f"{preset.capitalize()} preset: {', '.join(took) or 'not measured'}{''.join(rest)}")
     return START + ". ".join(told) + "."
 
 

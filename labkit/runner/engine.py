@@ -29,25 +29,9 @@ class Engine(NBClientEngine):
     """What papermill's own engine does, with ``Client``."""
 
     @classmethod
-    def execute_managed_notebook(
-        cls,
-        nb_man,
-        kernel_name: str,
-        *,
-        start_timeout: int,
-        execution_timeout: int | None,
-        input_path: str = "",
-        **options,
-    ):
-        client = Client(
-            nb_man,
-            kernel_name=kernel_name,
-            startup_timeout=start_timeout,
-            timeout=execution_timeout,
-            log=logger,
-            **options,
-        )
-        return client.execute()
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, start_timeout, input_path="", **options):
+        options |= {"startup_timeout": start_timeout, "log": logger, "timeout": None}
+        return Client(nb_man, kernel_name=kernel_name, **options).execute()
 
 
 papermill_engines.register(NAME, Engine)

@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from labkit.paths import write_atomic
+from labkit.paths import runs_dir, write_atomic
 from labkit.provenance import kernel_threads
 from labkit.runner.processes import end_children_on_signals
 
@@ -30,21 +30,18 @@ def drop_widget_views(notebook) -> None:
                 del data[WIDGET]
 
 
-def execute(source: str, target: str, parameters: dict, cell_timeout: int | None = None) -> str:
-    """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran.
-
-    cell_timeout   seconds for one cell; None: no limit
-    """
+def execute(source: str, target: str, parameters: dict) -> str:
+    """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran."""
     import nbformat
     import papermill
-    from nbclient.exceptions import DeadKernelError
 
     from labkit.runner import engine
 
-    os.environ |= {"LABKIT_HEADLESS": "1", "OMP_NUM_THREADS": kernel_threads()}
-    failure = ""
+    runs = str(runs_dir())  # of this process: the kernel's own ./runs would lie beside the notebook
+    os.environ |= {"LABKIT_HEADLESS": "1", "LABKIT_RUNS": runs, "OMP_NUM_THREADS": kernel_threads()}
     for attempt in range(START_ATTEMPTS):
         try:
+            failure = ""
             papermill.execute_notebook(
                 _as_is(source),
                 _as_is(target),
@@ -54,20 +51,16 @@ def execute(source: str, target: str, parameters: dict, cell_timeout: int | None
                 progress_bar=False,
                 log_output=True,
                 start_timeout=START_TIMEOUT,
-                execution_timeout=cell_timeout,
                 store_widget_state=False,
                 extra_arguments=["--log-level=50"],  # its shutdown calls an interrupt an error
             )
         except papermill.PapermillExecutionError as error:
             failure = _one_line(error.ename, error.evalue)
-        except (DeadKernelError, TimeoutError) as error:
-            # The saved cells all look completed: only this error tells (papermill keeps the rest).
+        except (RuntimeError, TimeoutError) as error:  # a dead kernel: the saved cells all look completed
             failure = _one_line(type(error).__name__, error)
-        except RuntimeError as error:
             # Kernels that start at the same moment can pick the same port. No cell has run yet.
             if "Kernel died before replying" in str(error) and attempt < START_ATTEMPTS - 1:
                 continue
-            failure = _one_line(type(error).__name__, error)
         break
     notebook = nbformat.read(target, as_version=4)
     drop_widget_views(notebook)

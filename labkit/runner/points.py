@@ -14,7 +14,8 @@ def completed(client: Client, function: Callable[..., dict], calls: dict[int, tu
     No more are handed out than the workers have threads: a point that kills its worker then takes none with
     it that waited there, and results are released at once, so memory stays flat.
     """
-    rest, running, results = iter(calls), {}, as_completed()
+    running: dict[object, int] = {}
+    rest, results = iter(calls), as_completed()
 
     def start() -> None:
         for i in itertools.islice(rest, max(_threads(client) - len(running), 0)):

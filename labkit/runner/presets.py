@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.checks import did_you_mean
-from labkit.notebooks import NOTEBOOKS, find_notebooks
+from labkit.notebooks import find_notebooks
+from labkit.paths import NOTEBOOKS
 from labkit.yaml_values import read_yaml
 
 

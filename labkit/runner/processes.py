@@ -11,6 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -90,8 +91,11 @@ def follow(
         start_new_session=True,  # the terminal's signals are for labkit, which ends it
     )
     try:
-        with process.stdout:
-            _copy(_lines(process, lambda: time.monotonic() < deadline and not stop.is_set()), log, told)
+        assert process.stdout is not None  # a pipe, see above
+        with process.stdout as pipe:
+            _copy(
+                _lines(process, pipe, lambda: time.monotonic() < deadline and not stop.is_set()), log, told
+            )
         expired = process.poll() is None and not stop.is_set()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(log)) from error
@@ -101,20 +105,20 @@ def follow(
     return code, expired
 
 
-def _lines(process: subprocess.Popen, wanted: Callable[[], bool]) -> Iterator[bytes]:
+def _lines(process: subprocess.Popen, pipe: IO[bytes], wanted: Callable[[], bool]) -> Iterator[bytes]:
     """What a process prints, until it has ended or is no longer wanted.
 
     The end of the pipe is not waited for: others may hold it open. It may also close too early.
     """
     rest, pipe_open = b"", True
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(pipe, selectors.EVENT_READ)
         while wanted():
             over = process.poll() is not None  # asked first: what it printed can then be read at once
             if not pipe_open:
                 time.sleep(0 if over else TICK)
             elif selector.select(0 if over else TICK):
-                chunk = os.read(process.stdout.fileno(), LINE)
+                chunk = os.read(pipe.fileno(), LINE)
                 *lines, rest = (rest + chunk).splitlines(keepends=True) or [b""]
                 if rest.endswith(b"\n") or len(rest) >= LINE:
                     lines, rest = [*lines, rest], b""
@@ -129,7 +133,8 @@ def _lines(process: subprocess.Popen, wanted: Callable[[], bool]) -> Iterator[by
 
 def _copy(lines: Iterator[bytes], log: Path, told: Callable[[str], None]) -> None:
     """Write lines to ``log``: its first LOG bytes, then one line that says so, then the last TAIL lines."""
-    room, tail, dropped = LOG, deque(maxlen=TAIL), 0
+    tail: deque[bytes] = deque(maxlen=TAIL)
+    room, dropped = LOG, 0
     with log.open("wb", buffering=0) as file:
         for line in lines:
             if len(line) <= room:

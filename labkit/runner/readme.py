@@ -8,7 +8,8 @@ around the computed cell stay as they are.
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
@@ -23,7 +24,7 @@ from labkit.studies.stats import spread
 from labkit.traces import TrainTrace
 
 SOAR_RESULTS = "labkit/studies/soar/results/README.md"
-README = ROOT / "README.md"
+README = (ROOT or Path.cwd()) / "README.md"
 PASSES = (", forward against torch.compile", "forward + backward against torch.compile")
 
 
@@ -146,19 +147,20 @@ def update(page: str) -> str:
     """README.md with every computed cell in place. ValueError if a row is not there."""
     lines = page.split("\n")
     for number, text in finds().items():
-        _put(lines, lambda cell, number=number: cell.startswith(f"[{number} "), -2, text)
+        _put(lines, f"[{number} ", -2, text)
     for path in find_notebooks():
-        number = path.stem.split("_")[0]
-        _put(lines, lambda cell, number=number: cell.startswith(f"[{number} "), 3, cost.row(path.stem))
+        _put(lines, f"[{path.stem.split('_')[0]} ", 3, cost.row(path.stem))
     for what, text in speed().items():
-        _put(lines, lambda cell, what=what: cell == what, 2, text)
+        _put(lines, what, 2, text)
     return "\n".join(lines)
 
 
-def _put(lines: list[str], known: Callable[[str], bool], column: int, text: str) -> None:
+def _put(lines: list[str], row: str, column: int, text: str) -> None:
+    """``row``: its first cell, or of a notebook's the beginning, which is a link."""
     for index, line in enumerate(lines):
         cells = line.split("|")
-        if len(cells) > 3 and known(cells[1].strip()):
+        first = cells[1].strip() if len(cells) > 3 else ""
+        if first == row or (row.startswith("[") and first.startswith(row)):
             cells[column] = f" {text} "
             lines[index] = "|".join(cells)
             return

@@ -11,6 +11,7 @@ from latex2mathml.converter import convert
 from nbconvert.filters import ansi2html, markdown2html
 
 from labkit.metrics import MIME as METRIC
+from labkit.notebooks import title
 from labkit.paths import write_atomic
 from labkit.runner.baselines import describe, off
 from labkit.runner.compare import read_run
@@ -104,22 +105,13 @@ def _section(folder: Path, item: dict, past: dict) -> dict:
     log = folder / f"{item['notebook']}.log"
     return {
         **item,
-        "title": _title(cells) or item["notebook"],
+        "title": title(cells) or item["notebook"],
         "rows": _metric_rows(item, past),
         "off": off(item),
         "body": body,
         "plotly": any('class="plotly' in part for part in body),
         "log": "\n".join(log.read_text().splitlines()[-40:]) if item["error"] and log.exists() else "",
     }
-
-
-def _title(cells: list) -> str:
-    """The first markdown heading."""
-    for cell in cells:
-        for line in cell.source.splitlines() if cell.cell_type == "markdown" else ():
-            if line.startswith("#") and "papermill-error" not in line:
-                return line.lstrip("# ").strip()
-    return ""
 
 
 def _cell(cell) -> list[str]:

@@ -6,13 +6,12 @@ report.html   everything on one page                          ../latest   points
 """
 
 import datetime
-import json
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,8 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from labkit.checks import integer, number
 from labkit.device import Memory, class_of
 from labkit.metrics import read_inputs, read_metrics
-from labkit.notebooks import NOTEBOOKS, find_notebooks, parameters_for
-from labkit.paths import runs_dir, write_atomic
+from labkit.notebooks import find_notebooks, parameters_for
+from labkit.paths import NOTEBOOKS, runs_dir, write_json
 from labkit.provenance import device_name, provenance, setting
 from labkit.runner import baselines, store
 from labkit.runner.execute import FAILED
@@ -61,6 +60,10 @@ class NotebookRun:
     def values(self) -> dict[str, float]:
         return {name: metric["value"] for name, metric in self.metrics.items()}
 
+    def read(self, executed: Path) -> None:
+        """Take metrics and inputs from the executed notebook."""
+        self.metrics, self.inputs = read_metrics(executed), read_inputs(executed)
+
     def compare(self, setting: dict[str, str]) -> None:
         """Fill in the verdicts, if a baseline applies to what was executed in ``setting``."""
         if self.baseline and self.ok:
@@ -93,29 +96,19 @@ def run(
     paths = find_notebooks(names)
     values = load_preset(preset, paths)
     overrides = overrides or {}
-    planned = [(p, NotebookRun(p.stem, parameters_for(p, values, overrides))) for p in paths]
+    runs = [NotebookRun(path.stem, parameters_for(path, values, overrides)) for path in paths]
     kind = class_of(overrides.get("device", "auto"))
-    for path, item in planned:
+    for path, item in zip(paths, runs, strict=True):
         item.ours = path.parent == NOTEBOOKS
         known = baselines.path_of(item.notebook, preset, kind)
         if item.ours and not overrides.keys() - {"device"} and known.is_file():
             item.baseline = baselines.load(known)
     folder = new_folder()
     begin = time.monotonic()
-    name = TextColumn("{task.description:<24}", markup=False)
-    columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    stop = threading.Event()
-    with Progress(*columns, console=Console(stderr=True)) as bars, ThreadPoolExecutor(jobs) as pool:
-        try:
-            list(pool.map(lambda item: _obtain(*item, folder, timeout, bars, resume, stop), planned))
-        except KeyboardInterrupt:  # Ctrl-C does not reach the children: they have sessions of their own
-            stop.set()  # each thread ends its own
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    runs = [item for _, item in planned]
+    _execute_all(list(zip(paths, runs, strict=True)), folder, jobs, timeout, resume)
     for item in runs:
         item.compare(setting(kind))
-    _write_json(folder / "metrics.json", {item.notebook: item.values for item in runs})
+    write_json(folder / "metrics.json", {item.notebook: item.values for item in runs})
     record = {
         "preset": preset,
         "overrides": overrides,
@@ -123,9 +116,9 @@ def run(
         "setting": setting(kind),
         "seconds": round(time.monotonic() - begin, 2),
         "provenance": provenance(device=device_name(kind)),
-        "notebooks": [asdict(r) for r in runs],
+        "notebooks": [asdict(item) for item in runs],
     }
-    _write_json(folder / "run.json", record)
+    write_json(folder / "run.json", record)
     write_report(folder)
     _point_latest(folder)
     return folder, runs
@@ -144,40 +137,57 @@ def new_folder(label: str = "") -> Path:
     raise RuntimeError(f"no free folder name for {stamp} in {runs_dir()}")
 
 
-def _obtain(
+def _execute_all(
+    planned: list[tuple[Path, NotebookRun]], folder: Path, jobs: int, timeout: float, resume: bool
+) -> None:
+    """Fill every item, ``jobs`` at a time, under a progress bar each."""
+    name = TextColumn("{task.description:<24}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    stop = threading.Event()
+
+    def obtain(source: Path, item: NotebookRun) -> None:
+        """Take a finished execution from the store or make one and put it there."""
+        key, executed = store.fingerprint(source, item.parameters), folder / f"{item.notebook}.ipynb"
+        if resume and (found := store.get(key)):
+            shutil.copyfile(found[0], executed)
+            item.seconds, item.cached = found[1], True
+            item.read(executed)
+            bars.add_task(f"{item.notebook} cached", total=1, completed=1)
+            return
+        cells = len(nbformat.read(source, as_version=4).cells)
+        task = bars.add_task(item.notebook, total=cells + bool(item.parameters))  # papermill adds one
+        with Memory() as memory:
+            execute_notebook(source, item, folder, timeout, stop, lambda: bars.advance(task))
+        item.gpu_memory = memory.most
+        bars.update(task, description=f"{item.notebook} {'ok' if item.ok else 'FAILED'}")
+        if item.ok:
+            store.put(key, executed, item.seconds)
+
+    with Progress(*columns, console=Console(stderr=True)) as bars, ThreadPoolExecutor(jobs) as pool:
+        try:
+            list(pool.map(lambda pair: obtain(*pair), planned))
+        except KeyboardInterrupt:  # Ctrl-C does not reach the children: they have sessions of their own
+            stop.set()  # each thread ends its own
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def execute_notebook(
     source: Path,
     item: NotebookRun,
     folder: Path,
     timeout: float,
-    bars: Progress,
-    resume: bool,
-    stop: threading.Event,
+    stop: threading.Event | None = None,
+    advance: Callable[[], object] = lambda: None,
 ) -> None:
-    """Take a finished execution from the store or make one and put it there; fill ``item``."""
-    key = store.fingerprint(source, item.parameters)
-    if resume and (found := store.get(key)):
-        shutil.copyfile(found[0], folder / f"{item.notebook}.ipynb")
-        item.seconds, item.metrics, item.cached = found[1]["seconds"], found[1]["metrics"], True
-        item.inputs = read_inputs(found[0])
-        bars.add_task(f"{item.notebook} cached", total=1, completed=1)
-        return
-    with Memory() as memory:
-        execute_notebook(source, item, folder, timeout, bars, stop)
-    item.gpu_memory = memory.most
-    if item.ok:
-        result = {"seconds": item.seconds, "metrics": item.metrics}
-        store.put(key, folder / f"{item.notebook}.ipynb", result)
+    """Run one notebook in its own process; fill ``item``; never raises for a failing one.
 
-
-def execute_notebook(
-    source: Path, item: NotebookRun, folder: Path, timeout: float, bars: Progress, stop: threading.Event
-) -> None:
-    """Run one notebook in its own process; fill ``item``; never raises for a failing one."""
-    cells = len(nbformat.read(source, as_version=4).cells)
-    task = bars.add_task(item.notebook, total=cells + bool(item.parameters))  # papermill adds one
+    stop      ends it early
+    advance   is called after every cell
+    """
     partial, executed = folder / f".{item.notebook}.part.ipynb", folder / f"{item.notebook}.ipynb"
     parameters = folder / f".{item.notebook}.json"
-    _write_json(parameters, item.parameters)
+    write_json(parameters, item.parameters)
     command = [sys.executable, "-m", "labkit.runner.execute", str(source), str(partial), str(parameters)]
     begin, last, failure = time.monotonic(), "", ""
 
@@ -187,23 +197,26 @@ def execute_notebook(
         if line.startswith(FAILED):  # others that share the pipe may print after it
             failure = last.removeprefix(FAILED)
         if line.startswith("Ending Cell"):
-            bars.advance(task)
+            advance()
 
+    log = folder / f"{item.notebook}.log"
     try:
-        code, expired = follow(command, folder / f"{item.notebook}.log", timeout, stop, told)
+        code, expired = follow(command, log, timeout, stop or threading.Event(), told)
     finally:
         parameters.unlink(missing_ok=True)
         whole = _keep_whole(partial, executed)
     item.seconds = round(time.monotonic() - begin, 2)
-    if whole:
-        item.metrics, item.inputs = read_metrics(executed), read_inputs(executed)
     if expired:
         item.error = f"timed out after {timeout:g} s"
     elif code < 0:
         item.error = f"ended by signal {-code}"
     elif code:
         item.error = failure or last or f"exit code {code}"
-    bars.update(task, description=f"{item.notebook} {'ok' if item.ok else 'FAILED'}")
+    if whole:
+        try:
+            item.read(executed)
+        except ValueError as problem:  # an output that only looks like a metric
+            item.error = item.error or str(problem)
 
 
 def _keep_whole(partial: Path, target: Path) -> bool:
@@ -215,10 +228,6 @@ def _keep_whole(partial: Path, target: Path) -> bool:
         return False
     partial.replace(target)
     return True
-
-
-def _write_json(path: Path, content: object) -> None:
-    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def _point_latest(folder: Path) -> None:

@@ -6,29 +6,30 @@
 import hashlib
 import json
 import shutil
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
+from labkit.checks import number
 from labkit.device import class_of
-from labkit.paths import ROOT, cache_dir, write_atomic
+from labkit.paths import BENCHES, KERNELS, PACKAGE, cache_dir, write_atomic, write_json
 from labkit.provenance import kernel_threads, versions
 
-CODE = (
-    "labkit/**/*.py", "labkit/widgets/static/**/*", "labkit/checkpoints/**/*",
-    "labkit/studies/*/results/**/*", "kernels/**/*.py", "kernels/**/*.json",
-)  # fmt: skip
+CODE = (PACKAGE, KERNELS / "sparse24", KERNELS / "tokenstats", BENCHES)  # with checkpoints and records
 
 
 @cache
 def code_digest() -> str:
     """SHA-256 over every file that can change what a notebook computes."""
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern) if path.is_file()}):
-        digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
+    for folder in CODE:
+        for path in sorted(folder.rglob("[!.]*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+                digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -46,17 +47,36 @@ def fingerprint(notebook: Path, parameters: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def get(key: str) -> tuple[Path, dict] | None:
-    """(executed notebook, result) of a finished execution, or None."""
-    folder = cache_dir("notebooks")
-    notebook, result = folder / f"{key}.ipynb", folder / f"{key}.json"
-    if not (notebook.is_file() and result.is_file()):
+def get(key: str) -> tuple[Path, float] | None:
+    """(executed notebook, the seconds it took) of a finished execution, or None.
+
+    A notebook or record that was cut off or edited counts as absent, and a line on stderr says so.
+    """
+    notebook, record = _files(key)
+    try:
+        found = json.loads(record.read_text())
+        seconds = number("seconds", found["seconds"], 0)
+        if found["sha256"] == _sha256(notebook):
+            return notebook, seconds
+    except FileNotFoundError:  # not put in, or not all of it
         return None
-    return notebook, json.loads(result.read_text())
+    except (ValueError, TypeError, KeyError):  # no JSON, or not what ``put`` wrote
+        pass
+    print(f"{record}: damaged, or its notebook is; it is executed again", file=sys.stderr)
+    return None
 
 
-def put(key: str, notebook: Path, result: dict) -> None:
-    """Keep a finished execution; the result goes last, so a killed writer leaves nothing that counts."""
+def put(key: str, executed: Path, seconds: float) -> None:
+    """Keep a finished execution; the record goes last, so a killed writer leaves nothing that counts."""
+    notebook, record = _files(key)
+    write_atomic(notebook, lambda temporary: shutil.copyfile(executed, temporary))
+    write_json(record, {"seconds": seconds, "sha256": _sha256(notebook)})
+
+
+def _files(key: str) -> tuple[Path, Path]:
     folder = cache_dir("notebooks")
-    write_atomic(folder / f"{key}.ipynb", lambda temporary: shutil.copyfile(notebook, temporary))
-    write_atomic(folder / f"{key}.json", lambda temporary: temporary.write_text(json.dumps(result)))
+    return folder / f"{key}.ipynb", folder / f"{key}.json"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from labkit import device
 from labkit.checks import fail, integer, number
+from labkit.metrics import read_metrics
 from labkit.notebooks import find_notebooks, parameters_for
 from labkit.runner import processes, store
 from labkit.runner.points import completed
@@ -95,8 +96,7 @@ def execute_point(
             if not place or not path.is_file() or path.read_text() != source:
                 path = Path(folder, "source.ipynb")
                 path.write_text(source)
-            bars, stop = Progress(disable=True), threading.Event()
-            execute_notebook(path, item, Path(folder), timeout, bars, stop)
+            execute_notebook(path, item, Path(folder), timeout)
         except Exception as problem:  # a broken point is a row of the table, not the end of the sweep
             item.error = f"{type(problem).__name__}: {problem}"
         target = Path(folder, "executed.ipynb")
@@ -134,29 +134,20 @@ def sweep(
     planned = [parameters_for(path, values, point) for point in points]
     source = path.read_text()
     keys = [store.fingerprint(path, parameters) for parameters in planned]
-    rows: list[dict] = [{} for _ in points]
+    rows = [{"seconds": 0.0, "metrics": {}, "error": LOST} for _ in points]
     with connect(scheduler, jobs) as client:
         folder = new_folder(f"sweep_{path.stem}")
-        todo = []
-        for i, key in enumerate(keys):
-            found = store.get(key)
-            if found:
-                rows[i] = found[1]
-            else:
-                todo.append(i)
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
+        found = {i: kept for i, key in enumerate(keys) if (kept := store.get(key))}
+        for i, (executed, seconds) in found.items():
+            rows[i] = {"seconds": seconds, "metrics": read_metrics(executed), "error": ""}
+        calls = {i: (source, planned[i], str(path), timeout) for i in range(len(points)) if i not in found}
+        label = TextColumn("{task.description}", markup=False)
+        columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True)) as bars:
-            task = bars.add_task(path.stem, total=len(points), completed=len(points) - len(todo))
-            calls = {i: (source, planned[i], str(path), timeout) for i in todo}
+            task = bars.add_task(path.stem, total=len(points), completed=len(found))
             for i, result in completed(client, execute_point, calls):
                 rows[i] = _keep(folder, i, keys[i], result)
                 bars.advance(task)
-    rows = [row or {"seconds": 0.0, "metrics": {}, "error": LOST} for row in rows]
     ran = [{name: parameters[name] for name in grid} for parameters in planned]
     table = pd.DataFrame([_row(point, row) for point, row in zip(ran, rows, strict=True)])
     write_table(folder, table, list(grid))
@@ -170,14 +161,14 @@ def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
     if text:
         place.write_text(text)
     if not result["error"]:
-        store.put(key, place, result)
+        store.put(key, place, result["seconds"])
         place.unlink()
     return result
 
 
 def _row(point: dict, result: dict) -> dict:
     metrics = {name: metric["value"] for name, metric in result["metrics"].items()}
-    return {**point, **metrics, "seconds": result["seconds"], "error": result.get("error", "")}
+    return {**point, **metrics, "seconds": result["seconds"], "error": result["error"]}
 
 
 class PinCard(WorkerPlugin):

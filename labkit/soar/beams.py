@@ -3,32 +3,41 @@
 from dataclasses import dataclass, fields
 
 import torch
+from torch import Tensor
 
+from labkit.soar.config import DecodeConfig
+from labkit.soar.prompts import Layout
 from labkit.soar.strategies import NEVER, Proposal, Rule
 from labkit.traces import KEPT, MERGED, PRUNED
 
 
 @dataclass
 class Beams:
-    """A active prompts with K slots each. Scores are kept as exact sums.
+    """A prompts of a batch with K slots each. Scores are kept as exact sums.
 
     The sum of up to 2^11 fp32 probabilities above 2^-17 is exact in fp64 in any order, so the two
     orders of committing the same tokens have the same score to the last bit.
     """
 
-    prompt: torch.Tensor  # (A,) which prompt of the call
-    tokens: torch.Tensor  # (A, K, L)
-    total: torch.Tensor  # (A, K) fp64 sum of the confidences of the committed tokens
-    committed: torch.Tensor  # (A, K) how many
-    left: torch.Tensor  # (A, K) masks left
-    block: torch.Tensor  # (A, K)
-    step: torch.Tensor  # (A, K) steps spent in this block
-    parent: torch.Tensor  # (A, K) slot one step ago
-    exists: torch.Tensor  # (A, K) bool
+    prompt: Tensor  # (A,) int64 which prompt of the call
+    tokens: Tensor  # (A, K, L) int64
+    total: Tensor  # (A, K) fp64 sum of the confidences of the committed tokens
+    committed: Tensor  # (A, K) int64 how many
+    left: Tensor  # (A, K) int64 masks left
+    block: Tensor  # (A, K) int64
+    step: Tensor  # (A, K) int64 steps spent in this block
+    parent: Tensor  # (A, K) int64 slot one step ago
+    exists: Tensor  # (A, K) bool
 
     @classmethod
-    def start(cls, tokens: torch.Tensor, count: torch.Tensor, width: int, prompts: torch.Tensor) -> "Beams":
-        """One beam, nothing committed, for each of the ``prompts`` of tokens (P, L), count (P,)."""
+    def start(
+        cls,
+        tokens: Tensor,  # (P, L) int64
+        count: Tensor,  # (P,) int64 masks to fill
+        width: int,
+        prompts: Tensor,  # (A,) int64
+    ) -> "Beams":
+        """One beam, nothing committed, for each of ``prompts``."""
         zero = torch.zeros(len(prompts), width, dtype=torch.long, device=tokens.device)
         exists = zero.bool()
         exists[:, 0] = True
@@ -45,19 +54,19 @@ class Beams:
         )
 
     @property
-    def active(self) -> torch.Tensor:
-        """Bool (A, K): rows that still have masks, the only ones worth a forward."""
+    def active(self) -> Tensor:
+        """Bool (A, K): beams that still have masks, the only ones worth a forward."""
         return self.exists & (self.left > 0)
 
-    def score(self, rule: Rule) -> torch.Tensor:
+    def score(self, rule: Rule) -> Tensor:
         """fp64 (A, K): sum of the confidences, or their running mean."""
         return self.total / self.committed.clamp(min=1) if rule.mean else self.total
 
-    def pick(self, index: torch.Tensor) -> "Beams":
+    def pick(self, index: Tensor) -> "Beams":
         """The prompts at ``index`` alone."""
         return Beams(**{spec.name: getattr(self, spec.name)[index] for spec in fields(self)})
 
-    def put(self, index: torch.Tensor, others: "Beams") -> None:
+    def put(self, index: Tensor, others: "Beams") -> None:
         """Put ``others`` in place of the prompts at ``index``."""
         for spec in fields(self):
             getattr(self, spec.name)[index] = getattr(others, spec.name)
@@ -67,13 +76,18 @@ class Beams:
 class Windows:
     """Where each beam may commit: the positions to fill, in runs of ``block_length`` slots."""
 
-    slots: torch.Tensor  # (P, M)
-    count: torch.Tensor  # (P,)
+    slots: Tensor  # (P, M) int64 positions to fill, ascending
+    count: Tensor  # (P,) int64 how many of them
     block_length: int
     mask_id: int
 
-    def positions(self, beams: Beams) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions (A, K, W) of each beam's own block, and bool (A, K, W): a mask is there.
+    @classmethod
+    def of(cls, config: DecodeConfig, layout: Layout, device: torch.device) -> "Windows":
+        block_length = config.block_length or layout.slots.shape[1]
+        return cls(layout.slots.to(device), layout.count.to(device), block_length, config.mask_id)
+
+    def positions(self, beams: Beams) -> tuple[Tensor, Tensor]:
+        """Positions (A, K, W) of each beam's own block, and bool (A, K, W): a mask stands there.
 
         A block with fewer slots than W repeats its first one.
         """
@@ -86,12 +100,12 @@ class Windows:
         masked = inside & (beams.tokens.gather(2, where) == self.mask_id)
         return where, masked & beams.exists[..., None]
 
-    def sizes(self, beams: Beams) -> torch.Tensor:
+    def sizes(self, beams: Beams) -> Tensor:
         """Long (A, K): masks the beam's block had when the beam entered it."""
         count = self.count[beams.prompt][:, None]
         return (count - beams.block * self.block_length).clamp(max=self.block_length)
 
-    def ranks(self, length: int) -> torch.Tensor:
+    def ranks(self, length: int) -> Tensor:
         """Long (P, length): which slot a position is; -1: given by the prompt, or padding."""
         prompts, slots = self.slots.shape
         every = torch.arange(slots, device=self.slots.device).expand(prompts, -1)
@@ -114,29 +128,35 @@ class Windows:
 class Decision:
     """One step's candidates, C = K * K per prompt, best first, and what became of each."""
 
-    parent: torch.Tensor  # (A, C) slot that proposed it
-    positions: torch.Tensor  # (A, C, D), -1 where unused
-    tokens: torch.Tensor  # (A, C, D), -1 where unused
-    confidence: torch.Tensor  # (A, C, D) fp32, NaN where unused
-    score: torch.Tensor  # (A, C), -inf where there is no such candidate
-    fate: torch.Tensor  # (A, C)
-    child: torch.Tensor  # (A, C) slot in the next step, -1 if not kept
+    parent: Tensor  # (A, C) int64 slot that proposed it
+    positions: Tensor  # (A, C, D) int64, -1 where unused
+    tokens: Tensor  # (A, C, D) int64, -1 where unused
+    confidence: Tensor  # (A, C, D) fp32, NaN where unused
+    score: Tensor  # (A, C) fp64, -inf where there is no such candidate
+    fate: Tensor  # (A, C) int64 KEPT, MERGED or PRUNED
+    child: Tensor  # (A, C) int64 slot in the next step, -1 if not kept
 
 
-def fingerprint_codes(length: int, device: torch.device) -> torch.Tensor:
+def fingerprint_codes(length: int, device: torch.device) -> Tensor:
     """Random integers (length,), always the same: a sequence's fingerprint is its dot product with them."""
     source = torch.Generator().manual_seed(0)
     return torch.randint(-(2**63), 2**63 - 1, (length,), generator=source).to(device)
 
 
-def select(beams: Beams, rule: Rule, proposal: Proposal, codes: torch.Tensor) -> tuple[Beams, Decision]:
+def select(
+    beams: Beams,
+    rule: Rule,
+    proposal: Proposal,
+    codes: Tensor,  # (L,) int64, see fingerprint_codes
+) -> tuple[Beams, Decision]:
     """The next beams and how they were chosen.
 
     A finished beam competes as one candidate that commits nothing. Equal scores keep the order
     (slot, candidate); of equal sequences the first stays. Sequences are compared by 64-bit
-    fingerprints under ``codes`` (L,): no (K * K)^2 * L comparison is needed.
+    fingerprints: no (K * K)^2 * L comparison is needed.
     """
     prompts, width = beams.exists.shape
+    # 1) Score and fingerprint (A, K, K) of every candidate.
     real = proposal.real
     gained = real.sum(-1)
     valid = gained > 0
@@ -144,65 +164,70 @@ def select(beams: Beams, rule: Rule, proposal: Proposal, codes: torch.Tensor) ->
     committed = beams.committed[..., None] + gained
     total = beams.total[..., None] + torch.where(real, proposal.confidence.double(), 0.0).sum(-1)
     score = torch.where(valid, total / committed.clamp(min=1) if rule.mean else total, NEVER)
-    before = beams.tokens.gather(2, proposal.positions.flatten(2)).view(real.shape)
-    change = torch.where(real, (proposal.tokens - before) * codes[proposal.positions], 0).sum(-1)
-    mark = (beams.tokens * codes).sum(-1)[..., None] + change
+    old = beams.tokens.gather(2, proposal.positions.flatten(2)).view(real.shape)
+    change = torch.where(real, (proposal.tokens - old) * codes[proposal.positions], 0).sum(-1)
+    fingerprint = (beams.tokens * codes).sum(-1)[..., None] + change
 
+    # 2) Best first; of equal sequences the first stays.
     score, order = torch.sort(score.view(prompts, -1), dim=-1, descending=True, stable=True)
     valid = score > NEVER
-    mark = mark.view(prompts, -1).gather(1, order)
-    same = (mark[:, :, None] == mark[:, None, :]) & valid[:, None, :]
+    committed, total, fingerprint = (
+        item.view(prompts, -1).gather(1, order) for item in (committed, total, fingerprint)
+    )
+    same = (fingerprint[:, :, None] == fingerprint[:, None, :]) & valid[:, None, :]
     merged = torch.tril(same, diagonal=-1).any(-1)
+
+    # 3) Prune to K, or to one after an accelerate step that got far enough.
     rank = (valid & ~merged).long().cumsum(-1) - 1
-    parent = order // width
-    committed = committed.view(prompts, -1).gather(1, order)
     limit = torch.full_like(rank[:, :1], width)
     if rule.strategy == "soar":
         progress = committed[:, :1] - beams.committed[:, :1]
-        anyone = (proposal.together > 0).any(-1, keepdim=True)
-        limit = torch.where(anyone & (progress >= rule.collapse), 1, limit)
+        limit = torch.where(proposal.accelerated[:, None] & (progress >= rule.collapse), 1, limit)
     kept = valid & ~merged & (rank < limit)
 
-    def spread(item: torch.Tensor) -> torch.Tensor:
+    def ranked(item: Tensor) -> Tensor:  # (A, K, K, D) -> (A, C, D)
         return torch.take_along_dim(item.flatten(1, 2), order[..., None], 1)
 
-    real = spread(real)
+    real = ranked(real)
     decision = Decision(
-        parent=parent,
-        positions=torch.where(real, spread(proposal.positions), -1),
-        tokens=torch.where(real, spread(proposal.tokens), -1),
-        confidence=torch.where(real, spread(proposal.confidence), float("nan")),
+        parent=order // width,
+        positions=torch.where(real, ranked(proposal.positions), -1),
+        tokens=torch.where(real, ranked(proposal.tokens), -1),
+        confidence=torch.where(real, ranked(proposal.confidence), float("nan")),
         score=score,
         fate=torch.where(kept, KEPT, torch.where(merged, MERGED, PRUNED)),
         child=torch.where(kept, rank, -1),
     )
-    total = total.view(prompts, -1).gather(1, order)
-    return _children(beams, decision, kept, total, committed), decision
+    return _children(beams, decision, total, committed), decision
 
 
 def _children(
-    beams: Beams, decision: Decision, kept: torch.Tensor, total: torch.Tensor, committed: torch.Tensor
+    beams: Beams,
+    decision: Decision,
+    total: Tensor,  # (A, C) fp64
+    committed: Tensor,  # (A, C) int64
 ) -> Beams:
     prompts, width = beams.exists.shape
-    # Kept candidates to the front: slot ``child`` of the next step reads candidate ``source``.
+    # 1) Kept candidates to the front: slot ``child`` of the next step reads candidate ``source``.
+    kept = decision.child >= 0
     slot = torch.where(kept, decision.child, width)
     every = torch.arange(kept.shape[1], device=kept.device).expand(prompts, -1)
     source = every.new_zeros(prompts, width + 1).scatter(1, slot, every)[:, :width]
+    # 2) The parent's tokens and what the candidate commits; an extra column takes unused entries.
     parent = decision.parent.gather(1, source)
     length = beams.tokens.shape[2]
     tokens = torch.take_along_dim(beams.tokens, parent[..., None], 1)
-    where = torch.take_along_dim(decision.positions, source[..., None], 1)
-    what = torch.take_along_dim(decision.tokens, source[..., None], 1)
-    # Unused entries go to an extra column that is then cut off.
+    positions = torch.take_along_dim(decision.positions, source[..., None], 1)
+    new_tokens = torch.take_along_dim(decision.tokens, source[..., None], 1)
     tokens = torch.nn.functional.pad(tokens, (0, 1))
-    tokens = tokens.scatter(2, torch.where(where < 0, length, where), what)[..., :length]
-    new = committed.gather(1, source)
+    tokens = tokens.scatter(2, torch.where(positions < 0, length, positions), new_tokens)[..., :length]
+    committed = committed.gather(1, source)
     return Beams(
         prompt=beams.prompt,
         tokens=tokens,
         total=total.gather(1, source),
-        committed=new,
-        left=beams.left.gather(1, parent) - (new - beams.committed.gather(1, parent)),
+        committed=committed,
+        left=beams.left.gather(1, parent) - (committed - beams.committed.gather(1, parent)),
         block=beams.block.gather(1, parent),
         step=beams.step.gather(1, parent) + 1,
         parent=parent,

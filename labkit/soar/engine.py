@@ -1,110 +1,154 @@
-"""The loop behind ``decode``: score the live rows, move every beam, let finished prompts go."""
+"""The loop behind ``decode``: score the active rows, move every beam, let finished prompts go."""
 
 import os
-from functools import partial
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from labkit.soar.beams import Beams, Windows
+from labkit.soar.config import DecodeConfig
+from labkit.soar.models.diffusion_lm import eos_ids
 from labkit.soar.moves import Move, TorchMove
 from labkit.soar.prompts import Layout
 from labkit.soar.recorder import Recorder
 from labkit.soar.scoring import Scorer
 from labkit.soar.strategies import Rule
+from labkit.traces import BeamTrace
 
 
-def search(
-    scorer: Scorer,
-    rule: Rule,
-    windows: Windows,
-    layout: Layout,
-    recorder: Recorder,
-    *,
-    eos_ids: tuple[int, ...],
-    batch_size: int | None,
-) -> tuple[dict[str, np.ndarray], str]:
-    """Decode all prompts of ``layout``, ``batch_size`` of them at a time.
+class Search:
+    """P prompts, ``batch_size`` of them at a time, K beams each; ``run`` once, then ``trace``.
 
-    Returns ``sequences`` (P, L), ``scores``, ``calls`` and ``rows`` (P,); and what moved the beams, in
-    words. Finished prompts and beams cost no forward: a finished prompt makes room for the next longer one
-    that waits. One host sync a step.
+    Finished prompts and beams cost no forward: a finished prompt makes room for the next longer one that
+    waits. One host sync a step.
     """
-    on_device = partial(torch.tensor, device=windows.slots.device)  # always a copy
-    tokens = layout.tokens.to(windows.slots.device)
-    prompts, length = tokens.shape
-    start = partial(Beams.start, tokens, windows.count, rule.width)
-    sequences = tokens.clone()
-    scores = torch.zeros(prompts, dtype=torch.float64, device=tokens.device)
-    calls, rows = np.zeros((2, prompts), int)
-    ranks = windows.ranks(length)
-    fixed = ranks < 0
-    count = layout.count.numpy()
-    if not count.all():
-        recorder.finished(start(on_device(np.flatnonzero(count == 0))))
-    # ``slots``: the prompt of each place in the batch, -1 when it is empty.
-    # By length, so that those which share a batch need little padding.
-    order = np.argsort(layout.lengths, kind="stable")
-    slots, waiting = np.split(order[count[order] > 0], [batch_size or prompts])
-    move = _move(start(on_device(slots)), rule, windows, ranks, eos_ids, recorder)
-    while (slots >= 0).any():
-        active = move.active.cpu().numpy()  # the one host sync of a step
-        leaving = np.flatnonzero((slots >= 0) & ~active.any(1))
-        if len(leaving) and (move.compacts or len(waiting) or not active.any()):
-            done = move.beams.pick(on_device(leaving))
-            recorder.finished(done)
-            sequences[done.prompt], scores[done.prompt] = done.tokens[:, 0], done.score(rule)[:, 0]
-            entering, waiting = np.split(waiting, [len(leaving)])
-            slots[leaving] = -1
-            into = leaving[: len(entering)]
-            if len(entering):
-                slots[into] = entering
-                active[into, 0] = True
-                move.put(on_device(into), start(on_device(entering)))
-            if not active.any():
-                break
-            if move.compacts and (slots < 0).any():
-                stay = np.flatnonzero(slots >= 0)
-                move.keep(on_device(stay))
-                slots, active = slots[stay], active[stay]
-        live = np.flatnonzero(active)
-        line = np.full(active.size, -1)  # of each beam, its row of the forward
-        line[live] = np.arange(len(live))
-        line, index = on_device(np.concatenate([line, live])).tensor_split([line.size])
-        asked = (item.flatten(0, 1).index_select(0, index) for item in (move.beams.tokens, move.where))
-        owner = slots[live // rule.width]
-        token, confidence = scorer(*asked, fixed, owner)
-        rows += np.bincount(owner, minlength=prompts)
-        calls[slots[active.any(1)]] += 1
-        move(line, token, confidence)
-    if (unfilled := ~fixed & (sequences == windows.mask_id)).any():
-        raise _unfilled(scorer, windows, sequences, fixed, unfilled)
-    found = {"sequences": sequences, "scores": scores}
-    path = "plain torch" if isinstance(move, TorchMove) else "Triton kernel"
-    return {n: t.cpu().numpy() for n, t in found.items()} | {"calls": calls, "rows": rows}, path
 
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        layout: Layout,
+        config: DecodeConfig,
+        device: torch.device,  # where the model wants its tokens
+    ):
+        self.layout, self.rule = layout, Rule.of(config, layout.count, device)
+        self.windows = Windows.of(config, layout, device)
+        self.scorer = Scorer(model, layout, config)
+        self.recorder = Recorder(self.rule, layout, config.record)
+        self.eos_ids = eos_ids(model) if config.eos_early_stop and config.gen_length else ()
+        self.tokens = layout.tokens.to(device)  # (P, L)
+        prompts, length = self.tokens.shape
+        self.ranks = self.windows.ranks(length)
+        self.fixed = self.ranks < 0  # bool (P, L): given by the prompt, or padding
+        self.sequences = self.tokens.clone()
+        self.scores = torch.zeros(prompts, dtype=torch.float64, device=device)
+        self.calls, self.rows = np.zeros((2, prompts), int)
+        # By length, so that prompts which share a batch need little padding.
+        order = np.argsort(layout.lengths, kind="stable")
+        order = order[layout.count.numpy()[order] > 0]
+        # ``batch`` (A,): the prompt at each place of the batch, -1 where there is none any more.
+        self.batch, self.waiting = np.split(order, [config.batch_size or prompts])
 
-def _unfilled(
-    scorer: Scorer, windows: Windows, sequences: torch.Tensor, fixed: torch.Tensor, unfilled: torch.Tensor
-) -> Exception:
-    """The error of a search that ended with masks: what the model says there now tells which."""
-    prompt = unfilled.any(1).nonzero()[:1, 0]
-    where = windows.slots[prompt]
-    _, confidence = scorer(sequences[prompt], where, fixed, prompt.cpu().numpy())
-    masked = unfilled[prompt].gather(1, where)
-    broken, masks, name = (confidence.isnan() & masked).sum().item(), masked.sum().item(), prompt.item()
-    if broken:
-        return ValueError(
-            f"model must give finite logits; prompt {name}: NaN at {broken} of the {masks} masks it keeps"
+    def run(self) -> None:
+        """Decode all prompts."""
+        given = self.rule, self.windows, self.ranks, self.eos_ids, self.recorder
+        self.move = _move(self._start(self.batch), *given)
+        nothing_to_fill = np.flatnonzero(self.layout.count.numpy() == 0)
+        if len(nothing_to_fill):
+            self.recorder.finished(self._start(nothing_to_fill))
+        while (active := self._replace_finished()).any():
+            self._step(active)
+        if (unfilled := ~self.fixed & (self.sequences == self.windows.mask_id)).any():
+            raise self._error(unfilled)
+
+    def trace(self, meta: dict[str, Any]) -> BeamTrace:
+        """What was found and recorded; ``meta`` is extended by what the search did."""
+        done = {
+            "forward_calls": self.scorer.forward_calls,
+            "forward_rows": self.scorer.forward_rows,
+            "beams_moved_by": "plain torch" if isinstance(self.move, TorchMove) else "Triton kernel",
+        }
+        return self.recorder.trace(
+            sequences=np.where(self.recorder.padding, -1, self.sequences.cpu().numpy()),
+            prompt_length=np.array(self.layout.prompt_length),
+            scores=self.scores.cpu().numpy(),
+            calls=self.calls,
+            rows=self.rows,
+            meta=meta | done,
         )
-    return RuntimeError(
-        f"the search ran out of beams: prompt {name} keeps {masks} masks, the logits there are finite; "
-        "LABKIT_KERNEL=reference decodes without the fused kernel"
-    )
+
+    def _replace_finished(self) -> np.ndarray:
+        """Hand over finished prompts, admit waiting ones; bool (A, K): the beams that have masks left."""
+        move, batch = self.move, self.batch
+        active = move.active.cpu().numpy()  # the one host sync of a step
+        finished = np.flatnonzero((batch >= 0) & ~active.any(1))
+        # Where a finished prompt costs nothing, it stays until its place is wanted.
+        if not len(finished) or not (move.compacts or len(self.waiting) or not active.any()):
+            return active
+        # 1) The best beam is the answer.
+        beams = move.beams.pick(self._on_device(finished))
+        self.recorder.finished(beams)
+        self.sequences[beams.prompt] = beams.tokens[:, 0]
+        self.scores[beams.prompt] = beams.score(self.rule)[:, 0]
+        batch[finished] = -1
+        # 2) The next prompts take the places.
+        admitted, self.waiting = np.split(self.waiting, [len(finished)])
+        if len(admitted):
+            places = finished[: len(admitted)]
+            batch[places] = admitted
+            active[places, 0] = True
+            move.put(self._on_device(places), self._start(admitted))
+        # 3) Places that stay empty are dropped.
+        if move.compacts and active.any() and (batch < 0).any():
+            kept = np.flatnonzero(batch >= 0)
+            move.keep(self._on_device(kept))
+            self.batch, active = batch[kept], active[kept]
+        return active
+
+    def _step(self, active: np.ndarray) -> None:
+        """One forward of the ``active`` beams, bool (A, K), and one move of all."""
+        # 1) Which row of the forward a beam has (-1: none), which beam and prompt a row has.
+        active_rows = np.flatnonzero(active)
+        row_of_beam = np.full(active.size, -1)
+        row_of_beam[active_rows] = np.arange(len(active_rows))
+        prompt_of_row = self.batch[active_rows // self.rule.width]
+        both = self._on_device(np.concatenate([row_of_beam, active_rows]))  # one copy to the device
+        rows, index = both.tensor_split([active.size])
+        # 2) Tokens (R, L) and the positions (R, W) where each may commit, scored.
+        beams, where = self.move.beams.tokens.flatten(0, 1), self.move.where.flatten(0, 1)
+        tokens, positions = beams.index_select(0, index), where.index_select(0, index)
+        token, confidence = self.scorer(tokens, positions, self.fixed, prompt_of_row)
+        self.rows += np.bincount(prompt_of_row, minlength=len(self.rows))
+        self.calls[self.batch[active.any(1)]] += 1
+        # 3) Propose, rank, merge, keep.
+        self.move(rows, token, confidence)
+
+    def _start(self, prompts: np.ndarray) -> Beams:
+        return Beams.start(self.tokens, self.windows.count, self.rule.width, self._on_device(prompts))
+
+    def _on_device(self, index: np.ndarray) -> Tensor:
+        return torch.tensor(index, device=self.tokens.device)  # always a copy
+
+    def _error(self, unfilled: Tensor) -> Exception:  # bool (P, L): masks that are left
+        """Of a search that ended with masks: what the model says there now tells which."""
+        prompt = unfilled.any(1).nonzero()[:1, 0]
+        where = self.windows.slots[prompt]
+        _, confidence = self.scorer(self.sequences[prompt], where, self.fixed, prompt.cpu().numpy())
+        masked = unfilled[prompt].gather(1, where)
+        broken, masks, name = (confidence.isnan() & masked).sum().item(), masked.sum().item(), prompt.item()
+        if broken:
+            found = f"prompt {name}: NaN at {broken} of the {masks} masks it keeps"
+            return ValueError(f"model must give finite logits; {found}")
+        return RuntimeError(
+            f"the search ran out of beams: prompt {name} keeps {masks} masks, the logits there are finite; "
+            "LABKIT_KERNEL=reference decodes without the fused kernel"
+        )
 
 
-def fused_move(device: torch.device) -> type[Move] | None:
+def fused_move(device: torch.device) -> Any:
     """``beam_kernel.FusedMove`` where Triton can run it and LABKIT_KERNEL does not say "reference"."""
     if device.type != "cuda" or find_spec("triton") is None:
         return None
@@ -121,15 +165,13 @@ def _move(
     beams: Beams,
     rule: Rule,
     windows: Windows,
-    ranks: torch.Tensor,
-    eos_ids: tuple[int, ...],
+    ranks: Tensor,  # (P, L) int64, see Windows.ranks
+    ends: tuple[int, ...],
     recorder: Recorder,
 ) -> Move:
-    """The kernel where it can run and nobody wants to see the candidates, else torch."""
-    if len(eos_ids) > 1:  # the kernel knows one
-        return TorchMove(beams, rule, windows, ranks, eos_ids, recorder=recorder)
-    given = beams, rule, windows, ranks, eos_ids[0] if eos_ids else None
-    kernel = None if recorder.keep else fused_move(ranks.device)
+    """The kernel, which knows one end of a text, where it can run and nobody records; else torch."""
+    given = beams, rule, windows, ranks, ends
+    kernel = None if recorder.keep or len(ends) > 1 else fused_move(ranks.device)
     if kernel and kernel.suits(beams, rule, windows):
         from labkit.soar.beam_check import trusted  # late: needs Triton
 

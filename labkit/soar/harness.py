@@ -9,13 +9,13 @@ for the tasks. In code: ``lm_eval.simple_evaluate(model=LabkitLM("..."), tasks=[
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2TokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from labkit import checks
 from labkit.soar.load import load_model
@@ -58,13 +58,13 @@ class LabkitLM(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The text generated behind each context, cut before the first stop string."""
-        asked = [self._asked(request.args) for request in requests]
+        wanted = [self._wanted(request.args) for request in requests]
         ends = eos_ids(self.model)
-        prompts = [self.tokenizer(context)["input_ids"] or [*ends[:1]] for context, *_ in asked]
+        prompts = [self.tokenizer(context)["input_ids"] or [*ends[:1]] for context, *_ in wanted]
         answers = [""] * len(requests)
         # Prompts that generate equally much share a batch; decode lets the next in when one is done.
-        for length in sorted({length for _, length, _ in asked}):
-            chosen = [i for i, (_, own, _) in enumerate(asked) if own == length]
+        for length in sorted({length for _, length, _ in wanted}):
+            chosen = [i for i, (_, own, _) in enumerate(wanted) if own == length]
             trace = decode(
                 self.model, [self._fitting(prompts[i], length) for i in chosen], gen_length=length,
                 block_length=self.block_length, batch_size=self.batch_size, record=False, **self.options,
@@ -72,14 +72,14 @@ class LabkitLM(LM):
             for row, start, i in zip(trace.sequences, trace.prompt_length, chosen, strict=True):
                 tokens = row[start : start + length].tolist()
                 tokens = list(itertools.takewhile(lambda token: token not in ends, tokens))
-                answers[i] = cut(self.tokenizer.decode(tokens, skip_special_tokens=True), asked[i][2])
+                answers[i] = cut(str(self.tokenizer.decode(tokens, skip_special_tokens=True)), wanted[i][2])
         return answers
 
-    def _asked(self, args: tuple[str, dict]) -> tuple[str, int, list[str]]:
+    def _wanted(self, args: tuple[str, dict]) -> tuple[str, int, list[str]]:
         """(context, tokens to generate, stop strings) of one request."""
-        context, wanted = args
-        stops = wanted.get("until") or []
-        most = wanted.get("max_gen_toks", self.gen_length)
+        context, options = args
+        stops = options.get("until") or []
+        most = options.get("max_gen_toks", self.gen_length)
         length = -(-min(most, self.gen_length) // self.block_length) * self.block_length
         return context, length, [stops] if isinstance(stops, str) else list(stops)
 
@@ -87,13 +87,13 @@ class LabkitLM(LM):
         """The end of a prompt that is too long: few-shot examples at its start matter least."""
         return prompt[-(self.model.max_length - length) :]
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> NoReturn:
         raise NotImplementedError(
             "labkit decodes; a masked diffusion model has no exact likelihood. Ask for generation tasks"
         )
 
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        return self.loglikelihood(requests)
+    def loglikelihood_rolling(self, requests: list[Instance]) -> NoReturn:
+        self.loglikelihood(requests)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -102,7 +102,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     files = folder / "vocab.json", folder / "merges.txt"
     if all(file.exists() for file in files):
-        return Qwen2TokenizerFast(vocab_file=str(files[0]), merges_file=str(files[1]))
+        return Qwen2Tokenizer(vocab=str(files[0]), merges=str(files[1]))
     return checks.fail(
         "pretrained", str(folder), "a folder with tokenizer.json, or vocab.json and merges.txt"
     )

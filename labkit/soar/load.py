@@ -17,7 +17,10 @@ from labkit.soar.tasks.sudoku_model import SudokuLM
 from labkit.soar.tasks.sums import SumsLM
 from labkit.soar.tasks.training import train_sudoku
 
-LAB = {"lab/sudoku9": SudokuLM, "lab/sudoku9-early": SudokuLM, "lab/sums": SumsLM}  # shipped
+# What is shipped.
+LAB: dict[str, type[MaskedLM]] = {
+    "lab/sudoku9": SudokuLM, "lab/sudoku9-early": SudokuLM, "lab/sums": SumsLM
+}  # fmt: skip
 
 
 def load_model(
@@ -32,42 +35,47 @@ def load_model(
 ) -> DiffusionLM | MaskedLM | FixedBatch | Cached:
     """A model for ``decode``, in eval mode.
 
-    name   "lab/sudoku9": the lab's 9x9 Sudoku model, "lab/sudoku9-early": the same half taught,
-           "lab/sums": chain sums as text (all three shipped, see labkit/checkpoints);
-           "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
-           a .safetensors file that ``python -m labkit.studies soar-models`` wrote;
-           a folder with config.json and *.safetensors of LLaDA or Dream;
-           or their name on the Hugging Face hub ("GSAI-ML/LLaDA-8B-Base",
-           "Dream-org/Dream-v0-Base-7B"), which is then downloaded: JSON and safetensors only
-    dtype  of the weights. LLaDA's rotary embeddings are computed in fp32 whatever it is, as in its own code
-    fixed_rows  lab models: always run exactly so many rows at a time (FixedBatch), so that an answer
-           does not depend on the batch to the last bit; on CUDA as one graph. 256 suits an H100
-    cache  keep keys and values of positions outside the block at hand (labkit.soar.models.caches):
-           "approximate-prefix", "approximate-dual": other logits, and other answers, than without;
-           "exact-block": the same ones, for attention that is causal over blocks. None: no cache
-    cache_bytes   most memory the cache may take
-    block_causal  LLaDA, Dream: make attention causal over blocks of so many positions, as models
-           trained for block diffusion have it; those that were not are another model then
+    Args:
+        name: "lab/sudoku9": the lab's 9x9 Sudoku model, "lab/sudoku9-early": the same half taught,
+            "lab/sums": chain sums as text (all three shipped, see labkit/checkpoints);
+            "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
+            a .safetensors file that ``python -m labkit.studies soar-models`` wrote;
+            a folder with config.json and *.safetensors of LLaDA or Dream;
+            or their name on the Hugging Face hub ("GSAI-ML/LLaDA-8B-Base",
+            "Dream-org/Dream-v0-Base-7B"), which is then downloaded: JSON and safetensors only.
+        device: Where the weights go.
+        dtype: Of the weights. LLaDA's rotary embeddings are computed in fp32 whatever it is, as in its
+            own code.
+        fixed_rows: Lab models: always run exactly so many rows at a time (FixedBatch), so that an
+            answer does not depend on the batch to the last bit; on CUDA as one graph. 256 suits an H100.
+        cache: Keep keys and values of positions outside the block at hand (labkit.soar.models.caches):
+            "approximate-prefix", "approximate-dual": other logits, and other answers, than without;
+            "exact-block": the same ones, for attention that is causal over blocks. None: no cache.
+        cache_bytes: Most memory the cache may take.
+        block_causal: LLaDA, Dream: make attention causal over blocks of so many positions, as models
+            trained for block diffusion have it; those that were not are another model then.
 
-    ValueError if the checkpoint is another model, would need another architecture, holds no
-    safetensors, or lacks a weight, has one too many or one of another shape; if a key of its
-    configuration lacks or disagrees with another; if ``cache`` does not fit.
+    Raises:
+        ValueError: if the checkpoint is another model, would need another architecture, holds no
+            safetensors, or lacks a weight, has one too many or one of another shape; if a key of its
+            configuration lacks or disagrees with another; if ``cache`` does not fit.
     """
     check_cache(cache, cache_bytes, block_causal)
     if cache is not None and fixed_rows is not None:
         checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
+    model: DiffusionLM | MaskedLM
     if str(name).startswith("lab/") or str(name).endswith(".safetensors"):
         if block_causal is not None:
             checks.fail("block_causal", block_causal, "None for the lab's own models: they see all")
         model = _own(str(name)).to(device, dtype)
-        if cache is not None:
-            return Cached(model, cache, cache_bytes)
-        return model if fixed_rows is None else FixedBatch(model, fixed_rows)
-    if fixed_rows is not None:
-        checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
-    if not isinstance(name, (str, Path)):
-        checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
-    model = load_checkpoint(name, device=device, dtype=dtype, block_causal=block_causal)
+        if fixed_rows is not None:
+            return FixedBatch(model, fixed_rows)
+    else:
+        if fixed_rows is not None:
+            checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
+        if not isinstance(name, (str, Path)):
+            checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
+        model = load_checkpoint(name, device=device, dtype=dtype, block_causal=block_causal)
     return model if cache is None else Cached(model, cache, cache_bytes)
 
 
@@ -82,6 +90,7 @@ def _own(name: str) -> MaskedLM:
     try:
         with safe_open(name, "pt") as file:
             config = json.loads(file.metadata()["config"])
-        return (SudokuLM if "side" in config else SumsLM).load(name)[0]
+        kind: type[MaskedLM] = SudokuLM if "side" in config else SumsLM
+        return kind.load(name)[0]
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
         checks.fail("name", name, f"a file that labkit.studies soar-models wrote ({type(error).__name__})")

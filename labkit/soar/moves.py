@@ -1,83 +1,95 @@
 """One step of every beam in plain torch: the reference of ``beam_kernel``, and the one that records."""
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from labkit.soar.beams import Beams, Windows, fingerprint_codes, select
+from labkit.soar.models.diffusion_lm import as_ids
 from labkit.soar.recorder import Recorder
-from labkit.soar.strategies import NEVER, Rule, View
+from labkit.soar.strategies import NEVER, Prediction, Rule
 
 
 class Move:
-    """The beams of a batch and how they move. ``keep`` is there where ``compacts`` says so."""
+    """The beams of a batch and how they move. ``keep`` is called where ``compacts`` says so alone."""
 
     compacts: bool  # a finished prompt costs time, so the caller should drop it
-    where: torch.Tensor  # (A, K, W) the positions they may fill
-    active: torch.Tensor  # bool (A, K) which rows still have masks
+    where: Any  # (A, K, W) int64 the positions they may fill
+    active: Any  # (A, K) bool which beams still have masks
+    beams: Beams
+    rule: Rule
+    windows: Windows
+    eos_id: int | None  # what a finished text is filled up with
 
-    def __init__(self, beams: Beams, rule: Rule, windows: Windows, ranks: torch.Tensor, eos_id: int | None):
-        """ranks: ``windows.ranks`` of the whole sequence."""
-        self.beams, self.rule, self.windows = beams, rule, windows
-        self._ranks, self.eos_id = ranks, eos_id
+    def __init__(self, beams, rule, windows, ranks, eos_id):
+        """ranks: ``windows.ranks`` of the whole sequence; eos_id: None, one id or several."""
+        self.beams, self.rule, self.windows, self._ranks = beams, rule, windows, ranks
+        self.eos_ids = as_ids(eos_id)
+        self.eos_id = self.eos_ids[0] if self.eos_ids else None
         self._codes = fingerprint_codes(ranks.shape[1], ranks.device)
 
-    def put(self, index: torch.Tensor, others: Beams) -> None:
+    def put(self, index: Tensor, others: Beams) -> None:
         """Put ``others`` in place of the prompts at ``index``."""
         self.beams.put(index, others)
 
-    def __call__(self, rows: torch.Tensor, token: torch.Tensor, confidence: torch.Tensor) -> None:
-        """rows (A * K,): the line of ``token``, ``confidence`` (R, W) that speaks of a beam, or -1.
+    def keep(self, index: Tensor) -> None:
+        """Drop all prompts but those at ``index``."""
+        raise NotImplementedError
 
-        A beam that is shown NaN proposes nothing.
-        """
+    def __call__(
+        self,
+        rows: Tensor,  # (A * K,) int64: which row below is of this beam; -1: none
+        token: Tensor,  # (R, W) int64
+        confidence: Tensor,  # (R, W) fp32; a beam that is shown NaN proposes nothing
+    ) -> None:
+        """One step of all beams, given what the model predicts at ``where``."""
         raise NotImplementedError
 
 
 class TorchMove(Move):
-    """``Move`` in torch; with a recorder, every step is copied to the host, else nothing waits for it.
-
-    Its ``eos_id`` may be a tuple: any of them ends a text, and the first fills it up.
-    """
+    """``Move`` in torch; with a recorder, every step is copied to the host, else nothing waits for it."""
 
     compacts = True
 
-    def __init__(self, *given: object, recorder: Recorder | None = None):
+    def __init__(self, *given: Any, recorder: Recorder | None = None):
         super().__init__(*given)
         self._open, self._recorder = self._ranks >= 0, recorder
-        if isinstance(ends := self.eos_id, tuple):
-            self.eos_id = ends[0]
-        self._ends = torch.tensor(ends, device=self._ranks.device) if self.eos_id is not None else None
+        self._ends = torch.tensor(self.eos_ids, device=self._ranks.device)
 
     @property
-    def where(self) -> torch.Tensor:
+    def where(self) -> Tensor:
         return self.windows.positions(self.beams)[0]
 
     @property
-    def active(self) -> torch.Tensor:
+    def active(self) -> Tensor:
         return self.beams.active
 
-    def keep(self, index: torch.Tensor) -> None:
-        """Drop all prompts but those at ``index``."""
+    def keep(self, index: Tensor) -> None:
         self.beams = self.beams.pick(index)
 
-    def __call__(self, rows: torch.Tensor, token: torch.Tensor, confidence: torch.Tensor) -> None:
+    def __call__(self, rows: Tensor, token: Tensor, confidence: Tensor) -> None:
         beams, rule, windows = self.beams, self.rule, self.windows
+        # 1) What the model predicts in the block of each beam; the last row for a beam without one.
         where, masked = windows.positions(beams)
-        sure = torch.where(masked, confidence[rows].view(where.shape), NEVER)
-        sure = torch.where(sure.isnan().any(-1, keepdim=True), NEVER, sure)
-        view = View(where, token[rows].view(where.shape), sure)
-        together = rule.together(view.confidence, beams.prompt, windows.sizes(beams), beams.step)
-        self.beams, decision = select(beams, rule, rule.propose(view, together), self._codes)
+        confidence = torch.where(masked, confidence[rows].view(where.shape), NEVER)
+        confidence = torch.where(confidence.isnan().any(-1, keepdim=True), NEVER, confidence)
+        prediction = Prediction(where, token[rows].view(where.shape), confidence)
+        # 2) Candidates, and the best of them.
+        number = rule.num_transfer_tokens(confidence, beams.prompt, windows.sizes(beams), beams.step)
+        self.beams, decision = select(beams, rule, rule.propose(prediction, number), self._codes)
+        # 3) Full beams end, full blocks give way to the next.
         if self.eos_id is not None:
-            self._fill_behind_eos()
+            self._fill_behind_eos(self.eos_id)
         windows.advance(self.beams)
         if self._recorder:
-            self._recorder.step(beams, view, together, decision)
+            self._recorder.step(beams, prediction, number, decision)
 
-    def _fill_behind_eos(self) -> None:
+    def _fill_behind_eos(self, eos_id: int) -> None:
         """Masks behind an EOS become EOS once nothing before the EOS is masked."""
         beams, open_ = self.beams, self._open[self.beams.prompt][:, None]
         masked = open_ & (beams.tokens == self.windows.mask_id)
         stop = open_ & torch.isin(beams.tokens, self._ends) & (masked.cumsum(-1) == 0)
         behind = masked & stop.any(-1, keepdim=True)
-        beams.tokens = torch.where(behind, self.eos_id, beams.tokens)
+        beams.tokens = torch.where(behind, eos_id, beams.tokens)
         beams.left = beams.left - behind.sum(-1)

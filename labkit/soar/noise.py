@@ -27,7 +27,8 @@ class PromptNoise:
     """
 
     def __init__(self, layout: Layout, seed: int):
-        seen, roots = Counter(), []
+        seen: Counter[tuple[int, ...]] = Counter()
+        roots = []
         for row, length in zip(layout.tokens.tolist(), layout.lengths, strict=True):
             key = tuple(row[:length])
             digest = hashlib.sha256(repr((seed, key, seen[key])).encode()).digest()

@@ -1,10 +1,14 @@
 """Collects what a search saw and decided, and hands it over as one BeamTrace."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from labkit.soar.beams import Beams, Decision
-from labkit.soar.strategies import NEVER, Rule, View
+from labkit.soar.prompts import Layout
+from labkit.soar.strategies import NEVER, Prediction, Rule
 from labkit.traces import ACCELERATE, FINISHED, SEARCH, BeamTrace
 
 BEAM = {
@@ -22,31 +26,37 @@ PER_COMMIT = {"positions", "tokens", "confidence"}
 class Recorder:
     """Two growing tables on the host. Copies every step off the device: ``record=False`` is faster."""
 
-    def __init__(self, rule: Rule, length: int, lengths: list[int], keep: bool):
-        self.rule, self.length, self.keep = rule, length, keep
-        self.padding = np.arange(length) >= np.array(lengths)[:, None]  # (P, L)
-        self._steps = np.zeros(len(lengths), int)  # (P,) forward calls a prompt has had
+    def __init__(self, rule: Rule, layout: Layout, keep: bool):
+        self.rule, self.keep = rule, keep
+        prompts, self.length = layout.tokens.shape
+        self.padding = np.arange(self.length) >= np.array(layout.lengths)[:, None]  # (P, L)
+        self._steps = np.zeros(prompts, int)  # (P,) forward calls a prompt has had
         self.beams: list[dict[str, np.ndarray]] = []
         self.candidates: list[dict[str, np.ndarray]] = []
 
-    def step(self, beams: Beams, view: View, together: torch.Tensor, decision: Decision) -> None:
+    def step(
+        self,
+        beams: Beams,
+        prediction: Prediction,
+        num_transfer_tokens: Tensor,  # (A, K) int64
+        decision: Decision,
+    ) -> None:
         """Beams before their prompts' next forward call, and the candidates from them."""
         if not self.keep:
             return
-        mode = torch.where(together > 0, ACCELERATE, SEARCH)
-        prediction = torch.full_like(beams.tokens, -1)
-        confidence = torch.full(beams.tokens.shape, float("nan"), device=beams.tokens.device)
-        real = view.confidence > NEVER
+        # 1) The beams, with what was predicted where they may commit.
+        mode = torch.where(num_transfer_tokens > 0, ACCELERATE, SEARCH)
+        mode = torch.where(beams.left > 0, mode, FINISHED)
         # An extra column takes the entries that are no candidates.
-        where = torch.where(real, view.positions, self.length)
-        pad = torch.nn.functional.pad
-        prediction = pad(prediction, (0, 1)).scatter(2, where, view.tokens)[..., :-1]
-        confidence = pad(confidence, (0, 1)).scatter(2, where, view.confidence)[..., :-1]
-        self._beams(beams, torch.where(beams.left > 0, mode, FINISHED), prediction, confidence)
-        row = decision.score > NEVER
-        row = row.cpu().numpy()
-        index = np.nonzero(row)[0]
-        prompt = beams.prompt.cpu().numpy()[index]
+        where = torch.where(prediction.confidence > NEVER, prediction.positions, self.length)
+        *lead, _ = beams.tokens.shape
+        tokens = where.new_full((*lead, self.length + 1), -1).scatter(2, where, prediction.tokens)
+        confidence = prediction.confidence.new_full(tokens.shape, float("nan"))
+        confidence = confidence.scatter(2, where, prediction.confidence)
+        self._beams(beams, mode, tokens[..., :-1], confidence[..., :-1])
+        # 2) The candidates that exist.
+        row = (decision.score > NEVER).cpu().numpy()
+        prompt = beams.prompt.cpu().numpy()[np.nonzero(row)[0]]
         columns = {name: getattr(decision, name).cpu().numpy()[row] for name in (
             "parent", "positions", "tokens", "confidence", "score", "fate", "child")}  # fmt: skip
         self.candidates.append({"prompt": prompt, "step": self._steps[prompt], **columns})
@@ -61,7 +71,11 @@ class Recorder:
         self._beams(beams, mode, unknown, torch.full(unknown.shape, float("nan")))
 
     def _beams(
-        self, beams: Beams, mode: torch.Tensor, prediction: torch.Tensor, confidence: torch.Tensor
+        self,
+        beams: Beams,
+        mode: Tensor,  # (A, K) int64
+        prediction: Tensor,  # (A, K, L) int64, -1 where there is none
+        confidence: Tensor,  # (A, K, L) fp32, NaN where there is none
     ) -> None:
         row = beams.exists.cpu().numpy()
         index, slot = np.nonzero(row)
@@ -74,15 +88,19 @@ class Recorder:
         columns["tokens"] = np.where(self.padding[prompt], -1, columns["tokens"])
         self.beams.append({"prompt": prompt, "step": self._steps[prompt], "slot": slot, **columns})
 
-    def trace(self, **rest: object) -> BeamTrace:
+    def trace(self, **rest: Any) -> BeamTrace:
         """The whole decode: rows ordered by prompt, step, then rank. ``rest``: the other fields."""
-        tables = {}
+        tables: dict[str, Any] = {}
         for prefix, spec, parts, wide, width in (
             ("beam", BEAM, self.beams, PER_POSITION, self.length),
             ("cand", CANDIDATE, self.candidates, PER_COMMIT, self.rule.reach),
         ):
-            empty = {n: np.empty((0, width) if n in wide else 0, kind) for n, kind in spec.items()}
-            table = {n: np.concatenate([empty[n], *(p[n] for p in parts)]) for n in spec}
+            table = {
+                name: np.concatenate(
+                    [np.empty((0, width) if name in wide else 0, kind), *(part[name] for part in parts)]
+                )
+                for name, kind in spec.items()
+            }
             order = np.lexsort((table["step"], table["prompt"]))  # stable: the rank order stays
-            tables |= {f"{prefix}_{n}": table[n][order] for n in spec}
+            tables |= {f"{prefix}_{name}": column[order] for name, column in table.items()}
         return BeamTrace(**tables, **rest)

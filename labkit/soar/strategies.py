@@ -1,110 +1,138 @@
-"""What a beam proposes: the five strategies as one rule, "commit n together, or try positions one by one".
+"""What a beam proposes: the five strategies as one rule, "commit n at once, or try positions one by one".
 
 greedy     one beam; n by schedule, 1 a step by default
 parallel   one beam; n by schedule, ``max_parallel`` a step by default
 adaptive   one beam; all above the threshold (at most ``max_parallel``), at least one (Fast-dLLM)
-pbs        ``beam`` beams; never together (position beam search, SOAR section 3)
-soar       ``beam`` beams; together where enough masks pass the threshold, else one by one
+pbs        ``beam`` beams; always one by one (position beam search, SOAR section 3)
+soar       ``beam`` beams; n at once where enough masks pass the threshold, else one by one
 """
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-STRATEGIES = ("greedy", "parallel", "adaptive", "pbs", "soar")
+from labkit import checks
+from labkit.soar.config import DecodeConfig
+
 NEVER = float("-inf")  # confidence of what is not a candidate
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The strategy of one decode, with its parameters already checked.
-
-    width       beams kept per prompt (K)
-    reach       most tokens one candidate commits (D)
-    steps       long (P,) steps per block for greedy/parallel, or None: ``reach`` tokens a step
-    collapse    soar: keep one beam after an accelerate step that committed at least so many tokens
-    mean        score = mean confidence of the committed tokens, else their sum
-    """
+    """The strategy of one decode for its P prompts."""
 
     strategy: str
-    width: int
-    reach: int
+    width: int  # beams kept per prompt (K)
+    reach: int  # most tokens one candidate commits (D)
     threshold: float
     min_parallel: int
-    collapse: int
-    mean: bool
-    steps: torch.Tensor | None = None
+    collapse: int  # soar: keep one beam after an accelerate step that committed at least so many tokens
+    mean: bool  # score = mean confidence of the committed tokens, else their sum
+    steps: Tensor | None = None  # (P,) int64 steps per block (greedy, parallel); None: ``reach`` a step
 
-    def together(
-        self, confidence: torch.Tensor, prompt: torch.Tensor, size: torch.Tensor, step: torch.Tensor
-    ) -> torch.Tensor:
-        """Long (A, K): how many tokens a beam commits together; 0 = it tries positions one by one.
+    @classmethod
+    def of(
+        cls,
+        config: DecodeConfig,
+        count: Tensor,  # (P,) int64 masks to fill, on the host
+        device: torch.device,
+    ) -> "Rule":
+        """ValueError if ``steps`` is not a multiple of the number of blocks of every prompt."""
+        most = max(1, int(count.max()))
+        block_length, steps = config.block_length or most, None
+        reach = {"greedy": 1, "pbs": 1}.get(config.strategy, min(config.max_parallel, block_length))
+        if config.steps is not None:
+            blocks = (-(-count // block_length)).clamp(min=1)
+            for number in blocks.unique().tolist():
+                if config.steps % number:
+                    allowed = f"a positive multiple of the number of blocks, {number}"
+                    checks.fail("steps", config.steps, allowed)
+            steps = config.steps // blocks
+            reach = max(1, -(-min(block_length, most) // int(steps.min())))
+            steps = steps.to(device)
+        return cls(
+            strategy=config.strategy,
+            width=config.beam,
+            reach=reach,
+            threshold=config.threshold,
+            min_parallel=config.min_parallel,
+            collapse=config.min_collapse,
+            mean=config.score == "mean",
+            steps=steps,
+        )
 
-        confidence  (A, K, W), -inf where there is nothing to commit
-        prompt      (A,) prompt index; size, step: (A, K) masks the block began with, steps spent in it
-        """
+    def num_transfer_tokens(
+        self,
+        confidence: Tensor,  # (A, K, W) fp32, -inf where there is nothing to commit
+        prompt: Tensor,  # (A,) int64
+        size: Tensor,  # (A, K) int64 masks the block began with
+        step: Tensor,  # (A, K) int64 steps spent in the block
+    ) -> Tensor:
+        """How many tokens a beam commits at once, int64 (A, K); 0: it tries positions one by one."""
         masks = (confidence > NEVER).sum(-1)
         if self.strategy == "pbs":
             return torch.zeros_like(masks)
         if self.strategy in ("adaptive", "soar"):
-            sure = (confidence > self.threshold).sum(-1)
-            return torch.where(sure >= self.min_parallel, sure.clamp(max=self.reach), 0)
+            num_confident = (confidence > self.threshold).sum(-1)
+            return torch.where(num_confident >= self.min_parallel, num_confident.clamp(max=self.reach), 0)
         if self.steps is None:
             quota = masks.clamp(max=self.reach)
         else:  # m masks over S steps: the first m mod S steps take one more
             steps = self.steps[prompt][:, None]
             quota = torch.minimum(size // steps + (step < size % steps), masks)
-        return torch.where(quota > 1, quota, 0)  # one token together is one token
+        return torch.where(quota > 1, quota, 0)  # one token at once is one by one
 
-    def propose(self, view: "View", together: torch.Tensor) -> "Proposal":
+    def propose(
+        self,
+        prediction: "Prediction",
+        num_transfer_tokens: Tensor,  # (A, K) int64
+    ) -> "Proposal":
         """The candidates of every beam, K columns of D commits each.
 
-        Column 0 holds the top n where beams commit together; otherwise column j holds the j-th most
-        confident position. Equal confidences: the lower position first.
+        Where a beam commits n tokens at once, column 0 holds its n most confident positions; otherwise
+        column j holds the j-th most confident one. Equal confidences: the lower position first.
         """
-        prompts, width, window = view.confidence.shape
-        depth = max(width, self.reach)
-        sure, order = torch.sort(view.confidence, dim=-1, descending=True, stable=True)
-        if window < depth:
-            sure = torch.nn.functional.pad(sure, (0, depth - window), value=NEVER)
-            order = torch.nn.functional.pad(order, (0, depth - window))
-        column = torch.arange(width, device=sure.device)[:, None]
-        place = torch.arange(self.reach, device=sure.device)[None]
-        accelerate = (together > 0)[..., None, None]
-        real = torch.where(accelerate, (column == 0) & (place < together[..., None, None]), place == 0)
-        rank = torch.where(accelerate, place, column.expand(-1, self.reach))
+        prompts, width, window = prediction.confidence.shape
+        # 1) The positions of each beam, most confident first, at least as many as are asked for below.
+        confidence, order = torch.sort(prediction.confidence, dim=-1, descending=True, stable=True)
+        if (lacking := max(width, self.reach) - window) > 0:
+            confidence = torch.nn.functional.pad(confidence, (0, lacking), value=NEVER)
+            order = torch.nn.functional.pad(order, (0, lacking))
+        # 2) The rank (A, K, K * D) of what each commit of each candidate takes.
+        column = torch.arange(width, device=order.device)[:, None]
+        place = torch.arange(self.reach, device=order.device)[None]
+        number = num_transfer_tokens[..., None, None]
+        real = torch.where(number > 0, (column == 0) & (place < number), place == 0)
+        rank = torch.where(number > 0, place, column.expand(-1, self.reach))
         rank = rank.expand(prompts, -1, -1, -1).flatten(2)
+        # 3) What stands there.
         shape = (prompts, width, width, self.reach)
-        confidence = sure.gather(2, rank).view(shape)
-        order = order.gather(2, rank)
+        order, confidence = order.gather(2, rank), confidence.gather(2, rank).view(shape)
         return Proposal(
             real=real & (confidence > NEVER),
-            positions=view.positions.gather(2, order).view(shape),
-            tokens=view.tokens.gather(2, order).view(shape),
+            positions=prediction.positions.gather(2, order).view(shape),
+            tokens=prediction.tokens.gather(2, order).view(shape),
             confidence=confidence,
-            together=together,
+            accelerated=(num_transfer_tokens > 0).any(-1),
         )
 
 
 @dataclass
-class View:
-    """What the model says where a beam may commit, each (A, K, W).
+class Prediction:
+    """What the model predicts where a beam may commit."""
 
-    positions of the window, tokens = argmax there, confidence = its probability, -inf where there
-    is no mask to fill
-    """
-
-    positions: torch.Tensor
-    tokens: torch.Tensor
-    confidence: torch.Tensor
+    positions: Tensor  # (A, K, W) int64 positions of the beam's block
+    tokens: Tensor  # (A, K, W) int64 argmax there
+    confidence: Tensor  # (A, K, W) fp32 its probability, -inf where there is no mask to fill
 
 
 @dataclass
 class Proposal:
-    """Candidates (A, K, K, D): beam, candidate, commit; ``real`` says which commits are meant."""
+    """K candidates of each beam with up to D commits: A prompts, K beams, K candidates, D commits."""
 
-    real: torch.Tensor
-    positions: torch.Tensor
-    tokens: torch.Tensor
-    confidence: torch.Tensor
-    together: torch.Tensor  # (A, K), see Rule.together
+    real: Tensor  # (A, K, K, D) bool: this commit is meant
+    positions: Tensor  # (A, K, K, D) int64
+    tokens: Tensor  # (A, K, K, D) int64
+    confidence: Tensor  # (A, K, K, D) fp32
+    accelerated: Tensor  # (A,) bool: some beam commits several tokens at once

@@ -39,6 +39,11 @@ class Estimate:
     values: tuple[float, ...]  # one per seed
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high); None where there are too few seeds."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def count(self) -> str:
         """n with its unit: "3 seeds", "1 seed"."""
         return f"{self.n:,} {self.unit.removesuffix('s') if self.n == 1 else self.unit}"
@@ -48,10 +53,10 @@ class Estimate:
 
         form is each number's format, unit is printed after them with its own space, scale multiplies them.
         """
-        if self.low is None or self.high is None:
+        if self.interval is None:
             told = " and ".join(f"{scale * value:{form}}" for value in self.values)
             return f"{told}{unit} ({self.count}, no interval)"
-        mean, low, high = (f"{scale * value:{form}}" for value in (self.estimate, self.low, self.high))
+        mean, low, high = (f"{scale * value:{form}}" for value in (self.estimate, *self.interval))
         return f"{mean}{unit} (95 % {low} to {high}, {self.count})"
 
     def verdict(self, more: str = "better", less: str = "worse", margin: float | None = None) -> str:
@@ -60,11 +65,12 @@ class Estimate:
         margin  smallest difference that would matter, in the unit of ``estimate``: "no difference larger
                 than it" is said only if the interval excludes one
         """
-        if self.low is None or self.high is None:
+        if self.interval is None:
             return f"no verdict from {self.count}"
-        if self.low > 0 or self.high < 0:
-            return more if self.low > 0 else less
-        if margin is not None and -margin < self.low and self.high < margin:
+        low, high = self.interval
+        if low > 0 or high < 0:
+            return more if low > 0 else less
+        if margin is not None and -margin < low and high < margin:
             return f"no difference larger than {margin:g}"
         return f"not resolved at n = {self.count}"
 
@@ -161,7 +167,7 @@ def proportion(right: np.ndarray, unit: str = "questions") -> Estimate:
     return Estimate(share, float(ends.low), float(ends.high), right.size, unit, "Wilson", (share,))
 
 
-def spread(values: Sequence[float], form: str = ".3f") -> str:
+def spread(values: Sequence[float] | np.ndarray, form: str = ".3f") -> str:
     """``0.123 (0.120 to 0.127, 5 seeds)``: mean and range, nothing inferred; one or two are listed."""
     if len(values) < FEWEST_SEEDS:
         return " and ".join(f"{value:{form}}" for value in values)

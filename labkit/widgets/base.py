@@ -17,6 +17,7 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from labkit.widgets.esm import esm
 
@@ -32,7 +33,7 @@ def headless() -> bool:
 def show(figure: object) -> None:
     """Display one figure and release it, so that no cell shows it twice."""
     display(figure)
-    if hasattr(figure, "canvas"):
+    if isinstance(figure, Figure):
         pyplot.close(figure)
 
 

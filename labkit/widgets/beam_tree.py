@@ -65,7 +65,7 @@ class BeamTree(anywidget.AnyWidget):
 
     _esm = esm("beam_tree.js")
     _css = base.static("instrument.css", "beam_tree.css")
-    trees = traitlets.List().tag(sync=True)
+    trees: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     tree = traitlets.Int(0).tag(sync=True)
     row = traitlets.Int(0).tag(sync=True)
     candidate = traitlets.Int(-1).tag(sync=True)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ipywidgets
-from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.formatters import format_display_data
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from labkit import checks
 from labkit.notebooks import find_notebooks
@@ -30,7 +31,9 @@ class RunPanel(ipywidgets.VBox):
 
     def __init__(self, run: Callable, draw: Callable, notebook: Path, controls: Mapping, result: object):
         self._work, self._draw, self._notebook, self._inputs = run, draw, notebook, dict(controls)
-        self._halt, self._thread, self._told = threading.Event(), None, 0.0
+        self._halt, self._told = threading.Event(), 0.0
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None
         try:  # pictures are drawn between two cells: pyplot is not made for two threads
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -191,8 +194,8 @@ def _static(figure: object) -> ipywidgets.Output:
     if hasattr(figure, "_repr_mimebundle_"):  # plotly's other way displays by itself, somewhere
         data, metadata = figure._repr_mimebundle_(), {}
     else:
-        data, metadata = InteractiveShell.instance().display_formatter.format(figure)
-    if hasattr(figure, "canvas"):
+        data, metadata = format_display_data(figure)
+    if isinstance(figure, Figure):
         pyplot.close(figure)
     shown = {"output_type": "display_data", "data": data, "metadata": metadata}
     return ipywidgets.Output(outputs=(shown,))

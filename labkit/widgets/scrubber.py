@@ -58,14 +58,14 @@ class Scrubber(anywidget.AnyWidget):
             extent.append([run, panel, first, len(steps)])
             blocks.append(np.stack((steps.astype("<i4"), values.astype("<f4").view("<i4")), -1))
             first += len(steps)
-        steps = sorted({step for samples in self._samples for step in samples})
+        sampled = np.array(sorted({step for samples in self._samples for step in samples}), int)
         super().__init__(
             runs=[{"arm": arm, "seed": str(seed)} for arm, seed, _ in runs],
             panels=list(panels.values()),
             extent=extent,
             points=b"".join(block.tobytes() for block in blocks),
             thinned=[limit, longest] if longest > limit else [],
-            sampled=np.array(thin(np.array(steps, int), np.zeros(len(steps)), 4096)[0], "<i4").tobytes(),
+            sampled=thin(sampled, np.zeros(len(sampled)), 4096)[0].astype("<i4").tobytes(),
             **({"shown": list(range(len(runs)))} | state),
         )
         self._read()

@@ -11,7 +11,7 @@ from traitlets import Unicode
 
 from labkit.device import backend
 from labkit.notebooks import parameters_for
-from labkit.paths import ROOT
+from labkit.paths import NOTEBOOKS, ROOT
 from labkit.provenance import provenance
 from labkit.widgets.base import static
 from labkit.widgets.esm import esm
@@ -28,15 +28,15 @@ class CopyText(anywidget.AnyWidget):
 
 
 def preset(notebook: Path, values: Mapping[str, object]) -> tuple[str, str]:
-    """(YAML, shell commands that write it and run ``notebook`` with it), from the project's folder.
+    """(YAML, shell commands that write it and run ``notebook`` with it), from the checkout's folder if any.
 
     ValueError if a value is no parameter of the notebook or of a wrong type.
     """
     parameters_for(notebook, {}, dict(values))
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
-    inside = notebook.is_relative_to(ROOT)
+    inside = ROOT and notebook.is_relative_to(ROOT)
     path = notebook.relative_to(ROOT) if inside else notebook
-    ours = notebook.parent == ROOT / "notebooks"
+    ours = notebook.parent == NOTEBOOKS
     commands = (
         f"cat > preset.yaml <<'END'\n{text}END\n"
         f"LABKIT_HEADLESS=1 papermill {shlex.quote(str(path))} out.ipynb"

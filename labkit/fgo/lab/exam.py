@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.sampler import Responses, Sampler
+from labkit.fgo.measures import act, entropy_per_token
 from labkit.fgo.tasks import CHARACTERS, PAD, is_correct
 
 _CODES = np.frombuffer(CHARACTERS.encode(), np.uint8)
@@ -50,18 +51,17 @@ def grade(texts: list[list[str]], answers: list[list[str]]) -> np.ndarray:
 def summarise(
     correct: np.ndarray, length: np.ndarray, sampled: np.ndarray, full: np.ndarray
 ) -> dict[str, float]:
-    """Means over (Q, G) responses to Q questions.
+    """Means over (Q, G) responses to Q questions; act and entropy_per_token as in ``measures``.
 
-    correct bool; length in tokens; sampled and full: "sampled_sum" and "full_sum" in nats. ``act`` is
-    accuracy in % per 100 tokens; ``entropy_per_token`` is the full entropy over all tokens.
+    correct bool; length in tokens, at least 1; sampled and full: "sampled_sum" and "full_sum" in nats.
     """
     accuracy, tokens = float(correct.mean()), float(length.mean())
     return {
         "accuracy": accuracy,
         "length": tokens,
         "entropy": float(sampled.mean()),
-        "entropy_per_token": float(full.sum() / max(length.sum(), 1)),
-        "act": 100 * accuracy / max(tokens, 1e-9) * 100,
+        "entropy_per_token": float(entropy_per_token(full, length)),
+        "act": act(accuracy, tokens),
     }
 
 
@@ -133,13 +133,12 @@ class Exam:
         return numbers, samples
 
     def _read(self, questions: list[dict[str, str]], responses: Responses) -> dict:
-        texts = decode(responses)
-        logp = responses.logp
+        texts, entropies = decode(responses), responses.entropies
         return {
             "texts": np.array(texts, dtype=object),
             "correct": grade(texts, [[row["answer"] for row in questions]] * len(texts)),
             "length": responses.length.cpu().numpy(),
-            "sampled": -(logp.exp() * logp).sum(2).double().cpu().numpy(),
-            "full": responses.entropy.sum(2).double().cpu().numpy(),
+            "sampled": entropies["sampled_sum"].double().cpu().numpy(),
+            "full": entropies["full_sum"].double().cpu().numpy(),
             "places": places(responses),
         }

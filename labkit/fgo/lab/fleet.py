@@ -10,6 +10,7 @@ policy_step  one clipped policy-gradient step of every copy
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,8 @@ class Fleet:
         )
         if not plain:
             checks.fail("model", "another Qwen2", "a Qwen2 with tied embeddings, full attention, own keys")
-        self.config, self.copies = config, checks.integer("copies", copies, 1)
+        self.config: Any = config
+        self.copies = checks.integer("copies", copies, 1)
         self.device = torch.device(device)
         self.weights: Weights = {
             name: torch.empty((copies, *value.shape), device=self.device, requires_grad=True)
@@ -158,7 +160,7 @@ def policy_step(
         share = -(gain * kept).sum((1, 2)) / tokens
         share.sum().backward()  # copies share no weight: the gradient of the sum is each one's own
         loss += share.detach()
-    grads = [value.grad for value in fleet.weights.values()]
+    grads = [value.grad for value in fleet.weights.values() if value.grad is not None]
     norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
     scale = (max_grad_norm / (norm + 1e-6)).clamp(max=1)
     for grad in grads:

@@ -4,44 +4,28 @@ sample_groups      model + questions -> GroupTrace (text, correctness, length, t
 sample_sums        the same for a character model of the lab's sums, by the fast sampler
 reweigh            the same groups under other FGO settings
 telling_group      which group to look at first
-response_entropy   the three entropies of responses from their logits
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from labkit import checks
-from labkit.fgo.advantages import ENTROPY_KINDS, fgo_advantages, grpo_advantages
+from labkit.fgo.advantages import grpo_advantages, objective_advantages
 from labkit.fgo.lab.exam import decode, encode, grade
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.sampler import Sampler
+from labkit.fgo.measures import response_entropy
+from labkit.fgo.objective import ENTROPY_KINDS, Objective
 from labkit.fgo.tasks import is_correct
 from labkit.provenance import provenance
 from labkit.traces import GroupTrace
 
-
-def response_entropy(logprob: Tensor, entropy: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """The three readings of "the entropy of a response", float (B,) in nats each.
-
-    logprob  (B, T) log-probability of every sampled token
-    entropy  (B, T) entropy of the whole distribution at that position
-    mask     (B, T) 1 on the tokens of the response
-
-    sampled_sum  -sum p log p over the sampled tokens' own probabilities (the authors' code; the default)
-    full_sum     sum of the full entropies
-    full_mean    full_sum per token
-    """
-    mask = mask.bool()  # where, not *: padding may hold NaN
-    # Rounding can put a sure token a hair below 0.
-    sampled = torch.where(mask, -logprob.exp() * logprob, 0).sum(1).clamp(min=0)
-    full = torch.where(mask, entropy, 0).sum(1).clamp(min=0)
-    return {"sampled_sum": sampled, "full_sum": full, "full_mean": full / mask.sum(1).clamp(min=1)}
+ROWS_AT_ONCE = 256  # responses that ``sample_groups`` generates together
 
 
 @torch.no_grad()
@@ -54,17 +38,13 @@ def sample_groups(
     temperature: float = 1.0,
     max_tokens: int = 72,
     seed: int = 0,
-    batch: int = 256,
-    score: Callable[[str, str], bool] = is_correct,
     progress: bool = True,
 ) -> GroupTrace:
-    """Sample ``group`` responses to each row's ``prompt`` and score them against its ``answer``.
+    """Sample ``group`` responses to each sum's ``prompt`` and compare them with its ``answer``.
 
-    rows         dicts with ``prompt`` and ``answer``
+    rows         dicts with ``prompt`` and ``answer``, as ``verbose_sums`` makes them
     temperature  of sampling, in (0, 10]; log-probabilities and entropies are of that distribution
     max_tokens   responses stop there; one without the end token counts as it stands (usually wrong)
-    batch        responses generated at once
-    score        (text without special tokens, answer) -> bool
 
     The trace's advantages are "grpo" and "fgo" with the defaults; ``reweigh`` changes FGO's. Torch's
     random state is left as it was.
@@ -74,8 +54,9 @@ def sample_groups(
     checks.integer("group", group, 1)
     checks.number("temperature", temperature, 1e-3, 10)
     checks.integer("max_tokens", max_tokens, 1)
-    at_once = max(1, checks.integer("batch", batch, 1) // group)
-    texts, correct, length, entropies = [], [], [], {kind: [] for kind in ENTROPY_KINDS}
+    at_once = max(1, ROWS_AT_ONCE // group)
+    texts, correct, length = list[str](), list[bool](), list[int]()
+    entropies: dict[str, list[float]] = {kind: [] for kind in ENTROPY_KINDS}
     with torch.random.fork_rng(), tqdm(total=len(rows), desc="sampling", disable=not progress) as bar:
         torch.manual_seed(seed)
         for start in range(0, len(rows), at_once):
@@ -84,13 +65,15 @@ def sample_groups(
             kept = [line[m].tolist() for line, m in zip(ids, mask, strict=True)]
             plain = tokenizer.batch_decode(kept, skip_special_tokens=True)
             answers = [row["answer"] for row in part for _ in range(group)]
-            correct += [score(text, answer) for text, answer in zip(plain, answers, strict=True)]
+            correct += [is_correct(text, answer) for text, answer in zip(plain, answers, strict=True)]
             texts += tokenizer.batch_decode(kept)
             length += [len(line) for line in kept]
             for kind, values in entropy.items():
                 entropies[kind] += values.tolist()
             bar.update(len(part))
-    return _trace(rows, group, texts, correct, length, entropies, seed, temperature, max_tokens)
+    found = {"correct": np.array(correct), "length": np.array(length)}
+    found |= {kind: np.array(values) for kind, values in entropies.items()}
+    return _trace(rows, texts, found, seed=seed, temperature=temperature, max_tokens=max_tokens)
 
 
 def sample_sums(
@@ -114,29 +97,32 @@ def sample_sums(
         found = sampler(ids[None].to(model.device), length[None].to(model.device), seed=seed)
     (texts,) = decode(found)
     answers = [row["answer"] for row in rows for _ in range(group)]
-    entropies = response_entropy(found.logp[0], found.entropy[0], found.mask[0])
-    entropies = {kind: values.double().cpu().numpy() for kind, values in entropies.items()}
-    correct, length = grade([texts], [answers])[0], found.length[0].cpu().numpy()
-    trace = _trace(rows, group, texts, correct, length, entropies, seed, 1.0, max_tokens)
+    measured = {"correct": grade([texts], [answers])[0], "length": found.length[0].cpu().numpy()}
+    measured |= {kind: values[0].double().cpu().numpy() for kind, values in found.entropies.items()}
+    trace = _trace(rows, texts, measured, seed=seed, temperature=1.0, max_tokens=max_tokens)
     trace.meta["sampler"] = "CUDA graphs, bfloat16" if sampler.graphs is not None else "float32"
     return trace
 
 
-def _trace(rows, group, texts, correct, length, entropies, seed, temperature, max_tokens) -> GroupTrace:
-    shape = (len(rows), group)
+def _trace(
+    rows: list[dict[str, str]], texts: list[str], measured: dict[str, np.ndarray], **about: float
+) -> GroupTrace:
+    """The trace of Q questions from their Q * G texts; measured: correct, length, entropies, (Q * G,)."""
+    group = len(texts) // len(rows)
+    table = {name: values.reshape(len(rows), group) for name, values in measured.items()}
     trace = GroupTrace(
         prompts=[row["prompt"] for row in rows],
         answers=[row["answer"] for row in rows],
         texts=[texts[start : start + group] for start in range(0, len(texts), group)],
-        correct=np.array(correct).reshape(shape),
-        length=np.array(length).reshape(shape),
-        entropy={kind: np.array(values).reshape(shape) for kind, values in entropies.items()},
-        meta=provenance(seed=seed, temperature=temperature, max_tokens=max_tokens),
+        correct=table["correct"],
+        length=table["length"],
+        entropy={kind: table[kind] for kind in ENTROPY_KINDS},
+        meta=provenance(**about),
     )
     return reweigh(trace)
 
 
-def _ends(model, tokenizer) -> list[int]:
+def _end_tokens(model, tokenizer) -> list[int]:
     """Every token that ends a response: a chat model's generation_config may name several."""
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
@@ -148,16 +134,16 @@ def _respond(model, tokenizer, rows, group, temperature, max_tokens):
     prompts = tokenizer(
         [row["prompt"] for row in rows], return_tensors="pt", padding=True, padding_side="left"
     ).to(model.device)
-    before = {key: prompts[key].repeat_interleave(group, 0) for key in ("input_ids", "attention_mask")}
+    given = {key: prompts[key].repeat_interleave(group, 0) for key in ("input_ids", "attention_mask")}
     whole = model.eval().generate(
-        **before, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+        **given, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
         max_new_tokens=max_tokens, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    width = before["input_ids"].shape[1]
+    width = given["input_ids"].shape[1]
     ids = whole[:, width:]
-    ended = torch.isin(ids, torch.tensor(_ends(model, tokenizer), device=ids.device)).int()
+    ended = torch.isin(ids, torch.tensor(_end_tokens(model, tokenizer), device=ids.device)).int()
     mask = ended.cumsum(1) - ended == 0  # the token that ends a response belongs to it
-    attention = torch.cat([before["attention_mask"], mask.long()], 1)
+    attention = torch.cat([given["attention_mask"], mask.long()], 1)
     # Left padding shifts nothing: generate() counts positions from the first real token, and so do we.
     positions = (attention.cumsum(1) - 1).clamp(min=0)
     output = model(input_ids=whole, attention_mask=attention, position_ids=positions, use_cache=False)
@@ -168,24 +154,22 @@ def _respond(model, tokenizer, rows, group, temperature, max_tokens):
 
 
 def reweigh(
-    trace: GroupTrace, *, entropy: str = "sampled_sum", scale: str = "std", **settings: float | bool | str
+    trace: GroupTrace, *, entropy: str = "sampled_sum", scale: str = "std", **settings: Any
 ) -> GroupTrace:
     """The same responses with advantages computed anew; a fast, pure function for sliders.
 
     entropy   which entropy FGO reads: "sampled_sum", "full_sum" or "full_mean"
     scale     of GRPO's advantages, "std" (TRL's default) or "none"
-    settings  alpha, beta, clamp, zero_all_wrong of ``fgo_advantages``
+    settings  alpha, beta, clamp, zero_all_wrong of ``Objective``
     """
-    checks.choice("entropy", entropy, sorted(trace.entropy))
+    objective = Objective(entropy=checks.choice("entropy", entropy, sorted(trace.entropy)), **settings)
     correct, length = torch.from_numpy(trace.correct), torch.from_numpy(trace.length)
-    bits = torch.from_numpy(trace.entropy[entropy])
-    fgo = fgo_advantages(correct, length, bits, **settings)
+    fgo = objective_advantages(objective, correct, length, torch.from_numpy(trace.entropy[entropy]))
     grpo = grpo_advantages(2.0 * correct - 1.0, scale=scale, valid=length > 0)
-    chosen = {"alpha": 0.01, "beta": 1.0, **settings, "entropy": entropy, "scale": scale}
     return replace(
         trace,
         advantages={"fgo": fgo.numpy(), "grpo": grpo.numpy()},
-        meta={**trace.meta, "settings": chosen},
+        meta={**trace.meta, "settings": {**asdict(objective), "scale": scale}},
     )
 
 

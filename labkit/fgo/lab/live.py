@@ -20,6 +20,8 @@ from labkit.progress import Progress, bar
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
 
+SAMPLES = 8  # responses of each step that a trace keeps
+
 
 def reinforce(
     model: PreTrainedModel,
@@ -28,74 +30,77 @@ def reinforce(
     steps: int = 12,
     questions: int = 16,
     group: int = 8,
-    learning_rate: float = 5e-4,
     max_tokens: int = 72,
-    keep: int = 8,
-    seed: int = 0,
     progress: Progress = True,
     **settings: Any,
 ) -> TrainTrace:
     """Train a COPY of a character model by ``method``, "fgo" or "grpo"; the model itself is untouched.
 
     steps          optimiser steps; each samples ``questions`` x ``group`` responses once and learns once
-    learning_rate  of AdamW, constant
     max_tokens     longest response; a longer one is cut and counts as wrong
-    keep           responses of each step that go into the trace's samples
-    seed           of the questions and of the sampling: arms of one seed see the same questions
     progress       show a bar, or a function called as progress(steps done, steps); it may raise to stop
-    settings       any field of FGOConfig: alpha, beta_entropy, entropy, scale, zero_all_wrong, ...
+    settings       any field of FGOConfig: learning_rate (of AdamW, constant; 5e-4 here), alpha,
+                   beta_entropy, entropy, scale, zero_all_wrong, ...; seed (0 here) of the questions and of
+                   the sampling: arms of one seed see the same questions
 
     It computes where the model is. On a GPU the responses come from the lab's sampler (bfloat16, one CUDA
     graph a cache length); on a CPU from transformers' ``generate``. ``meta["sampler"]`` says which.
 
     The trace's series carry TRL's names plus fgo/*; the values at step s were measured on the responses
-    sampled at that step, before its update. ``meta["before"]`` and ``meta["after"]`` hold accuracy,
-    length, entropy (sum, nats), entropy_per_token, act and errors: see ``examine``.
+    sampled at that step, before its update; the first ``SAMPLES`` of them are the trace's samples.
+    ``meta["before"]`` and ``meta["after"]`` are what ``examine`` finds.
     """
     checks.choice("method", method, METHODS)
     checks.integer("steps", steps, 1)
     checks.integer("questions", questions, 1)
     checks.integer("group", group, 2)
-    checks.number("learning_rate", learning_rate, 0)
     checks.integer("max_tokens", max_tokens, 1)
-    checks.integer("keep", keep, 0)
+    settings = {"learning_rate": 5e-4, "seed": 0} | settings
+    checks.number("learning_rate", settings["learning_rate"], 0)
+    seed, on_gpu = checks.integer("seed", settings["seed"], 0), model.device.type == "cuda"
+    batch = {
+        "method": method, "max_steps": steps, "per_device_train_batch_size": questions * group,
+        "num_generations": group, "max_completion_length": max_tokens,
+    }  # fmt: skip
     rows = verbose_sums(questions * steps, seed=seed + 2000)
-    dataset = Dataset.from_list([{key: row[key] for key in ("prompt", "answer")} for row in rows])
-    on_gpu = model.device.type == "cuda"
-    rollout = _Rollout(max(len(row["prompt"]) for row in rows), max_tokens) if on_gpu else None
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         # transformers 5.23 renames the option; the old name is what every supported version knows.
         warnings.filterwarnings("ignore", ".*gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", ".*'rollout_func', which is an experimental", UserWarning)
-        config = FGOConfig(
-            output_dir=folder, method=method, max_steps=steps, learning_rate=learning_rate,
-            per_device_train_batch_size=questions * group, num_generations=group,
-            max_completion_length=max_tokens, temperature=1.0, lr_scheduler_type="constant",
-            use_cpu=not on_gpu, bf16=False, gradient_checkpointing=False,
-            logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, seed=seed,
-            dataloader_pin_memory=False, **settings,
-        )  # fmt: skip
-        trainer = FGOTrainer(
-            model=copy.deepcopy(model), reward_funcs=sum_reward, args=config,
-            train_dataset=dataset, processing_class=char_tokenizer(), rollout_func=rollout,
-        )  # fmt: skip
+        trainer = _trainer(copy.deepcopy(model), rows, {"output_dir": folder} | batch | settings)
         before = examine(trainer.model, seed=seed, max_tokens=max_tokens)
-        trainer.remove_callback(PrinterCallback)  # it would print every log line
-        watch = _Watch(trainer, keep, progress)
+        watch = _Watch(trainer, progress)
         trainer.add_callback(watch)
         trainer.train()
         after = examine(trainer.model, seed=seed, max_tokens=max_tokens)
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
-    chosen = {"steps": steps, "questions": questions, "group": group, "learning_rate": learning_rate}
+    chosen = {"steps": steps, "questions": questions, "group": group, **settings}
     chosen["sampler"] = "CUDA graphs, bfloat16" if on_gpu else "transformers' generate"
-    meta = provenance(arm=method, seed=seed, **chosen, **settings, before=before, after=after)
+    meta = provenance(arm=method, **chosen, before=before, after=after)
     return TrainTrace.from_log(log, samples=watch.samples, meta=meta)
 
 
+def _trainer(model: PreTrainedModel, rows: list[dict[str, str]], settings: dict[str, Any]) -> FGOTrainer:
+    on_gpu = model.device.type == "cuda"
+    config = FGOConfig(
+        temperature=1.0, lr_scheduler_type="constant", use_cpu=not on_gpu, bf16=False,
+        gradient_checkpointing=False, logging_steps=1, save_strategy="no", report_to="none",
+        disable_tqdm=True, dataloader_pin_memory=False, **settings,
+    )  # fmt: skip
+    longest = max(len(row["prompt"]) for row in rows)
+    trainer = FGOTrainer(
+        model=model, reward_funcs=sum_reward, args=config, processing_class=char_tokenizer(),
+        train_dataset=Dataset.from_list([{key: row[key] for key in ("prompt", "answer")} for row in rows]),
+        rollout_func=_Rollout(longest, settings["max_completion_length"]) if on_gpu else None,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # it would print every log line
+    return trainer
+
+
 def examine(
-    model: PreTrainedModel, *, questions: int = 64, group: int = 4, max_tokens: int = 72, seed: int = 0
+    model: Any, *, questions: int = 64, group: int = 4, max_tokens: int = 72, seed: int = 0
 ) -> dict[str, float]:
-    """Means over sampled responses to fixed questions: the same seed asks and draws the same for any model.
+    """Means over sampled responses to fixed questions; one seed draws the same for any model.
 
     accuracy in [0, 1], length in tokens, entropy (sampled sum) and entropy_per_token in nats, and act,
     accuracy in % per 100 tokens.
@@ -116,16 +121,18 @@ class _Rollout:
     """
 
     def __init__(self, prompt: int, max_tokens: int):
-        self.prompt, self.max_tokens, self.sampler = prompt, max_tokens, None
+        self.prompt, self.max_tokens = prompt, max_tokens
+        self.sampler: Sampler | None = None
 
     def __call__(self, prompts: list[str], trainer: FGOTrainer) -> dict[str, Any]:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if self.sampler is None:
             fleet = Fleet(model, 1, model.device)
             self.sampler = Sampler(fleet, len(prompts), self.prompt, self.max_tokens)
-        self.sampler.fleet.read(model)
+        sampler = self.sampler
+        sampler.fleet.read(model)
         ids, length = (part.to(model.device)[None] for part in encode(prompts, self.prompt))
-        found = self.sampler(ids, length)
+        found = sampler(ids, length)
         written, mask, begins = found.ids[0].cpu(), found.mask[0].cpu(), length[0].tolist()
         return {
             "prompt_ids": [row[:n].tolist() for row, n in zip(written, begins, strict=True)],
@@ -137,8 +144,9 @@ class _Rollout:
 class _Watch(TrainerCallback):
     """Keeps the first responses of every step and shows one progress bar."""
 
-    def __init__(self, trainer: FGOTrainer, keep: int, progress: Progress):
-        self.trainer, self.keep, self.samples = trainer, keep, []
+    def __init__(self, trainer: FGOTrainer, progress: Progress):
+        self.trainer = trainer
+        self.samples: list[dict[str, Any]] = []
         name, steps = trainer.args.method.upper(), trainer.args.max_steps
         self.bar = bar(progress, total=steps, desc=name, leave=False)
 
@@ -146,7 +154,7 @@ class _Watch(TrainerCallback):
         self.bar.update(0)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.samples += latest_samples(self.trainer, self.keep)
+        self.samples += latest_samples(self.trainer, SAMPLES)
         self.bar.update()
 
     def on_train_end(self, args, state, control, **kwargs):

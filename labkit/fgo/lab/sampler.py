@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from labkit import checks
 from labkit.fgo.lab.fleet import Fleet
+from labkit.fgo.measures import response_entropy
 
 LOOK_EVERY = 8  # steps between two looks (a wait for the device) at whether every row has ended
 
@@ -36,6 +37,11 @@ class Responses:
     def length(self) -> Tensor:
         """Tokens of each response, int (R, B)."""
         return self.mask.sum(2)
+
+    @property
+    def entropies(self) -> dict[str, Tensor]:
+        """``response_entropy`` of each response, {kind: (R, B)}."""
+        return response_entropy(self.logp, self.entropy, self.mask)
 
 
 class Sampler:

@@ -4,6 +4,8 @@ A key that lacks, has no usable value or disagrees with another is a ValueError 
 """
 
 import re
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, Qwen2Config, Qwen2ForCausalLM
 from transformers.activations import ACT2FN
@@ -69,7 +71,7 @@ def dream_config(raw: dict) -> PretrainedConfig:
         "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "max_position_embeddings",
     )  # fmt: skip
-    given = {key: _whole(raw, key) for key in whole}
+    given: dict[str, Any] = {key: _whole(raw, key) for key in whole}
     _divides(raw, "num_attention_heads", "hidden_size", given["hidden_size"])
     kv = "num_key_value_heads"
     if kv in raw and raw[kv] is None:  # as many as queries
@@ -87,7 +89,7 @@ def dream_config(raw: dict) -> PretrainedConfig:
     )
 
 
-def _fail(key: str, value: object, allowed: str) -> None:
+def _fail(key: str, value: object, allowed: str) -> NoReturn:
     checks.fail(f"{key} in config.json", value, allowed)
 
 
@@ -111,14 +113,14 @@ def _divides(raw: dict, key: str, other: str, whole: int) -> int:
 def _llada_kv_heads(raw: dict, heads: int) -> int:
     """LLaDA's ``effective_n_kv_heads``: two keys say it, and must not disagree."""
     single = raw.get("multi_query_attention")
-    told = heads if not single else 1
+    implied = heads if not single else 1
     if raw.get("n_kv_heads") is None:
-        return told
+        return implied
     kv_heads = _whole(raw, "n_kv_heads")
     if heads % kv_heads:
         _fail("n_kv_heads", kv_heads, f"a divisor of n_heads={heads}")
-    if single is not None and kv_heads != told:
-        _fail("n_kv_heads", kv_heads, f"{told} with multi_query_attention={single!r}")
+    if single is not None and kv_heads != implied:
+        _fail("n_kv_heads", kv_heads, f"{implied} with multi_query_attention={single!r}")
     return kv_heads
 
 
@@ -154,7 +156,8 @@ def _llada_name(key: str) -> str:
     return f"model.layers.{block}.{LLADA_BLOCK.get(part, 'no place for ' + part)}.{kind}"
 
 
-FAMILIES = {  # model_type: (class, configuration, names, logits shifted by one)
+# model_type: (class, configuration, names, logits shifted by one)
+FAMILIES: dict[str, tuple[Any, Callable[[dict], PretrainedConfig], Callable[[str], str], bool]] = {
     "llada": (LlamaForCausalLM, llada_config, _llada_name, False),
     "Dream": (Qwen2ForCausalLM, dream_config, str, True),
 }

@@ -24,7 +24,8 @@ class FixedBatch(nn.Module):
         self.max_length, self.vocab_size = model.max_length, model.vocab_size
         device = next(model.parameters()).device
         self._tokens = torch.zeros(rows, model.max_length, dtype=torch.long, device=device)
-        self._graph = self._logits = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._logits = torch.empty(0)  # of the graph
         if device.type == "cuda":
             self._capture()
 
@@ -36,8 +37,8 @@ class FixedBatch(nn.Module):
             for _ in range(3):
                 self.model(self._tokens)
         torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        self._graph = graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             self._logits = self.model(self._tokens)
 
     @torch.no_grad()

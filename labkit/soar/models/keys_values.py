@@ -1,8 +1,9 @@
 """Keys and values of start states, and what puts them into a model's attention (see ``caches``)."""
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch import nn
 
 from labkit import checks
 
@@ -13,9 +14,15 @@ class KeysAndValues:
     codes  long (L,): random factors of the fingerprints that start states are found by
     """
 
-    def __init__(self, model: nn.Module, limit: int):
+    codes: torch.Tensor
+
+    def __init__(self, model: Any, limit: int):
         self._model, self._limit = model, limit
-        self.keys, self.values, self._laid_out = [], [], None
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self._laid_out: tuple | None = None
+        self._slot: dict[int, int] = {}  # of a fingerprint
+        self._key: list[int | None] = []  # the fingerprint in a slot
 
     def lay_out(self, length: int) -> None:
         """Make ready for sequences of ``length`` positions; what was kept of another length is dropped.
@@ -23,14 +30,15 @@ class KeysAndValues:
         ValueError if not even one has room.
         """
         weight = next(self._model.parameters())
-        if self._laid_out == (length, weight.dtype, weight.device):
+        wanted = (length, weight.dtype, weight.device)
+        if self._laid_out == wanted:
             return
         layers, heads, head = self._model.kv_shape
         one = 2 * layers * length * heads * head * weight.element_size()
         self.most = self._limit // one
         if not self.most:
             checks.fail("cache_bytes", self._limit, f"at least {one}, for one row of {length} positions")
-        self._laid_out = (length, weight.dtype, weight.device)
+        self._laid_out = wanted
         self.keys, self.values = ([weight.new_empty(0, length, heads, head)] * layers for _ in range(2))
         source = torch.Generator().manual_seed(1)
         codes = torch.randint(-(2**63), 2**63 - 1, (length,), generator=source)

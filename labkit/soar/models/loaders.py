@@ -71,12 +71,12 @@ def _fill(
     missing = [key for key in wanted if key not in found and key not in map(rename, wrong_shape)]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     if any(problems.values()):
-        told = "; ".join(
+        diff = "; ".join(
             f"{len(keys)} {problem}: {', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''}"
             for problem, keys in problems.items()
             if keys
         )
-        raise ValueError(f"name must hold exactly the weights of {type(net).__name__}; {folder} has {told}")
+        raise ValueError(f"name must hold exactly the weights of {type(net).__name__}; {folder} has {diff}")
     net.load_state_dict(found, assign=True)
 
 

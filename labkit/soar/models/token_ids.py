@@ -32,9 +32,9 @@ def mask_and_ends(folder: Path, config: dict, size: int) -> tuple[int, tuple[int
 
     ValueError names the key that lacks, is no token id, or disagrees.
     """
-    told = {"config.json": config, "generation_config.json": read_json(folder / "generation_config.json")}
+    other = "generation_config.json"
     masks, ends = {}, []
-    for file, about in told.items():
+    for file, about in (("config.json", config), (other, read_json(folder / other))):
         if about.get("mask_token_id") is not None:
             masks[file] = checks.integer(f"mask_token_id in {file}", about["mask_token_id"], 0, size - 1)
         given = about.get("eos_token_id")
@@ -54,7 +54,7 @@ def mask_and_ends(folder: Path, config: dict, size: int) -> tuple[int, tuple[int
 def _tokenizer_ends(folder: Path) -> list[int]:
     """Ids of the tokenizer's ``eos_token`` and of END_OF_TURN, those of them that it has."""
     about = read_json(folder / "tokenizer_config.json")
-    named = about.get("eos_token") or read_json(folder / "special_tokens_map.json").get("eos_token")
+    named: Any = about.get("eos_token") or read_json(folder / "special_tokens_map.json").get("eos_token")
     named = named.get("content") if isinstance(named, dict) else named
     wanted = {named, *END_OF_TURN} - {None}
     ids = _ids(folder, about)

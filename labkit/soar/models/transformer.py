@@ -38,22 +38,33 @@ class Block(nn.Module):
         return x + self.down(F.relu(self.up(self.mlp_norm(x))).square())
 
 
+def check_shape(config: Any) -> None:
+    """ValueError unless ``config`` has heads, layers, and a ``width`` that is a multiple of the heads."""
+    checks.integer("heads", config.heads, 1)
+    checks.integer("layers", config.layers, 1)
+    if checks.integer("width", config.width, 1) % config.heads:
+        checks.fail("width", config.width, f"a multiple of heads={config.heads}")
+
+
 class MaskedLM(nn.Module):
     """Tokens (B, L) of one fixed length L, 0 = mask -> logits (B, L, V) in fp32.
 
-    A subclass has a ``Config`` dataclass with ``width``, ``layers`` and ``heads``, calls ``_body``
-    when it has made its embeddings, and gives ``embed(tokens)``.
+    A subclass has a ``Config`` dataclass with ``width``, ``layers`` and ``heads``, takes one, calls
+    ``_body`` when it has made its embeddings, and gives ``embed(tokens)``.
     """
 
-    mask_id, eos_id = 0, None
-    shift, block_causal = False, None
+    mask_id: int = 0
+    eos_id: int | None = None
+    shift: bool = False
+    block_causal: int | None = None
     Config: type
 
-    def __init__(self, config: Any, vocab_size: int, length: int):
+    def __init__(self, config: Any):
         super().__init__()
-        self.config, self.vocab_size, self.max_length = config, vocab_size, length
+        self.config = config
 
-    def _body(self) -> None:
+    def _body(self, vocab_size: int, length: int) -> None:
+        self.vocab_size, self.max_length = vocab_size, length
         width = self.config.width
         self.blocks = nn.ModuleList(Block(width, self.config.heads) for _ in range(self.config.layers))
         self.norm = nn.RMSNorm(width)

@@ -19,7 +19,7 @@ def carved(count: int, rng: np.random.Generator, low: int, high: int) -> tuple[n
     low, high  clues that remain: drawn between them, more where no clue can go without a second
                solution appearing (or without a search of more than ``NODES`` nodes to exclude one)
     """
-    solve, carve = _functions()
+    solver, carver = _compiled()
     box = np.array if find_spec("numba") else list
     puzzles, answers = np.zeros((count, 81), int), np.zeros((count, 81), int)
     for row in range(count):
@@ -27,108 +27,97 @@ def carved(count: int, rng: np.random.Generator, low: int, high: int) -> tuple[n
         while found != 1:
             grid = box([*(1 + rng.permutation(9)).tolist(), *[0] * 72])
             digits = rng.permuted(np.tile(np.arange(9), (81, 1)), axis=1)  # an order for each depth
-            found = solve(grid, box(digits.ravel().tolist()), NODES)
+            found = solver(grid, box(digits.ravel().tolist()), NODES)
         target, order = int(rng.integers(low, high + 1)), box(rng.permutation(81).tolist())
         answers[row] = grid
-        puzzles[row] = carve(grid, order, target, box(list(range(9)) * 81), NODES)
+        puzzles[row] = carver(solver, grid, order, target, box(list(range(9)) * 81))
     return puzzles, answers
 
 
 @cache
-def _functions() -> tuple[Callable, Callable]:
-    if find_spec("numba"):
-        from numba import njit
+def _compiled() -> tuple[Callable, Callable]:
+    """``solve`` and ``carve``: in the part of Python that numba compiles."""
+    if not find_spec("numba"):
+        return solve, carve
+    from numba import njit
 
-        return _make(njit)
-    return _make(lambda function: function)
+    return njit(solve), njit(carve)
 
 
-def _make(compiled: Callable[[Callable], Callable]) -> tuple[Callable, Callable]:
-    """(solve, carve), in the part of Python that numba compiles."""
+def solve(cells, order, most):
+    """1 and ``cells`` (81 digits, 0 = blank) filled in, 0 if there is no solution, -1 after ``most`` nodes.
 
-    @compiled
-    def solve(cells, order, most):
-        """1 and ``cells`` filled in, 0 if there is no solution, -1 after ``most`` nodes.
-
-        order  81 * 9 digits less one: which to try first at each depth
-        """
-        free = [511] * 27  # digits left in rows, columns, boxes
-        for cell in range(81):
-            if cells[cell]:
-                r, c = cell // 9, cell % 9
-                b = 18 + r // 3 * 3 + c // 3
-                bit = 1 << (cells[cell] - 1)
-                if not free[r] & free[9 + c] & free[b] & bit:
+    order  81 * 9 digits less one: which to try first at each depth
+    """
+    # 1) Digits left in the rows, columns and boxes, as bits.
+    free = [511] * 27
+    for cell in range(81):
+        if cells[cell]:
+            bit = 1 << (cells[cell] - 1)
+            for unit in (cell // 9, 9 + cell % 9, 18 + cell // 27 * 3 + cell % 9 // 3):
+                if not free[unit] & bit:
                     return 0
-                free[r] ^= bit
-                free[9 + c] ^= bit
-                free[b] ^= bit
-        blank = [cell for cell in range(81) if not cells[cell]]
-        untried = [0] * 82
-        depth, nodes, down = 0, 0, True
-        while True:
-            if down:
-                if depth == len(blank):
-                    return 1
-                nodes += 1
-                if nodes > most:
-                    return -1
-                best, fewest = depth, 10
-                for index in range(depth, len(blank)):  # the cell with the fewest digits left
-                    r, c = blank[index] // 9, blank[index] % 9
-                    possible = free[r] & free[9 + c] & free[18 + r // 3 * 3 + c // 3]
-                    number, rest = 0, possible
-                    while rest:
-                        rest &= rest - 1
-                        number += 1
-                    if number < fewest:
-                        best, fewest, untried[depth] = index, number, possible
-                        if number < 2:
-                            break
-                blank[depth], blank[best] = blank[best], blank[depth]
-            else:
-                depth -= 1
-                if depth < 0:
-                    return 0
-            cell = blank[depth]
-            r, c = cell // 9, cell % 9
-            b = 18 + r // 3 * 3 + c // 3
-            if cells[cell]:
-                bit = 1 << (cells[cell] - 1)
-                free[r] ^= bit
-                free[9 + c] ^= bit
-                free[b] ^= bit
-                cells[cell] = 0
-            down = untried[depth] > 0
-            if down:
-                for index in range(9):
-                    digit = order[9 * depth + index]
-                    bit = 1 << digit
-                    if untried[depth] & bit:
+                free[unit] ^= bit
+    blank = [cell for cell in range(81) if not cells[cell]]
+    untried = [0] * 82
+    depth, nodes, down = 0, 0, True
+    while True:
+        # 2) Down: take the blank with the fewest digits left. Up: back to the one before.
+        if down:
+            if depth == len(blank):
+                return 1
+            nodes += 1
+            if nodes > most:
+                return -1
+            best, fewest = depth, 10
+            for index in range(depth, len(blank)):
+                r, c = blank[index] // 9, blank[index] % 9
+                possible = free[r] & free[9 + c] & free[18 + r // 3 * 3 + c // 3]
+                number, rest = 0, possible
+                while rest:
+                    rest &= rest - 1
+                    number += 1
+                if number < fewest:
+                    best, fewest, untried[depth] = index, number, possible
+                    if number < 2:
                         break
-                untried[depth] ^= bit
-                cells[cell] = digit + 1
-                free[r] ^= bit
-                free[9 + c] ^= bit
-                free[b] ^= bit
-                depth += 1
+            blank[depth], blank[best] = blank[best], blank[depth]
+        else:
+            depth -= 1
+            if depth < 0:
+                return 0
+        # 3) Its old digit out, the next one in.
+        cell = blank[depth]
+        units = (cell // 9, 9 + cell % 9, 18 + cell // 27 * 3 + cell % 9 // 3)
+        if cells[cell]:
+            for unit in units:
+                free[unit] ^= 1 << (cells[cell] - 1)
+            cells[cell] = 0
+        down = untried[depth] > 0
+        if down:
+            index = 9 * depth
+            while not untried[depth] >> order[index] & 1:
+                index += 1
+            cells[cell] = order[index] + 1
+            untried[depth] ^= 1 << order[index]
+            for unit in units:
+                free[unit] ^= 1 << order[index]
+            depth += 1
 
-    @compiled
-    def carve(answer, cells, target, order, most):
-        """Take clues away in the order of ``cells`` while the solution stays the only one."""
-        puzzle, left = answer.copy(), 81
-        for cell in cells:
-            if left <= target:
-                break
-            only = True
-            for digit in range(1, 10):  # a second solution must differ here
-                if digit != answer[cell] and only:
-                    other = puzzle.copy()
-                    other[cell] = digit
-                    only = solve(other, order, most) == 0
-            if only:
-                puzzle[cell] = 0
-                left -= 1
-        return puzzle
 
-    return solve, carve
+def carve(solver, answer, cells, target, order):
+    """Take clues away in the order of ``cells`` while the solution stays the only one."""
+    puzzle, left = answer.copy(), 81
+    for cell in cells:
+        if left <= target:
+            break
+        only = True
+        for digit in range(1, 10):  # a second solution must differ here
+            if digit != answer[cell] and only:
+                other = puzzle.copy()
+                other[cell] = digit
+                only = solver(other, order, NODES) == 0
+        if only:
+            puzzle[cell] = 0
+            left -= 1
+    return puzzle

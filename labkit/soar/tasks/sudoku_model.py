@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from labkit import checks
-from labkit.soar.models.transformer import MaskedLM
+from labkit.soar.models.transformer import MaskedLM, check_shape
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,7 @@ class SudokuConfig:
 
     def __post_init__(self):
         checks.choice("side", self.side, (4, 9))
-        checks.integer("heads", self.heads, 1)
-        checks.integer("layers", self.layers, 1)
-        checks.integer("width", self.width, 1)
-        if self.width % self.heads:
-            checks.fail("width", self.width, f"a multiple of heads={self.heads}")
+        check_shape(self)
 
 
 class SudokuLM(MaskedLM):
@@ -35,10 +31,13 @@ class SudokuLM(MaskedLM):
     """
 
     Config = SudokuConfig
+    row_of: torch.Tensor  # (side²,) int64 of each cell
+    column_of: torch.Tensor
+    box_of: torch.Tensor
 
     def __init__(self, config: SudokuConfig):
         side, width = config.side, config.width
-        super().__init__(config, side + 1, side**2)
+        super().__init__(config)
         self.digit = nn.Embedding(side + 1, width)
         self.row, self.column, self.box = (nn.Parameter(0.3 * torch.randn(side, width)) for _ in range(3))
         cell, root = torch.arange(side**2), int(side**0.5)
@@ -46,7 +45,7 @@ class SudokuLM(MaskedLM):
         places = {"row_of": row, "column_of": column, "box_of": row // root * root + column // root}
         for name, index in places.items():
             self.register_buffer(name, index, persistent=False)
-        self._body()
+        self._body(side + 1, side**2)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         return (

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from labkit import checks
-from labkit.soar.models.transformer import MaskedLM
+from labkit.soar.models.transformer import MaskedLM, check_shape
 
 ALPHABET = "_ 0123456789+=;A."  # token ids; _ is the mask, . fills up behind the answer
 QUESTION, LENGTH = 9, 32
@@ -72,10 +72,12 @@ def question(*terms: int) -> torch.Tensor:
 
 def right(sequences: np.ndarray, texts: Sequence[str]) -> np.ndarray:
     """Bool (N,): whose answer, what stands behind the A, is right. The working may be wrong."""
-    told = [text_of(row).partition("A")[2].rstrip(".") for row in np.asarray(sequences).tolist()]
-    return np.array(
-        [one == text.partition("A")[2].rstrip(".") for one, text in zip(told, texts, strict=True)]
-    )
+    found = [_answer(text_of(row)) for row in np.asarray(sequences).tolist()]
+    return np.array([one == _answer(text) for one, text in zip(found, texts, strict=True)])
+
+
+def _answer(text: str) -> str:
+    return text.partition("A")[2].rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,7 @@ class SumsConfig:
     heads: int = 4
 
     def __post_init__(self):
-        checks.integer("heads", self.heads, 1)
-        checks.integer("layers", self.layers, 1)
-        if checks.integer("width", self.width, 1) % self.heads:
-            checks.fail("width", self.width, f"a multiple of heads={self.heads}")
+        check_shape(self)
 
 
 class SumsLM(MaskedLM):
@@ -100,10 +99,10 @@ class SumsLM(MaskedLM):
     eos_id = ALPHABET.index(".")
 
     def __init__(self, config: SumsConfig):
-        super().__init__(config, len(ALPHABET), LENGTH)
+        super().__init__(config)
         self.letter = nn.Embedding(len(ALPHABET), config.width)
         self.place = nn.Parameter(0.3 * torch.randn(LENGTH, config.width))
-        self._body()
+        self._body(len(ALPHABET), LENGTH)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.letter(tokens) + self.place

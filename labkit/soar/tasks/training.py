@@ -1,12 +1,16 @@
-"""train_sudoku: a masked diffusion LM from nothing to a Sudoku solver, in seconds on one core for 4x4."""
+"""Masked diffusion training: ``train``, the loop, and ``train_sudoku``, seconds on one core for 4x4."""
 
 import hashlib
+import itertools
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
@@ -14,6 +18,7 @@ from labkit import checks
 from labkit.paths import cache_dir
 from labkit.provenance import provenance
 from labkit.soar.models import transformer
+from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
 from labkit.soar.tasks import sudoku, sudoku_model
 from labkit.soar.tasks.sudoku import puzzles, solved
@@ -21,51 +26,128 @@ from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.traces import TrainTrace
 
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.98), 0.05, 1.0
+HOLD = 0.3  # share of the run at the full learning rate
 LEAST_MASKED = 0.02  # smallest masking rate drawn, so that few batches are empty
+Batch = tuple[Tensor, Tensor, Tensor]  # (B, L) int64 inputs, int64 targets, bool where the loss counts
+
+
+def mask_at_random_rates(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
+    """Bool (B, L): each position masked with the rate of its row, U(0, 1)."""
+    rate = torch.rand(shape[0], 1, generator=source, device=source.device).clamp(min=LEAST_MASKED)
+    return torch.rand(shape, generator=source, device=source.device) < rate
+
+
+def train(
+    model: MaskedLM,
+    draw: Callable[[], Batch],
+    done: Callable[[int], float],
+    watch: Callable[[int, float], dict[str, float]],
+    *,
+    learning_rate: float,
+    warmup: int,
+    log_every: int = 1,
+    fast: bool = False,
+) -> list[dict[str, float]]:
+    """Train ``model`` in place: cross-entropy on masked positions (Nie et al. 2025, without 1/t).
+
+    AdamW, linear warm-up, constant to 30 % of the run, then linear to 0.
+
+    Args:
+        model: What is trained, on its device.
+        draw: Makes a batch on that device.
+        done: Before step i: the share of the run that is over; 1 ends it.
+        watch: Given step and share before each step and at the end: what to log, often nothing.
+        learning_rate: At its highest.
+        warmup: Steps until then.
+        log_every: Steps between two logged losses.
+        fast: On a GPU: bf16 autocast, compiled blocks, fused AdamW.
+
+    Returns:
+        Dicts with ``step`` and ``loss`` (nats per masked position) or what ``watch`` gave.
+    """
+    adam = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY, fused=fast or None)
+    if fast:
+        for block in model.blocks:  # one compilation serves all layers
+            block.compile()
+    device = next(model.parameters()).device
+    log: list[dict[str, Any]] = []
+    for step in itertools.count():
+        share = done(step)
+        if seen := watch(step, share):
+            log.append({"step": step, **seen})
+        if share >= 1:
+            break
+        rate = min(1, (step + 1) / warmup) * min(1, (1 - share) / (1 - HOLD))
+        for group in adam.param_groups:
+            group["lr"] = learning_rate * rate
+        inputs, targets, masked = draw()
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            logits = model(inputs)
+        nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        loss = (nats * masked.flatten()).sum() / masked.sum().clamp(min=1)
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        adam.step()
+        if (step + 1) % log_every == 0:
+            log.append({"step": step + 1, "loss": loss.detach()})
+        if step == 0:
+            loss.item()  # the first step compiles: a clock in ``done`` starts after it
+    # One wait for the device at the end, none per step.
+    return [{name: value if name == "step" else float(value) for name, value in one.items()} for one in log]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How ``train_sudoku`` trains. Each ``eval_every`` steps ``eval_puzzles`` held-out ones are decoded."""
+
+    steps: int = 600
+    batch: int = 64
+    learning_rate: float = 3e-3
+    warmup: int = 50
+    train_puzzles: int = 2000
+    eval_puzzles: int = 200
+    eval_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "warmup", "eval_every", "train_puzzles", "eval_puzzles"):
+            checks.integer(name, getattr(self, name), 1)
+        checks.number("learning_rate", self.learning_rate, 0)
+        checks.integer("seed", self.seed, 0)
 
 
 def train_sudoku(
     config: SudokuConfig | None = None,
     *,
-    steps: int = 600,
-    batch: int = 64,
-    learning_rate: float = 3e-3,
-    warmup: int = 50,
-    train_puzzles: int = 2000,
-    eval_puzzles: int = 200,
-    eval_every: int = 100,
-    seed: int = 0,
     device: str = "cpu",
     cache: bool = False,
     progress: bool = True,
+    **recipe: Any,
 ) -> tuple[SudokuLM, TrainTrace]:
-    """Train a SudokuLM by masked diffusion: each blank is masked with one rate U(0, 1) per board, and
-    the loss is the cross-entropy on masked cells (Nie et al. 2025, without the 1/t weight).
+    """Train a SudokuLM by masked diffusion. Deterministic on a CPU for a seed.
 
-    AdamW, linear warm-up, constant to 30 % of the run, then linear to 0. Deterministic on CPU for a
-    seed. Each ``eval_every`` steps, greedy decoding of ``eval_puzzles`` held-out puzzles.
+    Args:
+        config: Shape of the model; None: 4x4.
+        device: Where to train; batches are drawn on the host, so that devices draw the same.
+        cache: Reuse the model that this code, with these arguments, trained before (runs/cache/sudoku).
+        progress: Show a bar.
+        recipe: Fields of ``Recipe``.
 
-    cache   reuse the model that this code, with these arguments, trained before (runs/cache/sudoku)
+    Returns:
+        The model in eval mode, and a TrainTrace with the series ``loss`` (nats per masked cell) and
+        ``solved`` (share of held-out puzzles that greedy decoding solves).
 
-    Returns (model in eval mode, TrainTrace with series ``loss`` (nats per masked cell) and ``solved``
-    (share of held-out puzzles that greedy decoding solves)). ValueError names a bad argument.
+    Raises:
+        ValueError: names the argument that is out of range.
     """
-    config = config or SudokuConfig()
-    for name, value in {"steps": steps, "batch": batch, "warmup": warmup, "eval_every": eval_every,
-                        "train_puzzles": train_puzzles, "eval_puzzles": eval_puzzles}.items():  # fmt: skip
-        checks.integer(name, value, 1)
-    checks.number("learning_rate", learning_rate, 0)
-    checks.integer("seed", seed, 0)
-    arguments = {
-        "steps": steps, "batch": batch, "learning_rate": learning_rate, "warmup": warmup,
-        "train_puzzles": train_puzzles, "eval_puzzles": eval_puzzles, "eval_every": eval_every,
-        "seed": seed,
-    }  # fmt: skip
+    config, given = config or SudokuConfig(), Recipe(**recipe)
+    arguments = asdict(given)
     weights, curves = _cached(config, arguments | {"device": torch.device(device).type})
     if cache and weights.exists() and curves.exists():
         return SudokuLM.load(weights)[0].to(device), TrainTrace.load(curves)
     began = time.perf_counter()
-    model, log = _train(config, arguments, torch.device(device), progress)
+    model, log = _train(config, given, torch.device(device), progress)
     size = sum(p.numel() for p in model.parameters())
     about = {"arm": "sudoku", "config": asdict(config), "parameters": size}
     about |= provenance(**arguments, seconds=time.perf_counter() - began)
@@ -77,51 +159,43 @@ def train_sudoku(
 
 
 def _train(
-    config: SudokuConfig, given: dict, device: torch.device, progress: bool
-) -> tuple[SudokuLM, list[dict]]:
-    steps, batch, seed = given["steps"], given["batch"], given["seed"]
-    kind = {"grids": "train"} if config.side == 4 else {}
-    held = {"grids": "test"} if config.side == 4 else {}
-    puzzle, answer = (
+    config: SudokuConfig, recipe: Recipe, device: torch.device, progress: bool
+) -> tuple[SudokuLM, list[dict[str, float]]]:
+    side, seed = config.side, recipe.seed
+    seen, held_out = ("train", "test") if side == 4 else ("all", "all")
+    boards, answers = (
         torch.from_numpy(part).to(device)
-        for part in puzzles(given["train_puzzles"], config.side, seed=2 * seed, **kind)
+        for part in puzzles(recipe.train_puzzles, side, seed=2 * seed, grids=seen)
     )
-    test, truth = puzzles(given["eval_puzzles"], config.side, seed=2 * seed + 1, **held)
+    test, truth = puzzles(recipe.eval_puzzles, side, seed=2 * seed + 1, grids=held_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SudokuLM(config).to(device)
-    source = torch.Generator().manual_seed(seed)  # on the host, so that devices draw the same
-    adam = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
-    log = []
-    for step in tqdm(range(steps + 1), desc="train sudoku", disable=not progress):
-        if step % given["eval_every"] == 0 or step == steps:
-            board = decode(model.eval(), torch.from_numpy(test), "greedy", record=False).sequences
-            log.append({"step": step, "solved": solved(board, truth).mean()})
-            model.train()
-        if step == steps:
-            break
-        rate = min(1, (step + 1) / given["warmup"]) * min(1, (1 - step / steps) / 0.7)
-        for group in adam.param_groups:
-            group["lr"] = given["learning_rate"] * rate
-        pick = torch.randint(len(puzzle), (batch,), generator=source)
-        share = torch.rand(batch, 1, generator=source).clamp(min=LEAST_MASKED)
-        chosen = torch.rand(batch, config.side**2, generator=source) < share
-        board, target = puzzle[pick.to(device)], answer[pick.to(device)]
-        masked = (board == sudoku.BLANK) & chosen.to(device)
-        logits = model(torch.where(masked, model.mask_id, target))
-        nats = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-        loss = (nats * masked.flatten()).sum() / masked.sum().clamp(min=1)
-        adam.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        adam.step()
-        log.append({"step": step + 1, "loss": loss.detach()})
-    for entry in log:  # one wait for the device at the end, none per step
-        entry |= {name: float(value) for name, value in entry.items() if name != "step"}
+    source = torch.Generator().manual_seed(seed)
+
+    def draw() -> Batch:
+        pick = torch.randint(len(boards), (recipe.batch,), generator=source).to(device)
+        chosen = mask_at_random_rates((recipe.batch, side**2), source).to(device)
+        target, masked = answers[pick], (boards[pick] == sudoku.BLANK) & chosen
+        return torch.where(masked, model.mask_id, target), target, masked
+
+    with tqdm(total=recipe.steps, desc="train sudoku", disable=not progress) as bar:
+
+        def watch(step: int, share: float) -> dict[str, float]:
+            bar.update(min(step, 1))
+            if step % recipe.eval_every and share < 1:
+                return {}
+            found = decode(model, torch.from_numpy(test), "greedy", record=False).sequences
+            return {"solved": solved(found, truth).mean()}
+
+        log = train(
+            model, draw, lambda step: step / recipe.steps, watch,
+            learning_rate=recipe.learning_rate, warmup=recipe.warmup,
+        )  # fmt: skip
     return model, log
 
 
-def _cached(config: SudokuConfig, arguments: dict) -> tuple[Path, Path]:
+def _cached(config: SudokuConfig, arguments: dict[str, Any]) -> tuple[Path, Path]:
     """Where this run's weights and curves are kept: named by arguments, code and torch version."""
     modules = (__file__, sudoku.__file__, sudoku_model.__file__, transformer.__file__)
     code = [Path(module).read_bytes() for module in modules]

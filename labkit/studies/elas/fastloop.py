@@ -22,7 +22,8 @@ from labkit.elas.config import PretrainConfig, build_model
 from labkit.elas.data import Text, validation_and_test, windows
 from labkit.elas.evaluation import Loss, evaluate
 from labkit.elas.instruments import gradient_agreement, layer_statistics
-from labkit.elas.loro import Loro, cosine_restart
+from labkit.elas.loro import Loro
+from labkit.elas.schedule import cosine_restart
 from labkit.elas.trainer import trace_of
 from labkit.studies.elas import variants
 from labkit.studies.elas.trainstep import TrainStep

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from labkit.elas.checkpoints import save_checkpoint
 from labkit.elas.data import Text, load_text
 from labkit.elas.evaluation import evaluate
 from labkit.provenance import device_name, provenance
 from labkit.studies.elas import variants
+from labkit.studies.elas.card import save_checkpoint
 from labkit.studies.elas.fastloop import FastRun
 from labkit.studies.elas.plan import RECORDED, TRACED, Job
 from labkit.traces import TrainTrace

@@ -13,15 +13,16 @@ import torch
 from transformers import Qwen2ForCausalLM
 
 from labkit import checks
-from labkit.fgo.advantages import FLAT, fgo_advantages, grpo_advantages
+from labkit.fgo.advantages import FLAT, grpo_advantages, objective_advantages
 from labkit.fgo.lab.exam import decode, encode, grade
 from labkit.fgo.lab.fleet import Fleet, policy_step
-from labkit.fgo.lab.groups import response_entropy
 from labkit.fgo.lab.reasoner import LONGEST_PROMPT
 from labkit.fgo.lab.sampler import Responses, Sampler
+from labkit.fgo.measures import act, entropy_per_token
+from labkit.fgo.objective import Objective
 from labkit.fgo.tasks import verbose_sums
 
-# Settings of fgo_advantages; "entropy" is the kind FGO reads. "w/o": an ablation of FGO's own terms.
+# Settings of an Objective, or method "grpo". "w/o": an ablation of FGO's own terms.
 ARMS: dict[str, dict[str, Any]] = {
     "GRPO": {"method": "grpo"},
     "FGO": {"alpha": 0.01, "beta": 1.0},
@@ -105,21 +106,20 @@ def judge(batch: dict[str, torch.Tensor], arms: Sequence[Mapping[str, Any]], see
     for index, arm in enumerate(arms):
         part = {k: v[index * seeds : (index + 1) * seeds].flatten(0, 1) for k, v in batch.items()}
         settings = dict(arm)
-        method, kind = settings.pop("method", "fgo"), settings.pop("entropy", "sampled_sum")
-        if method == "grpo":
+        if settings.pop("method", "fgo") == "grpo":
             found = grpo_advantages(2.0 * part["correct"] - 1.0, **settings)
         else:
-            found = fgo_advantages(part["correct"], part["length"], part[kind], **settings)
+            objective = Objective(**settings)
+            columns = part["correct"], part["length"], part[objective.entropy]
+            found = objective_advantages(objective, *columns)
         every.append(found.view(seeds, -1, found.shape[1]))
     return torch.cat(every)
 
 
 def _measure(responses: Responses, correct: torch.Tensor, group: int) -> dict[str, torch.Tensor]:
     """(R, Q, G) on the host: correct, length, the three entropies."""
-    copies, rows, width = responses.ids.shape
-    flat = (t.view(copies * rows, width) for t in (responses.logp, responses.entropy, responses.mask))
-    found = {"correct": correct, "length": responses.length, **response_entropy(*flat)}
-    return {name: value.cpu().view(copies, rows // group, group) for name, value in found.items()}
+    found = {"correct": correct, "length": responses.length, **responses.entropies}
+    return {name: value.cpu().unflatten(1, (-1, group)) for name, value in found.items()}
 
 
 def _numbers(batch: dict[str, torch.Tensor], advantages: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -132,8 +132,8 @@ def _numbers(batch: dict[str, torch.Tensor], advantages: torch.Tensor) -> dict[s
         "fgo/accuracy": accuracy,
         "completions/mean_length": length,
         "fgo/response_entropy": batch["sampled_sum"].double().mean((1, 2)),
-        "entropy": batch["full_sum"].double().sum((1, 2)) / batch["length"].sum((1, 2)).clamp(min=1),
-        "fgo/act": 1e4 * accuracy / length.clamp(min=1e-9),
+        "entropy": entropy_per_token(batch["full_sum"].double(), batch["length"], (1, 2)),
+        "fgo/act": act(accuracy, length),
         "fgo/invalid_groups": (advantages.abs().amax(2) < FLAT).sum(1).double(),
         "fgo/constant_groups": constant.sum(1).double(),
     }

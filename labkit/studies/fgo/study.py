@@ -43,7 +43,7 @@ def study(
     """Train every arm with every seed from ``model``; {arm: [a TrainTrace per seed]}.
 
     task            keywords of ``verbose_sums``; its split "train" is asked, its split "test" examines
-    plan.arms       name -> method "grpo", or alpha, beta, entropy, scale, zero_all_wrong of FGO
+    plan.arms       name -> method "grpo", or settings of ``Objective``
     seconds         stop after the step that passes this; all arms stop together
 
     Series carry TRL's names plus fgo/* (FGOTrainer's; fgo/response_entropy is always the sampled sum) and

@@ -1,4 +1,4 @@
-"""Seconds of cached decoding at LLaDA-8B's shape: a stage of ``cache_study``."""
+"""Seconds of cached decoding at LLaDA-8B's shape: a stage of ``caches``."""
 
 import statistics
 from functools import partial

@@ -6,7 +6,7 @@ python -m labkit.studies soar-models --stages sums [--out DIR]   lab/sums; small
 Masked diffusion: what a text leaves open is masked with one rate U(0, 1) per row, and the loss is the
 cross-entropy on masked positions (Nie et al. 2025, without the 1/t weight). AdamW, on a GPU bf16 autocast
 and compiled blocks, warm-up, constant to 30 % of the time, then linear to 0. The puzzles are taken from
-``puzzle_sets`` and turned by a random symmetry of Sudoku every time they are seen.
+``puzzles`` and turned by a random symmetry of Sudoku every time they are seen.
 """
 
 import json
@@ -26,18 +26,33 @@ from labkit import checks
 from labkit.provenance import provenance
 from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
-from labkit.soar.tasks.puzzle_sets import load_puzzles, training_puzzles
+from labkit.soar.tasks import training
+from labkit.soar.tasks.puzzle_sets import load_puzzles
 from labkit.soar.tasks.sudoku import solved
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.tasks.sums import QUESTION, SumsConfig, SumsLM, encode, right, sums
+from labkit.soar.tasks.training import Batch, mask_at_random_rates
 from labkit.studies.files import write_json
 from labkit.studies.harness import Context, Option, Stage, Study
+from labkit.studies.soar.puzzles import training_puzzles
 from labkit.traces import TrainTrace
 
-BETAS, WEIGHT_DECAY, CLIP, LEAST_MASKED = (0.9, 0.98), 0.05, 1.0, 0.02
-HOLD = 0.3  # share of the time at the full learning rate
 HEADROOM = (0.60, 0.75, 0.85)  # what the early checkpoint should solve by greedy: from, best, to
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, targets, where the loss counts
+
+
+class Clock:
+    """The share of ``seconds`` that training has taken; the first step, which compiles, does not count."""
+
+    def __init__(self, seconds: float, bar: tqdm):
+        self.seconds, self.bar, self.spent = seconds, bar, 0.0
+
+    def __call__(self, step: int) -> float:
+        if step == 1:
+            self.began = time.perf_counter()
+        now = time.perf_counter() - self.began if step else 0.0
+        self.bar.update(int(now) - int(self.spent))
+        self.spent = now
+        return now / self.seconds if self.seconds else 1.0
 
 
 def train(
@@ -62,48 +77,24 @@ def train(
     checks.number("every", every, 0.1)
     device = next(model.parameters()).device
     source = torch.Generator(device).manual_seed(seed)
-    on_gpu = device.type == "cuda"
-    adam = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY, fused=on_gpu)
-    if on_gpu:
-        for block in model.blocks:  # one compilation serves all layers
-            block.compile()
-    log, snapshots, step, began, spent = [], [], 0, None, 0.0
+    snapshots: list[dict] = []
     with tqdm(total=round(seconds), unit="s", desc="train") as bar:
-        while True:
-            share = spent / seconds if seconds else 1.0
-            if share >= 1 or spent >= every * (len(snapshots) + 1):
-                twin = type(model)(model.config).to(device, torch.bfloat16)
-                twin.load_state_dict(model.state_dict())
-                score = float(judge(twin.eval()))
-                weights = {name: value.cpu() for name, value in twin.state_dict().items()}
-                snapshots.append({"step": step, "seconds": spent, "solved": score, "weights": weights})
-                log.append({"step": step, "solved": score})
-            if share >= 1:
-                break
-            rate = min(1, (step + 1) / warmup) * min(1, (1 - share) / (1 - HOLD))
-            for group in adam.param_groups:
-                group["lr"] = learning_rate * rate
-            inputs, targets, masked = draw(source)
-            with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
-                logits = model(inputs)
-            nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-            loss = (nats * masked.flatten()).sum() / masked.sum().clamp(min=1)
-            adam.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-            adam.step()
-            step += 1
-            if step % 20 == 0:
-                log.append({"step": step, "loss": loss.detach()})
-            if began is None:  # the first step compiles
-                loss.item()
-                began = time.perf_counter()
-            now = time.perf_counter() - began
-            bar.update(int(now) - int(spent))
-            spent = now
-    log = [
-        {name: value if name == "step" else float(value) for name, value in entry.items()} for entry in log
-    ]
+        clock = Clock(seconds, bar)
+
+        def watch(step: int, share: float) -> dict[str, float]:
+            if share < 1 and clock.spent < every * (len(snapshots) + 1):
+                return {}
+            twin = type(model)(model.config).to(device, torch.bfloat16)
+            twin.load_state_dict(model.state_dict())
+            score = float(judge(twin.eval()))
+            weights = {name: value.cpu() for name, value in twin.state_dict().items()}
+            snapshots.append({"step": step, "seconds": clock.spent, "solved": score, "weights": weights})
+            return {"solved": score}
+
+        log = training.train(
+            model, partial(draw, source), clock, watch,
+            learning_rate=learning_rate, warmup=warmup, log_every=20, fast=device.type == "cuda",
+        )  # fmt: skip
     return TrainTrace.from_log(log), snapshots
 
 
@@ -112,7 +103,7 @@ def sudoku_batch(boards: torch.Tensor, answers: torch.Tensor, size: int, source:
     device = boards.device
     pick = torch.randint(len(boards), (size,), generator=source, device=device)
     board, answer = augment(boards[pick], answers[pick], source)
-    masked = (board == 0) & _chosen(board.shape, source)
+    masked = (board == 0) & mask_at_random_rates(board.shape, source)
     return torch.where(masked, 0, answer), answer, masked
 
 
@@ -143,14 +134,9 @@ def augment(
 def sums_batch(texts: torch.Tensor, size: int, source: torch.Generator) -> Batch:
     """``size`` of the texts (N, LENGTH), some of what stands behind the question masked."""
     target = texts[torch.randint(len(texts), (size,), generator=source, device=texts.device)]
-    masked = _chosen(target.shape, source)
+    masked = mask_at_random_rates(target.shape, source)
     masked[:, :QUESTION] = False
     return torch.where(masked, 0, target), target, masked
-
-
-def _chosen(shape: torch.Size, source: torch.Generator) -> torch.Tensor:
-    share = torch.rand(shape[0], 1, generator=source, device=source.device).clamp(min=LEAST_MASKED)
-    return torch.rand(shape, generator=source, device=source.device) < share
 
 
 def judge_sudoku(boards: np.ndarray, answers: np.ndarray, model: MaskedLM) -> float:

@@ -127,7 +127,8 @@ def _run(context: Context) -> None:
         known = records.study(path).get(about["name"], {}) if path.exists() else {}
         record = study(name, context.device, sizes, known.get(about["seed"], {}), context.deadline)
         save(record, context)
-        print("\n".join(page.study_lines(about["name"], {about["seed"]: record})))
+        written = records.study(path)[about["name"]][about["seed"]]
+        print("\n".join(page.study_lines(about["name"], {about["seed"]: written})))
         print(f"{time.perf_counter() - began:.1f} s", flush=True)
 
 
