@@ -290,7 +290,7 @@ def test_study_is_repeatable_and_keeps_its_books(tmp_path):
 
 
 def test_reasoner_is_written_read_back_and_studied(tmp_path, capsys):
-    assert make.main(["--output", str(tmp_path), "--tiny"]) == 0
+    assert harness.run(make.STUDY, ["--out", str(tmp_path), "--tiny", "--device", "cpu"]) == 0
     path = tmp_path / "fgo_sums_reasoner.safetensors"
     model, about = reasoner.load_reasoner(path)
     assert about["task"]["operands"] == (2, 4)

@@ -19,6 +19,7 @@ STUDIES = {  # name: the module that has it as STUDY
     "soar-models": "labkit.studies.soar.lab_model",
     "fgo": "labkit.studies.fgo.study",
     "fgo-bench": "labkit.studies.fgo.bench",
+    "fgo-models": "labkit.studies.fgo.reasoner",
     "report": "labkit.studies.report",
 }
 
