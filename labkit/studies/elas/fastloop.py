@@ -58,7 +58,8 @@ class FastRun:
         graph: bool = True,
         dtype: torch.dtype = torch.bfloat16,
     ):
-        self.text, self.how, self.steps = text, (compiled, graph), {}
+        self.text, self.how = text, (compiled, graph)
+        self.steps: dict[bool, TrainStep] = {}
         self.model = build_model(config, text).to(device)
         if rule is not None:
             variants.use(self.model, rule, half=half)

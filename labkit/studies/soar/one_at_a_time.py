@@ -55,7 +55,7 @@ def decode_one(
                 candidates.append((new, total + gain, committed + len(choice), at))
         key = (lambda c: c[1] / max(1, c[2])) if score == "mean" else (lambda c: c[1])
         candidates.sort(key=lambda c: -key(c))
-        unique = []
+        unique: list[tuple] = []
         for candidate in candidates:
             if not any(torch.equal(candidate[0], other[0]) for other in unique):
                 unique.append(candidate)
