@@ -57,6 +57,7 @@ def ffn_memory(batches: list[int], device: str, tiny: bool) -> list[dict]:
     for form, options in FORMS.items():
         config = shape(RELU2 | options, tiny)
         mlp = build_mlp(config).to(device, torch.bfloat16)
+        assert config.rank is not None  # each form is a low-rank layer
         narrow = config.hidden_size + 2 * config.rank
         wide = config.intermediate_size
         wide_bytes = {"LORO ReLU²": 4.0, "ELAS packed, straight-through": 3.125}.get(form)

@@ -81,7 +81,7 @@ def save_curves(path: Path, traces: Sequence[TrainTrace]) -> None:
     for i, trace in enumerate(traces):
         arrays[f"{i}/step"] = trace.step
         arrays |= {f"{i}/{name}": values for name, values in trace.series.items()}
-    write_atomic(path, lambda temporary: np.savez_compressed(temporary, **arrays))
+    write_atomic(path, lambda temporary: np.savez_compressed(temporary, allow_pickle=False, **arrays))
 
 
 def load_curves(path: Path) -> list[TrainTrace]:

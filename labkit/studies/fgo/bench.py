@@ -53,7 +53,8 @@ def bench(
         "transformers generate": _generate(model.float(), rows, group, max_tokens, device),
     }
     if device == "cuda":
-        half = type(model)(model.config).to(device, torch.bfloat16)
+        half: Any = type(model)(model.config)  # transformers wraps .to() so that its type is lost
+        half.to(device, torch.bfloat16)
         half.load_state_dict(model.state_dict())
         ways["transformers generate, bfloat16"] = _generate(half, rows, group, max_tokens, device)
     with TemporaryDirectory() as folder:
@@ -125,6 +126,8 @@ def _trl(model, rows, group, max_tokens, device, folder) -> dict[str, Draw]:
             train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "answer")} for row in rows]),
         )  # fmt: skip
     trainer.train()  # sets up what a step needs
+    optimizer = trainer.optimizer
+    assert optimizer is not None
     batch = [{k: row[k] for k in ("prompt", "answer")} for row in rows for _ in range(group)]
 
     def generation() -> int:
@@ -136,8 +139,8 @@ def _trl(model, rows, group, max_tokens, device, folder) -> dict[str, Draw]:
         trainer.model.train()
         loss = trainer.compute_loss(trainer.model, inputs)
         trainer.accelerator.backward(loss)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return int(inputs["completion_mask"].sum())
 
     trainer.model.train()

@@ -70,8 +70,10 @@ def bench_lab(device: str, prompts: int, rounds: int) -> dict:
     """Ours (fixed rows, one graph) against one at a time, with the eager model and with ours."""
     puzzles, truths = load_puzzles("test", prompts)
     boards = torch.from_numpy(puzzles)
-    fixed = load_model("lab/sudoku9", device=device, dtype=torch.bfloat16, fixed_rows=min(256, prompts))
-    plain = fixed.model
+    fixed: Any = load_model(
+        "lab/sudoku9", device=device, dtype=torch.bfloat16, fixed_rows=min(256, prompts)
+    )
+    plain: Any = fixed.model
     filled = int((boards == 0).sum())
     options = {key: value for key, value in SOAR.items() if key != "strategy"} | {"mask_id": 0}
 
@@ -130,7 +132,7 @@ def _share(model: Timed, boards: torch.Tensor, setting: dict, rounds: int) -> di
 def bench_llada(device: str, rounds: int, shape: str = "LLaDA-8B") -> dict:
     """LLaDA-8B's shape, random weights: single-prompt PBS against one beam at a time, and the share."""
     tiny = shape == "tiny"
-    model = Timed(random_llada(device, tiny=tiny))
+    model: Any = Timed(random_llada(device, tiny=tiny))
     source = torch.Generator().manual_seed(0)
     length, gen = (12, 4) if tiny else (224, 32)
     prompts = torch.randint(0, model.mask_id - 1, (8, length), generator=source)

@@ -139,7 +139,7 @@ def seconds(task: Task, model: torch.nn.Module, rounds: int, deadline: float) ->
     return {"prompts": len(task.prompts), "dtype": _dtype(model), "arms": found}
 
 
-def _with_caches(model: torch.nn.Module) -> dict[str | None, torch.nn.Module]:
+def _with_caches(model: Any) -> dict[str | None, torch.nn.Module]:
     return {kind: Cached(model, kind, CACHE_BYTES) if kind else model for kind in KINDS}
 
 

@@ -128,7 +128,8 @@ def augment(
     flip = torch.rand(count, 1, 1, generator=source, device=device) < 0.5
     cells = torch.where(flip, cells.transpose(1, 2), cells).flatten(1)
     digits = F.pad(order(count, 9) + 1, (1, 0))
-    return tuple(digits.gather(1, part.gather(1, cells)) for part in (boards, answers))
+    board, answer = (digits.gather(1, part.gather(1, cells)) for part in (boards, answers))
+    return board, answer
 
 
 def sums_batch(texts: torch.Tensor, size: int, source: torch.Generator) -> Batch:
@@ -144,8 +145,9 @@ def judge_sudoku(boards: np.ndarray, answers: np.ndarray, model: MaskedLM) -> fl
 
 
 def judge_sums(texts: list[str], model: MaskedLM) -> float:
-    options = {"gen_length": model.max_length - QUESTION, "record": False}
-    return right(decode(model, encode(texts)[:, :QUESTION], "greedy", **options).sequences, texts).mean()
+    prompts, length = encode(texts)[:, :QUESTION], model.max_length - QUESTION
+    trace = decode(model, prompts, "greedy", gen_length=length, record=False)
+    return right(trace.sequences, texts).mean()
 
 
 def early(snapshots: list[dict]) -> dict | None:
@@ -171,10 +173,10 @@ def save(model: MaskedLM, snapshot: dict, folder: Path, name: str, about: dict) 
 
 def _sudoku(o: SimpleNamespace, device: str) -> tuple[MaskedLM, Callable, Callable, str]:
     config = SudokuConfig(9, o.width or 256, o.layers or 7, heads=8)
-    data = [torch.from_numpy(part).to(device) for part in training_puzzles(o.train)]
-    about = f"{len(data[0])} puzzles of puzzle_sets (22 to 34 clues), symmetries drawn anew"
+    boards, answers = (torch.from_numpy(part).to(device) for part in training_puzzles(o.train))
+    about = f"{len(boards)} puzzles of puzzle_sets (22 to 34 clues), symmetries drawn anew"
     judge = partial(judge_sudoku, *load_puzzles("validation", o.judge))
-    return SudokuLM(config), partial(sudoku_batch, *data, o.batch), judge, about
+    return SudokuLM(config), partial(sudoku_batch, boards, answers, o.batch), judge, about
 
 
 def _sums(o: SimpleNamespace, device: str) -> tuple[MaskedLM, Callable, Callable, str]:
