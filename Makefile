@@ -26,7 +26,7 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/s
 export TOKENIZERS_PARALLELISM ?= false
 
 # What mypy checks.
-TYPED := kernels/sparse24 kernels/tokenstats
+TYPED := kernels/sparse24 kernels/tokenstats labkit
 
 # What runs on a GPU; needs torch, Triton, numpy, pytest and hypothesis, no installed labkit: PY=python3 will do.
 GPU_TESTS := $(wildcard tests/test_sparse24*.py tests/test_tokenstats*.py) tests/test_kernels_gpu.py \

@@ -11,7 +11,13 @@ INPUT = "application/vnd.labkit.input+json"
 def record(name: str, value: float, unit: str = "") -> None:
     """Show ``name = value unit`` and leave it in the cell's output for the runner to collect.
 
-    ValueError if ``name`` is empty or ``value`` is not one finite number.
+    Args:
+        name: of the metric, unique in its notebook; its baseline is kept under it.
+        value: one number; a tensor or array of one element and a bool will do.
+        unit: shown behind the value.
+
+    Raises:
+        ValueError: ``name`` is empty, or ``value`` is not one finite number.
     """
     value = value.item() if hasattr(value, "item") else value
     value = int(value) if isinstance(value, bool) else value

@@ -9,11 +9,10 @@ import torch
 from labkit.elas import ARMS
 from labkit.elas.checkpoints import load_checkpoint
 from labkit.figures import elas_tables
-from labkit.studies import findings
-from labkit.studies.elas import claims, recorded
+from labkit.studies.elas import claims, gaps, records
 from labkit.studies.elas.ffn import FORMS, RELU2, shape
 from labkit.studies.elas.plan import RULES
-from labkit.studies.elas.recorded import curves, judged, results, runs
+from labkit.studies.elas.records import curves, results, runs, traces
 
 
 def test_recorded_memory_is_the_formula_of_the_design():
@@ -36,7 +35,7 @@ def test_recorded_memory_is_the_formula_of_the_design():
 
 def test_recorded_runs_are_whole_and_paired():
     record, of = results("study"), {}
-    for run in judged():
+    for run in runs():
         of.setdefault(run.meta["arm"], []).append(run.meta["seed"])
         whole = run.meta["steps"] == record["config"]["steps"]
         assert whole == np.isfinite(run.meta["test_nats"])
@@ -48,15 +47,15 @@ def test_recorded_runs_are_whole_and_paired():
     assert set(of) == {*ARMS, *RULES}
     assert all(seeds == list(range(len(of["elas_ste"]))) for seeds in of.values())
     assert set(record["times"]) == set(ARMS)
-    for run in curves():  # the curves are of the runs that were judged
-        (row,) = (r for r in judged(run.meta["arm"]) if r.meta["seed"] == run.meta["seed"])
+    for run in curves():  # the curves are of the runs that were runs
+        (row,) = (r for r in runs(run.meta["arm"]) if r.meta["seed"] == run.meta["seed"])
         assert row.meta["test_nats"] == pytest.approx(run.meta["test_nats"], abs=1e-6, nan_ok=True)
         assert run.step[-1] == row.meta["steps"]
     with pytest.raises(ValueError, match="prefix must be one of .*; got 'nothing'"):
-        runs("nothing")
+        traces("nothing")
     with pytest.raises(ValueError, match="stage must be one of 'memory', 'speed', 'study'; got 'arms'"):
         results("arms")
-    for read in (judged, curves):
+    for read in (runs, curves):
         with pytest.raises(ValueError, match="arms must be one of 'dense_relu2', .*; got 'elas'"):
             read("elas")
 
@@ -65,7 +64,7 @@ def test_the_checkpoint_is_as_good_as_its_card_says(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
     model, tokenizer = load_checkpoint("lab/elas-3m")
     assert model.activations()[0].sparse
-    (trace,) = runs("elas-3m")
+    (trace,) = traces("elas-3m")
     from labkit.elas import sources
 
     lines = dict(sources.documents("sympy"))["core/mod.py"]
@@ -85,17 +84,17 @@ def test_the_forms_share_one_shape():
 
 def test_claims_are_computed_from_the_records():
     rows = claims.claims()
-    assert all(set(row) == {"claim", "paper", "measured", "conditions"} for row in rows)
-    measured = {row["claim"]: row["measured"] for row in rows}
+    assert all(row.claim and row.measured and row.conditions and row.published for row in rows)
+    measured = {row.claim: row.measured for row in rows}
     assert "-43.75% of the tensor that is packed" in measured["FFN activation memory"]
-    nats = {arm: [r.meta["test_nats"] for r in judged(arm)] for arm in ("elas_ste", "lowrank_relu2")}
+    nats = {arm: [r.meta["test_nats"] for r in runs(arm)] for arm in ("elas_ste", "lowrank_relu2")}
     by_hand = np.mean(np.subtract(*nats.values()))
     (mask,) = (told for claim, told in measured.items() if "for the mask" in claim)
     assert f"{by_hand:+.3f} nats (95 % " in mask
     assert f"{len(nats['elas_ste'])} seeds" in mask
-    found = claims.perplexities()["elas_ste"]
+    found = gaps.perplexities()["elas_ste"]
     np.testing.assert_allclose(np.log(found), nats["elas_ste"])
-    assert "elas_soft" not in claims.perplexities()
+    assert "elas_soft" not in gaps.perplexities()
     assert "equal FLOPs" in measured["time of a training step, end to end"]
     low_rank = measured["FFN speed against low-rank ReLU²"]
     assert "straight-through forward + backward 0.95x" in low_rank
@@ -103,24 +102,24 @@ def test_claims_are_computed_from_the_records():
 
 def test_the_words_of_a_difference(monkeypatch):
     values = {"a": {0: 2.0, 1: 2.1, 2: 2.2, 3: 9.0}, "b": {0: 1.9, 1: 2.0, 2: 2.1}}
-    monkeypatch.setattr(claims, "nats", values.__getitem__)
-    assert claims.told(claims.gap("a", "b")) == "+0.100 nats (95 % +0.100 to +0.100, 3 seeds): worse"
-    assert claims.told(claims.gap("b", "a")).endswith(": better")
+    monkeypatch.setattr(gaps, "nats", values.__getitem__)
+    assert gaps.describe_gap(gaps.gap("a", "b")) == "+0.100 nats (95 % +0.100 to +0.100, 3 seeds): worse"
+    assert gaps.describe_gap(gaps.gap("b", "a")).endswith(": better")
     values["b"] = {0: 2.001, 1: 2.099, 2: 2.2}
-    assert claims.told(claims.gap("a", "b")).endswith("3 seeds): no difference larger than 0.02")
+    assert gaps.describe_gap(gaps.gap("a", "b")).endswith("3 seeds): no difference larger than 0.02")
 
 
 def test_a_record_of_the_older_optimiser_says_so(tmp_path, monkeypatch):
-    older = {"loro_revision": recorded.LORO_REVISION - 1}
+    older = {"loro_revision": records.LORO_REVISION - 1}
     for meta in ({}, older):
-        assert recorded.note(meta) == "run before Loro's exact step and schedule were corrected"
-    assert recorded.note({"loro_revision": recorded.LORO_REVISION}) == ""
+        assert records.note(meta) == "run before Loro's exact step and schedule were corrected"
+    assert records.note({"loro_revision": records.LORO_REVISION}) == ""
     record = results("study")
-    monkeypatch.setattr(recorded, "RESULTS", tmp_path)
-    for revision in (1, recorded.LORO_REVISION):
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    for revision in (1, records.LORO_REVISION):
         record["loro_revision"] = revision
         (tmp_path / "study.json").write_text(json.dumps(record))
-        (row,) = findings._elas_loss()
-        tables = elas_tables.arm_table(results("study"), judged()).data
-        for place in (row["measured"], tables, claims._loss()[0]["conditions"]):
+        (row,) = claims.loss_headline()
+        tables = elas_tables.arm_table(results("study"), runs()).data
+        for place in (row.conditions, tables, claims._loss()[0].conditions):
             assert ("were corrected" in place) == (revision == 1)

@@ -11,12 +11,14 @@ import pytest
 
 from labkit.elas import ARMS, checkpoints, load_text
 from labkit.elas.checkpoints import load_checkpoint
-from labkit.studies.elas import study, variants
+from labkit.studies import harness
+from labkit.studies.elas import ffn, variants
 from labkit.studies.elas.ffn import FORMS
+from labkit.studies.elas.journal import Journal, chosen
 from labkit.studies.elas.plan import RECORDED, TRACED, TUNE_SEED, plan, rates, settings
-from labkit.studies.elas.record import Record, chosen
-from labkit.studies.elas.recorded import load_curves
+from labkit.studies.elas.records import load_curves
 from labkit.studies.elas.runs import How, work
+from labkit.studies.elas.study import STUDY
 from labkit.traces import TrainTrace
 
 BASE = settings(4, tiny=True)
@@ -73,7 +75,7 @@ def test_the_rate_is_the_best_on_validation_once_all_were_tried():
 @pytest.fixture
 def record(tmp_path):
     text = load_text(BASE.source, vocab_size=BASE.vocab_size, max_bytes=BASE.max_bytes)
-    return partial(Record, tmp_path, BASE, text, "the command")
+    return partial(Journal, tmp_path, BASE, text, "the command")
 
 
 def trace_of(job, **meta):
@@ -107,8 +109,8 @@ def test_the_record_is_strict_json_and_a_second_call_goes_on(record, tmp_path):
     (kept,) = load_curves(tmp_path / "curves.npz")  # of the first seeds
     assert kept.meta["seed"] == 0
     np.testing.assert_array_equal(kept.series["loss"], [3.0, np.nan])
-    with pytest.raises(ValueError, match="--out must be new, or a study of the same config: "):
-        Record(tmp_path, replace(BASE, steps=9), record.args[2], "the command")
+    with pytest.raises(ValueError, match="out must be new, or a study of the same config: "):
+        Journal(tmp_path, replace(BASE, steps=9), record.args[2], "the command")
 
 
 def test_a_process_runs_jobs_and_keeps_a_checkpoint(tmp_path, monkeypatch):
@@ -132,9 +134,8 @@ def test_a_process_runs_jobs_and_keeps_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_rehearsal_of_the_command_and_its_resume(tmp_path, capsys):
-    words = ["--device", "cpu", "--tiny", "--steps", "4", "--seeds", "2"]
-    words += ["--arms", "lowrank_relu2,elas_ste"]
-    assert study.main(["--out", str(tmp_path), *words, "--stages", "times,tune"]) == 0
+    words = ["--out", str(tmp_path), "--device", "cpu", "--tiny", "--arms", "lowrank_relu2", "elas_ste"]
+    assert harness.run(STUDY, [*words, "--stages", "times", "tune"]) == 0
     first = json.loads((tmp_path / "study.json").read_text())
     assert (
         set(first["times"]) == set(first["tried"]) == set(first["chosen"]) == {"lowrank_relu2", "elas_ste"}
@@ -142,7 +143,7 @@ def test_a_rehearsal_of_the_command_and_its_resume(tmp_path, capsys):
     for arm, tried in first["tried"].items():
         assert len(tried) == 4
         assert tried[f"{first['chosen'][arm]:g}"] == min(tried.values())
-    assert study.main(["--out", str(tmp_path), *words]) == 0
+    assert harness.run(STUDY, words) == 0
     body = json.loads((tmp_path / "study.json").read_text())
     assert body["times"] == first["times"]  # gone on with, not done again
     assert [run for run in body["runs"] if run["stage"] == "tune"] == first["runs"]
@@ -154,37 +155,37 @@ def test_a_rehearsal_of_the_command_and_its_resume(tmp_path, capsys):
     assert len(load_curves(tmp_path / "curves.npz")) == 10
     assert not (tmp_path / "errors.txt").exists()
     capsys.readouterr()
-    assert study.main(["--out", str(tmp_path), *words]) == 0
-    assert capsys.readouterr().out == ""  # nothing was left to do
-    assert study.main(["--out", str(tmp_path), *words, "--steps", "5"]) == 2
-    assert "--out must be new, or a study of the same config" in capsys.readouterr().err
+    assert harness.run(STUDY, words) == 0
+    assert "nats" not in capsys.readouterr().out  # nothing was left to do
+    assert harness.run(STUDY, [*words, "--steps", "5"]) == 2
+    assert "out must be new, or a study of the same config" in capsys.readouterr().err
 
 
 def test_arms_need_a_chosen_rate(tmp_path, capsys):
-    words = ["--out", str(tmp_path), "--device", "cpu", "--tiny", "--steps", "4", "--stages", "arms"]
-    assert study.main(words) == 2
-    assert "--stages must be with tune, or --out a study whose" in capsys.readouterr().err
+    words = ["--out", str(tmp_path), "--device", "cpu", "--tiny", "--stages", "arms"]
+    assert harness.run(STUDY, words) == 2
+    assert "stages must be with tune, or --out a study whose" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--stages", "arm"], "stages must be one of 'times', .*; got 'arm'"),
+        (["--stages", "arm"], "stages must be one of 'memory', .*; got 'arm'"),
         (["--arms", "arm"], "arms must be one of 'dense_swiglu', .*; got 'arm'"),
         (["--steps", "0"], "steps must be an integer >= 1; got 0"),
         (["--cards", "0"], "cards must be an integer >= 1; got 0"),
     ],
 )
 def test_a_bad_command_is_one_line(words, message, tmp_path, capsys):
-    assert study.main(["--out", str(tmp_path / "out"), *words]) == 2
+    assert harness.run(STUDY, ["--out", str(tmp_path / "out"), *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("study: ")
+    assert line.startswith("elas: ")
     assert not (tmp_path / "out").exists()
 
 
-def test_memory_and_speed_run_through_on_a_cpu(tmp_path):
-    words = ["--out", str(tmp_path), "--stages", "memory,speed", "--device", "cpu", "--tiny"]
-    assert study.main(words) == 0
+def test_memory_and_speed_run_through_on_a_cpu_and_one_may_fail(tmp_path, monkeypatch):
+    words = ["--out", str(tmp_path), "--stages", "memory", "speed", "--device", "cpu", "--tiny"]
+    assert harness.run(STUDY, words) == 0
     memory = json.loads((tmp_path / "memory.json").read_text())
     assert {row["form"] for row in memory["ffn"]} == set(FORMS)
     for row in memory["ffn"]:
@@ -192,16 +193,9 @@ def test_memory_and_speed_run_through_on_a_cpu(tmp_path):
     assert "--out OUT" in memory["provenance"]["command"]
     speed = json.loads((tmp_path / "speed.json").read_text())["ffn"]
     assert all(row["ms"]["p50"] > 0 for row in speed)
-
-
-def test_an_error_of_an_earlier_study_is_not_this_ones(tmp_path, monkeypatch):
-    def fails(*_):
-        raise RuntimeError("no card")
-
-    words = ["--out", str(tmp_path), "--stages", "memory", "--device", "cpu", "--tiny"]
-    with monkeypatch.context() as patch:
-        patch.setattr(study, "measure", fails)
-        assert study.main(words) == 1
-        patch.setattr(study, "measure", lambda *_: {})
-        assert study.main(words) == 0
-    assert (tmp_path / "errors.txt").read_text().count("no card") == 2  # the line of code and the error
+    errors = tmp_path / "errors.txt"
+    assert not errors.exists()
+    monkeypatch.setattr(ffn, "speed", lambda *_, **__: 1 / 0)
+    assert harness.run(STUDY, [*words, "--again"]) == 1
+    assert errors.read_text().count("ZeroDivisionError") == 1
+    assert json.loads((tmp_path / "speed.json").read_text())["ffn"] == speed  # as it was

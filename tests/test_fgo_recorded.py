@@ -9,7 +9,8 @@ from labkit.fgo.lab.groups import sample_sums
 from labkit.fgo.lab.reasoner import load_reasoner
 from labkit.fgo.tasks import is_correct, verbose_sums
 from labkit.figures import arms as figures
-from labkit.studies.fgo import published, recorded
+from labkit.studies import published, report
+from labkit.studies.fgo import claims, records
 from labkit.traces import TrainTrace
 
 
@@ -56,15 +57,15 @@ ARMS = {
 
 
 def test_two_seeds_are_two_differences_without_an_interval():
-    found = recorded.difference(ARMS)
+    found = claims.difference(ARMS)
     assert found["length"].values == pytest.approx((-0.4, -0.4))
     assert found["accuracy"].values == pytest.approx((0.03, 0.01))
     assert (found["length"].low, found["accuracy"].low) == (None, None)
-    assert recorded.in_words(ARMS) == (
+    assert claims.describe_difference(ARMS) == (
         "length -40 and -40 % (2 seeds, no interval), accuracy +3.0 and +1.0 points (2 seeds, no interval)"
     )
     with pytest.raises(ValueError, match="arm must be one of 'GRPO', 'FGO', 'mean entropy'; got 'PPO'"):
-        recorded.difference(ARMS, "PPO")
+        claims.difference(ARMS, "PPO")
 
 
 def test_three_seeds_have_a_t_interval():
@@ -72,31 +73,31 @@ def test_three_seeds_have_a_t_interval():
         "GRPO": [run("GRPO", seed, exam(0.8, 50)) for seed in range(3)],
         "FGO": [run("FGO", seed, exam(0.8 + 0.01 * seed, 30)) for seed in (2, 0, 1)],
     }
-    gap = recorded.difference(arms)["accuracy"]
+    gap = claims.difference(arms)["accuracy"]
     assert gap.values == pytest.approx((0, 0.01, 0.02))
     assert gap.high - gap.estimate == pytest.approx(4.302653 * 0.01 / 3**0.5)
 
 
 def test_the_difference_at_an_exam_on_the_way():
-    found = recorded.difference(ARMS, when=1)
+    found = claims.difference(ARMS, when=1)
     assert found["length"].values == pytest.approx((-0.5, -0.5))
     assert found["accuracy"].values == pytest.approx((0.1, 0.1))
-    assert recorded.paper_step(ARMS) == 2
+    assert claims.paper_step(ARMS) == 2
     with pytest.raises(ValueError, match="when must be one of 'after', 0, 1, 2; got 3"):
-        recorded.difference(ARMS, when=3)
+        claims.difference(ARMS, when=3)
 
 
 def test_entropy_lost_names_the_step_from_which_it_stays_below_for_each_seed():
-    found = recorded.entropy_lost(ARMS)
+    found = claims.entropy_lost(ARMS)
     assert found["step"] == [2, 2]
     assert found["sum_ratio"] == pytest.approx([0.5, 0.5])
-    assert recorded.entropy_lost(ARMS, "mean entropy")["step"] == [None]
+    assert claims.entropy_lost(ARMS, "mean entropy")["step"] == [None]
     low = {**ARMS, "low": [run("low", 0, exam(1, 1), (0.1, 0, 0))]}
-    assert recorded.entropy_lost(low, "low")["step"] == [0]
+    assert claims.entropy_lost(low, "low")["step"] == [0]
 
 
 def test_summary_counts_the_first_3200_groups_and_sets_the_paper_beside():
-    rows = recorded.summary(ARMS)
+    rows = claims.summary(ARMS)
     assert [row["arm"] for row in rows] == ["before", *ARMS]
     assert rows[1]["accuracy"] == pytest.approx([80, 82])
     assert rows[1]["invalid"] == [30, 30]  # two steps of 1,600 questions
@@ -142,7 +143,7 @@ def test_sample_sums_is_a_trace_like_any_other():
 
 
 def test_the_lab_keeps_a_whole_study_and_its_report_says_what_the_files_say():
-    arms = recorded.recorded()
+    arms = records.runs()
     assert {"GRPO", "FGO", "mean entropy"} <= set(arms)
     steps = {run.meta["steps"] for runs in arms.values() for run in runs}
     assert len(steps) == 1, "arms stop together"
@@ -151,12 +152,12 @@ def test_the_lab_keeps_a_whole_study_and_its_report_says_what_the_files_say():
         for run in runs:  # one model: only the draws differ
             assert run.meta["before_greedy"]["length"] == runs[0].meta["before_greedy"]["length"]
             assert abs(run.meta["before"]["accuracy"] - runs[0].meta["before"]["accuracy"]) < 0.05
-    assert recorded.RESULTS.joinpath("README.md").read_text() == recorded.report()
+    assert records.RESULTS.joinpath("README.md").read_text() == report.pages()["fgo"]
 
 
 def test_the_shipped_model_is_the_one_that_the_study_began_from():
     model, about = load_reasoner()
-    before = recorded.recorded()["FGO"][0].meta["before"]
+    before = records.runs()["FGO"][0].meta["before"]
     rows = verbose_sums(40, seed=1, **about["task"] | {"split": "test"})
     trace = sample_sums(model, rows, group=2, max_tokens=about["max_tokens"])
     assert trace.correct.mean() == pytest.approx(before["accuracy"], abs=0.15)  # 80 draws: 3 errors

@@ -1,5 +1,7 @@
 """The fast study: its model is transformers', its step is FGOTrainer's, its files read back."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,11 @@ from labkit.fgo.lab.exam import Exam, decode, encode, grade, places, summarise
 from labkit.fgo.lab.fleet import Fleet, policy_step
 from labkit.fgo.lab.sampler import Responses, Sampler
 from labkit.fgo.tasks import CHARACTERS, END, PAD, char_tokenizer, verbose_sums
+from labkit.studies import harness
 from labkit.studies.fgo import bench
 from labkit.studies.fgo import reasoner as make
-from labkit.studies.fgo.study import ARMS, judge, main, save_traces, study
+from labkit.studies.fgo.lockstep import ARMS, Plan, judge
+from labkit.studies.fgo.study import STUDY, save_traces, study
 from labkit.traces import TrainTrace
 
 SMALL = {"hidden": 16, "layers": 2, "heads": 2}
@@ -259,12 +263,11 @@ def test_exam_repeats_and_leaves_the_random_state():
 
 def test_study_is_repeatable_and_keeps_its_books(tmp_path):
     task = {"operands": (2, 2), "split": "train"}
-    keywords = {
-        "arms": {name: ARMS[name] for name in ("GRPO", "FGO")}, "seeds": 2, "steps": 3, "questions": 2,
-        "group": 3, "exam_every": 2, "exam_questions": 4, "final_exams": 1, "chunks": 2, "progress": False,
-        "learning_rate": 1e-2,
-    }  # fmt: skip
-    first, again = (study(small(), task, 10, **keywords) for _ in range(2))
+    plan = Plan(
+        arms={name: ARMS[name] for name in ("GRPO", "FGO")}, seeds=2, steps=3, questions=2, group=3,
+        exam_every=2, exam_questions=4, final_exams=1, chunks=2, learning_rate=1e-2,
+    )  # fmt: skip
+    first, again = (study(small(), task, 10, plan, progress=False) for _ in range(2))
     for arm, runs in first.items():
         assert [run.meta["seed"] for run in runs] == [0, 1]
         for run, twin in zip(runs, again[arm], strict=True):
@@ -287,7 +290,7 @@ def test_study_is_repeatable_and_keeps_its_books(tmp_path):
 
 
 def test_reasoner_is_written_read_back_and_studied(tmp_path, capsys):
-    assert make.main(["--output", str(tmp_path), "--tiny"]) == 0
+    assert harness.run(make.STUDY, ["--out", str(tmp_path), "--tiny", "--device", "cpu"]) == 0
     path = tmp_path / "fgo_sums_reasoner.safetensors"
     model, about = reasoner.load_reasoner(path)
     assert about["task"]["operands"] == (2, 4)
@@ -299,10 +302,12 @@ def test_reasoner_is_written_read_back_and_studied(tmp_path, capsys):
     again, _ = reasoner.load_reasoner(path)
     assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
     out = tmp_path / "traces"
-    code = main(["--output", str(out), "--model", str(path), "--tiny", "--steps", "1", "--arm", "FGO"])
-    assert code == 0
+    words = ["--out", str(out), "--model", str(path), "--tiny", "--steps", "1", "--arms", "FGO"]
+    assert harness.run(STUDY, [*words, "--device", "cpu"]) == 0
     assert len(list(out.glob("*.npz"))) == 2
     assert "FGO 1 1" in capsys.readouterr().out
+    assert harness.run(STUDY, [*words, "--device", "cpu"]) == 0
+    assert "train: stands in train.json" in capsys.readouterr().out
 
 
 def test_reasoner_refuses_other_files(tmp_path):
@@ -316,13 +321,23 @@ def test_reasoner_refuses_other_files(tmp_path):
         reasoner.load_reasoner(junk)
 
 
-def test_bad_words_of_study_and_bench_are_one_line_and_exit_code_2(tmp_path, capsys):
-    words = ["--output", str(tmp_path / "o"), "--tiny"]
-    assert main([*words, "--model", "nope"]) == 2
-    assert main([*words, "--model", "lab/sums-small", "--steps", "0"]) == 2
-    assert bench.main([*words, "--model", "nope"]) == 2
+def test_the_bench_counts_tokens_of_every_way(tmp_path):
+    words = ["--out", str(tmp_path), "--model", "lab/sums-small", "--tiny", "--device", "cpu"]
+    assert harness.run(bench.STUDY, words) == 0
+    found = json.loads((tmp_path / "bench.json").read_text())
+    ways = {"labkit sampler", "transformers generate", "TRL, generation", "TRL, one step"}
+    assert set(found["ways"]) == ways
+    assert all(0 < row["tokens"] <= 8 * 16 for row in found["ways"].values())
+    assert found["provenance"]["rows"] == 8
+
+
+def test_a_bad_command_of_study_and_bench_is_one_line_and_exit_code_2(tmp_path, capsys):
+    words = ["--out", str(tmp_path / "o"), "--tiny", "--device", "cpu"]
+    assert harness.run(STUDY, [*words, "--model", "nope"]) == 2
+    assert harness.run(STUDY, [*words, "--model", "lab/sums-small", "--steps", "0"]) == 2
+    assert harness.run(bench.STUDY, [*words, "--model", "nope"]) == 2
     unknown, steps, of_bench = capsys.readouterr().err.splitlines()
-    assert unknown.startswith("study: name must be 'lab/sums-reasoner'")
-    assert steps == "study: steps must be an integer >= 1; got 0"
-    assert of_bench.startswith("bench: name must be 'lab/sums-reasoner'")
+    assert unknown.startswith("fgo: name must be 'lab/sums-reasoner'")
+    assert steps == "fgo: steps must be an integer >= 1; got 0"
+    assert of_bench.startswith("fgo-bench: name must be 'lab/sums-reasoner'")
     assert not (tmp_path / "o").exists()

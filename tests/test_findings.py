@@ -10,20 +10,22 @@ from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
 from labkit.paths import ROOT
 from labkit.runner import baselines, readme
-from labkit.studies import findings
-from labkit.studies.elas import recorded as elas_recorded
-from labkit.studies.fgo.recorded import in_words, paper_step, recorded
-from labkit.studies.soar import report
-from labkit.studies.soar.recorded import OLD_KERNEL
-from labkit.studies.soar.study import FAMILIES
+from labkit.studies import harness, report
+from labkit.studies.elas import claims as elas
+from labkit.studies.elas import records as elas_records
+from labkit.studies.fgo import claims as fgo
+from labkit.studies.fgo.records import runs
+from labkit.studies.soar import claims as soar
+from labkit.studies.soar import records as soar_records
+from labkit.studies.soar.outcomes import FAMILIES
 
 ORIGIN = {"device": "Card 9", "time": "2026-01-02T03:04:05+00:00"}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(findings, "HERE", tmp_path)
-    monkeypatch.setattr(elas_recorded, "RESULTS", tmp_path / "elas" / "results")
+    monkeypatch.setattr(elas_records, "RESULTS", tmp_path / "elas" / "results")
+    monkeypatch.setattr(soar_records, "RESULTS", tmp_path / "soar" / "results")
     for name in ("elas", "soar"):
         (tmp_path / name / "results").mkdir(parents=True)
     return tmp_path
@@ -31,12 +33,12 @@ def folder(tmp_path, monkeypatch):
 
 def test_every_recorded_row_is_complete_and_links_to_a_notebook():
     stems = {path.stem for path in find_notebooks()}
-    rows = findings.findings()
+    rows = report.findings()
     assert len(rows) >= 2
     for row in rows:
-        assert set(row) == {"paper", "question", "found", "measured", "notebook"}
-        assert row["notebook"] in stems
-        assert "nan" not in row["found"]
+        assert all([row.paper, row.claim, row.measured, row.conditions])
+        assert row.notebook in stems
+        assert "nan" not in row.measured
     text = findings_table(rows).data
     assert text.count("<tr>") == len(rows) + 1
 
@@ -44,11 +46,11 @@ def test_every_recorded_row_is_complete_and_links_to_a_notebook():
 def test_kernel_numbers_are_those_of_the_bench():
     sparse = [goal for goal in bench_results("sparse24")["goals"] if "sparse product" in goal["name"]]
     low, high = min(goal["value"] for goal in sparse), max(goal["value"] for goal in sparse)
-    assert f"against cuBLAS {low:.2f} to {high:.2f}x" in findings._kernels()[0]["found"]
+    assert f"against cuBLAS {low:.2f} to {high:.2f}x" in report.kernel_claims()[0].measured
 
 
 def test_a_feed_forward_row_names_gradient_and_rival():
-    found = findings._kernels()[0]["found"]
+    found = report.kernel_claims()[0].measured
     assert "torch.compile in its default mode (not max-autotune): full rank, masked gradient" in found
     record = json.loads((ROOT / "labkit/studies/elas/results/speed.json").read_text())["ffn"]
     ms = {
@@ -72,12 +74,12 @@ def test_soar_rows_name_the_settings_and_claim_nothing_from_one_seed(folder):
     record = {"test": test, "validation": test, "chosen": chosen, "tried": dict.fromkeys(FAMILIES, 1),
               "puzzles": {"validation": 8, "test": 8}, "kernel": None, "provenance": ORIGIN}  # fmt: skip
     (folder / "soar" / "results" / "study.json").write_text(json.dumps({"lab/nine": {"3": record}}))
-    first, second = findings._soar()
-    assert first["found"].startswith("soar: +25.00 points (1 seed, no interval) against greedy, 5.0x fewer")
-    assert "adaptive: -12.50 points (1 seed, no interval) against greedy, 10.0x fewer" in first["found"]
-    assert "solved" not in first["found"]
-    assert first["measured"] == f"Card 9, 2026-01-02; {OLD_KERNEL}"
-    assert "(lab/nine)" in second["question"]
+    first, second = soar.claims()
+    assert first.measured.startswith("soar: +25.00 points (1 seed, no interval) against greedy, 5.0x fewer")
+    assert "adaptive: -12.50 points (1 seed, no interval) against greedy, 10.0x fewer" in first.measured
+    assert "solved" not in first.measured
+    assert first.conditions == f"Card 9, 2026-01-02; {soar_records.OLD_KERNEL}"
+    assert "(lab/nine)" in second.claim
 
 
 def test_elas_rows_pair_the_seeds(folder):
@@ -93,22 +95,22 @@ def test_elas_rows_pair_the_seeds(folder):
     study = {"runs": [*runs, runs[0] | {"stage": "tune", "test_nats": 1e9}], "config": config,
              "provenance": ORIGIN, "loro_revision": 2, "text": {"name": "t"}}  # fmt: skip
     (folder / "elas" / "results" / "study.json").write_text(json.dumps(study))
-    (row,) = findings._elas_loss()
-    mask, cheap, gate = row["found"].split("; ")
+    (row,) = elas.loss_headline()
+    mask, cheap, gate = row.measured.split("; ")
     assert mask.endswith("its mask +0.100 nats (95 % +0.100 to +0.100, 3 seeds): worse")
     assert cheap.endswith("+0.000 and +0.000 nats (2 seeds, no interval): no verdict from 2 seeds")
     assert "not resolved at n = 3 seeds (per token of test text, 5M parameters, 7 steps of 1,200" in gate
-    assert row["measured"] == "Card 9, 2026-01-02"
+    assert row.conditions == "Card 9, 2026-01-02"
     forms = {"LORO ReLU²": (100, 200), "ELAS packed, masked gradient": (50, 80)}
     ffn = [
         {"form": f, "batch": b, "saved_bytes": n} for f, ns in forms.items() for b, n in enumerate(ns, 1)
     ]
     (folder / "elas" / "results" / "memory.json").write_text(json.dumps({"ffn": ffn, "provenance": ORIGIN}))
-    assert findings._elas_memory()[0]["found"].startswith("40% of the same")
+    assert elas.memory_headline()[0].measured.startswith("40% of the same")
 
 
 def test_without_records_there_are_no_rows(folder):
-    papers = {row["notebook"] for row in findings.findings()}
+    papers = {row.notebook for row in report.findings()}
     assert not papers & {"02_elas_pretraining", "04_soar_quality_speed"}
 
 
@@ -124,13 +126,14 @@ def test_the_readme_says_of_the_mask_what_notebook_01_recorded():
 
 
 def test_fgo_row_names_both_horizons_and_shows_two_seeds_as_values():
-    (row,) = findings._fgo()
-    step = paper_step(recorded())
+    (row,) = fgo.claims()
+    step = fgo.paper_step(runs())
     assert (
-        f"after 3,200 questions: {in_words(recorded(), when=step)}; after 4,576 questions: " in row["found"]
+        f"after 3,200 questions: {fgo.describe_difference(runs(), when=step)}; after 4,576 questions: "
+        in row.measured
     )
-    assert row["found"].count("2 seeds, no interval") == 4
-    assert "95 %" not in row["found"]
+    assert row.measured.count("2 seeds, no interval") == 4
+    assert "95 %" not in row.measured
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_records():
@@ -152,5 +155,10 @@ def test_a_number_that_was_edited_by_hand_is_put_right_and_a_lost_row_is_named()
         readme.update(page.replace(row, ""))
 
 
-def test_the_pages_of_results_say_what_their_files_say():
-    assert (ROOT / "labkit/studies/soar/results/README.md").read_text() == report.report()
+def test_the_pages_of_results_say_what_their_files_say(tmp_path):
+    assert harness.run(report.STUDY, ["--out", str(tmp_path)]) == 0
+    for paper in ("soar", "fgo"):
+        page = (ROOT / "labkit" / "studies" / paper / "results" / "README.md").read_text()
+        assert (tmp_path / paper / "results" / "README.md").read_text() == page, (
+            "python -m labkit.studies report"
+        )

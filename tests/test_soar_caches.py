@@ -1,5 +1,6 @@
 """Cached models against the definition: a whole forward in which hooks put the frozen keys and values."""
 
+import json
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,7 +18,8 @@ from labkit.soar.models.keys_values import KeysAndValues
 from labkit.soar.models.rope import rotate_in_fp32
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.tasks.sums import SumsConfig, SumsLM
-from labkit.studies.soar import cache_study
+from labkit.studies import harness
+from labkit.studies.soar import caches, records
 
 APPROXIMATE = CACHES[:2]
 MASK, EOS, LENGTH = 39, 38, 32
@@ -414,7 +416,7 @@ def test_a_gpu_gives_the_logits_of_the_cpu(family, cache):
 
 
 def test_the_study_pairs_every_cache_with_no_cache():
-    found = cache_study.quality(cache_study.sums_task(12), load_model("lab/sums"), progress=False)
+    found = caches.quality(caches.sums_task(12), load_model("lab/sums"), progress=False)
     by_arm = {(a["strategy"], a["block_length"], a["cache"]): a for a in found["arms"]}
     assert len(by_arm) == 10
     for (strategy, block, cache), arm in by_arm.items():
@@ -431,11 +433,10 @@ def test_the_study_pairs_every_cache_with_no_cache():
 
 
 def test_the_study_runs_from_the_shell(tmp_path, capsys):
-    out = tmp_path / "caches.json"
-    given = ["--device", "cpu", "--sums", "3", "--rounds", "1", "--tiny", "--out", str(out), "--stages"]
-    assert cache_study.main([*given, "llada"]) == 0
-    assert cache_study.main([*given, "lab/sums"]) == 0  # keeps the other stage
-    found = cache_study.load_caches(out)
+    given = ["--device", "cpu", "--sums", "3", "--tiny", "--out", str(tmp_path), "--stages"]
+    assert harness.run(caches.STUDY, [*given, "llada"]) == 0
+    assert harness.run(caches.STUDY, [*given, "lab/sums"]) == 0  # keeps the other stage
+    found = json.loads((tmp_path / "caches.json").read_text())
     assert set(found) == {"llada", "lab/sums"}
     assert "times faster" in capsys.readouterr().out
     arms = found["llada"]["arms"]
@@ -445,13 +446,12 @@ def test_the_study_runs_from_the_shell(tmp_path, capsys):
         found["llada"]["exact-block"]["largest difference"]
         < 0.1 * found["llada"]["exact-block"]["deviation"]
     )
-    assert found["lab/sums"]["provenance"]["command"].endswith(
-        "--stages lab/sums --sums 3 --rounds 1 --tiny"
-    )
+    about = found["lab/sums"]["provenance"]
+    assert about["command"].endswith("soar-caches --device cpu --sums 3 --tiny --out OUT --stages lab/sums")
 
 
 def test_the_recorded_study_is_whole_and_drawn():
-    found = cache_study.load_caches()
+    found = records.caches()
     qualities = {name: stage for name, stage in found.items() if name.startswith("lab/")}
     assert {"lab/sudoku9", "lab/sums"} <= set(qualities)
     for stage in qualities.values():

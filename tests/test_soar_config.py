@@ -9,7 +9,7 @@ from test_soar_models import DREAM, LLADA, dream_native, llada_tensors, write
 from labkit.soar import decode, load_model
 from labkit.soar.models.caches import Cached
 from labkit.soar.models.diffusion_lm import eos_ids
-from labkit.studies.soar.timing import Timed
+from labkit.studies.soar.bench import Timed
 
 ROPE = {"rope_type": "default", "rope_theta": 1e6}
 

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from labkit import checks
 from labkit.paths import CHECKPOINTS
 from labkit.soar import decode, load_model
 from labkit.soar.models.fixed_batch import FixedBatch
@@ -16,11 +17,11 @@ from labkit.soar.tasks.puzzle_sets import load_puzzles
 from labkit.soar.tasks.sudoku import solved
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.tasks.sums import SumsConfig, SumsLM, sums
-from labkit.studies.soar import bench, lab_model, lab_study
+from labkit.studies import harness
+from labkit.studies.soar import bench, lab_model, records
+from labkit.studies.soar import study as lab_study
 from labkit.studies.soar.llada_shape import random_llada
-from labkit.studies.soar.recorded import load_study
-from labkit.studies.soar.study import family, label
-from labkit.studies.soar.timing import Timed, run_stages
+from labkit.studies.soar.outcomes import family, label
 from labkit.traces import TrainTrace
 
 
@@ -71,7 +72,7 @@ def test_a_file_of_another_kind_is_one_clear_error(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors", {"config": '{"side": 9}'})
     for name in ("missing", "damaged", "plain", "fields", "weights"):
         with pytest.raises(
-            ValueError, match=f"name must be a file that labkit.studies.soar.lab_model.*{name}"
+            ValueError, match=f"name must be a file that labkit.studies soar-models.*{name}"
         ):
             load_model(tmp_path / f"{name}.safetensors")
 
@@ -80,10 +81,8 @@ def test_a_file_of_another_kind_is_one_clear_error(tmp_path):
 def test_the_trainer_writes_model_card_and_curves(what, tmp_path, monkeypatch):
     monkeypatch.setattr(lab_model, "training_puzzles", lambda count: load_puzzles("test", count))
     monkeypatch.setattr(lab_model, "HEADROOM", (0.0, 0.5, 1.0))
-    lab_model.main(
-        f"{what} --seconds 1 --every 0.5 --batch 4 --train 40 --judge 2 --width 16 --layers 1 --device cpu "
-        f"--out {tmp_path} --results {tmp_path}".split()
-    )
+    words = f"--stages {what} --tiny --device cpu --out {tmp_path}".split()
+    assert harness.run(lab_model.STUDY, words) == 0
     model, card = (SudokuLM if what == "sudoku9" else SumsLM).load(tmp_path / f"{what}.safetensors")
     assert card == json.loads((tmp_path / f"{what}.json").read_text())
     assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
@@ -132,9 +131,9 @@ def test_the_study_chooses_on_validation_tests_once_and_goes_on(tmp_path, monkey
     monkeypatch.setattr(lab_study, "settings", lambda: [s for s in every if label(s) in wanted])
     monkeypatch.setattr(lab_study, "ablations", list)
     out = tmp_path / "study.json"
-    command = f"--checkpoints lab/sudoku9 --validation 1 --test 2 --device cpu --out {out}".split()
-    lab_study.main(command)
-    found = load_study(out)["lab/sudoku9"][0]
+    words = f"--checkpoints lab/sudoku9 --tiny --device cpu --out {tmp_path}".split()
+    assert harness.run(lab_study.STUDY, words) == 0
+    found = records.study(out)["lab/sudoku9"][0]
     assert [o["label"] for o in found["validation"]] == wanted
     assert not any("right" in o for o in found["validation"])
     assert found["chosen"]["soar, accurate"] == "soar 2, .9"
@@ -143,13 +142,13 @@ def test_the_study_chooses_on_validation_tests_once_and_goes_on(tmp_path, monkey
     assert found["tried"] == {"greedy": 1, "parallel": 0, "adaptive": 0, "adaptive uncapped": 1, "pbs": 0,
                               "soar": 1}  # fmt: skip
     assert found["training"]["steps"] == 9466
-    assert found["provenance"]["command"].endswith("--checkpoints lab/sudoku9 --validation 1 --test 2")
-    assert "settings tried on 1 validation puzzles: greedy 1" in capsys.readouterr().out
+    assert "soar --checkpoints lab/sudoku9 --tiny" in found["provenance"]["command"]
+    assert "Settings tried on 1 puzzles: greedy 1" in capsys.readouterr().out
     monkeypatch.setattr(lab_study, "compare", None)  # nothing is left to run
-    lab_study.main(command)
+    assert harness.run(lab_study.STUDY, words) == 0
     monkeypatch.setattr(lab_study, "kernel_digest", lambda: "another kernel")
-    with pytest.raises(TypeError, match="NoneType"):  # and everything is, once the kernel has changed
-        lab_study.main(command)
+    assert harness.run(lab_study.STUDY, words) == 1  # and everything is, once the kernel has changed
+    assert "'NoneType' object is not callable" in (tmp_path / "errors.txt").read_text()
 
 
 def test_the_budget_of_tuning_is_the_same_for_soar_and_adaptive_decoding():
@@ -159,42 +158,33 @@ def test_the_budget_of_tuning_is_the_same_for_soar_and_adaptive_decoding():
     assert len({label(s) for s in every}) == len(every)
 
 
-def test_records_of_other_seeds_stand_side_by_side(tmp_path):
-    out = tmp_path / "study.json"
+def test_records_of_other_seeds_stand_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(lab_study, "RECORD", {"training": {"name": str}})
+    context = SimpleNamespace(command="", out=tmp_path)
+    context.write = partial(harness.Context.write, context)
     test = [{"label": "greedy", "right": np.arange(9) % 3 == 0}]
     for index in (2, 0):
         record = {"training": {"name": "lab/nine", "seed": index}, "puzzles": {"test": 9}, "test": test}
-        lab_study._save(record, out)
-    found = load_study(out)["lab/nine"]
+        lab_study.save(record, context)
+    found = records.study(tmp_path / "study.json")["lab/nine"]
     assert list(found) == [0, 2]
     assert (found[2]["test"][0]["right"] == test[0]["right"]).all()
 
 
 def test_the_bench_finds_the_same_answers(tmp_path, capsys):
-    stages = ["--stages", "lab", "llada", "--prompts", "1", "--rounds", "1", "--tiny", "--device", "cpu"]
-    assert bench.main([*stages, "--out", str(tmp_path)]) == 0
+    words = f"--stages lab llada --prompts 1 --tiny --device cpu --out {tmp_path}".split()
+    assert harness.run(bench.STUDY, words) == 0
     lab = json.loads((tmp_path / "bench_lab.json").read_text())
     assert set(lab["same answer"].values()) == {1.0}
     assert lab["tokens per second"]["batched"] > 0
     llada = json.loads((tmp_path / "bench_llada.json").read_text())
-    assert llada["same tokens"] == 1
+    assert (llada["shape"], llada["same tokens"]) == ("tiny", 1)
     assert all(0 < share < 1 for found in llada["share"].values() for share in found["share"])
-
-
-def test_a_stage_that_fails_is_told_and_the_others_run(capsys):
-    seen = []
-    stages = {"bad": lambda: checks.fail("device", "moon", "a device"), "good": lambda: {"a": 1}}
-    record = lambda name, found, spent: seen.append((name, found, spent >= 0))  # noqa: E731
-    assert run_stages(stages, ["bad", "good"], record) == 1
-    assert seen == [("good", {"a": 1}, True)]
-    assert "device must be a device; got 'moon'" in capsys.readouterr().err
-    assert run_stages(stages, ["good"], record, until=0) == 0
-    assert capsys.readouterr().out == "good: no time left\n"
-    assert len(seen) == 1
+    assert lab["provenance"]["kernel"] == records.kernel_digest()
 
 
 def test_the_forward_is_timed(early):
-    timed = Timed(early)
+    timed = bench.Timed(early)
     boards = torch.from_numpy(load_puzzles("test", 1)[0])
     found = bench._share(timed, boards, {"strategy": "adaptive", "threshold": 0.5}, 2)
     assert len(found["wall"]) == 2

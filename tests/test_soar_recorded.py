@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from labkit.studies.soar import recorded
-from labkit.studies.soar.study import FAMILIES
+from labkit.studies.soar import claims, page, records
+from labkit.studies.soar.outcomes import FAMILIES
 
 PUZZLES = 2000
 
@@ -22,13 +22,15 @@ def record(seed, solved, kernel="new"):
     chosen = {
         f"{of}, {rule}": f"{of} a"
         for of in solved
-        for rule, (_, speed) in recorded.RULES.items()
+        for rule, (_, speed) in records.RULES.items()
         if of != "greedy" and 50 / calls[of] >= speed
     }
     return {
         "test": outcomes, "validation": outcomes, "chosen": chosen, "kernel": kernel,
         "tried": {of: int(of in solved) for of in FAMILIES},
         "puzzles": {"validation": 400, "test": PUZZLES},
+        "training": {"steps": 9, "training_seconds": 1.0},
+        "provenance": {"device": "Card 9", "time": "2026-01-02T03:04:05+00:00"},
     }  # fmt: skip
 
 
@@ -39,11 +41,11 @@ def three():
 
 
 def test_the_strongest_rival_stands_above_ours_where_it_wins(three):
-    rows = recorded.summary(three, "accurate, 3x")
+    rows = claims.summary(three, "accurate, 3x")
     assert [row.family for row in rows] == ["adaptive uncapped", "soar", "greedy", "adaptive"]
-    rows = recorded.summary(three, "accurate")
+    rows = claims.summary(three, "accurate")
     assert [row.family for row in rows][:3] == ["adaptive uncapped", "pbs", "soar"]
-    text = recorded.claim(three)
+    text = claims.sentence(three)
     assert text.index("adaptive uncapped a: +10") < text.index("soar a: +")
     assert "3 seeds, 2,000 puzzles each) against greedy, more solved, 6.2x fewer forward calls" in text
     assert "against adaptive uncapped a, fewer solved" in text
@@ -51,50 +53,50 @@ def test_the_strongest_rival_stands_above_ours_where_it_wins(three):
 
 
 def test_a_rival_is_chosen_on_validation_puzzles(three):
-    assert recorded.strongest_rival(three, "accurate") == "adaptive uncapped"
+    assert claims.strongest_rival(three, "accurate") == "adaptive uncapped"
     for one in three.values():
         one["validation"] = [{**o, "accuracy": 0.99 if o["family"] == "pbs" else 0.5} for o in one["test"]]
-    assert recorded.strongest_rival(three, "accurate") == "pbs"
-    assert recorded.strongest_rival(three, "accurate, 3x") in ("adaptive", "adaptive uncapped")
+    assert claims.strongest_rival(three, "accurate") == "pbs"
+    assert claims.strongest_rival(three, "accurate, 3x") in ("adaptive", "adaptive uncapped")
 
 
 def test_the_arm_with_the_fewest_calls_is_named_where_it_is_neither_ours_nor_the_rival(three):
-    assert "fewest calls" not in recorded.claim(three)  # it is the strongest rival already
+    assert "fewest calls" not in claims.sentence(three)  # it is the strongest rival already
     for one in three.values():
         one["validation"] = [{**o, "accuracy": 0.99 if o["family"] == "pbs" else 0.5} for o in one["test"]]
-    assert "fewest calls: adaptive uncapped a, +10" in recorded.claim(three, "accurate")
+    assert "fewest calls: adaptive uncapped a, +10" in claims.sentence(three, "accurate")
 
 
 def test_two_seeds_claim_nothing(three):
     del three[2]
-    text = recorded.claim(three)
+    text = claims.sentence(three)
     assert text.count("2 seeds, no interval") == 3
     assert "solved" not in text
-    assert "95 %" not in recorded.table("lab/nine", three)
+    assert "95 %" not in "\n".join(page.study_lines("lab/nine", three))
 
 
 def test_the_table_counts_the_settings_tried_and_marks_the_old_kernel(three):
-    text = recorded.table("lab/nine", three)
+    text = "\n".join(page.study_lines("lab/nine", three))
     tried = "greedy 1, parallel 0, adaptive 1, adaptive uncapped 1, pbs 1, soar 1"
-    assert f"settings tried on 400 validation puzzles: {tried}" in text
-    assert recorded.OLD_KERNEL not in text
+    assert f"Settings tried on 400 puzzles: {tried}" in text
+    assert records.OLD_KERNEL not in text
     three[1]["kernel"] = None
-    assert recorded.OLD_KERNEL in recorded.table("lab/nine", three)
+    assert records.OLD_KERNEL in "\n".join(page.study_lines("lab/nine", three))
 
 
 def test_an_outcome_that_is_not_there_is_named(three):
     with pytest.raises(ValueError, match="name must be one of 'greedy', 'adaptive a'.*; got 'soar b'"):
-        recorded.tested(three[0], "soar b")
+        records.tested(three[0], "soar b")
     with pytest.raises(ValueError, match="rule must be one of 'fast', 'accurate'.*; got 'best'"):
-        recorded.summary(three, "best")
-    assert len(recorded.parted(three[0], "soar a")) == pytest.approx(0.05 * PUZZLES, rel=0.4)
+        claims.summary(three, "best")
+    assert len(records.solved_only_by(three[0], "soar a")) == pytest.approx(0.05 * PUZZLES, rel=0.4)
 
 
 def test_the_lab_keeps_a_study_whose_answers_give_its_shares():
-    study = recorded.load_study()
+    study = records.study()
     assert {"lab/sudoku9", "lab/sudoku9-early"} <= set(study)
-    for records in study.values():
-        for one in records.values():
+    for by_seed in study.values():
+        for one in by_seed.values():
             for outcome in one["test"]:
                 assert outcome["right"].mean() == pytest.approx(outcome["accuracy"])
             assert {o["label"] for o in one["test"]} == {"greedy", *one["chosen"].values()}

@@ -7,7 +7,7 @@ from matplotlib import pyplot
 
 from labkit.figures import quality_speed, theme
 from labkit.soar.tasks.sudoku import puzzles
-from labkit.studies.soar import study
+from labkit.studies.soar import outcomes as study
 
 
 def guessing(tokens):
@@ -93,7 +93,7 @@ def test_a_comparison_repeats_itself():
 def test_a_study_that_runs_out_of_time_keeps_what_it_has():
     boards, truths = puzzles(5, seed=2)
     settings = study.grid([2], [0.5], [2])
-    found = study.compare(guessing, boards, truths, settings, progress=False, seconds=0)
+    found = study.compare(guessing, boards, truths, settings, progress=False, deadline=0)
     assert [o["label"] for o in found] == ["greedy"]
 
 

@@ -84,7 +84,7 @@ def _read(runs: Sequence[TrainTrace], name: str, when: str | int) -> np.ndarray:
 
 
 def study_table(rows: Sequence[Mapping], caption: str = "") -> HTML:
-    """Rows of ``fgo.recorded.summary``: one value per seed, of more than two their mean and range."""
+    """Rows of ``fgo.claims.summary``: one value per seed, of more than two their mean and range."""
     paper = "paper: acc / tokens / ACT / invalid"
     head = ["arm", "seeds", *(heading for heading, _ in COLUMNS.values()), paper]
     lines = []

@@ -1,4 +1,4 @@
-"""What caches cost and save (stages of ``labkit.studies.soar.cache_study``): right answers, and seconds.
+"""What caches cost and save (stages of ``labkit.studies.soar.caches``): right answers, and seconds.
 
 plane   left: share right of every arm, a line per checkpoint, block length and strategy; right: times
         faster than without a cache at LLaDA-8B's shape

@@ -13,7 +13,8 @@ from IPython.display import HTML
 
 from labkit.figures.pretraining import NAMES, by_arm, differences
 from labkit.figures.tables import html_table
-from labkit.studies.elas.recorded import note
+from labkit.studies.claims import Claim
+from labkit.studies.elas.records import note
 from labkit.studies.stats import spread
 from labkit.traces import TrainTrace
 
@@ -49,7 +50,7 @@ def perplexity_table(
 def arm_table(
     record: Mapping[str, Any], runs: Sequence[TrainTrace], against: str = "lowrank_relu2"
 ) -> HTML:
-    """Loss and time of every arm in one table. ``record``: results("study"); ``runs``: judged().
+    """Loss and time of every arm in one table. ``record``: results("study"); ``runs``: records.runs().
 
     Means and ranges over seeds, differences paired by seed with their interval. A step's time is the
     median, alone on the card; tokens a second count the exact steps in.
@@ -98,8 +99,11 @@ def _times(record: Mapping[str, Any], arm: str) -> list[str]:
     return [step, f"{found['tokens_per_second'] / 1e6:.2f}", f"{found['peak_bytes'] / 2**30:.2f}"]
 
 
-def claims_table(rows: Sequence[Mapping[str, str]]) -> HTML:
-    """Rows of {claim, paper, measured, conditions}."""
-    keys = ("claim", "paper", "measured", "conditions")
+def claims_table(rows: Sequence[Claim]) -> HTML:
+    """Claims of the paper, what it prints and what was measured."""
     head = ["claim", "the paper", "what we measured", "card, sizes, seeds"]
-    return html_table(head, [[row[key] for key in keys] for row in rows], "ELAS, claim by claim")
+    return html_table(
+        head,
+        [[row.claim, row.published, row.measured, row.conditions] for row in rows],
+        "ELAS, claim by claim",
+    )

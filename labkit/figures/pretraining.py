@@ -140,11 +140,10 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
         colour, marker = theme.CYCLE[i % 8], theme.MARKERS[i % 8]
         axis.plot(gap.values, [row] * len(gap.values), marker, color=colour, markersize=8, alpha=0.85)
         note = f"{gap.count}, no interval"
-        if gap.interval is not None:
-            low, high = gap.interval
-            axis.plot([low, high], [row, row], color=colour, linewidth=1.5)
+        if gap.low is not None and gap.high is not None:
+            axis.plot([gap.low, gap.high], [row, row], color=colour, linewidth=1.5)
             axis.plot([gap.estimate] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=3)
-            note = f"{gap.estimate:+.3f} ({low:+.3f} to {high:+.3f})"
+            note = f"{gap.estimate:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
         axis.annotate(
             note, (1, row), (4, 0), va="center", fontsize=9, annotation_clip=False,
             xycoords=("axes fraction", "data"), textcoords="offset points",
@@ -162,11 +161,10 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
 
 def _resolved(gaps: Sequence[Estimate]) -> str:
     """How many intervals leave out zero; where there are none, the range of the differences."""
-    intervals = [gap.interval for gap in gaps if gap.interval]
-    if intervals:
-        sure = sum(low > 0 or high < 0 for low, high in intervals)
-        count = next(gap.count for gap in gaps if gap.interval)
-        return f"{sure} of {len(intervals)} differences are resolved (95 % intervals over {count})"
+    known = [gap for gap in gaps if gap.low is not None]
+    if known:
+        sure = sum(gap.verdict(more="resolved", less="resolved") == "resolved" for gap in known)
+        return f"{sure} of {len(known)} differences are resolved (95 % intervals over {known[0].count})"
     values = [value for gap in gaps for value in gap.values]
     return f"Differences of {min(values):+.3f} to {max(values):+.3f} nats; {gaps[0].count}, no interval"
 

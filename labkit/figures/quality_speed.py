@@ -5,7 +5,7 @@ paired    difference to greedy on the same puzzles, one line per arm: interval, 
 table     the same as a table
 
 An outcome (``plane``) is a dict of one setting: ``setting``, ``family``, ``label``, ``accuracy``,
-``speed``; the first is greedy. A row (``paired``, ``table``) is ``labkit.studies.soar.study.Row``: one arm
+``speed``; the first is greedy. A row (``paired``, ``table``) is ``studies.soar.outcomes.Row``: one arm
 against greedy, over puzzles for one model or over training seeds.
 """
 

@@ -1,11 +1,12 @@
 """HTML tables with a caption: every cell escaped unless it is Markup."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from IPython.display import HTML
 from markupsafe import Markup, escape
 
 from labkit.figures.theme import BLUE
+from labkit.studies.claims import Claim
 
 DARK_RED = "#A84300"  # theme.RED as small text on white would have a contrast of 3.9, below WCAG's 4.5
 CODE = "font-family:monospace;overflow-wrap:anywhere"  # of what a model wrote: it has no spaces to break at
@@ -30,12 +31,12 @@ def html_table(
     return HTML(f"<table>{caption}<thead>{line('th', head)}</thead><tbody>{body}</tbody></table>")
 
 
-def findings_table(findings: Sequence[Mapping[str, str]]) -> HTML:
-    """What ``labkit.studies.findings.findings`` returned; the last column links to the notebook."""
+def findings_table(findings: Sequence[Claim]) -> HTML:
+    """What ``labkit.studies.report.findings`` returned; the last column links to the notebook."""
     rows = []
     for row in findings:
-        link = Markup("<a href='{}.ipynb'>{}</a>").format(row["notebook"], row["notebook"][:2])
-        rows.append((row["paper"], row["question"], row["found"], row["measured"], link))
+        link = Markup("<a href='{}.ipynb'>{}</a>").format(row.notebook, row.notebook[:2])
+        rows.append((row.paper, row.claim, row.measured, row.conditions, link))
     head = ("paper", "question", "found", "measured on", "notebook")
     return html_table(head, rows, "Recorded findings, read from the lab's own results")
 

@@ -15,10 +15,11 @@ from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
 from labkit.paths import ROOT, write_atomic
 from labkit.runner import cost
-from labkit.studies.fgo.recorded import recorded as fgo_arms
-from labkit.studies.findings import findings, straight_through
-from labkit.studies.soar import bench, cache_study
-from labkit.studies.soar.recorded import OLD_KERNEL, claim, load_study, note
+from labkit.studies.elas.claims import straight_through
+from labkit.studies.fgo import records as fgo
+from labkit.studies.report import findings
+from labkit.studies.soar import records as soar
+from labkit.studies.soar.claims import sentence
 from labkit.studies.stats import spread
 from labkit.traces import TrainTrace
 
@@ -29,24 +30,24 @@ PASSES = (", forward against torch.compile", "forward + backward against torch.c
 
 def finds() -> dict[str, str]:
     """{beginning of a notebook's first cell: what it finds}: the last cell of its row."""
-    said = {row["notebook"]: row for row in reversed(findings())}  # the first row of a notebook
-    study, fgo = load_study()["lab/sudoku9"], fgo_arms()
-    remark = f" ({note(study)})" * bool(note(study))
-    sums = cache_study.load_caches()["lab/sums"]
+    said = {row.notebook: row for row in reversed(findings())}  # the first row of a notebook
+    study, arms = soar.study()["lab/sudoku9"], fgo.runs()
+    remark = f" ({soar.note(study)})" * bool(soar.note(study))
+    sums = soar.caches()["lab/sums"]
     plain = {a["strategy"]: a for a in sums["arms"] if a["cache"] is None and a["block_length"] is None}
-    silent = {arm: spread([_first_silent(run) for run in fgo[arm]], ".0f") for arm in ("GRPO", "FGO")}
-    asked, seeds = fgo["GRPO"][0].meta["questions"], len(fgo["GRPO"])
+    silent = {arm: spread([_first_silent(run) for run in arms[arm]], ".0f") for arm in ("GRPO", "FGO")}
+    asked, seeds = arms["GRPO"][0].meta["questions"], len(arms["GRPO"])
     pretraining, entropy = said["02_elas_pretraining"], said["06_fgo_entropy"]
     return {
-        "02": f"{pretraining['found']} ({pretraining['measured']})",
+        "02": f"{pretraining.measured} ({pretraining.conditions})",
         "03": "puzzles that greedy decoding loses and the search solves; in words "
         f"{sums['prompts']:,} held-out sums in {plain['soar']['calls']:.1f} forward calls each instead of "
         f"{plain['greedy']['calls']:.0f}, {_percent(plain['soar']['accuracy'])} and "
         f"{_percent(plain['greedy']['accuracy'])} right (one model, {sums['provenance']['device']})",
-        "04": f"{claim(study)}{remark}",
+        "04": f"{sentence(study)}{remark}",
         "05": f"of the first {asked} groups of a run, {silent['GRPO']} teach GRPO nothing and "
         f"{silent['FGO']} teach FGO nothing ({seeds} seeds, before the first update)",
-        "06": f"FGO against GRPO {entropy['found']} ({entropy['measured']})",
+        "06": f"FGO against GRPO {entropy.measured} ({entropy.conditions})",
         "07": f"2:4 packing bit for bit like plain torch, statistics within rounding; {_copy()}",
     }
 
@@ -90,13 +91,13 @@ def _span(*words: str, form: str = ".2f", scale: float = 1.0, unit: str = "x") -
 
 def speed() -> dict[str, str]:
     """{first cell of a row of the speed table: measured}: its second cell."""
-    lab, share, llada = (bench.recorded(stage) for stage in ("lab", "share", "llada"))
+    lab, share, llada = (soar.bench(stage) for stage in ("lab", "share", "llada"))
     graph, eager = (
         _range(seen["share"] for name, seen in share["searches"].items() if way in name)
         for way in ("graph", "eager")
     )
     large = _range(seen["share"] for seen in llada["share"].values())
-    remark = f" (SOAR 8 {OLD_KERNEL})" * ("kernel" not in share["provenance"])
+    remark = f" (SOAR 8 {soar.OLD_KERNEL})" * ("kernel" not in share["provenance"])
     ours, low_rank = straight_through(), [_span("low-rank", kind, unit="") for kind in PASSES]
     return {
         "ReLU² + 2:4 + pack in one pass": f"{_share('fused compress')} of copy bandwidth",
@@ -133,7 +134,7 @@ def _share(name: str, form: str = ".0f") -> str:
 
 def _caches() -> str:
     parts = []
-    arms = [arm for arm in cache_study.load_caches()["llada"]["arms"] if arm["cache"]]
+    arms = [arm for arm in soar.caches()["llada"]["arms"] if arm["cache"]]
     for prompts in sorted({arm["prompts"] for arm in arms}, reverse=True):
         own = [arm for arm in arms if arm["prompts"] == prompts]
         told = ", ".join(f"{arm['cache']} {arm['faster']:.1f}x" for arm in own)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.device import LEAST_CAPABILITY
 from labkit.soar.beams import Beams, Windows
 from labkit.soar.config import DecodeConfig
 from labkit.soar.models.diffusion_lm import eos_ids
@@ -160,7 +161,7 @@ def fused_move(device: torch.device) -> Any:
         return None
     if os.environ.get("LABKIT_KERNEL") == "reference":
         return None
-    if torch.cuda.get_device_capability(device) < (8, 0):  # as for the lab's other kernels
+    if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return None
     from labkit.soar.beam_kernel import FusedMove
 

@@ -39,7 +39,7 @@ def load_model(
         name: "lab/sudoku9": the lab's 9x9 Sudoku model, "lab/sudoku9-early": the same half taught,
             "lab/sums": chain sums as text (all three shipped, see labkit/checkpoints);
             "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
-            a .safetensors file that ``python -m labkit.studies.soar.lab_model`` wrote;
+            a .safetensors file that ``python -m labkit.studies soar-models`` wrote;
             a folder with config.json and *.safetensors of LLaDA or Dream;
             or their name on the Hugging Face hub ("GSAI-ML/LLaDA-8B-Base",
             "Dream-org/Dream-v0-Base-7B"), which is then downloaded: JSON and safetensors only.
@@ -93,6 +93,4 @@ def _own(name: str) -> MaskedLM:
         kind: type[MaskedLM] = SudokuLM if "side" in config else SumsLM
         return kind.load(name)[0]
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        checks.fail(
-            "name", name, f"a file that labkit.studies.soar.lab_model wrote ({type(error).__name__})"
-        )
+        checks.fail("name", name, f"a file that labkit.studies soar-models wrote ({type(error).__name__})")

@@ -39,11 +39,6 @@ class Estimate:
     values: tuple[float, ...]  # one per seed
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """(low, high); None where there are too few seeds."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-    @property
     def count(self) -> str:
         """n with its unit: "3 seeds", "1 seed"."""
         return f"{self.n:,} {self.unit.removesuffix('s') if self.n == 1 else self.unit}"
@@ -53,10 +48,10 @@ class Estimate:
 
         form is each number's format, unit is printed after them with its own space, scale multiplies them.
         """
-        if self.interval is None:
+        if self.low is None or self.high is None:
             told = " and ".join(f"{scale * value:{form}}" for value in self.values)
             return f"{told}{unit} ({self.count}, no interval)"
-        mean, low, high = (f"{scale * value:{form}}" for value in (self.estimate, *self.interval))
+        mean, low, high = (f"{scale * value:{form}}" for value in (self.estimate, self.low, self.high))
         return f"{mean}{unit} (95 % {low} to {high}, {self.count})"
 
     def verdict(self, more: str = "better", less: str = "worse", margin: float | None = None) -> str:
@@ -65,12 +60,11 @@ class Estimate:
         margin  smallest difference that would matter, in the unit of ``estimate``: "no difference larger
                 than it" is said only if the interval excludes one
         """
-        if self.interval is None:
+        if self.low is None or self.high is None:
             return f"no verdict from {self.count}"
-        low, high = self.interval
-        if low > 0 or high < 0:
-            return more if low > 0 else less
-        if margin is not None and -margin < low and high < margin:
+        if self.low > 0 or self.high < 0:
+            return more if self.low > 0 else less
+        if margin is not None and -margin < self.low and self.high < margin:
             return f"no difference larger than {margin:g}"
         return f"not resolved at n = {self.count}"
 

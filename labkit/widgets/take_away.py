@@ -34,8 +34,7 @@ def preset(notebook: Path, values: Mapping[str, object]) -> tuple[str, str]:
     """
     parameters_for(notebook, {}, dict(values))
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
-    inside = ROOT and notebook.is_relative_to(ROOT)
-    path = notebook.relative_to(ROOT) if inside else notebook
+    path = notebook.relative_to(ROOT) if ROOT and notebook.is_relative_to(ROOT) else notebook
     ours = notebook.parent == NOTEBOOKS
     commands = (
         f"cat > preset.yaml <<'END'\n{text}END\n"

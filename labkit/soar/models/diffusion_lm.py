@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from labkit import checks
+from labkit.soar.models.keys_values import Past
 from labkit.soar.models.tokenizer import load_tokenizer
 
 
@@ -91,7 +92,7 @@ class DiffusionLM(nn.Module):
         tokens: torch.Tensor,
         lengths: torch.Tensor | None = None,
         where: torch.Tensor | None = None,
-        past: Any = None,
+        past: Past | None = None,
     ) -> torch.Tensor:
         """(B, n, width) before the head, at the positions ``where`` (B, n) of ``tokens`` (B, L) alone.
 

@@ -1,11 +1,30 @@
 """Keys and values of start states, and what puts them into a model's attention (see ``caches``)."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from labkit import checks
+
+
+class Past(Protocol):
+    """What attention is given instead of a cache that only grows."""
+
+    def update(self, key: Tensor, value: Tensor, layer: int, /) -> tuple[Tensor, Tensor]:
+        """Take a layer's new keys and values (B, heads, n, head); return those to attend to."""
+
+
+class HasKeys(Protocol):
+    """A model whose keys and values can be kept."""
+
+    @property
+    def kv_shape(self) -> tuple[int, int, int]:
+        """(layers, heads of keys and values, width of a head)."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 class KeysAndValues:
@@ -14,12 +33,12 @@ class KeysAndValues:
     codes  long (L,): random factors of the fingerprints that start states are found by
     """
 
-    codes: torch.Tensor
+    codes: Tensor
 
-    def __init__(self, model: Any, limit: int):
+    def __init__(self, model: HasKeys, limit: int):
         self._model, self._limit = model, limit
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
         self._laid_out: tuple | None = None
         self._slot: dict[int, int] = {}  # of a fingerprint
         self._key: list[int | None] = []  # the fingerprint in a slot
@@ -77,12 +96,10 @@ class KeysAndValues:
 class Fill:
     """A forward over whole start states (B, n), n <= L: keeps their keys and values in ``slots`` (B,)."""
 
-    def __init__(self, kept: KeysAndValues, slots: torch.Tensor):
+    def __init__(self, kept: KeysAndValues, slots: Tensor):
         self.kept, self.slots = kept, slots
 
-    def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
             kept[layer][self.slots, : new.shape[2]] = new.transpose(1, 2).to(kept[layer].dtype)
         return key, value
@@ -94,13 +111,11 @@ class Patch:
     length  how many positions of the slots: the longest row of the forward has no more
     """
 
-    def __init__(self, kept: KeysAndValues, slots: torch.Tensor, where: torch.Tensor, length: int):
+    def __init__(self, kept: KeysAndValues, slots: Tensor, where: Tensor, length: int):
         self.kept, self.slots, self.where, self.length = kept, slots, where, length
         self.rows = torch.arange(len(where), device=where.device)[:, None]
 
-    def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         both = []
         for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
             whole = kept[layer][self.slots, : self.length]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from labkit import checks
 from labkit.paths import write_atomic
+from labkit.soar.models.keys_values import Past
 
 
 class Block(nn.Module):
@@ -27,7 +28,7 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width, bias=False)
         self.down = nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, x: torch.Tensor, past: Any = None, layer: int = 0) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, past: Past | None = None, layer: int = 0) -> torch.Tensor:
         batch, cells, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, cells, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -85,7 +86,7 @@ class MaskedLM(nn.Module):
         tokens: torch.Tensor,
         lengths: torch.Tensor | None = None,
         where: torch.Tensor | None = None,
-        past: Any = None,
+        past: Past | None = None,
     ) -> torch.Tensor:
         """(B, n, width) before the head, at the positions ``where`` (B, n) alone; None: at all L.
 

@@ -23,6 +23,7 @@ from labkit.elas.data import Text, validation_and_test, windows
 from labkit.elas.evaluation import Loss, evaluate
 from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro
+from labkit.elas.model import ElasForCausalLM
 from labkit.elas.schedule import cosine_restart
 from labkit.elas.trainer import trace_of
 from labkit.studies.elas import variants
@@ -58,8 +59,10 @@ class FastRun:
         graph: bool = True,
         dtype: torch.dtype = torch.bfloat16,
     ):
-        self.text, self.how, self.steps = text, (compiled, graph), {}
-        self.model = build_model(config, text).to(device)
+        self.text, self.how = text, (compiled, graph)
+        self.steps: dict[bool, TrainStep] = {}
+        model: Any = build_model(config, text)  # transformers wraps .to() so that its type is lost
+        self.model: ElasForCausalLM = model.to(device)
         if rule is not None:
             variants.use(self.model, rule, half=half)
         self.net = copy.deepcopy(self.model).to_dtype(dtype)
@@ -109,7 +112,7 @@ class FastRun:
     def _time(self, step: TrainStep, exact: bool = False) -> float:
         """Milliseconds of one step at learning rate 0, alone on the card."""
         for group in self.optimizer.param_groups:
-            group["steps"] = self.every - 1 if exact else 0
+            group["steps"] = self.every - 1 if exact and self.every else 0
         if self.rows.is_cuda:
             torch.cuda.synchronize()
         started = time.perf_counter()
@@ -183,7 +186,8 @@ class FastRun:
         return self.rows[torch.from_numpy(picked).to(self.rows.device)]
 
     def _update(self, lr: float) -> None:
-        weights, copies = list(self.model.parameters()), list(self.net.parameters())
+        weights: list[Tensor] = list(self.model.parameters())
+        copies: list[Tensor] = list(self.net.parameters())
         for w, c in zip(weights, copies, strict=True):
             w.grad = None if c.grad is None else c.grad.float()
         for group in self.optimizer.param_groups:

@@ -7,6 +7,7 @@ published), a multiple of 64 too, so that no rival is slowed by its shape.
 import gc
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from labkit.elas.instruments import saved_bytes
 from labkit.elas.loro import Loro
 from labkit.elas.model import ElasConfig, ElasForCausalLM, build_mlp
+from labkit.studies.timing import seconds, take_turns
 
 RELU2 = {"intermediate_size": 8192, "warmup_steps": 0}
 SWIGLU = {"intermediate_size": 5504, "ffn": "swiglu"}
@@ -55,6 +57,7 @@ def ffn_memory(batches: list[int], device: str, tiny: bool) -> list[dict]:
     for form, options in FORMS.items():
         config = shape(RELU2 | options, tiny)
         mlp = build_mlp(config).to(device, torch.bfloat16)
+        assert config.rank is not None  # each form is a low-rank layer
         narrow = config.hidden_size + 2 * config.rank
         wide = config.intermediate_size
         wide_bytes = {"LORO ReLU²": 4.0, "ELAS packed, straight-through": 3.125}.get(form)
@@ -101,7 +104,7 @@ def model_memory(batches: list[int], device: str, tiny: bool, deadline: float) -
     with torch.device(device):
         model = ElasForCausalLM(shape(RELU2 | {"vocab_size": 32000}, tiny)).to_dtype(torch.bfloat16)
     optimizer = Loro.for_model(model, lr=1e-5, exact_every=None)
-    rows = []
+    rows: list[dict] = []
     for form, options in FORMS.items():
         _set_form(model, options)
         for batch in batches:
@@ -158,7 +161,7 @@ def speed(tokens: int, device: str, tiny: bool, rounds: int, compiled: bool) -> 
     hidden = shape({}, tiny).hidden_size
     x = torch.randn(tokens, hidden, device=device, dtype=torch.bfloat16, requires_grad=True)
     upstream = torch.randn(tokens, hidden, device=device, dtype=torch.bfloat16)
-    calls: dict[str, nn.Module] = {}
+    calls: dict[str, Callable] = {}
     for name, options in RIVALS.items():
         calls[name] = build_mlp(shape(options, tiny)).to(device, torch.bfloat16)
         if name in COMPILED and compiled:
@@ -185,13 +188,10 @@ def interleave(rivals: dict[str, Callable], rounds: int, device: str) -> dict[st
         from sparse24 import timing
 
         return timing.interleave(rivals, rounds)
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for _ in range(rounds):
-        for name, run in rivals.items():
-            started = time.perf_counter()
-            run()
-            times[name].append(1000 * (time.perf_counter() - started))
-    return {n: {"p20": min(t), "p50": sorted(t)[len(t) // 2], "p80": max(t)} for n, t in times.items()}
+    times = {name: sorted(own) for name, own in seconds(take_turns(rivals, rounds)).items()}
+    return {
+        n: {"p20": 1000 * t[0], "p50": 1000 * t[len(t) // 2], "p80": 1000 * t[-1]} for n, t in times.items()
+    }
 
 
 def exact_step(device: str, tiny: bool) -> dict[str, float]:
@@ -202,10 +202,10 @@ def exact_step(device: str, tiny: bool) -> dict[str, float]:
     found = {}
     for where in {"cpu", device}:
         four = [torch.randn(size, rank, device=where) for _ in range(4)]
-        times = []
-        for _ in range(6):
-            started = time.perf_counter()
-            riemannian_step(*four, 0.01)[0].sum().item()
-            times.append(1000 * (time.perf_counter() - started))
-        found[where] = round(sorted(times[1:])[2], 3)
+
+        def step(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> float:
+            return riemannian_step(a, b, c, d, 0.01)[0].sum().item()
+
+        times = seconds(take_turns({where: partial(step, *four)}, 6))[where]
+        found[where] = round(1000 * sorted(times[1:])[2], 3)
     return found

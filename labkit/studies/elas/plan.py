@@ -79,9 +79,9 @@ def plan(stage: str, base: PretrainConfig, seeds: int, chosen: Mapping[str, floa
 
     def runs(shown: str, arm: str, **changed) -> list[Job]:
         options = {"rule": changed.pop("rule")} if "rule" in changed else {}
-        if chosen.get(arm) is None:
+        if (lr := chosen.get(arm)) is None:
             return []
-        config = replace(base, arm=arm, lr=chosen[arm], **changed)
+        config = replace(base, arm=arm, lr=lr, **changed)
         return [Job(stage, shown, replace(config, seed=seed), options) for seed in range(seeds)]
 
     arms = sorted(ARMS, key=lambda arm: arm != "elas_ste")  # its rate comes first: the rules wait for it
@@ -100,13 +100,17 @@ def plan(stage: str, base: PretrainConfig, seeds: int, chosen: Mapping[str, floa
 def _traced(stage: str, base: PretrainConfig) -> list[Job]:
     tiny = base.size == "tiny"
     if stage == "checkpoints":
-        small = {} if tiny else {"size": "3m", "source": "sympy", "vocab_size": 2048, "steps": 1500}
+        small: dict[str, Any] = (
+            {} if tiny else {"size": "3m", "source": "sympy", "vocab_size": 2048, "steps": 1500}
+        )
         named = {"lowrank_relu2": "elas-relu2-3m", "elas_ste": "elas-3m"}
         return [Job(stage, arm, replace(base, arm=arm, **small), keep=name) for arm, name in named.items()]
-    half = {"rule": "magnitude", "half": True}
+    half: dict[str, Any] = {"rule": "magnitude", "half": True}
     if stage == "large":
         # the lab's own vocabulary, so that the text is encoded once: the paper's is 32000
-        large = {} if tiny else {"size": "60m", "seq_len": 256, "batch_size": 64, "steps": 1000}
+        large: dict[str, Any] = (
+            {} if tiny else {"size": "60m", "seq_len": 256, "batch_size": 64, "steps": 1000}
+        )
         large |= {} if tiny else {"exact_every": 200, "lr_warmup": 200}
         arms = ("dense_swiglu", "lowrank_swiglu", "lowrank_relu2", "elas_ste")
         jobs = [Job(stage, arm, replace(base, arm=arm, lr=rates(arm)[2], **large)) for arm in arms]

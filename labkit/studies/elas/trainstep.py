@@ -29,7 +29,8 @@ class TrainStep:
     """
 
     def __init__(self, net: ElasForCausalLM, rows: Tensor, compiled: bool, graph: bool = True):
-        self.net, self.tokens, self.graph = net, rows.clone(), None
+        self.net, self.tokens = net, rows.clone()
+        self.graph: torch.cuda.CUDAGraph | None = None
         self.loss = torch.compile(cross_entropy, dynamic=False) if compiled else cross_entropy
         if compiled:
             for layer in net.model.layers:
@@ -58,8 +59,8 @@ class TrainStep:
                 self._run()
         torch.cuda.current_stream().wait_stream(side)
         self._clear()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        self.graph = graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             self.out = self._run()
         self.grads = [p.grad for p in self.net.parameters()]
 

@@ -29,10 +29,14 @@ class StudyReLU2(Sparse24ReLU2):
     Counted in training mode: ``overflows`` int64, activations beyond 65504; ``peak`` float32, the largest.
     """
 
+    overflows: Tensor
+    peak: Tensor
+    scale: Tensor
+
     def __init__(self, rule: str = "magnitude", *, half: bool = False, **options):
         super().__init__("ste", **options)
         self.rule = choice("rule", rule, RULES)
-        self.half = choice("half", half, (True, False))
+        self.through_half = choice("half", half, (True, False))
         self.register_buffer("overflows", torch.zeros((), dtype=torch.int64), persistent=False)
         self.register_buffer("peak", torch.zeros(()), persistent=False)
         self.register_buffer("scale", torch.ones(()), persistent=False)
@@ -50,7 +54,7 @@ class StudyReLU2(Sparse24ReLU2):
             if self.training:
                 self.overflows += (y > LARGEST).sum()
                 self.peak.copy_(torch.maximum(self.peak, y.max()))
-            used = y.to(torch.float16).to(y.dtype) if self.half else y
+            used = y.to(torch.float16).to(y.dtype) if self.through_half else y
             if self.sparse:
                 used = self._rule(used)
         if used is y:

@@ -1,19 +1,15 @@
 """Tokens per second of the fast sampler, of transformers' generate and of TRL, one model, one run.
 
-    python -m labkit.studies.fgo.bench --output FILE.json [--device cuda] [--model NAME] [--tiny]
+    python -m labkit.studies fgo-bench [--out DIR] [--device cuda] [--model NAME] [--tiny]
 
 All draw at temperature 1 for the same prompts, up to the same length. Only tokens of responses count: not
 prompts, not padding after the end. Rounds are interleaved after one warm-up each; medians and ranges.
 """
 
-import argparse
-import json
 import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,9 +22,11 @@ from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.reasoner import LONGEST_PROMPT, NAME, load_reasoner
 from labkit.fgo.lab.sampler import Sampler
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
-from labkit.paths import write_atomic
-from labkit.provenance import provenance
+from labkit.studies.harness import Context, Option, Stage, Study
+from labkit.studies.timing import take_turns
 
+SIZES = ("questions", "group", "max_tokens", "rounds")
+ROW = dict.fromkeys(("tokens_per_second", "lowest", "highest", "seconds", "tokens"), float)
 Draw = Callable[[], int]  # draws once and says how many tokens of responses that were
 
 
@@ -55,7 +53,8 @@ def bench(
         "transformers generate": _generate(model.float(), rows, group, max_tokens, device),
     }
     if device == "cuda":
-        half = type(model)(model.config).to(device, torch.bfloat16)
+        half: Any = type(model)(model.config)  # transformers wraps .to() so that its type is lost
+        half.to(device, torch.bfloat16)
         half.load_state_dict(model.state_dict())
         ways["transformers generate, bfloat16"] = _generate(half, rows, group, max_tokens, device)
     with TemporaryDirectory() as folder:
@@ -63,22 +62,14 @@ def bench(
             ways |= _trl(model, rows, group, max_tokens, device, folder)
         except ImportError as error:
             print(f"without TRL: {error}", file=sys.stderr)
-        found: dict[str, list[tuple[int, float]]] = {way: [] for way in ways}
-        for round_ in range(rounds + 1):
-            for way, draw in ways.items():
-                _wait(device)
-                start = time.perf_counter()
-                tokens = draw()
-                _wait(device)
-                if round_:  # the first is the warm-up
-                    found[way].append((tokens, time.perf_counter() - start))
-    table = {way: _row(values) for way, values in found.items()}
+        take_turns(ways, 1)  # warm
+        turns = take_turns(ways, rounds)
     return {
-        "ways": table,
-        "provenance": provenance(
-            rows=questions * group, max_tokens=max_tokens, rounds=rounds,
-            parameters=sum(p.numel() for p in model.parameters()),
-        ),
+        "ways": {way: _row(values) for way, values in turns.items()},
+        "provenance": {
+            "rows": questions * group, "max_tokens": max_tokens, "rounds": rounds,
+            "parameters": sum(p.numel() for p in model.parameters()),
+        },
     }  # fmt: skip
 
 
@@ -89,11 +80,6 @@ def _row(values: list[tuple[int, float]]) -> dict[str, float]:
         "seconds": statistics.median(seconds for _, seconds in values),
         "tokens": statistics.median(tokens for tokens, _ in values),
     }  # fmt: skip
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _sampler(model, rows, group, max_tokens, device) -> Draw:
@@ -140,6 +126,8 @@ def _trl(model, rows, group, max_tokens, device, folder) -> dict[str, Draw]:
             train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "answer")} for row in rows]),
         )  # fmt: skip
     trainer.train()  # sets up what a step needs
+    optimizer = trainer.optimizer
+    assert optimizer is not None
     batch = [{k: row[k] for k in ("prompt", "answer")} for row in rows for _ in range(group)]
 
     def generation() -> int:
@@ -151,36 +139,38 @@ def _trl(model, rows, group, max_tokens, device, folder) -> dict[str, Draw]:
         trainer.model.train()
         loss = trainer.compute_loss(trainer.model, inputs)
         trainer.accelerator.backward(loss)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return int(inputs["completion_mask"].sum())
 
     trainer.model.train()
     return {"TRL, generation": generation, "TRL, one step": step}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command in this module's first lines."""
-    parser = argparse.ArgumentParser(prog="python -m labkit.studies.fgo.bench", description=__doc__)
-    parser.add_argument("--output", required=True, help="JSON file to write")
-    parser.add_argument("--model", default=NAME)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tiny", action="store_true", help="seconds on a CPU: proves that the code runs")
-    given = parser.parse_args(argv)
-    small = {"questions": 2, "group": 4, "max_tokens": 16, "rounds": 1} if given.tiny else {}
-    try:
-        model, about = load_reasoner(given.model, device=given.device)
-    except ValueError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    found = bench(model, about["task"], device=given.device, **small)
-    words = " ".join(["python -m labkit.studies.fgo.bench", *(sys.argv[1:] if argv is None else argv)])
-    found["provenance"]["command"] = words
-    write_atomic(Path(given.output), lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
-    for way, row in found["ways"].items():
-        print(f"{way:32} {row['tokens_per_second']:12,.0f} tokens/s  {row['seconds']:.3f} s")
-    return 0
+def _run(context: Context) -> dict:
+    model, about = context.prepared
+    return bench(model, about["task"], device=context.device, **context.pick(*SIZES))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _show(found: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"{way:32} {row['tokens_per_second']:12,.0f} tokens/s  {row['seconds']:.3f} s"
+        for way, row in found["ways"].items()
+    )
+
+
+STUDY = Study(
+    "fgo-bench",
+    "Tokens per second of the fast sampler, of transformers' generate and of TRL.",
+    {"sampling": Stage(_run, "all ways, interleaved", "bench.json", show=_show,
+                       shape={"ways": {str: ROW}, "provenance": {"rows": int, "parameters": int}},
+                       inputs=lambda c: dict(vars(c.options)))},
+    {
+        "model": Option(NAME, "the lab's model, or a file of labkit.fgo.lab.reasoner"),
+        "questions": Option(64, "different prompts", tiny=2),
+        "group": Option(8, "responses to each", tiny=4, least=2),
+        "max_tokens": Option(128, "of a response", tiny=16),
+        "rounds": Option(5, "timed rounds of each way", tiny=1),
+    },
+    prepare=lambda context: load_reasoner(context.options.model, device=context.device),
+)  # fmt: skip

@@ -1,15 +1,14 @@
 """Train one of the lab's reasoning models; write its weights and its card.
 
-    python -m labkit.studies.fgo.reasoner --output DIR [--name lab/sums-small] [--device cuda]
+    python -m labkit.studies fgo-models [--stages lab/sums-small] [--out DIR] [--device cuda]
 
 The weights are bfloat16 safetensors with the settings in their header, which
 ``labkit.fgo.lab.reasoner.load_reasoner`` reads.
 """
 
-import argparse
 import json
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from labkit.fgo.lab.exam import Exam
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.reasoner import LONGEST_PROMPT, NAME, SMALL, file_of, load_reasoner
 from labkit.fgo.tasks import verbose_sums
-from labkit.paths import CHECKPOINTS, write_atomic
+from labkit.paths import write_atomic
 from labkit.provenance import provenance
 from labkit.studies.fgo.teaching import Recipe, train_char_model
+from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.traces import TrainTrace
 
 QUESTIONS = 2048  # of each of the two exams whose numbers stand on a card
@@ -116,24 +116,26 @@ def make_reasoner(
     return path, trace
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command in this module's first lines."""
-    parser = argparse.ArgumentParser(prog="python -m labkit.studies.fgo.reasoner", description=__doc__)
-    parser.add_argument("--output", default=str(CHECKPOINTS), help="folder for the weights and the card")
-    parser.add_argument("--name", choices=list(MODELS), default=NAME)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="of training at most")
-    parser.add_argument("--tiny", action="store_true", help="seconds on a CPU: proves that the code runs")
-    given = parser.parse_args(argv)
-    words = " ".join(["python -m labkit.studies.fgo.reasoner", *(sys.argv[1:] if argv is None else argv)])
-    path, trace = make_reasoner(
-        given.output, name=given.name, device=given.device, seed=given.seed, seconds=given.seconds,
-        tiny=given.tiny, command=words,
+def _run(context: Context, name: str) -> dict:
+    """Train one model; what its two exams came to."""
+    trace = make_reasoner(
+        context.out, name=name, device=context.device, seed=context.options.seed,
+        seconds=context.deadline - time.time(), tiny=context.tiny, command=context.command,
+    )[1]  # fmt: skip
+    return {"accuracy": {kind: trace.meta[kind]["accuracy"] for kind in ("greedy", "sampled")}}
+
+
+def _stage(name: str) -> Stage:
+    return Stage(
+        partial(_run, name=name), f"train {name}", "models.json", name, {"accuracy": {str: float}},
+        lambda c: c.pick("seed") | {"settings": MODELS[name]}, json.dumps,
     )  # fmt: skip
-    print(path, {kind: trace.meta[kind]["accuracy"] for kind in ("greedy", "sampled")})
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+STUDY = Study(
+    "fgo-models",
+    "Train the lab's reasoning models: weights and a card of each.",
+    {name: _stage(name) for name in MODELS},
+    {"seed": Option(0, "of weights and questions", least=0)},
+    default=(NAME,),
+)

@@ -1,80 +1,101 @@
 """How fast the batched search is, against one prompt at a time, and whether a batch changes an answer.
 
-python -m labkit.studies.soar.bench [--stages lab share llada identity] [--device cuda]
+python -m labkit.studies soar-bench [--stages lab share llada identity] [--device cuda]
 
-lab       tokens/s of SOAR on 256 puzzles, lab/sudoku9, against one_at_a_time.py, interleaved
-share     share of the wall time that the model's forward takes, at 256 puzzles
-llada     single-prompt PBS and the share of the forward at LLaDA-8B's shape with random bf16 weights
-identity  1,000 puzzles decoded alone and in one batch: the share of equal answers
-
-Each stage writes results/bench_<stage>.json. Seconds are wall time around synchronised work.
+Each stage writes bench_<stage>.json. Seconds are wall time around synchronised work.
 """
 
-import argparse
 import json
 import statistics
-import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from labkit import checks
-from labkit.paths import write_atomic
-from labkit.provenance import provenance
 from labkit.soar.load import load_model
+from labkit.soar.models.diffusion_lm import eos_ids
 from labkit.soar.search import decode
 from labkit.soar.tasks.puzzle_sets import load_puzzles
+from labkit.studies.harness import Option, Stage, Study
 from labkit.studies.soar.llada_shape import random_llada
 from labkit.studies.soar.one_at_a_time import decode_one
-from labkit.studies.soar.recorded import kernel_digest
-from labkit.studies.soar.timing import Timed, run_stages, timed
+from labkit.studies.soar.records import kernel_digest
+from labkit.studies.timing import seconds, take_turns, timed
 
-RESULTS = Path(__file__).parent / "results"
-SOAR = {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2}
-ROUNDS = 3
-STAGES = ("lab", "share", "llada", "identity")
+SOAR: dict[str, Any] = {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2}
 
 
-def recorded(stage: str) -> dict:
-    """What the H100 run of a stage gave (results/bench_<stage>.json)."""
-    checks.choice("stage", stage, STAGES)
-    return json.loads((RESULTS / f"bench_{stage}.json").read_text())
+class Timed(nn.Module):
+    """``model`` with the seconds of its forwards: by CUDA events on a GPU, by the clock on a CPU."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model: Any = model
+        self._spans: list[Any] = []
+        self.eos_ids = eos_ids(model)
+        for name in ("mask_id", "eos_id", "max_length", "vocab_size"):
+            setattr(self, name, getattr(model, name))
+
+    def logits_at(self, tokens: torch.Tensor, *rest: object) -> torch.Tensor:
+        if not tokens.is_cuda:
+            began = time.perf_counter()
+            logits = self.model.logits_at(tokens, *rest)
+            self._spans.append(time.perf_counter() - began)
+            return logits
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        logits = self.model.logits_at(tokens, *rest)
+        end.record()
+        self._spans.append((start, end))
+        return logits
+
+    forward = logits_at
+
+    def seconds(self) -> float:
+        """Since the last call."""
+        spans, self._spans = self._spans, []
+        if spans and isinstance(spans[0], tuple):
+            torch.cuda.synchronize()
+            return sum(start.elapsed_time(end) for start, end in spans) / 1000
+        return sum(spans)
 
 
 def bench_lab(device: str, prompts: int, rounds: int) -> dict:
     """Ours (fixed rows, one graph) against one at a time, with the eager model and with ours."""
-    boards, truths = load_puzzles("test", prompts)
-    boards = torch.from_numpy(boards)
-    fixed = load_model("lab/sudoku9", device=device, dtype=torch.bfloat16, fixed_rows=min(256, prompts))
-    plain = fixed.model
-    filled, reference = int((boards == 0).sum()), decode_one
+    puzzles, truths = load_puzzles("test", prompts)
+    boards = torch.from_numpy(puzzles)
+    fixed: Any = load_model(
+        "lab/sudoku9", device=device, dtype=torch.bfloat16, fixed_rows=min(256, prompts)
+    )
+    plain: Any = fixed.model
+    filled = int((boards == 0).sum())
     options = {key: value for key, value in SOAR.items() if key != "strategy"} | {"mask_id": 0}
 
     def ours() -> np.ndarray:
         return decode(fixed, boards, record=False, **SOAR).sequences
 
-    def theirs(model: nn.Module) -> np.ndarray:
-        rows = [reference(model, row, "soar", device=device, **options)[0] for row in boards.tolist()]
-        return np.array(rows)
+    def theirs(model: nn.Module, rows: torch.Tensor = boards) -> np.ndarray:
+        return np.array(
+            [decode_one(model, row, "soar", device=device, **options)[0] for row in rows.tolist()]
+        )
 
-    ours(), reference(plain, boards[0].tolist(), "soar", device=device, **options)  # warm
-    arms = {"batched": ours, "one at a time": lambda: theirs(plain),
-            "one at a time, same graph": lambda: theirs(fixed)}  # fmt: skip
-    seconds, answers = {name: [] for name in arms}, {}
-    times = {"batched": rounds, "one at a time": max(1, rounds - 1), "one at a time, same graph": 1}
-    for number in range(rounds):
-        for name, arm in arms.items():
-            if number < times[name]:  # the slow ones less often
-                answers[name], spent = timed(arm)
-                seconds[name].append(spent)
-    middle = {name: statistics.median(spent) for name, spent in seconds.items()}
+    ours(), theirs(plain, boards[:1])  # warm
+    arms: dict[str, Callable] = {"batched": ours, "one at a time": partial(theirs, plain),
+            "one at a time, same graph": partial(theirs, fixed)}  # fmt: skip
+    often = dict(zip(arms, (rounds, max(1, rounds - 1), 1), strict=True))  # the slow ones less often
+    turns = take_turns(arms, often)
+    middle = {name: statistics.median(spent) for name, spent in seconds(turns).items()}
+    answers = {name: own[-1][0] for name, own in turns.items()}
     same = {name: float((rows == answers["batched"]).all(1).mean()) for name, rows in answers.items()}
     return {
-        "prompts": prompts, "tokens": filled, "setting": SOAR, "seconds": seconds, "same answer": same,
+        "prompts": prompts, "tokens": filled, "setting": SOAR,
+        "seconds": seconds(turns), "same answer": same,
         "tokens per second": {name: filled / spent for name, spent in middle.items()},
         "times faster": {name: spent / middle["batched"] for name, spent in middle.items()},
         "solved": float((answers["batched"] == truths).all(1).mean()),
@@ -96,7 +117,7 @@ def bench_share(device: str, prompts: int, rounds: int) -> dict:
 
 def _share(model: Timed, boards: torch.Tensor, setting: dict, rounds: int) -> dict:
     """Wall and forward seconds of ``rounds`` decodes, after one that compiles what there is to compile."""
-    found = {"wall": [], "forward": [], "share": []}
+    found: dict[str, Any] = {"wall": [], "forward": [], "share": []}
     for number in range(rounds + 1):
         model.seconds()
         trace, wall = timed(lambda: decode(model, boards, record=False, **setting))
@@ -108,30 +129,27 @@ def _share(model: Timed, boards: torch.Tensor, setting: dict, rounds: int) -> di
     return found | calls
 
 
-def bench_llada(device: str, rounds: int, tiny: bool) -> dict:
+def bench_llada(device: str, rounds: int, shape: str = "LLaDA-8B") -> dict:
     """LLaDA-8B's shape, random weights: single-prompt PBS against one beam at a time, and the share."""
-    model = Timed(random_llada(device, tiny=tiny))
+    tiny = shape == "tiny"
+    model: Any = Timed(random_llada(device, tiny=tiny))
     source = torch.Generator().manual_seed(0)
     length, gen = (12, 4) if tiny else (224, 32)
     prompts = torch.randint(0, model.mask_id - 1, (8, length), generator=source)
-    pbs = {"strategy": "pbs", "beam": 2, "gen_length": gen, "eos_early_stop": False}
-    reference, options = decode_one, {"mask_id": model.mask_id, "gen_length": gen, "beam": 2}
+    pbs: dict[str, Any] = {"strategy": "pbs", "beam": 2, "gen_length": gen, "eos_early_stop": False}
     row = prompts[0].tolist()
 
     def ours() -> list[int]:
         return decode(model, prompts[:1], record=False, **pbs).sequences[0].tolist()
 
     def theirs() -> list[int]:
-        return reference(model.model, row, "pbs", device=device, **options)[0]
+        options = {"mask_id": model.mask_id, "gen_length": gen, "beam": 2}
+        return decode_one(model.model, row, "pbs", device=device, **options)[0]
 
     ours(), timed(lambda: model.model(torch.tensor([row], device=device)))  # warm
-    seconds = {"batched beams": [], "one beam at a time": []}
-    for _ in range(rounds):
-        mine, spent = timed(ours)
-        seconds["batched beams"].append(spent)
-        other, spent = timed(theirs)
-        seconds["one beam at a time"].append(spent)
-    middle = {name: statistics.median(spent) for name, spent in seconds.items()}
+    turns = take_turns({"batched beams": ours, "one beam at a time": theirs}, rounds)
+    (mine, other), spent = (own[-1][0] for own in turns.values()), seconds(turns)
+    middle = {name: statistics.median(one) for name, one in spent.items()}
     share = {}
     for name, count, setting in (
         ("single-prompt PBS", 1, pbs),
@@ -140,16 +158,16 @@ def bench_llada(device: str, rounds: int, tiny: bool) -> dict:
     ):
         share[name] = _share(model, prompts[:count], setting, rounds)
     return {
-        "shape": "LLaDA-8B" if not tiny else "tiny", "length": length + gen, "generated": gen,
-        "seconds": seconds, "same tokens": float(np.mean(np.array(mine) == other)), "share": share,
+        "shape": shape, "length": length + gen, "generated": gen,
+        "seconds": spent, "same tokens": float(np.mean(np.array(mine) == other)), "share": share,
         "times faster": middle["one beam at a time"] / middle["batched beams"],
     }  # fmt: skip
 
 
-def bench_identity(device: str, prompts: int) -> dict:
+def bench_identity(device: str, alone: int) -> dict:
     """Share of puzzles that get the same answer alone as in one batch, with and without fixed rows."""
-    rows, some = (32 if device == "cuda" else 4), -(-prompts // 10)
-    arms = [(prompts, "float32", rows), (prompts, "bfloat16", rows),
+    rows, some = (32 if device == "cuda" else 4), -(-alone // 10)
+    arms = [(alone, "float32", rows), (alone, "bfloat16", rows),
             (some, "float32", None), (some, "bfloat16", None)]  # fmt: skip
     with ProcessPoolExecutor(len(arms) if device == "cuda" else 1, get_context("spawn")) as pool:
         asked = [pool.submit(_identity, device, *arm) for arm in arms]
@@ -169,33 +187,37 @@ def _identity(device: str, prompts: int, dtype: str, rows: int | None) -> dict:
             "same score to the last bit": float(np.mean(scores))}  # fmt: skip
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the stages in the order given; one that fails is told and the others still run."""
-    parser = argparse.ArgumentParser(prog="labkit.studies.soar.bench", description=__doc__.split("\n")[0])
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--prompts", type=int, default=256, help="puzzles of lab and share")
-    parser.add_argument("--alone", type=int, default=1000, help="puzzles of identity")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--tiny", action="store_true", help="a tiny model in place of LLaDA's shape")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args(argv)
-    stages = {
-        "lab": lambda: bench_lab(given.device, given.prompts, given.rounds),
-        "share": lambda: bench_share(given.device, given.prompts, given.rounds),
-        "llada": lambda: bench_llada(given.device, given.rounds, given.tiny),
-        "identity": lambda: bench_identity(given.device, given.alone),
-    }
-
-    def record(name: str, found: dict, spent: float) -> None:
-        command = f"python -m labkit.studies.soar.bench --stages {name} --device {given.device}"
-        about = {"provenance": provenance(command=command, stage_seconds=spent, kernel=kernel_digest())}
-        text = json.dumps(about | found, indent=1) + "\n"
-        write_atomic(given.out / f"bench_{name}.json", lambda path: path.write_text(text))
-        print(f"{name} ({spent:.1f} s): {json.dumps(found)}", flush=True)
-
-    return 1 if run_stages(stages, given.stages, record) else 0
+SHARES = {str: {"share": [float], "wall": [float], "forward": [float]}}
+ARM = {"prompts": int, "dtype": str, "same answer": float, "same score to the last bit": float}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _stage(about: str, measure: Callable[..., dict], shape: dict, *reads: str) -> Stage:
+    """A stage that measures with the options ``reads``; they and the beam kernel are its inputs."""
+    return Stage(
+        lambda c: measure(c.device, **c.pick(*reads)), about, f"{measure.__name__}.json", shape=shape,
+        inputs=lambda c: c.pick(*reads) | {"kernel": kernel_digest()}, show=json.dumps,
+    )  # fmt: skip
+
+
+STUDY = Study(
+    "soar-bench",
+    "How fast the batched search is, and whether a batch changes an answer.",
+    {
+        "lab": _stage("tokens/s of SOAR against one prompt at a time", bench_lab,
+                      {"prompts": int, "same answer": {str: float}, "times faster": {str: float},
+                       "tokens per second": {str: float}, "setting": {"beam": int}}, "prompts", "rounds"),
+        "share": _stage("share of the time that the model's forward takes", bench_share,
+                        {"prompts": int, "searches": SHARES}, "prompts", "rounds"),
+        "llada": _stage("the same at LLaDA-8B's shape, random bf16 weights", bench_llada,
+                        {"shape": str, "same tokens": float, "times faster": float, "share": SHARES},
+                        "rounds", "shape"),
+        "identity": _stage("puzzles decoded alone and in one batch", bench_identity, {"arms": [ARM]},
+                           "alone"),
+    },
+    {
+        "prompts": Option(256, "puzzles of lab and share", tiny=2),
+        "alone": Option(1000, "puzzles of identity", tiny=2),
+        "rounds": Option(3, "timed rounds of each rival", tiny=1),
+        "shape": Option("LLaDA-8B", "of llada's model", tiny="tiny", choices=("LLaDA-8B", "tiny")),
+    },
+)  # fmt: skip

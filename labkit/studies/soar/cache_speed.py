@@ -1,9 +1,8 @@
-"""Seconds of cached decoding: arms in turn, and at LLaDA-8B's shape (the stages of ``cache_study``)."""
+"""Seconds of cached decoding at LLaDA-8B's shape: a stage of ``caches``."""
 
 import statistics
-import time
-from collections.abc import Callable, Hashable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -11,36 +10,27 @@ from labkit.soar.models.caches import Cached
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.search import decode
 from labkit.studies.soar.llada_shape import random_llada
-from labkit.studies.soar.timing import timed
+from labkit.studies.timing import seconds, take_turns
 
 
-def interleaved(
-    calls: dict[Hashable, Callable], rounds: int, until: float = float("inf")
-) -> dict[Hashable, list[float]]:
-    """Wall seconds of every call, all in turn ``rounds`` times; no further one after ``until``.
-
-    until  a ``time.perf_counter()``; the first round is always made
-    """
-    spent = {key: [] for key in calls}
-    for number in range(rounds):
-        for key, call in calls.items():
-            if number and time.perf_counter() > until:
-                return spent
-            spent[key].append(timed(call)[1])
-    return spent
-
-
-def llada(device: str, rounds: int, tiny: bool, until: float) -> dict:
+def llada(device: str, rounds: int, shape: str, deadline: float) -> dict:
     """Seconds of greedy decoding at LLaDA-8B's shape, for 1 prompt and for 8; what the caches hold."""
+    tiny = shape == "tiny"
     free = random_llada(device, tiny=tiny, dtype=torch.bfloat16)
     length, gen, block = (24, 8, 4) if tiny else (768, 64, 32)
     about = free.mask_id, free.eos_id, free.max_length, free.shift
-    models = {(False, None): free, (True, None): DiffusionLM(free.net, *about, block_causal=block)}
+    causal = DiffusionLM(free.net, *about, block_causal=block)
+    models: dict[tuple[bool, str | None], torch.nn.Module] = {(False, None): free, (True, None): causal}
     models |= {(False, cache): Cached(free, cache) for cache in ("approximate-prefix", "approximate-dual")}
-    models[True, "exact-block"] = Cached(models[True, None], "exact-block")
+    models[True, "exact-block"] = Cached(causal, "exact-block")
     source = torch.Generator().manual_seed(0)
     prompts = torch.randint(0, free.mask_id - 1, (8, length), generator=source)
-    given = {"gen_length": gen, "block_length": block, "eos_early_stop": False, "record": False}
+    given: dict[str, Any] = {
+        "gen_length": gen,
+        "block_length": block,
+        "eos_early_stop": False,
+        "record": False,
+    }
     found = []
     for count in (1, 8):
         calls = {
@@ -48,16 +38,16 @@ def llada(device: str, rounds: int, tiny: bool, until: float) -> dict:
         }
         for call in calls.values():
             call(steps=4)  # two steps a block: compiles what there is to compile
-        spent = interleaved(calls, rounds, until)
-        for (causal, cache), own in spent.items():
-            base = statistics.median(spent[causal, None])
+        spent = seconds(take_turns(calls, rounds, deadline))
+        for (by_block, cache), own in spent.items():
+            base = statistics.median(spent[by_block, None])
             found.append({
-                "prompts": count, "block_causal": causal, "cache": cache, "seconds": own,
+                "prompts": count, "block_causal": by_block, "cache": cache, "seconds": own,
                 "faster": base / statistics.median(own),
-                "kept_bytes": models[causal, cache].kept_bytes if cache else 0,
+                "kept_bytes": models[by_block, cache].kept_bytes if cache else 0,
             })  # fmt: skip
     off = _rounding(models, prompts[:2].to(device), gen, block)
-    return {"shape": "tiny" if tiny else "LLaDA-8B", "length": length, "generated": gen,
+    return {"shape": shape, "length": length, "generated": gen,
             "block_length": block, "dtype": "bfloat16", "arms": found, "exact-block": off}  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Train the checkpoints that ``load_model("lab/...")`` opens, in minutes.
 
-python -m labkit.studies.soar.lab_model sudoku9 [--seconds 200]  lab/sudoku9 and lab/sudoku9-early, on a GPU
-python -m labkit.studies.soar.lab_model sums [--seconds 30]      lab/sums; small enough for a CPU core
+python -m labkit.studies soar-models [--out DIR]                 lab/sudoku9 and lab/sudoku9-early, on a GPU
+python -m labkit.studies soar-models --stages sums [--out DIR]   lab/sums; small enough for a CPU core
 
 Masked diffusion: what a text leaves open is masked with one rate U(0, 1) per row, and the loss is the
 cross-entropy on masked positions (Nie et al. 2025, without the 1/t weight). AdamW, on a GPU bf16 autocast
@@ -9,14 +9,13 @@ and compiled blocks, warm-up, constant to 30 % of the time, then linear to 0. Th
 ``puzzles`` and turned by a random symmetry of Sudoku every time they are seen.
 """
 
-import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit import checks
-from labkit.paths import CHECKPOINTS, write_atomic
 from labkit.provenance import provenance
 from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
@@ -34,10 +32,11 @@ from labkit.soar.tasks.sudoku import solved
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.tasks.sums import QUESTION, SumsConfig, SumsLM, encode, right, sums
 from labkit.soar.tasks.training import Batch, mask_at_random_rates
+from labkit.studies.files import write_json
+from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.studies.soar.puzzles import training_puzzles
 from labkit.traces import TrainTrace
 
-RESULTS = Path(__file__).parent / "results"
 HEADROOM = (0.60, 0.75, 0.85)  # what the early checkpoint should solve by greedy: from, best, to
 
 
@@ -129,7 +128,8 @@ def augment(
     flip = torch.rand(count, 1, 1, generator=source, device=device) < 0.5
     cells = torch.where(flip, cells.transpose(1, 2), cells).flatten(1)
     digits = F.pad(order(count, 9) + 1, (1, 0))
-    return tuple(digits.gather(1, part.gather(1, cells)) for part in (boards, answers))
+    board, answer = (digits.gather(1, part.gather(1, cells)) for part in (boards, answers))
+    return board, answer
 
 
 def sums_batch(texts: torch.Tensor, size: int, source: torch.Generator) -> Batch:
@@ -145,8 +145,9 @@ def judge_sudoku(boards: np.ndarray, answers: np.ndarray, model: MaskedLM) -> fl
 
 
 def judge_sums(texts: list[str], model: MaskedLM) -> float:
-    options = {"gen_length": model.max_length - QUESTION, "record": False}
-    return right(decode(model, encode(texts)[:, :QUESTION], "greedy", **options).sequences, texts).mean()
+    prompts, length = encode(texts)[:, :QUESTION], model.max_length - QUESTION
+    trace = decode(model, prompts, "greedy", gen_length=length, record=False)
+    return right(trace.sequences, texts).mean()
 
 
 def early(snapshots: list[dict]) -> dict | None:
@@ -166,68 +167,72 @@ def save(model: MaskedLM, snapshot: dict, folder: Path, name: str, about: dict) 
     }  # fmt: skip
     twin = type(model)(model.config)
     twin.load_state_dict(snapshot["weights"], assign=True)
-    write_atomic(folder / f"{name}.json", lambda path: path.write_text(json.dumps(card, indent=1) + "\n"))
+    write_json(folder / f"{name}.json", card)
     return twin.save(folder / f"{name}.safetensors", **card)
 
 
-def recorded(what: str) -> tuple[TrainTrace, dict[str, dict]]:
-    """Curves of the shipped training of "sudoku9" or "sums", and {checkpoint: its card}."""
-    checks.choice("what", what, ("sudoku9", "sums"))
-    cards = {file.stem: json.loads(file.read_text()) for file in sorted(CHECKPOINTS.glob(f"{what}*.json"))}
-    return TrainTrace.load(RESULTS / f"{what}_training.npz"), cards
+def _sudoku(o: SimpleNamespace, device: str) -> tuple[MaskedLM, Callable, Callable, str]:
+    config = SudokuConfig(9, o.width or 256, o.layers or 7, heads=8)
+    boards, answers = (torch.from_numpy(part).to(device) for part in training_puzzles(o.train))
+    about = f"{len(boards)} puzzles of puzzle_sets (22 to 34 clues), symmetries drawn anew"
+    judge = partial(judge_sudoku, *load_puzzles("validation", o.judge))
+    return SudokuLM(config), partial(sudoku_batch, boards, answers, o.batch), judge, about
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Train, choose and write checkpoints, cards and curves."""
-    parser = argparse.ArgumentParser(
-        prog="labkit.studies.soar.lab_model", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("what", choices=["sudoku9", "sums"])
-    parser.add_argument("--seconds", type=float, help="of training (default: 200 and 30)")
-    parser.add_argument("--every", type=float, help="seconds between snapshots (default: 10)", default=10)
-    parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--train", type=int, default=100_000, help="puzzles or sums to train on")
-    parser.add_argument("--judge", type=int, default=1024, help="validation puzzles or sums")
-    parser.add_argument("--width", type=int), parser.add_argument("--layers", type=int)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder for weights and cards")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the curves")
-    given = parser.parse_args(argv)
-    torch.manual_seed(given.seed)
-    if given.what == "sudoku9":
-        config = SudokuConfig(9, given.width or 256, given.layers or 7, heads=8)
-        model, seconds = SudokuLM(config), given.seconds or 200
-        data = [torch.from_numpy(part).to(given.device) for part in training_puzzles(given.train)]
-        draw = partial(sudoku_batch, *data, given.batch)
-        judge = partial(judge_sudoku, *load_puzzles("validation", given.judge))
-        about = {"data": f"{len(data[0])} puzzles of puzzle_sets (22 to 34 clues), symmetries drawn anew"}
-    else:
-        config = SumsConfig(given.width or 96, given.layers or 4, heads=4)
-        model, seconds = SumsLM(config), given.seconds or 30
-        draw = partial(sums_batch, encode(sums(given.train, seed=1)).to(given.device), given.batch)
-        judge = partial(judge_sums, sums(given.judge, seed=2, test=True))
-        about = {"data": f"{given.train} chain sums; one in eight of all sums is held out for tests"}
-    model.to(given.device)
+def _sums(o: SimpleNamespace, device: str) -> tuple[MaskedLM, Callable, Callable, str]:
+    config = SumsConfig(o.width or 96, o.layers or 4, heads=4)
+    texts = encode(sums(o.train, seed=1)).to(device)
+    about = f"{o.train} chain sums; one in eight of all sums is held out for tests"
+    judge = partial(judge_sums, sums(o.judge, seed=2, test=True))
+    return SumsLM(config), partial(sums_batch, texts, o.batch), judge, about
+
+
+def _run(context: Context, what: str, make: Callable, seconds: float) -> dict:
+    """Train, choose, write checkpoints, cards and curves; what each checkpoint solves."""
+    o = context.options
+    torch.manual_seed(o.seed)
+    model, draw, judge, data = make(o, context.device)
     trace, snapshots = train(
-        model, draw, judge, seconds=seconds, every=given.every, seed=given.seed,
-        learning_rate=given.learning_rate,
+        model.to(context.device), draw, judge, seconds=o.training_seconds or seconds, every=o.every,
+        seed=o.seed, learning_rate=o.learning_rate,
     )  # fmt: skip
-    command = " ".join(
-        ["python -m labkit.studies.soar.lab_model", *(sys.argv[1:] if argv is None else argv)]
-    )
-    about |= {"judged_on": given.judge} | provenance(command=command, seed=given.seed, batch=given.batch)
-    chosen = {given.what: snapshots[-1]}
-    if given.what == "sudoku9" and (shot := early(snapshots)):
+    made = provenance(command=context.command, seed=o.seed, batch=o.batch)
+    about = {"data": data, "judged_on": o.judge} | made
+    chosen = {what: snapshots[-1]}
+    if what == "sudoku9" and (shot := early(snapshots)):
         chosen["sudoku9-early"] = shot
     for name, shot in chosen.items():
-        print(
-            f"{save(model, shot, given.out, name, about)}: greedy solves {shot['solved']:.1%}", flush=True
-        )
-    trace.meta.update(arm=given.what, parameters=sum(p.numel() for p in model.parameters()), **about)
-    trace.save(given.results / f"{given.what}_training.npz")
+        save(model, shot, context.out, name, about)
+    trace.meta.update(arm=what, parameters=sum(p.numel() for p in model.parameters()), **about)
+    trace.save(context.out / f"{what}_training.npz")
+    return {"greedy_on_validation": {name: shot["solved"] for name, shot in chosen.items()}}
 
 
-if __name__ == "__main__":
-    main()
+def _stage(what: str, make: Callable, seconds: float) -> Stage:
+    run = partial(_run, what=what, make=make, seconds=seconds)
+    return Stage(
+        run, f"train {what}, {seconds} s unless told", "models.json", what,
+        {"greedy_on_validation": {str: float}}, lambda c: dict(vars(c.options)),
+        lambda found: json.dumps(found["greedy_on_validation"]),
+    )  # fmt: skip
+
+
+STUDY = Study(
+    "soar-models",
+    "Train the lab's diffusion models: weights, a card and the curves of each.",
+    {"sudoku9": _stage("sudoku9", _sudoku, 200), "sums": _stage("sums", _sums, 30)},
+    {
+        "training_seconds": Option(
+            None, "of training (default: the stage's)", tiny=1.0, kind=float, least=0
+        ),
+        "every": Option(10.0, "seconds between snapshots", tiny=0.5, least=0.1),
+        "batch": Option(1024, "texts a step", tiny=4),
+        "train": Option(100_000, "puzzles or sums to train on", tiny=40),
+        "judge": Option(1024, "validation puzzles or sums", tiny=2),
+        "width": Option(None, "of the model (default: 256 and 96)", tiny=16, kind=int),
+        "layers": Option(None, "of the model (default: 7 and 4)", tiny=1, kind=int),
+        "learning_rate": Option(1e-3, "of AdamW", least=0),
+        "seed": Option(0, "of weights and batches", least=0),
+    },
+    default=("sudoku9",),
+)

@@ -1,5 +1,7 @@
 """LLaDA-8B's shape with random weights, to measure speed where the weights are not at hand."""
 
+from typing import Any
+
 import torch
 from transformers import LlamaForCausalLM
 
@@ -23,11 +25,11 @@ def random_llada(
     device: str | torch.device, *, tiny: bool = False, dtype: torch.dtype = torch.bfloat16, seed: int = 0
 ) -> DiffusionLM:
     """LLaDA-8B's classes and shape (16 GB in bf16; ``tiny``: two small layers), weights N(0, 0.02²)."""
-    raw = TINY if tiny else LLADA_8B
-    settings = llada_config(raw)
+    raw: dict[str, Any] = TINY if tiny else LLADA_8B
+    settings: Any = llada_config(raw)
     settings.is_causal = False
     with torch.device("meta"):
-        net = LlamaForCausalLM(settings)
+        net: Any = LlamaForCausalLM(settings)  # transformers wraps .to() so that its type is lost
     net.to(dtype).to_empty(device=device)
     source = torch.Generator(device).manual_seed(seed)
     for value in net.parameters():

@@ -6,6 +6,8 @@ runs its beams one after the other, SOAR stacks its live beams. What is mended, 
 answer and not the speed: ties, positions out of the block, masks left over, collapse, the mask as a token.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -42,6 +44,7 @@ def decode_one(
             sure = torch.where(inside & (tokens == mask_id), sure, float("-inf"))[0]
             ranked, order = torch.sort(sure, descending=True, stable=True)
             many = min((sure > threshold).sum().item(), max_parallel) if strategy == "soar" else 0
+            choices: list[Sequence[int]]
             if many:
                 accelerated, choices = True, [range(many)]
             else:
@@ -49,13 +52,13 @@ def decode_one(
             for choice in choices:
                 new, gain = tokens.clone(), 0.0
                 for k in choice:
-                    place = order[k].item()
+                    place = int(order[k])
                     new[0, place] = best[0, place].item()
                     gain += ranked[k].item()
                 candidates.append((new, total + gain, committed + len(choice), at))
         key = (lambda c: c[1] / max(1, c[2])) if score == "mean" else (lambda c: c[1])
         candidates.sort(key=lambda c: -key(c))
-        unique = []
+        unique: list[tuple] = []
         for candidate in candidates:
             if not any(torch.equal(candidate[0], other[0]) for other in unique):
                 unique.append(candidate)

@@ -1,179 +1,151 @@
-"""Accuracy against forward calls, paired puzzle by puzzle: the study behind notebook 04.
+"""The study on the lab's 9x9 checkpoints: settings chosen on validation puzzles, then one test, per seed.
 
-grid        the settings to compare, greedy first
-compare     what one model solves with every setting, on the same puzzles
-choose      one setting of a family, by its outcomes on validation puzzles
-against     every setting beside the first (greedy): differences with intervals and exact tests, one model
-over_seeds  the same for one arm of several trainings
-describe    such a row in words; gain_words: its difference only
+python -m labkit.studies soar [--checkpoints lab/sudoku9 lab/sudoku9-early] [--out DIR]
+
+A checkpoint may be a file of soar-models, which is how other training seeds come in. SOAR and both
+adaptive families get the same budget, 18 settings; fixed parallel decoding and PBS have one whole number to
+set. Writes study.json, {model: {seed: record}}. A record holds all outcomes on the validation puzzles, what
+RULES chose there, and the chosen settings' outcomes on the test puzzles with their answers. What the file
+already holds of the same weights, puzzles and beam kernel is kept and not run again; anything else of that
+model and seed is replaced. Several processes, one a card, may write to one file. --seconds cuts the
+validation short; a later call goes on.
 """
 
+import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
-from labkit import checks
-from labkit.soar.search import decode
-from labkit.soar.tasks.sudoku import solved
-from labkit.studies import stats
+from labkit.paths import CHECKPOINTS
+from labkit.soar.load import load_model
+from labkit.soar.tasks.puzzle_sets import SIZES, load_puzzles
+from labkit.soar.tasks.sudoku_model import SudokuLM
+from labkit.studies.files import check
+from labkit.studies.harness import Context, Option, Stage, Study
+from labkit.studies.soar import page, records
+from labkit.studies.soar.outcomes import FAMILIES, Outcome, Setting, choose, compare, grid, label
+from labkit.studies.soar.records import RULES, kernel_digest
+from labkit.studies.soar.records import STUDY as FILE
 
-Setting = dict[str, Any]  # {"strategy": ..., other keywords of decode}
-Outcome = dict[str, Any]  # what ``compare`` returns of one setting
-FAMILIES = ("greedy", "parallel", "adaptive", "adaptive uncapped", "pbs", "soar")
-UNCAPPED = 10_000  # max_parallel of adaptive decoding that may fill a whole block in one step
+BEAMS, COUNTS = (2, 4, 8), (2, 3, 4, 5)  # SOAR with one beam is adaptive decoding; its cap is 5
+THRESHOLDS = (0.999, 0.9995, 0.9999, 0.995, 0.99, 0.9)  # of SOAR, each with every beam
+MORE = (0.5, 0.6, 0.7, 0.8, 0.85, 0.93, 0.95, 0.97, 0.98, 0.993, 0.997, 0.998)  # of adaptive decoding
 
 
-def grid(
-    beams: Sequence[int], thresholds: Sequence[float], counts: Sequence[int],
-    scores: Sequence[str] = ("mean",), collapses: Sequence[int] = (2,),
-) -> list[Setting]:  # fmt: skip
-    """The settings to compare: greedy first, fixed ``counts`` a step, thresholds, beams, both.
+def settings() -> list[Setting]:
+    """Greedy and what the rules choose from. The order is of importance: ``--seconds`` cuts off the end."""
+    plain = grid(BEAMS, THRESHOLDS, COUNTS)
+    more = [s for s in grid((), MORE, ()) if s["strategy"] == "adaptive"]
+    pbs = [s for s in plain if s["strategy"] == "pbs"]
+    return [s for s in plain if s not in pbs] + more + pbs
 
-    Adaptive decoding is taken twice: capped as SOAR is (``decode``'s max_parallel) and without a cap.
-    scores, collapses  of SOAR; with one beam neither makes a difference, so each is taken once
+
+def ablations() -> list[Setting]:
+    """Two variants of the paper's code, seen on validation puzzles only: the sum, and collapse 1."""
+    variants = ({"scores": ("sum",)}, {"collapses": (1,)})
+    return [s for v in variants for s in grid((4,), (0.999, 0.99), (), **v) if s["strategy"] == "soar"]
+
+
+def study(name: str, device: str, sizes: dict[str, int], known: dict, deadline: float) -> dict:
+    """Both stages for one checkpoint in bf16; ``right`` of the outcomes is kept for the test only.
+
+    deadline  a ``time.time()`` after which no further setting is tried on validation puzzles
+    known  the earlier record of this model and seed; used if weights, puzzles and kernel are the same
     """
-    variants = [{"score": s, "min_collapse": c} for s in scores for c in collapses]
-    return [
-        {"strategy": "greedy"},
-        *({"strategy": "parallel", "max_parallel": n} for n in counts),
-        *({"strategy": "adaptive", "threshold": t} for t in thresholds),
-        *({"strategy": "adaptive", "threshold": t, "max_parallel": UNCAPPED} for t in thresholds),
-        *({"strategy": "pbs", "beam": k} for k in beams if k > 1),  # with one beam it is greedy
-        *(
-            {"strategy": "soar", "beam": k, "threshold": t, **variant}
-            for t in thresholds
-            for k in beams
-            for variant in variants[: 1 if k == 1 else None]
-        ),
-    ]
-
-
-def family(setting: Setting) -> str:
-    """Which of FAMILIES a setting belongs to."""
-    free = setting["strategy"] == "adaptive" and setting.get("max_parallel") == UNCAPPED
-    return "adaptive uncapped" if free else setting["strategy"]
-
-
-def label(setting: Setting) -> str:
-    """A setting in a few characters: ``soar 4, .999``."""
-    parts = {"parallel": ("max_parallel",), "adaptive": ("threshold",), "pbs": ("beam",),
-             "soar": ("beam", "threshold")}.get(setting["strategy"], ())  # fmt: skip
-    told = [f"{setting[part]:g}".lstrip("0") for part in parts if part in setting]
-    told += ["uncapped"] * (setting["strategy"] == "adaptive" and setting.get("max_parallel") == UNCAPPED)
-    told += ["sum"] * (setting.get("score") == "sum") + ["collapse 1"] * (setting.get("min_collapse") == 1)
-    return f"{setting['strategy']} {', '.join(told)}".strip()
-
-
-def compare(
-    model: Callable, boards: np.ndarray, truths: np.ndarray, settings: Sequence[Setting],
-    *, progress: bool = True, seconds: float | None = None,
-) -> list[Outcome]:  # fmt: skip
-    """Decode the same N puzzles with every setting.
-
-    boards, truths   int (N, L) puzzles and their solutions
-    seconds          start no further setting after so many; None: run all
-
-    Returns one dict per setting: ``setting``, ``family``, ``label``, ``right`` bool (N,), ``accuracy`` its
-    mean; means per puzzle ``calls`` (forward calls) and ``rows``; ``speed`` = the first setting's calls /
-    calls; ``seconds`` for all; ``beams_moved_by``, as decode's meta has it.
-    """
-    if not settings or len(boards) != len(truths) or not len(boards):
-        raise ValueError("settings, boards and truths must be non-empty, boards and truths equally many")
-    prompts = torch.as_tensor(boards)
-    found, start = [], time.perf_counter()
-    for setting in tqdm(settings, desc="settings", disable=not progress):
-        began = time.perf_counter()
-        if found and seconds is not None and began - start > seconds:
-            break
-        trace = decode(model, prompts, record=False, **setting)
-        spent = time.perf_counter() - began
-        right = solved(trace.sequences, truths)
-        calls, rows = float(trace.calls.mean()), float(trace.rows.mean())
-        found.append({
-            "setting": dict(setting), "family": family(setting), "label": label(setting), "right": right,
-            "accuracy": float(right.mean()), "calls": calls, "rows": rows,
-            "speed": found[0]["calls"] / calls if found else 1.0, "seconds": spent,
-            "beams_moved_by": trace.meta["beams_moved_by"],
-        })  # fmt: skip
-    return found
-
-
-def choose(
-    outcomes: Sequence[Outcome], of: str = "soar", want: str = "fast", speed: float = 0.0
-) -> Outcome:
-    """One outcome of the family ``of``: to be chosen on validation puzzles, then tested on others.
-
-    want  "fast": the fewest calls among those that solve at least as many as the first outcome does
-          (greedy), or the most accurate if none does; "accurate": the most accurate, then the fastest
-    speed  least ``speed`` against greedy that may be chosen
-    """
-    checks.choice("want", want, ("fast", "accurate"))
-    own = [o for o in outcomes if o["family"] == of and o["speed"] >= speed]
-    if not own:
-        checks.fail("of", of, f"the family of one of the outcomes of speed >= {speed:g}")
-    enough = [outcome for outcome in own if outcome["accuracy"] >= outcomes[0]["accuracy"]]
-    if want == "fast" and enough:
-        return min(enough, key=lambda outcome: outcome["calls"])
-    return max(own, key=lambda outcome: (outcome["accuracy"], -outcome["calls"]))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One arm beside a baseline on the same puzzles; shares are of 1."""
-
-    label: str
-    family: str
-    share: stats.Estimate  # solved
-    gain: stats.Estimate  # solved, minus the baseline's share
-    tests: tuple[stats.Paired, ...]  # McNemar's test against the baseline, one per model
-    calls: float  # forward calls a puzzle; rows, speed, seconds as in Outcome: means over the models
-    rows: float
-    speed: float
-    seconds: float
-
-
-def against(outcomes: Sequence[Outcome]) -> list[Row]:
-    """Every outcome of one model beside the first; intervals are over puzzles and hold for this model."""
-    return [
-        _row(o["label"], [o], [outcomes[0]], stats.proportion(o["right"], "puzzles"),
-             stats.bootstrap_questions(o["right"], outcomes[0]["right"], "puzzles"))
-        for o in outcomes
-    ]  # fmt: skip
-
-
-def over_seeds(name: str, own: Sequence[Outcome], base: Sequence[Outcome]) -> Row:
-    """One arm beside a baseline, an outcome of each per training seed: the seed is the unit."""
-    right, other = (np.stack([o["right"] for o in outcomes]) for outcomes in (own, base))
-    share = stats.t_interval([o["accuracy"] for o in own])
-    return _row(name, own, base, share, stats.bootstrap_questions(right, other, "puzzles"))
-
-
-def _row(
-    name: str, own: Sequence[Outcome], base: Sequence[Outcome], share: stats.Estimate, gain: stats.Estimate
-) -> Row:
-    tests = tuple(stats.mcnemar(a["right"], b["right"]) for a, b in zip(own, base, strict=True))
-    means = {key: float(np.mean([o[key] for o in own])) for key in ("calls", "rows", "seconds")}
-    speed = float(np.mean([o["speed"] for o in own]))
-    return Row(name, own[0]["family"], share, gain, tests, speed=speed, **means)
-
-
-def describe(row: Row, base: str = "greedy") -> str:
-    """A row in words: the difference, what its interval allows to say, the exact test, the cost."""
-    p = ", ".join(f"{test.p:.2g}" for test in row.tests)
-    return (
-        f"{row.label} {gain_words(row, base)}, exact p {p}; {row.calls:.1f} forward calls a puzzle "
-        f"({row.speed:.2f}x fewer than greedy), {row.rows:.1f} rows"
+    model = load_model(
+        name, device=device, dtype=torch.bfloat16, fixed_rows=1024 if device == "cuda" else 8
     )
+    about = {"weights": weights_of(model), "kernel": kernel_digest(), "device": device, "puzzles": sizes}
+    if any(known.get(key) != value for key, value in about.items()):
+        known = {}
+    began = time.perf_counter()
+    seen = _outcomes(model, "validation", sizes, settings() + ablations(), known, deadline)
+    candidates = [o for o in seen if o["setting"] in settings()]
+    chosen = {}
+    for of in FAMILIES[1:]:
+        for rule, (want, speed) in RULES.items():
+            if any(o["family"] == of and o["speed"] >= speed for o in candidates):
+                chosen[f"{of}, {rule}"] = choose(candidates, of, want, speed)
+    tested = [{"strategy": "greedy"}, *(o["setting"] for o in chosen.values())]
+    tested = [s for index, s in enumerate(tested) if s not in tested[:index]]
+    tried = {of: sum(o["family"] == of for o in candidates) for of in FAMILIES}
+    return about | {
+        "training": trained(name), "tried": tried,
+        "chosen": {rule: outcome["label"] for rule, outcome in chosen.items()},
+        "validation": [{k: v for k, v in o.items() if k != "right"} for o in seen],
+        "test": _outcomes(model, "test", sizes, tested, known),
+        "provenance": {"dtype": "bfloat16", "seconds": time.perf_counter() - began},
+    }  # fmt: skip
 
 
-def gain_words(row: Row, base: str = "greedy") -> str:
-    """``+0.98 points (95 % ...) against greedy``, and where there is an interval, what it allows to say."""
-    text = f"{row.gain.text('+.2f', ' points', 100)} against {base}"
-    if row.gain.low is None:
-        return text
-    return f"{text}, {row.gain.verdict('more solved', 'fewer solved')}"
+def _outcomes(
+    model: torch.nn.Module, part: str, sizes: dict[str, int], wanted: list[Setting], known: dict,
+    deadline: float = float("inf"),
+) -> list[Outcome]:  # fmt: skip
+    before = {o["label"]: o for o in known.get(part, ())}
+    new = [s for s in wanted if label(s) not in before]
+    if new and new[0]["strategy"] != "greedy":  # to measure speed by
+        new = [{"strategy": "greedy"}, *new]
+    found = compare(model, *load_puzzles(part, sizes[part]), new, deadline=deadline) if new else []
+    before |= {o["label"]: o for o in found}
+    return [before[label(s)] for s in wanted if label(s) in before]
+
+
+def weights_of(model: torch.nn.Module) -> str:
+    """A digest of the weights, so that outcomes of other weights are not mistaken for theirs."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def trained(name: str) -> dict:
+    """Of a checkpoint's card: name, seed, steps, training_seconds, greedy_on_validation, device."""
+    path = CHECKPOINTS / f"{Path(name).name}.safetensors" if name.startswith("lab/") else Path(name)
+    card = SudokuLM.load(path)[1]
+    keys = ("name", "seed", "steps", "training_seconds", "greedy_on_validation", "device")
+    return {key: card[key] for key in keys}
+
+
+def save(record: dict, context: Context) -> None:
+    """Put a record into study.json, its answers as bits, as hexadecimal digits."""
+    test = [o | {"right": np.packbits(o["right"]).tobytes().hex()} for o in record["test"]]
+    body, about = record | {"test": test}, record["training"]
+    check(about["name"], body, RECORD)
+    context.write(body, FILE, about["name"], str(about["seed"]))
+
+
+def _run(context: Context) -> None:
+    sizes, path = context.pick("validation", "test"), context.out / FILE
+    for name in context.options.checkpoints:
+        if context.late:
+            print(f"{name}: no time left", flush=True)
+            continue
+        began, about = time.perf_counter(), trained(name)
+        known = records.study(path).get(about["name"], {}) if path.exists() else {}
+        record = study(name, context.device, sizes, known.get(about["seed"], {}), context.deadline)
+        save(record, context)
+        written = records.study(path)[about["name"]][about["seed"]]
+        print("\n".join(page.study_lines(about["name"], {about["seed"]: written})))
+        print(f"{time.perf_counter() - began:.1f} s", flush=True)
+
+
+OUTCOME = {"setting": {"strategy": str}, "family": str, "label": str, "accuracy": float, "calls": float,
+           "rows": float, "speed": float, "seconds": float}  # fmt: skip
+RECORD = {
+    "training": {"name": str, "seed": int, "steps": int, "training_seconds": float}, "tried": {str: int},
+    "puzzles": {"validation": int, "test": int}, "kernel": str | None, "chosen": {str: str},
+    "validation": [OUTCOME], "test": [OUTCOME | {"right": str}],
+}  # fmt: skip
+STUDY = Study(
+    "soar",
+    "Settings of every family chosen on validation puzzles, tested once on others, per training seed.",
+    {"puzzles": Stage(_run, "9x9 Sudoku; a record per checkpoint, which a later call goes on from")},
+    {
+        "checkpoints": Option(("lab/sudoku9", "lab/sudoku9-early"), "names, or files of soar-models"),
+        "validation": Option(SIZES["validation"], "puzzles to choose on", tiny=1),
+        "test": Option(SIZES["test"], "puzzles to test on", tiny=2),
+    },
+)

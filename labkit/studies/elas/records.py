@@ -1,8 +1,8 @@
 """What the lab keeps of its ELAS study: results of the runs.
 
 results(stage)         memory, speed or study, measured on a GPU, as a dict
-judged, curves         the runs of the study: what they came to, and how
-runs(prefix)           other recorded TrainTraces
+runs, curves           the runs of the study: what they came to, and how
+traces(prefix)         other recorded TrainTraces
 note(meta)             what to say of a record made with an older optimiser
 """
 
@@ -22,7 +22,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def results(stage: str) -> dict:
-    """The record "memory" or "speed" (rows: study_ffn) or "study" (study_record). ValueError for others."""
+    """The record "memory" or "speed" (rows: ffn.py) or "study" (journal.py). ValueError for others."""
     return json.loads(
         (RESULTS / f"{choice('stage', stage, ('memory', 'speed', 'study'))}.json").read_text()
     )
@@ -35,7 +35,7 @@ def note(meta: Mapping[str, Any]) -> str:
     return "run before Loro's exact step and schedule were corrected"
 
 
-def judged(*arms: str) -> list[TrainTrace]:
+def runs(*arms: str) -> list[TrainTrace]:
     """The study's runs on the test text, of all arms and rules or of some, without curves.
 
     ``meta``: the run's row in study.json and, for all alike, config, text, provenance; NaN where it broke.
@@ -66,7 +66,7 @@ def curves(*arms: str) -> list[TrainTrace]:
     return [trace for trace in known if trace.meta["arm"] in (arms or {trace.meta["arm"]})]
 
 
-def runs(prefix: str = "") -> list[TrainTrace]:
+def traces(prefix: str = "") -> list[TrainTrace]:
     """Other recorded runs whose names start so, in the order of their names. ValueError if none does."""
     paths = [path for path in sorted(RESULTS.glob(f"{prefix}*.npz")) if path.stem != "curves"]
     if not paths:
@@ -81,7 +81,7 @@ def save_curves(path: Path, traces: Sequence[TrainTrace]) -> None:
     for i, trace in enumerate(traces):
         arrays[f"{i}/step"] = trace.step
         arrays |= {f"{i}/{name}": values for name, values in trace.series.items()}
-    write_atomic(path, lambda temporary: np.savez_compressed(temporary, **arrays))
+    write_atomic(path, lambda temporary: np.savez_compressed(temporary, allow_pickle=False, **arrays))
 
 
 def load_curves(path: Path) -> list[TrainTrace]:

@@ -1,53 +1,47 @@
 """What the caches of ``caches.py`` cost in right answers, and what they save.
 
-python -m labkit.studies.soar.cache_study [--device cuda] [--puzzles N] [--stages ...] [--tiny]
+python -m labkit.studies soar-caches [--stages ...] [--puzzles N] [--tiny]
 
-quality  the lab's checkpoints decode the same prompts without a cache and with the approximate ones, greedy
-         and by SOAR, for several block lengths; every arm is paired with the one without a cache
-seconds  the same arms on fewer puzzles, interleaved rounds
-llada    seconds at LLaDA-8B's shape with random bf16 weights: prompts of 768 tokens, 64 generated in
-         blocks of 32, greedy; with attention that is causal over blocks the exact cache too
+quality   checkpoints decode the same prompts without a cache and with the approximate ones, greedy and by
+          SOAR, for several block lengths; every arm is paired with the one without a cache
+seconds   the same arms on fewer puzzles, interleaved rounds
+llada     (cache_speed) prompts of 768 tokens, 64 generated in blocks of 32, greedy; with attention that is
+          causal over blocks the exact cache too
 
-Each stage is put into results/caches.json as soon as it is there; seconds are wall time around
-synchronised work. ``--seconds`` starts no further stage, round or arm after so many.
+Each stage is put into caches.json; seconds are wall time around synchronised work.
 """
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from labkit.paths import write_atomic
-from labkit.provenance import provenance
 from labkit.soar.load import load_model
 from labkit.soar.models.caches import CACHES, Cached
-from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
 from labkit.soar.tasks.puzzle_sets import load_puzzles
 from labkit.soar.tasks.sudoku import solved
 from labkit.soar.tasks.sums import QUESTION, encode, right, sums
 from labkit.studies import stats
-from labkit.studies.soar.cache_speed import interleaved, llada
-from labkit.studies.soar.timing import run_stages, timed
+from labkit.studies.harness import Context, Option, Stage, Study
+from labkit.studies.soar.cache_speed import llada
+from labkit.studies.soar.records import kernel_digest
+from labkit.studies.timing import seconds as seconds_of
+from labkit.studies.timing import take_turns, timed
 from labkit.traces import BeamTrace
 
-RESULTS = Path(__file__).parent / "results" / "caches.json"
-STRATEGIES = {
+STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"strategy": "greedy"},
     "soar": {"strategy": "soar", "beam": 4, "threshold": 0.999, "min_collapse": 2},
 }
 KINDS = (None, *CACHES[:2])
 CACHE_BYTES = 32 * 2**30  # thousands of beams at a time
-STAGES = ("lab/sudoku9", "lab/sums", "llada", "lab/sudoku9-early", "seconds")
 Arm = tuple[str, int | None, str | None]  # strategy, block length, cache
 
 
@@ -85,16 +79,16 @@ def sums_task(count: int) -> Task:
 
 def quality(
     task: Task,
-    model: MaskedLM,
+    model: torch.nn.Module,
     *,
     batch_size: int | None = None,
-    until: float = float("inf"),
+    deadline: float = float("inf"),
     progress: bool = True,
 ) -> dict:
     """Right answers of every arm and the token positions it computed.
 
     batch_size  as ``decode`` takes it
-    until       ``time.perf_counter()`` after which no further arm is started
+    deadline    ``time.time()`` after which no further arm is started
 
     Returns ``prompts``, ``length`` and ``arms``: dicts with ``strategy``, ``block_length``, ``cache``;
     ``accuracy``, ``difference`` (against the arm without a cache, and of that one against the one in a
@@ -106,7 +100,7 @@ def quality(
     models, (count, length) = _with_caches(model), task.prompts.shape
     arms, answers, positions = [], {}, {}
     for arm in tqdm(task.arms(), desc="caches", disable=not progress):
-        if time.perf_counter() > until:
+        if time.time() > deadline:
             break
         strategy, block, cache = arm
         trace, spent = timed(partial(_decode, models[cache], task.prompts, arm, batch_size))
@@ -122,7 +116,7 @@ def quality(
     return {"prompts": count, "length": length, "dtype": _dtype(model), "arms": arms}
 
 
-def _paired(right: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
+def _paired(right: np.ndarray, baseline: np.ndarray) -> dict[str, Any]:
     share, gain = stats.proportion(right), stats.bootstrap_questions(right, baseline)
     low, high = (0.0, 0.0) if right is baseline else (gain.low, gain.high)
     found = {"accuracy": share.estimate, "low": share.low, "high": share.high}
@@ -130,13 +124,13 @@ def _paired(right: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
     return found | stats.mcnemar(right, baseline)._asdict()
 
 
-def seconds(task: Task, model: MaskedLM, rounds: int, until: float) -> dict:
+def seconds(task: Task, model: torch.nn.Module, rounds: int, deadline: float) -> dict:
     """Wall seconds of every arm in blocks, the arms taken in turn ``rounds`` times after a warm-up."""
     models = _with_caches(model)
     arms = [arm for arm in task.arms() if arm[1] is not None]
     calls = {arm: partial(_decode, models[arm[2]], task.prompts, arm) for arm in arms}
-    interleaved(calls, 1)  # compiles what there is to compile
-    spent = interleaved(calls, rounds, until)
+    take_turns(calls, 1)  # compiles what there is to compile
+    spent = seconds_of(take_turns(calls, rounds, deadline))
     found = [
         {"strategy": s, "block_length": b, "cache": c, "seconds": spent[s, b, c],
          "faster": statistics.median(spent[s, b, None]) / statistics.median(spent[s, b, c])}
@@ -145,11 +139,11 @@ def seconds(task: Task, model: MaskedLM, rounds: int, until: float) -> dict:
     return {"prompts": len(task.prompts), "dtype": _dtype(model), "arms": found}
 
 
-def _with_caches(model: MaskedLM) -> dict[str | None, torch.nn.Module]:
+def _with_caches(model: Any) -> dict[str | None, torch.nn.Module]:
     return {kind: Cached(model, kind, CACHE_BYTES) if kind else model for kind in KINDS}
 
 
-def _dtype(model: MaskedLM) -> str:
+def _dtype(model: torch.nn.Module) -> str:
     return str(next(model.parameters()).dtype).split(".")[1]
 
 
@@ -165,11 +159,6 @@ def _positions(model: torch.nn.Module, otherwise: int) -> int:
         return otherwise
     computed, model.computed = model.computed, 0
     return computed
-
-
-def load_caches(path: Path = RESULTS) -> dict:
-    """The recorded study: {stage: what it returned, with its ``provenance``}."""
-    return json.loads(path.read_text())
 
 
 def table(found: dict) -> str:
@@ -195,48 +184,60 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the stages; one that fails is told and the others still run."""
-    parser = argparse.ArgumentParser(
-        prog="labkit.studies.soar.cache_study", description=__doc__.split("\n")[0]
+ARM = {"accuracy": float, "difference": float, "difference_low": float, "difference_high": float,
+       "strategy": str, "block_length": int | None, "cache": str | None, "positions": float, "fewer": float,
+       "calls": float, "gained": int, "lost": int, "p": float}  # fmt: skip
+TIMES = {"cache": str | None, "seconds": [float], "faster": float}
+
+
+def _quality(about: str, task: Callable[[int], Task], checkpoint: str, count: str) -> Stage:
+    def judge(context: Context) -> dict:
+        model = load_model(checkpoint, device=context.device, dtype=torch.bfloat16)
+        asked, size = task(getattr(context.options, count)), context.options.batch_size
+        return quality(asked, model, batch_size=size, deadline=context.deadline)
+
+    return _stage(
+        judge, about, checkpoint, {"prompts": int, "length": int, "arms": [ARM]}, count, "batch_size"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
-    parser.add_argument("--puzzles", type=int, default=4096, help="test puzzles (default: 4096)")
-    parser.add_argument("--sums", type=int, default=2000, help="held-out sums (default: 2000)")
-    parser.add_argument("--timed", type=int, default=256, help="puzzles of the timing (default: 256)")
-    parser.add_argument("--batch-size", type=int, help="prompts at a time (default: all)")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="default: no limit")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model in place of LLaDA's shape")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args(argv)
-    until, device = time.perf_counter() + given.seconds, given.device
-    load = partial(load_model, device=device, dtype=torch.bfloat16)
-    judge = partial(quality, batch_size=given.batch_size, until=until)
-    stages = {
-        "lab/sudoku9": lambda: judge(sudoku_task(given.puzzles), load("lab/sudoku9")),
-        "lab/sums": lambda: judge(sums_task(given.sums), load("lab/sums")),
-        "llada": lambda: llada(device, given.rounds, given.tiny, until),
-        "lab/sudoku9-early": lambda: judge(sudoku_task(given.puzzles), load("lab/sudoku9-early")),
-        "seconds": lambda: seconds(sudoku_task(given.timed), load("lab/sudoku9"), given.rounds, until),
-    }
-    options = "".join(
-        f" --{key.replace('_', '-')}" + ("" if value is True else f" {value}")
-        for key, value in vars(given).items()
-        if key not in ("device", "stages", "out") and value != parser.get_default(key)
-    )
-    found = load_caches(given.out) if given.out.exists() else {}
-
-    def record(name: str, made: dict, spent: float) -> None:
-        command = f"python -m labkit.studies.soar.cache_study --device {device} --stages {name}{options}"
-        found[name] = made | {"provenance": provenance(command=command, seed=0, stage_seconds=spent)}
-        text = json.dumps(found, indent=1) + "\n"
-        write_atomic(given.out, lambda path: path.write_text(text))
-        print(f"{name} ({spent:.1f} s)\n{table(made)}", flush=True)
-
-    return 1 if run_stages(stages, given.stages, record, until) else 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _seconds(context: Context) -> dict:
+    model = load_model("lab/sudoku9", device=context.device, dtype=torch.bfloat16)
+    return seconds(sudoku_task(context.options.timed), model, context.options.rounds, context.deadline)
+
+
+def _llada(context: Context) -> dict:
+    return llada(context.device, context.options.rounds, context.options.shape, context.deadline)
+
+
+def _stage(run: Callable[[Context], dict], about: str, key: str, shape: dict, *reads: str) -> Stage:
+    return Stage(
+        run, about, "caches.json", key, shape, show=table,
+        inputs=lambda c: c.pick(*reads) | {"seed": 0, "kernel": kernel_digest()},
+    )  # fmt: skip
+
+
+STUDY = Study(
+    "soar-caches",
+    "What the caches of decoding cost in right answers, and what they save.",
+    {
+        "lab/sudoku9": _quality("right answers, 9x9 Sudoku", sudoku_task, "lab/sudoku9", "puzzles"),
+        "lab/sums": _quality("right answers, chain sums", sums_task, "lab/sums", "sums"),
+        "llada": _stage(_llada, "seconds at LLaDA-8B's shape, random bf16 weights", "llada",
+                        {"shape": str, "arms": [TIMES | {"prompts": int, "kept_bytes": int}],
+                         "exact-block": {"largest difference": float, "deviation": float}},
+                        "rounds", "shape"),
+        "lab/sudoku9-early": _quality("right answers, the half-taught model", sudoku_task,
+                                      "lab/sudoku9-early", "puzzles"),
+        "seconds": _stage(_seconds, "seconds of 9x9 Sudoku", "seconds",
+                          {"prompts": int, "arms": [TIMES | {"strategy": str}]}, "timed", "rounds"),
+    },
+    {
+        "puzzles": Option(4096, "test puzzles", tiny=2),
+        "sums": Option(2000, "held-out sums", tiny=3),
+        "timed": Option(256, "puzzles of the timing", tiny=2),
+        "batch_size": Option(None, "prompts at a time (default: all)", kind=int),
+        "rounds": Option(3, "of the timing", tiny=1),
+        "shape": Option("LLaDA-8B", "of llada's model", tiny="tiny", choices=("LLaDA-8B", "tiny")),
+    },
+)  # fmt: skip

@@ -1,26 +1,12 @@
-"""results/README.md: the SOAR study's and the benches' numbers as Markdown, from the files beside it.
+"""SOAR's page of results: the study's and the benches' numbers as Markdown, from the records."""
 
-python -m labkit.studies.soar.report [--out FILE]
-"""
-
-import argparse
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
-from labkit.paths import write_atomic
-from labkit.studies.soar import bench, cache_study
-from labkit.studies.soar.recorded import (
-    OLD_KERNEL,
-    RULES,
-    STUDY,
-    Records,
-    load_study,
-    missing,
-    note,
-    summary,
-)
-from labkit.studies.soar.study import Row
+from labkit.studies.soar import records as recorded
+from labkit.studies.soar.claims import summary
+from labkit.studies.soar.outcomes import Row
+from labkit.studies.soar.records import OLD_KERNEL, RULES, Records, missing, note
 
 MEANS = {
     "fast": "fewest forward calls among the settings that lose nothing on validation",
@@ -29,16 +15,16 @@ MEANS = {
 }
 HEAD = """# Recorded SOAR results
 
-Written by `python -m labkit.studies.soar.report` from the files in this folder. Every record holds its command,
+Written by `python -m labkit.studies report` from the files in this folder. Every record holds its command,
 versions, card, time and, from now on, a digest of the beam kernel; notebooks 03 and 04 draw them. `commit` in a
 record is the state the work started from, not the state that ran.
 
 | files | command | what |
 |---|---|---|
-| study.json | `python -m labkit.studies.soar.lab_study --checkpoints ...` | per model and training seed: settings chosen on validation puzzles, tested once on others |
-| bench_lab.json, bench_share.json, bench_llada.json, bench_identity.json | `python -m labkit.studies.soar.bench` | speed, share of the forward, one prompt alone against many |
-| caches.json | `python -m labkit.studies.soar.cache_study` | what caches cost in answers and save in seconds |
-| sudoku9_training.npz, sums_training.npz | `python -m labkit.studies.soar.lab_model`, [as on their cards](../../checkpoints/README.md) | training curves of the shipped models |
+| study.json | `python -m labkit.studies soar --checkpoints ...` | per model and training seed: settings chosen on validation puzzles, tested once on others |
+| bench_lab.json, bench_share.json, bench_llada.json, bench_identity.json | `python -m labkit.studies soar-bench` | speed, share of the forward, one prompt alone against many |
+| caches.json | `python -m labkit.studies soar-caches` | what caches cost in answers and save in seconds |
+| sudoku9_training.npz, sums_training.npz | `python -m labkit.studies soar-models`, [as on their cards](../../../checkpoints/README.md) | training curves of the shipped models |
 
 ## The study: who solves more, in how many forward calls
 
@@ -46,16 +32,17 @@ Rules, applied to each family of settings and each training seed on its validati
 """  # noqa: E501
 
 
-def report() -> str:
+def page() -> str:
     """The whole page."""
     parts = [HEAD, *(f"- *{rule}*: {MEANS[rule]}" for rule in RULES), ""]
-    for model, records in load_study().items():
-        parts += _study(model, records)
+    for model, records in recorded.study().items():
+        parts += study_lines(model, records)
     parts += ["## Speed", "", *_speed(), ""]
     return "\n".join(parts)
 
 
-def _study(model: str, records: Records) -> list[str]:
+def study_lines(model: str, records: Records) -> list[str]:
+    """Lines of Markdown: one model's records, per rule the arms, the most solved first."""
     first = next(iter(records.values()))
     tried = ", ".join(f"{of} {count}" for of, count in first["tried"].items())
     sizes, made = first["puzzles"], max(r["provenance"]["time"][:10] for r in records.values())
@@ -88,7 +75,7 @@ def _line(rule: str, row: Row) -> str:
 
 
 def _speed() -> list[str]:
-    lab, share, llada = (bench.recorded(stage) for stage in ("lab", "share", "llada"))
+    lab, share, llada = (recorded.bench(stage) for stage in ("lab", "share", "llada"))
     made = lab["provenance"]
     tokens, faster = lab["tokens per second"], lab["times faster"]
     alone = "one at a time"
@@ -111,12 +98,12 @@ def _speed() -> list[str]:
                      f"{_percent(seen['share'])} |")  # fmt: skip
     lines.append(f"| {llada['shape']}'s shape, PBS of one prompt against one beam at a time, same tokens "
                  f"{llada['same tokens']:.0%} | {llada['times faster']:.2f}x |")  # fmt: skip
-    caches = cache_study.load_caches()["llada"]
+    caches = recorded.caches()["llada"]
     for arm in caches["arms"]:
         if arm["cache"]:
             lines.append(f"| {caches['shape']}'s shape, {arm['prompts']} prompts, {arm['cache']} cache | "
                          f"{arm['faster']:.2f}x (runs timed: {len(arm['seconds'])}) |")  # fmt: skip
-    for arm in bench.recorded("identity")["arms"]:
+    for arm in recorded.bench("identity")["arms"]:
         lines.append(
             f"| {arm['prompts']:,} puzzles alone and in one batch, {arm['dtype']}, fixed_rows="
             f"{arm['fixed_rows']} | {arm['same answer']:.0%} equal answers, "
@@ -127,16 +114,3 @@ def _speed() -> list[str]:
 
 def _percent(shares: Sequence[float]) -> str:
     return f"{statistics.mean(shares):.0%} (mean of {len(shares)} runs)"
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Write the page."""
-    parser = argparse.ArgumentParser(prog="labkit.studies.soar.report", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--out", type=Path, default=STUDY.with_name("README.md"), help="default: %(default)s"
-    )
-    write_atomic(parser.parse_args(argv).out, lambda part: part.write_text(report()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """study.json as it grows, and curves.npz beside it: what was tried, chosen, timed and judged.
 
-Record       opened on a folder, goes on from what an earlier call left there
+Journal      opened on a folder, goes on from what an earlier call left there
 chosen       the learning rate of each arm whose rates were all tried
 """
 
@@ -15,17 +15,24 @@ from labkit.checks import fail
 from labkit.elas.config import ARMS, LORO_REVISION, PretrainConfig
 from labkit.elas.data import Text, validation_and_test, windows
 from labkit.elas.evaluation import unigram
-from labkit.paths import write_atomic
 from labkit.provenance import provenance
 from labkit.studies.elas.plan import RULES, TUNE_SEED, Job, rates
-from labkit.studies.elas.recorded import load_curves, save_curves
+from labkit.studies.elas.records import load_curves, save_curves
+from labkit.studies.files import check, write_json
 from labkit.traces import TrainTrace
 
 CURVES = 3  # seeds of each arm whose curves are kept
+SHAPE = {
+    "config": {"steps": int, "batch_size": int, "seq_len": int}, "loro_revision": int,
+    "text": {"name": str, "unigram_nats": float}, "tried": {str: {str: float | None}},
+    "chosen": {str: float | None}, "times": {str: {"ms": {"p50": float}}},
+    "runs": [{"stage": str, "arm": str, "lr": float, "seed": int, "steps": int, "parameters": int,
+              "validation_nats": float | None, "findings": list}],
+}  # fmt: skip
 JUDGED = ("validation_nats", "test_nats", "test_bits_per_byte")
 
 
-class Record:
+class Journal:
     """The files of one study. ValueError if ``folder`` holds a study of other settings or another text.
 
     The keys of study.json:
@@ -33,7 +40,7 @@ class Record:
     provenance, resumed   of the first call and of later ones
     config                what all arms share
     text                  name, tokens of each side, loss on the test side of counting tokens alone
-    loro_revision         of the optimiser, see recorded.py
+    loro_revision         of the optimiser, see records.note
     tried, chosen         {arm: {rate: validation nats}} of seed TUNE_SEED, and {arm: the best rate}
     times                 {arm: FastRun.throughput and the device}
     runs                  {stage, arm, lr, seed, steps, parameters, validation_nats, test_nats,
@@ -42,12 +49,12 @@ class Record:
 
     def __init__(self, folder: Path, base: PretrainConfig, text: Text, command: str):
         self.path, self.curves = folder / "study.json", folder / "curves.npz"
-        about = {
+        about: dict[str, Any] = {
             "provenance": provenance(command=command), "resumed": [], "config": asdict(base),
             "text": _sides(text, base.seq_len), "loro_revision": LORO_REVISION,
             "tried": {}, "chosen": {}, "times": {}, "runs": [],
         }  # fmt: skip
-        self.body, self.traces = about, []
+        self.body, self.traces = about, list[TrainTrace]()
         if not self.path.exists():
             return
         self.body = json.loads(self.path.read_text())
@@ -68,11 +75,12 @@ class Record:
 
     def add(self, job: Job, found: Mapping[str, Any] | TrainTrace) -> None:
         """Take a result in, and write both files."""
-        if job.stage == "times":
-            self.body["times"][job.shown] = dict(found)
-        else:
+        if isinstance(found, TrainTrace):
             self._add_run(job, found)
-        write_atomic(self.path, lambda temporary: temporary.write_text(_compact(self.body)))
+        else:
+            self.body["times"][job.shown] = dict(found)
+        check("study", self.body, SHAPE)
+        write_json(self.path, self.body)
 
     def _add_run(self, job: Job, trace: TrainTrace) -> None:
         meta = trace.meta
@@ -126,19 +134,3 @@ def _sides(text: Text, seq_len: int) -> dict[str, Any]:
 def _finite(value: float) -> float | None:
     """JSON has no NaN."""
     return round(value, 6) if math.isfinite(value) else None
-
-
-def _compact(body: Mapping[str, Any]) -> str:
-    """JSON with one line for each run, rate table and step time."""
-
-    def lines(value: Any) -> str:
-        if isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
-            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
-            return f"{{\n{inner}\n }}"
-        if isinstance(value, list) and value:
-            inner = ",\n".join(f"  {json.dumps(one)}" for one in value)
-            return f"[\n{inner}\n ]"
-        return json.dumps(value)
-
-    inner = ",\n".join(f" {json.dumps(key)}: {lines(value)}" for key, value in body.items())
-    return f"{{\n{inner}\n}}\n"

@@ -1,0 +1,79 @@
+"""What SOAR's records say, in rows and in sentences.
+
+claims     the headlines: per model and rule, SOAR against greedy and against its strongest rival
+summary    greedy and what one rule chose in every family, on the test puzzles, over seeds
+sentence   SOAR and its strongest rival by one rule, in words
+"""
+
+import numpy as np
+
+from labkit.studies.claims import Claim, where
+from labkit.studies.soar import records as recorded
+from labkit.studies.soar.outcomes import FAMILIES, Outcome, Row, gain_words, over_seeds
+from labkit.studies.soar.records import Records, chosen_by, missing, note, tested
+
+NOTEBOOK = "04_soar_quality_speed"
+QUESTIONS = {  # the rule -> what it answers
+    "accurate, 3x": "More puzzles than greedy, with a third of its forward calls?",
+    "accurate": "Who solves most puzzles, at any cost?",
+}
+
+
+def claims() -> list[Claim]:
+    """A row per model and rule of QUESTIONS. FileNotFoundError without a recorded study."""
+    rows = []
+    for model, records in recorded.study().items():
+        made = "; ".join(filter(None, [max(map(where, records.values())), note(records)]))
+        rows += [
+            Claim("SOAR", f"{question} ({model})", sentence(records, rule), made, notebook=NOTEBOOK)
+            for rule, question in QUESTIONS.items()
+        ]
+    return rows
+
+
+def summary(records: Records, rule: str) -> list[Row]:
+    """Greedy and what ``rule`` chose in every family, each beside greedy: the most solved first.
+
+    A family in which the rule found nothing for some seed is left out; see ``records.missing``.
+    """
+    greedy = [tested(record, "greedy") for record in records.values()]
+    rows = [over_seeds("greedy", greedy, greedy)]
+    for of in FAMILIES[1:]:
+        if own := chosen_by(records, of, rule):
+            rows.append(over_seeds(_labels(own), own, greedy))
+    return sorted(rows, key=lambda row: -row.share.estimate)
+
+
+def strongest_rival(records: Records, rule: str) -> str:
+    """The family but greedy and SOAR whose setting chosen by ``rule`` solved most validation puzzles."""
+
+    def validated(of: str) -> float:
+        pairs = zip(records.values(), chosen_by(records, of, rule), strict=True)
+        return float(np.mean([o["accuracy"] for record, own in pairs for o in record["validation"]
+                              if o["label"] == own["label"]]))  # fmt: skip
+
+    return max((of for of in FAMILIES[1:-1] if chosen_by(records, of, rule)), key=validated)
+
+
+def sentence(records: Records, rule: str = "accurate, 3x") -> str:
+    """SOAR and its strongest rival by ``rule`` against greedy, the better first, and against each other;
+    then, if it is a third, the arm of the rule "fast" with the fewest forward calls."""
+    greedy = [tested(record, "greedy") for record in records.values()]
+    own, rival = (chosen_by(records, of, rule) for of in ("soar", strongest_rival(records, rule)))
+    rows = [over_seeds(_labels(outcomes), outcomes, greedy) for outcomes in (own, rival) if outcomes]
+    parts = [f"{row.label}: {gain_words(row)}, {row.speed:.1f}x fewer forward calls"
+             for row in sorted(rows, key=lambda row: -row.gain.estimate)]  # fmt: skip
+    if own and rival:
+        parts.append(f"SOAR {gain_words(over_seeds('', own, rival), _labels(rival))}")
+    cheapest = max(summary(records, "fast"), key=lambda row: row.speed)
+    if cheapest.label not in [row.label for row in rows]:
+        parts.append(f"fewest calls: {cheapest.label}, {gain_words(cheapest)}, {cheapest.speed:.1f}x fewer")
+    parts += [f"not run: {', '.join(missing(records))}"] * bool(missing(records))
+    puzzles = next(iter(records.values()))["puzzles"]
+    parts.append(f"settings chosen per training seed on {puzzles['validation']:,} puzzles, tested once on "
+                 f"{puzzles['test']:,}")  # fmt: skip
+    return "; ".join(parts)
+
+
+def _labels(outcomes: list[Outcome]) -> str:
+    return " / ".join(dict.fromkeys(outcome["label"] for outcome in outcomes))

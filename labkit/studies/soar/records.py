@@ -1,0 +1,96 @@
+"""What the lab keeps of its SOAR studies on a GPU, and the outcomes in them.
+
+study                  {model: {training seed: record}} of ``studies soar``
+bench, caches          of ``studies soar-bench`` and ``soar-caches``;  training: of ``soar-models``
+chosen_by, tested      test outcomes of a record;  solved_only_by: the puzzles on which two of them differ
+missing, note          what was not run; what must be known of a record before its numbers
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+import labkit.soar
+from labkit import checks
+from labkit.paths import CHECKPOINTS
+from labkit.studies.files import digest
+from labkit.studies.soar.outcomes import FAMILIES, Outcome
+from labkit.traces import TrainTrace
+
+RESULTS = Path(__file__).parent / "results"
+STUDY = "study.json"
+BEAM_KERNEL = Path(labkit.soar.__file__).with_name("beam_kernel.py")
+RULES = {  # name: (choose's want, least speed against greedy)
+    "fast": ("fast", 0.0),  # fewest calls that lose nothing on validation
+    "accurate": ("accurate", 0.0),  # most puzzles
+    "accurate, 3x": ("accurate", 3.0),  # most puzzles with at most a third of greedy's calls
+}
+OLD_KERNEL = "measured with the beam kernel before its repair, wrong on a GPU for beams 5 to 8"
+Records = dict[int, dict]  # {training seed: record}
+
+
+def study(path: Path | None = None) -> dict[str, Records]:
+    """{model: {seed: record}}, ``right`` of the test outcomes bool arrays; the lab's own, or a file's."""
+    found: dict[str, Records] = {}
+    for model, by_seed in json.loads((path or RESULTS / STUDY).read_text()).items():
+        found[model] = {int(seed): record for seed, record in sorted(by_seed.items())}
+        for record in found[model].values():
+            for outcome in record["test"]:
+                bits = np.frombuffer(bytes.fromhex(outcome["right"]), np.uint8)
+                outcome["right"] = np.unpackbits(bits, count=record["puzzles"]["test"]).astype(bool)
+    return found
+
+
+def bench(stage: str) -> dict:
+    """What a stage of soar-bench gave on an H100: "lab", "share", "llada" or "identity"."""
+    checks.choice("stage", stage, ("lab", "share", "llada", "identity"))
+    return json.loads((RESULTS / f"bench_{stage}.json").read_text())
+
+
+def caches() -> dict:
+    """{stage of soar-caches: what it gave, with its ``provenance``}."""
+    return json.loads((RESULTS / "caches.json").read_text())
+
+
+def training(what: str) -> tuple[TrainTrace, dict[str, dict]]:
+    """Curves of the shipped training of "sudoku9" or "sums", and {checkpoint: its card}."""
+    checks.choice("what", what, ("sudoku9", "sums"))
+    cards = {file.stem: json.loads(file.read_text()) for file in sorted(CHECKPOINTS.glob(f"{what}*.json"))}
+    return TrainTrace.load(RESULTS / f"{what}_training.npz"), cards
+
+
+def tested(record: dict, name: str) -> Outcome:
+    """The test outcome of one label."""
+    by_label = {outcome["label"]: outcome for outcome in record["test"]}
+    return by_label[checks.choice("name", name, tuple(by_label))]
+
+
+def chosen_by(records: Records, of: str, rule: str) -> list[Outcome]:
+    """Per seed, the test outcome of what ``rule`` chose in the family ``of``; empty if a seed lacks one."""
+    checks.choice("of", of, FAMILIES)
+    checks.choice("rule", rule, tuple(RULES))
+    names = [record["chosen"].get(f"{of}, {rule}") for record in records.values()]
+    if None in names:
+        return []
+    return [tested(record, name) for record, name in zip(records.values(), names, strict=True)]
+
+
+def solved_only_by(record: dict, winner: str, loser: str = "greedy") -> np.ndarray:
+    """Indices of the test puzzles that the setting ``winner`` solved and ``loser`` did not (labels)."""
+    return np.flatnonzero(tested(record, winner)["right"] & ~tested(record, loser)["right"])
+
+
+def missing(records: Records) -> list[str]:
+    """Families of which a seed has no outcome at all: what was not run."""
+    return [of for of in FAMILIES if not all(record["tried"].get(of) for record in records.values())]
+
+
+def note(records: Records) -> str:
+    """What a reader must know of the record before its numbers; empty if nothing."""
+    return OLD_KERNEL if any(record["kernel"] is None for record in records.values()) else ""
+
+
+def kernel_digest() -> str:
+    """A digest of the beam kernel's source, so that a record says which kernel it went through."""
+    return digest(BEAM_KERNEL)
