@@ -50,8 +50,7 @@ def plain(tmp_path):
 @pytest.fixture
 def chat(tmp_path):
     """LLaDA with one."""
-    folder = write(tmp_path / "chat", CONFIG, llada_tensors())
-    return load_model(with_tokenizer(folder, chat_template=TEMPLATE))
+    return load_model(llada_folder(tmp_path / "chat"))
 
 
 def writes(model, start, tokens, surest_first=range(99)):
@@ -201,9 +200,14 @@ def test_the_beam_tree_opens_a_kept_trace_with_the_texts_of_its_tokens(plain, tm
     assert (trace.meta["stop"], trace.meta["question"]) == (["w1"], "w3 w4")
 
 
-def dream_folder(where):
+def llada_folder(where, **config):
+    folder = write(where, CONFIG | config, llada_tensors())
+    return with_tokenizer(folder, chat_template=TEMPLATE)
+
+
+def dream_folder(where, **config):
     """Dream: vocab.json and merges.txt, its own tokenizer class, added tokens in two files."""
-    folder = write(where, DREAM, dict(dream_native().state_dict()))
+    folder = write(where, DREAM | config, dict(dream_native().state_dict()))
     letters = {"a": 0, "b": 1, "ab": 2, "Ċ": 3, "u": 4} | {f"<{i}>": i for i in range(5, 36)}
     (folder / "vocab.json").write_text(json.dumps(letters))
     (folder / "merges.txt").write_text("#version: 0.2\na b\n")
@@ -287,13 +291,17 @@ def test_the_labs_own_models_answer_by_the_command_or_are_refused_in_one_line(
         assert error.count("\n") == 1
 
 
-def test_the_newcomers_lines_of_the_readme_work_as_they_stand(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("made", "config"),
+    [(llada_folder, {"max_sequence_length": 256}), (dream_folder, {"max_position_embeddings": 256})],
+    ids=["LLaDA", "Dream"],
+)
+def test_the_newcomers_lines_of_the_readme_work_as_they_stand(made, config, tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     block = next(block for block in blocks if "generate(" in block)
     folder = re.search(r'load_model\("([^"]+)"', block)[1]
     (tmp_path / folder).parent.mkdir(parents=True)
-    config = CONFIG | {"max_sequence_length": 256}
-    with_tokenizer(write(tmp_path / folder, config, llada_tensors()), chat_template=TEMPLATE)
+    made(tmp_path / folder, **config)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(block, names)
