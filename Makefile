@@ -88,7 +88,7 @@ docs: $(READY)  ## API pages and the kernels' derivations as a site, runs/docs/i
 	rm -rf docs/api && $(PY) -m sphinx -W --keep-going -q -d runs/docs/.doctrees docs runs/docs
 
 mutants: $(READY)  ## plant known faults one by one in a copy: the tests must catch each
-	$(PY) tests/mutants.py
+	$(PY) tests/mutants.py $(MUTANTS)
 
 wheelhouse:  ## what another machine lacks, into WHEELHOUSE=wheels: EXTRAS=[dev] HAS=freeze.txt FOR="--platform ..."
 	$(PYTHON) .ci/wheelhouse.py $(or $(WHEELHOUSE),wheels) --extras '$(EXTRAS)' $(if $(HAS),--has $(HAS)) --for='$(FOR)'

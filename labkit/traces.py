@@ -19,8 +19,8 @@ from labkit.checks import fail, integer
 from labkit.paths import write_atomic
 
 FORMAT = 1
-SEARCH, ACCELERATE, FINISHED = 0, 1, 2  # BeamTrace.mode
-KEPT, MERGED, PRUNED = 0, 1, 2  # BeamTrace.fate
+SEARCH, ACCELERATE, FINISHED = 0, 1, 2  # BeamTrace.beam_mode
+KEPT, MERGED, PRUNED = 0, 1, 2  # BeamTrace.cand_fate
 
 
 @dataclass

@@ -7,6 +7,7 @@ import pytest
 from matplotlib import pyplot
 
 from labkit.figures import elas_study, elas_tables, pretraining
+from labkit.studies.claims import Claim
 from labkit.traces import TrainTrace
 
 
@@ -106,7 +107,7 @@ def test_tables_escape_and_label(runs):
     assert "34.10" in table
     assert "50.00 and 60.00" in table
     assert table.index("GaLore") < table.index("not run") < table.index("soft thresholding")
-    rows = [{"claim": "a<b", "paper": "yes", "measured": "no", "conditions": "CPU"}]
+    rows = [Claim("ELAS", "a<b", "no", "CPU", published="yes")]
     assert "<td" in (claims := elas_tables.claims_table(rows).data)
     assert "a&lt;b" in claims
 

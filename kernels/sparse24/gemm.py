@@ -29,7 +29,10 @@ def gemm_pack(
     BF16: tl.constexpr, ASM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     GROUP: tl.constexpr, PERSIST: tl.constexpr,
 ):  # fmt: skip
-    """A (M, K) @ B (N, K)^T -> packed; B's rows reordered. Columns: J, p, t, b = feature J, t, p, b."""
+    """A (M, K) @ B (N, K)^T -> packed; B's rows reordered.
+
+    Column 16 J + 8 p + 2 t + b holds feature 16 J + 4 t + 2 p + b, see section 3 of README.md.
+    """
     down, across = tl.cdiv(M, BM), tl.cdiv(N, BN)
     # PERSIST: one program a multiprocessor, so that a tile's epilogue overlaps the next one's loads.
     for pid in tl.range(tl.program_id(0), down * across, tl.num_programs(0), flatten=PERSIST):

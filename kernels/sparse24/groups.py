@@ -152,7 +152,7 @@ def pack_half(x_ptr, at, inside, SQUARE: tl.constexpr, BF16: tl.constexpr, ASM: 
     """pack_group for 16-bit floats."""
     word = tl.load(x_ptr + at, inside, 0)
     p, q = choose16(word, SQUARE, BF16, ASM)
-    nibble = 15 - (p & 3 | (q & 3) << 2)
+    nibble = 15 - (p & 3 | (q & 3) << 2)  # keys end in 3 - index: this is i0 | i1 << 2
     if not SQUARE:
         pair = take(word, word, nibble & 3, False) | take(word, word, nibble >> 2, False) << 16
     elif ASM:

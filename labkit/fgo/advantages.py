@@ -91,11 +91,13 @@ def fgo_rewards(
         mean_tokens = torch.where(rows, tokens, 0).sum(1, keepdim=True) / count
         mean_entropy = torch.where(rows, entropy, 0).sum(1, keepdim=True) / count
         # 3) the weight: short and certain where right, long and certain where wrong
-        shorter = _ratio(mean_tokens, tokens, clamp) if sign > 0 else _ratio(tokens, mean_tokens, clamp)
+        length_ratio = (
+            _ratio(mean_tokens, tokens, clamp) if sign > 0 else _ratio(tokens, mean_tokens, clamp)
+        )
         # The cap keeps clamp ** (alpha + beta) below float32's largest number; softmax is one-hot there.
-        score = (shorter**alpha * _ratio(mean_entropy, entropy, clamp) ** beta).clamp(max=1e30)
+        product = (length_ratio**alpha * _ratio(mean_entropy, entropy, clamp) ** beta).clamp(max=1e30)
         # A finite fill: an empty subgroup gives uniform weights, then zeros, where -inf would give NaN.
-        weight = score.masked_fill(~rows, torch.finfo(dtype).min).softmax(1)
+        weight = product.masked_fill(~rows, torch.finfo(dtype).min).softmax(1)
         reward += sign * torch.where(rows, weight, 0)
     return reward
 

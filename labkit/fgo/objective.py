@@ -16,7 +16,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Objective:
-    """What FGO rewards; the defaults are the paper's (arXiv 2602.10048).
+    """What FGO rewards; the defaults are the paper's (arXiv 2602.10048) and, for entropy, its code's.
 
     Attributes:
         alpha: exponent of the length ratio, in [0, 10].
@@ -25,8 +25,7 @@ class Objective:
         clamp: both ratios are held in [1/clamp, clamp], clamp in [1, 1000]; 0/0 counts as 1.
         scale: "none" (the paper), or "std": divide by the group's standard deviation + 1e-4, which is what
             the authors' released recipe does through TRL's default.
-        entropy: which entropy of a response is read, see ``measures.response_entropy``; the authors' code
-            has the default.
+        entropy: which entropy of a response is read, see ``measures.response_entropy``.
         zero_all_wrong: learn nothing from groups without a correct response, where beta can reward long
             answers.
 

@@ -115,8 +115,8 @@ def speed() -> dict[str, str]:
         "token statistics over 126,464 logits": f"{_share('token statistics', '.1f')} of copy bandwidth",
         f"diffusion decoding, {lab['prompts']} prompts in one batch against one at a time, "
         f"[same answers]({SOAR_RESULTS})": f"{lab['times faster']['one at a time']:.0f}x",
-        "share of that time in the model's forward: the lab's 5.5M weights, as one CUDA graph / launch by "
-        "launch / LLaDA-8B's shape": f"{graph} / {eager} / {large}{remark}",
+        "share of decoding in the model's forward (means): the lab's 5.5M weights, one CUDA graph / "
+        "launch by launch / LLaDA-8B's shape": f"{graph} / {eager} / {large}{remark}",
         "diffusion decoding at LLaDA-8B's shape with [caches](notebooks/04_soar_quality_speed.ipynb)": (
             _caches()
         ),

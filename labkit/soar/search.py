@@ -62,8 +62,9 @@ def decode(
         threshold: Confidence in [0, 1] above which a mask may be filled at once (adaptive, soar).
         min_parallel: Fewest masks above the threshold that accelerate.
         max_parallel: Most tokens in one commit.
-        min_collapse: soar: after an accelerate step whose best candidate committed at least so many
-            tokens, one beam is kept (LLaDA's code 1, Dream's code 1 or 2).
+        min_collapse: soar: one beam is kept after a step in which some beam accelerated and the best
+            candidate has at least so many tokens more than the best beam had (LLaDA's code 1, Dream's 1
+            or 2).
         score: Rank beams by the "mean" confidence of their committed tokens, or by the "sum".
         temperature: Of Gumbel noise on the logits before the argmax; the confidence stays the model's.
         cfg_scale: Classifier-free guidance, the prompt hidden in the second half; doubles the rows.

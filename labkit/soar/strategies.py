@@ -135,4 +135,4 @@ class Proposal:
     positions: Tensor  # (A, K, K, D) int64
     tokens: Tensor  # (A, K, K, D) int64
     confidence: Tensor  # (A, K, K, D) fp32
-    accelerated: Tensor  # (A,) bool: some beam commits several tokens at once
+    accelerated: Tensor  # (A,) bool: some beam commits by threshold or schedule, not in search of one
