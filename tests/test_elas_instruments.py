@@ -86,6 +86,19 @@ def test_the_mode_and_the_switch_are_left_alone(tokenizer):
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
+def test_a_comparison_that_breaks_leaves_the_model_as_it_was(monkeypatch):
+    net = model(warmup_steps=5)
+    before = [(a.gradient, bool(a.sparse)) for a in net.activations()]
+
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("none left")
+
+    monkeypatch.setattr(torch.autograd, "grad", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        gradient_agreement(net, torch.randint(300, (2, 8)))
+    assert [(a.gradient, bool(a.sparse)) for a in net.activations()] == before
+
+
 def test_gradients_agree_fully_where_nothing_is_dropped():
     net, tokens = model(intermediate_size=32), torch.randint(300, (4, 16))
     found = gradient_agreement(net, tokens)

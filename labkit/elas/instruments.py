@@ -98,17 +98,21 @@ def gradient_agreement(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> d
     mlps = [m for m in model.modules() if isinstance(m, ReLU2MLP)]
     before = [(a.gradient, {k: v.clone() for k, v in a.state_dict().items()}) for a in model.activations()]
     flat: dict[str, list[Tensor]] = {}
-    model.set_sparse(True)
-    for gradient in GRADIENTS:
-        for activation in model.activations():
+    weights = [list(m.parameters()) for m in mlps]
+    try:
+        model.set_sparse(True)
+        for gradient in GRADIENTS:
+            for activation in model.activations():
+                activation.gradient = gradient
+            loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+            grads = iter(torch.autograd.grad(loss, [w for layer in weights for w in layer]))
+            flat[gradient] = [
+                torch.cat([next(grads).flatten().double() for _ in layer]) for layer in weights
+            ]
+    finally:  # also where the memory did not suffice
+        for activation, (gradient, state) in zip(model.activations(), before, strict=True):
             activation.gradient = gradient
-        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
-        weights = [list(m.parameters()) for m in mlps]
-        grads = iter(torch.autograd.grad(loss, [w for layer in weights for w in layer]))
-        flat[gradient] = [torch.cat([next(grads).flatten().double() for _ in layer]) for layer in weights]
-    for activation, (gradient, state) in zip(model.activations(), before, strict=True):
-        activation.gradient = gradient
-        activation.load_state_dict(state)
+            activation.load_state_dict(state)
     pairs = list(zip(flat["ste"], flat["masked"], strict=True))
     return {
         "cosine": np.array([torch.cosine_similarity(a, b, 0).item() for a, b in pairs]),

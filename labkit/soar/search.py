@@ -76,8 +76,8 @@ def decode(
         batch_size: Prompts decoded at a time; a finished one makes room for the next. None: all.
         record: Keep every beam and candidate; False leaves the trace's two tables empty.
         stop: Given what stands between a prompt and the first mask behind it: does the text end in
-            there? Then masks behind it are filled as by ``eos_early_stop``, without which, as without
-            an ``eos_id``, it is not asked.
+            there? Then masks behind it are filled as by ``eos_early_stop``. Ignored if that is off or
+            the model has no ``eos_id``.
         watch: Called after each forward with the prompts that are being decoded, int64 (A,), and the
             best beam of each, int64 (A, L). Costs a copy to the host.
 

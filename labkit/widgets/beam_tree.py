@@ -43,9 +43,11 @@ def beam_tree(
 
     def twin() -> None:
         right = None if truth is None else truth[prompt]
-        base.show(static_tree(trace, prompt, truth=right, baseline=compare, side=side))
+        base.show(
+            static_tree(trace, prompt, truth=right, baseline=compare, side=side, vocabulary=vocabulary)
+        )
         if compare is not None:
-            base.show(static_tree(compare, prompt, truth=right, side=side))
+            base.show(static_tree(compare, prompt, truth=right, side=side, vocabulary=vocabulary))
 
     def build() -> BeamTree:
         return BeamTree(

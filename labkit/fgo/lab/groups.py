@@ -169,7 +169,7 @@ def reweigh(
     return replace(
         trace,
         advantages={"fgo": fgo.numpy(), "grpo": grpo.numpy()},
-        meta={**trace.meta, "settings": {**asdict(objective), "scale": scale}},
+        meta={**trace.meta, "settings": {**asdict(objective), "grpo_scale": scale}},
     )
 
 
