@@ -55,6 +55,19 @@ def test_the_cache_gives_the_same_streams(text, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.tmp*"))
 
 
+@pytest.mark.parametrize("ending", [".npz", ".json"])
+def test_a_damaged_cache_is_made_anew(ending, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    data.load_text(vocab_size=400, max_bytes=200_000)
+    (path,) = (tmp_path / "cache" / "elas").glob(f"*{ending}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    again = data.load_text(vocab_size=400, max_bytes=200_000)
+    assert capsys.readouterr().err.count("damaged (") == 1
+    assert np.array_equal(again.train, text.train)
+    assert again.tokenizer.to_str() == text.tokenizer.to_str()
+
+
 def test_another_text_gets_another_name(text, tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
     assert data.load_text(vocab_size=400, max_bytes=50_000).name != text.name

@@ -15,7 +15,7 @@ from labkit.fgo.advantages import fgo_advantages, grpo_advantages
 from labkit.fgo.lab import char_model
 from labkit.fgo.lab.groups import reweigh, sample_groups, telling_group
 from labkit.fgo.measures import act, entropy_per_token, response_entropy
-from labkit.fgo.tasks import CHARACTERS, char_tokenizer, is_correct, sum_reward, verbose_sums
+from labkit.fgo.tasks import CHARACTERS, END, char_tokenizer, is_correct, sum_reward, verbose_sums
 from labkit.studies.fgo import teaching
 from labkit.traces import GroupTrace
 
@@ -247,6 +247,17 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_random_state(model, trace
     other = sample_groups(model, char_tokenizer(), rows, **keywords, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     assert again.texts == trace.texts != other.texts
+
+
+def test_another_task_brings_its_own_score(model):
+    rows = [{"prompt": "Q1+1=", "answer": "even"}, {"prompt": "Q1+2=", "answer": "odd"}]
+    trace = sample_groups(
+        model, char_tokenizer(), rows, group=4, max_tokens=12, progress=False,
+        score=lambda text, answer: (len(text) % 2 == 0) == (answer == "even"),
+    )  # fmt: skip
+    for texts, correct, even in zip(trace.texts, trace.correct, (True, False), strict=True):
+        plain = [text.removesuffix(END) for text in texts]
+        assert [(len(text) % 2 == 0) == even for text in plain] == correct.tolist()
 
 
 def test_reweigh_uses_the_entropy_it_is_told(trace, tmp_path):

@@ -92,7 +92,12 @@ HOUSE = {name_of(path): path for path in MODULES}
 ROOMS = (("labkit.elas", "labkit.soar", "labkit.fgo"), ("labkit.studies",), ("labkit.figures",),
          ("labkit.widgets",), ("labkit.runner",), ("labkit.__main__",))  # fmt: skip
 PLOTTING = ("matplotlib", "plotly", "ipywidgets", "anywidget")
-LONG_SIGNATURE = ("decode", "fgo_advantages", "decode_one")  # the papers' options, one keyword each
+LONG_SIGNATURE = (
+    "decode",
+    "fgo_advantages",
+    "decode_one",
+    "sample_groups",
+)  # the papers' options, one keyword each
 
 
 def within(name, rooms):

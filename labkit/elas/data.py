@@ -6,6 +6,7 @@ windows(stream, n)         the stream as rows for next-token prediction; no toke
 """
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,15 +79,25 @@ def load_text(source: str = "sympy", *, vocab_size: int = 1024, max_bytes: int |
     name = f"{'+'.join(editions)}-{vocab_size}-{_fingerprint(content)}"
     folder = cache_dir("elas")
     vocabulary, path = folder / f"{name}.json", folder / f"{name}.npz"
-    if not (vocabulary.exists() and path.exists()):
+    if (found := _cached(vocabulary, path)) is None:
         sides = split_documents(source, max_bytes)
         tokenizer = _train(vocabulary, sides["train"], vocab_size)
         streams: dict[str, Any] = {side: _encode(tokenizer, texts) for side, texts in sides.items()}
         write_atomic(path, lambda temporary: np.savez_compressed(temporary, **streams))
-    tokenizer = _read(vocabulary)
-    with np.load(path, allow_pickle=False) as file:
-        train, held_out = file["train"], file["held_out"]
-    return Text(tokenizer, train, held_out, token_bytes(tokenizer), name)
+        found = tokenizer, streams["train"], streams["held_out"]
+    return Text(*found, token_bytes(found[0]), name)
+
+
+def _cached(vocabulary: Path, path: Path) -> tuple[Any, np.ndarray, np.ndarray] | None:
+    """(tokenizer, train, held_out) of an earlier call; None where a file is missing or damaged."""
+    if not (vocabulary.exists() and path.exists()):
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _read(vocabulary), file["train"], file["held_out"]
+    except Exception as error:  # tokenizers raises Exception itself, a damaged npz a handful of others
+        print(f"{path}: damaged ({type(error).__name__}); the text is encoded again", file=sys.stderr)
+        return None
 
 
 def validation_and_test(text: Text) -> tuple[np.ndarray, np.ndarray]:

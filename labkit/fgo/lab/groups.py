@@ -6,6 +6,7 @@ reweigh            the same groups under other FGO settings
 telling_group      which group to look at first
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -38,12 +39,14 @@ def sample_groups(
     temperature: float = 1.0,
     max_tokens: int = 72,
     seed: int = 0,
+    score: Callable[[str, str], bool] = is_correct,
     progress: bool = True,
 ) -> GroupTrace:
-    """Sample ``group`` responses to each sum's ``prompt`` and compare them with its ``answer``.
+    """Sample ``group`` responses to each row's ``prompt`` and compare them with its ``answer``.
 
     rows         dicts with ``prompt`` and ``answer``, as ``verbose_sums`` makes them
     temperature  of sampling, in (0, 10]; log-probabilities and entropies are of that distribution
+    score        whether a response's text is right, given the row's answer; default: of the verbose sums
     max_tokens   responses stop there; one without the end token counts as it stands (usually wrong)
 
     The trace's advantages are "grpo" and "fgo" with the defaults; ``reweigh`` changes FGO's. Torch's
@@ -65,7 +68,7 @@ def sample_groups(
             kept = [line[m].tolist() for line, m in zip(ids, mask, strict=True)]
             plain = tokenizer.batch_decode(kept, skip_special_tokens=True)
             answers = [row["answer"] for row in part for _ in range(group)]
-            correct += [is_correct(text, answer) for text, answer in zip(plain, answers, strict=True)]
+            correct += [score(text, answer) for text, answer in zip(plain, answers, strict=True)]
             texts += tokenizer.batch_decode(kept)
             length += [len(line) for line in kept]
             for kind, values in entropy.items():

@@ -106,7 +106,7 @@ def examine(
     accuracy in % per 100 tokens.
     """
     rows = verbose_sums(questions, seed=seed + 4000)
-    options = {"group": group, "max_tokens": max_tokens, "seed": seed}
+    options: dict[str, Any] = {"group": group, "max_tokens": max_tokens, "seed": seed}
     if model.device.type == "cuda":
         trace = sample_sums(model, rows, **options)
     else:
