@@ -30,7 +30,7 @@ def decode(given: argparse.Namespace) -> int:
             model, given.question, given.strategy, stop=given.stop, watch=shown.update, **options
         )
     trace = found.trace
-    found.trace.save(output)
+    trace.save(output)
     console.print(_printable(found.text))
     print(
         f"\n{trace.calls[0]} forward calls, {trace.rows[0]} rows, {found.seconds:.2f} s, "

@@ -8,16 +8,8 @@ import { actionOf } from "../../labkit/widgets/static/beam_tree/keys.js";
 import { DETAIL, Layout, LEFT, RIGHT } from "../../labkit/widgets/static/beam_tree/layout.js";
 import * as trees from "../../labkit/widgets/static/beam_tree/tree.js";
 import * as words from "../../labkit/widgets/static/beam_tree/words.js";
+import { key } from "./keyboard.js";
 import { lowerAnswer, names, packed, tree } from "./small_tree.js";
-
-const key = (name, held = {}) => ({
-  key: name,
-  ctrlKey: false,
-  altKey: false,
-  metaKey: false,
-  shiftKey: false,
-  ...held,
-});
 
 test("counts become offsets and rows know their step", () => {
   assert.deepEqual([...trees.offsets([2, 0, 3])], [0, 2, 2, 5]);

@@ -7,15 +7,7 @@ import { actionOf } from "../../labkit/widgets/static/mask_grid/keys.js";
 import * as layout from "../../labkit/widgets/static/mask_grid/layout.js";
 import { differences, Plane } from "../../labkit/widgets/static/mask_grid/plane.js";
 import * as words from "../../labkit/widgets/static/mask_grid/words.js";
-
-const key = (name, held = {}) => ({
-  key: name,
-  ctrlKey: false,
-  altKey: false,
-  metaKey: false,
-  shiftKey: false,
-  ...held,
-});
+import { key } from "./keyboard.js";
 
 // float16: 0x3c00 is 1, 0x3800 is 0.5, 0xbc00 is -1, 0x0001 is 2^-24, 0x7c00 is infinite. Two planes of two
 // tokens and eight features; the second plane is in view: its first group is crowded in the second row.

@@ -6,15 +6,7 @@ import { factsOf } from "../../labkit/widgets/static/scrubber/completions.js";
 import * as curves from "../../labkit/widgets/static/scrubber/curves.js";
 import { actionOf } from "../../labkit/widgets/static/scrubber/keys.js";
 import * as layout from "../../labkit/widgets/static/scrubber/layout.js";
-
-const key = (name, held = {}) => ({
-  key: name,
-  ctrlKey: false,
-  altKey: false,
-  metaKey: false,
-  shiftKey: false,
-  ...held,
-});
+import { key } from "./keyboard.js";
 
 test("curves are read from pairs of a step and a value", () => {
   const points = new DataView(new ArrayBuffer(24));
