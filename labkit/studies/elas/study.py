@@ -53,7 +53,8 @@ def prepare(context: Context) -> Journal | None:
     base = settings(context.options.steps, context.tiny)
     needed = {text_of(job.config) for stage in stages for job in plan(stage, base, 1, {})}
     recorded = set(stages) & set(RECORDED)
-    needed |= {text_of(base)} if recorded else set()
+    if recorded:
+        needed.add(text_of(base))
     texts = {of: load_text(of[0], vocab_size=of[1], max_bytes=of[2]) for of in sorted(needed, key=str)}
     if not recorded:
         return None
