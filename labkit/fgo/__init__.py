@@ -24,5 +24,5 @@ __all__ = ["FGOConfig", "FGOTrainer", "Objective", "fgo_advantages", "grpo_advan
 def __getattr__(name: str):
     # TRL loads slowly and is absent on some machines: only the two names that need it pay for it.
     if name in ("FGOConfig", "FGOTrainer"):
-        return getattr(import_module("labkit.fgo.trainer"), name)
+        return getattr(import_module(f"labkit.fgo.{name.removeprefix('FGO').lower()}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

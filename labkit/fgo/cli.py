@@ -3,17 +3,18 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from labkit import checks
+from labkit.causal_lm import newest_checkpoint, step_of
 from labkit.options import parse_options
-from labkit.paths import is_json, runs_dir, write_atomic
+from labkit.paths import runs_dir, write_atomic
 from labkit.provenance import provenance
 
 if TYPE_CHECKING:
-    from labkit.fgo.trainer import FGOConfig, FGOTrainer
+    from labkit.fgo.config import FGOConfig
+    from labkit.fgo.trainer import FGOTrainer
 
 # The paper's learning rate and group; batch and lengths for one GPU or a patient CPU.
 DEFAULTS: dict[str, Any] = {
@@ -29,7 +30,6 @@ SETTINGS = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations", "temperature",
     "max_steps", "logging_steps",
 )  # fmt: skip
-SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,10 @@ def main(argv: Sequence[str]) -> int:
         allowed = f"at least {needed} rows, the questions of one batch (or make the batch smaller)"
         checks.fail("--dataset", f"{arguments.dataset} of {len(rows)}", allowed)
     # 2) the model: the finished one where no step is left
-    finished = last if last is not None and 0 < config.max_steps <= _step(last) else None
+    finished = last if last is not None and 0 < config.max_steps <= step_of(last) else None
     settings: Any = config.model_init_kwargs or {}  # a mapping, TRL has read what was typed
+    from labkit.fgo.policy import load_policy
+
     model, tokenizer = load_policy(str(finished or arguments.model), **settings)
     if not isinstance(rows[0]["prompt"], str) and tokenizer.chat_template is None:
         given = f"{arguments.model}, whose tokenizer has no chat template"
@@ -92,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> tuple[Arguments, "FGOConfig"]:
     import torch
 
-    from labkit.fgo.trainer import FGOConfig
+    from labkit.fgo.config import FGOConfig
 
     on_gpu = torch.cuda.is_available()
     defaults = DEFAULTS | {"bf16": on_gpu, "use_cpu": not on_gpu, "output_dir": str(runs_dir() / "fgo")}
@@ -141,7 +143,7 @@ def _train(trainer: "FGOTrainer", output: Path, last: Path | None, finished: Pat
     from labkit.fgo.record import Recorder
 
     if finished:  # Trainer would take one more step
-        print(f"{output}: already finished at step {_step(finished)}")
+        print(f"{output}: already finished at step {step_of(finished)}")
         trainer.state = TrainerState.load_from_json(str(finished / "trainer_state.json"))
     else:
         trainer.add_callback(Recorder(trainer, output / SAMPLES))
@@ -172,46 +174,3 @@ def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:
         result |= {key: round(log[-1][key], 4) for key in shown}
     write_atomic(output / "result.json", lambda part: part.write_text(json.dumps(result) + "\n"))
     print(f"{output / TRACE}: {result}")
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps that was written whole, or None."""
-    states = folder.glob("checkpoint-*/trainer_state.json")  # the file that Trainer writes last
-    return max((path.parent for path in states if is_json(path)), key=_step, default=None)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def load_policy(name: str, **settings: Any):
-    """(model, tokenizer) of a lab name, a folder or a hub name: safetensors only, no remote code.
-
-    settings  of ``from_pretrained`` (FGOConfig's model_init_kwargs). dtype is float32 by default, as in
-              TRL, whatever the file holds: at these learning rates most bfloat16 weights would never move.
-
-    ValueError if it cannot be loaded.
-    """
-    from labkit.fgo import smollm
-    from labkit.fgo.lab import reasoner
-    from labkit.fgo.tasks import char_tokenizer
-
-    if name in reasoner.NAMES:
-        return reasoner.load_reasoner(name)[0], char_tokenizer()
-    if name == smollm.NAME:
-        return smollm.load_smollm()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    import_module("labkit.elas")  # so that transformers opens the folders it saves
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(name, **{"dtype": "float32"} | settings | SAFE)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        lab = ", ".join([*reasoner.NAMES, smollm.NAME])
-        raise ValueError(
-            f"--model must be a causal LM that transformers loads or one of {lab}; {name}: {reason}"
-        ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
