@@ -4,6 +4,8 @@ labkit list       the notebooks with their parameters, defaults and what they me
 labkit notebooks  copies of the notebooks and presets, to edit
 labkit run        execute notebooks headless, compare with baselines, write runs/latest/report.html
 labkit train      pre-train ELAS or its baselines, or fine-tune by FGO, from the shell
+labkit eval       a causal LM on a benchmark: accuracy, length, ACT, the paper's figures beside
+labkit show       the curves and completions of a training run, as one HTML page
 labkit decode     a question to a masked diffusion language model: the answer fills in, its trace is kept
 labkit sweep      one notebook over a grid of parameters, on this machine or a dask cluster
 labkit report     write report.html of a finished run again
@@ -66,6 +68,10 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
         "--device": {"default": "auto", "help": "auto, cpu, cuda or cuda:N (default: auto)"},
         "--output": {"metavar": "FILE", "help": "the trace, .npz (default: runs/decode/trace.npz)"},
     }),
+    "show": (_late("labkit.figures.page", "show"), {
+        "trace": {"metavar": "TRACE", "help": "a train_trace.npz, or the folder that holds it"},
+        "--output": {"metavar": "FILE", "help": "the page (default: beside the trace, .html)"},
+    }),
     "sweep": (commands.sweep, {
         "notebook": {"metavar": "NOTEBOOK"},
         "--grid": {"required": True, "help": "YAML: parameter -> list, {from, to, count[, log]}, {seeds}"},
@@ -86,7 +92,7 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options, but the trainers': they read their own (labkit.options)."""
+    """All commands and their options, but those of train and eval: they read their own (labkit.options)."""
     top = argparse.ArgumentParser(
         prog="labkit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -105,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     trainers = known.add_parser("train").add_subparsers(dest="algorithm", required=True)
     for name, purpose in TRAINERS.items():
         trainers.add_parser(name, help=purpose)
+    known.add_parser("eval")
     return top
 
 
@@ -112,11 +119,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
     argv = _with_negatives(sys.argv[1:] if argv is None else argv)
     training = argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS
-    arguments = argparse.Namespace(command="train") if training else parser().parse_args(argv)
+    own = training or argv[:1] == ["eval"]
+    arguments = argparse.Namespace(command=argv[0]) if own else parser().parse_args(argv)
     try:
         with interrupted_by_signals():
             if training:
                 return import_module(f"labkit.{argv[1]}.cli").main(argv[2:])
+            if own:
+                return import_module("labkit.studies.fgo.evaluation").main(argv[1:])
             return arguments.call(arguments)
     except (ValueError, OSError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC

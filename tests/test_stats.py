@@ -157,7 +157,7 @@ def test_bad_input_is_named(call, said):
 
 
 def test_a_ratio_of_means_covers_95_percent():
-    """Accuracy per token where long responses are right less often, 40 questions; the truth by 10^6 draws."""
+    """Accuracy per token where long responses are right less often, 40 questions, against 10^6 draws."""
 
     def draw(rng, count):
         length = rng.gamma(4.0, 25.0, count)
