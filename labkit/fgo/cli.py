@@ -79,7 +79,9 @@ def main(argv: Sequence[str]) -> int:
     rows, held_out, rewards = _data(arguments, config)
     # 2) the model: the finished one where no step is left
     finished = last if last is not None and 0 < config.max_steps <= step_of(last) else None
-    settings: Any = config.model_init_kwargs or {}  # a mapping, TRL has read what was typed
+    settings: Any = config.model_init_kwargs or {}  # TRL has read what was typed
+    if not isinstance(settings, dict):
+        checks.fail("--model_init_kwargs", settings, "a mapping, as JSON")
     model, tokenizer = load_policy(str(finished or arguments.model), **settings)
     if not config.beta:  # TRL would say of a loaded model that they are ignored; a reference needs them
         config.model_init_kwargs = None
@@ -160,6 +162,8 @@ def _one_line(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """``call``'s result; what TRL, transformers or a missing library raise is one line of ValueError."""
     try:
         return call(*args, **kwargs)
+    except json.JSONDecodeError as error:  # of TRL's and transformers' options that take a mapping
+        checks.fail("an option that takes a mapping", error.doc, f"JSON ({error.msg})")
     except Exception as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 

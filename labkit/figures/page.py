@@ -21,9 +21,7 @@ def show(arguments: argparse.Namespace) -> int:
     given = Path(arguments.trace)
     path = given / NAME if given.is_dir() else given
     if not path.is_file():
-        checks.fail(
-            "trace", str(given), f"a trace that labkit train fgo wrote, or the folder of its {NAME}"
-        )
+        checks.fail("trace", str(given), f"a trace of labkit train fgo, or the folder of its {NAME}")
     text = page(TrainTrace.load(path))
     output = Path(arguments.output) if arguments.output else path.with_suffix(".html")
     write_atomic(output, lambda part: part.write_text(text, encoding="utf-8"))
