@@ -42,8 +42,9 @@ def test_one_response_each_has_wilsons_interval():
     assert with_intervals(right, np.full((10, 1), 5))["accuracy"] == pytest.approx(
         (0.8, 0.4902, 0.9433), abs=1e-4
     )
-    all_right = with_intervals(np.ones((10, 2)), np.full((10, 2), 5))["accuracy"]
-    assert all_right == pytest.approx((1, 0.7225, 1), abs=1e-4)  # not an interval of no width
+    all_right = with_intervals(np.ones((10, 2)), np.full((10, 2), 5))  # not intervals of no width
+    assert all_right["accuracy"] == pytest.approx((1, 0.7225, 1), abs=1e-4)
+    assert all_right["act"] == pytest.approx((2000, 1445, 2000), abs=0.5)
 
 
 def test_nothing_scorable_has_no_figure():

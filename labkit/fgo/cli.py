@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import checks
 from labkit.causal_lm import newest_checkpoint, step_of
+from labkit.fgo.policy import load_policy, lora_config
 from labkit.fgo.prompts import Rows, as_prompts
 from labkit.options import help_field, parse_options
 from labkit.paths import PACKAGE, runs_dir, write_atomic
@@ -60,14 +61,12 @@ class Arguments:
     )  # fmt: skip
     rows: int = help_field("rows of a built-in data set", 2000)
     lora_r: int = help_field("rank of a LoRA adapter; 0: all weights are trained", 0)
-    lora_alpha: float | None = help_field("of the adapter (default: 2 * rank)", None)
+    lora_alpha: int | None = help_field("of the adapter (default: 2 * rank)", None)
     lora_target_modules: list[str] | None = help_field("layers with one (default: all linear ones)", None)
 
 
 def main(argv: Sequence[str]) -> int:
     """Train, save model and trace into the output folder; 0. ValueError or OSError for bad input."""
-    from labkit.fgo.policy import load_policy
-
     # 1) everything that was typed is checked before a model is loaded
     arguments, config = _parse(argv)
     output = Path(str(config.output_dir))
@@ -130,9 +129,9 @@ def _data(arguments: Arguments, config: "FGOConfig") -> tuple[Rows, Rows | None,
     """(rows to train on, rows held out, {name: reward function})."""
     from labkit.fgo.rewards import find_reward, load_rows
 
-    columns = {"prompt": arguments.prompt_column, "answer": arguments.answer_column,
+    columns: dict[str, Any] = {"prompt": arguments.prompt_column, "answer": arguments.answer_column,
                "config": arguments.dataset_config, "split": arguments.dataset_split}  # fmt: skip
-    asked = {"instruction": arguments.instruction, "chat": arguments.chat}
+    asked: dict[str, Any] = {"instruction": arguments.instruction, "chat": arguments.chat}
     try:
         rows, suits = load_rows(arguments.dataset, checks.integer("--rows", arguments.rows, 1), **columns)
         rewards = {name: find_reward(name) for name in arguments.reward or [suits]}
@@ -151,11 +150,8 @@ def _data(arguments: Arguments, config: "FGOConfig") -> tuple[Rows, Rows | None,
 
 
 def _adapter(arguments: Arguments) -> Any:
-    if not arguments.lora_r:
-        return None
-    from labkit.fgo.policy import lora_config
-
-    return lora_config(arguments.lora_r, arguments.lora_alpha, arguments.lora_target_modules)
+    asked = (arguments.lora_r, arguments.lora_alpha, arguments.lora_target_modules)
+    return lora_config(*asked) if arguments.lora_r else None
 
 
 def _one_line(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from labkit import checks
 from labkit.fgo.measures import Interval, with_intervals
@@ -54,7 +54,7 @@ class Responses:
 @torch.no_grad()
 def respond(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     rows: Rows,
     sampling: Sampling,
     progress: Progress = True,
@@ -82,7 +82,7 @@ def respond(
     return Responses(grouped, length.reshape(shape), cut.reshape(shape))
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
+def _ids(tokenizer: Any, prompt: Any) -> list[int]:
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"]
     return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]

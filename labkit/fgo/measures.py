@@ -67,7 +67,8 @@ def with_intervals(
 
     Responses to one question are alike, so the question is the unit: each figure is made of the questions'
     means. Accuracy has Wilson's interval where there is one response each or all questions agree, else
-    Student's t as length and entropy; ACT, a ratio of means, has the delta method's.
+    Student's t as length and entropy; ACT, a ratio of means, has the delta method's, or accuracy's
+    ends by the mean length where all questions agree.
 
     Args:
         correct: float (Q, G), 1 right, 0 wrong, NaN unscorable: such a response takes no part.
@@ -90,7 +91,10 @@ def with_intervals(
     right = mean["accuracy"]
     if correct.shape[1] == 1 or np.ptp(right) == 0:
         found["accuracy"] = Interval(float(right.mean()), *wilson(round(right.sum()), len(right)))
-    share = act(right.mean(), mean["length"].mean())
+    tokens = float(mean["length"].mean())
+    if np.ptp(right) == 0:  # the spread of lengths says nothing of an accuracy of 0
+        return found | {"act": Interval(*(act(share, tokens) for share in found["accuracy"]))}
+    share = act(right.mean(), tokens)
     return found | {"act": _around(share, act(1, 1) * ratio_half(right, mean["length"]))}
 
 

@@ -66,7 +66,7 @@ def _with_adapter(folder: Path, **settings: Any):
     return PeftModel.from_pretrained(model, folder, is_trainable=True), tokenizer
 
 
-def lora_config(rank: int, alpha: float | None, targets: list[str] | None) -> Any:
+def lora_config(rank: int, alpha: int | None, targets: list[str] | None) -> Any:
     """A peft ``LoraConfig`` on the layers ``targets``, by default all linear ones; None: alpha = 2 rank."""
     require_peft("--lora_r")
     from peft import LoraConfig

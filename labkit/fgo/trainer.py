@@ -70,6 +70,7 @@ class FGOTrainer(GRPOTrainer):
     args: FGOConfig
     model: PreTrainedModel
     num_generations: int
+    num_generations_eval: int
     _logs: dict[str, Any]
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -153,7 +154,7 @@ class FGOTrainer(GRPOTrainer):
             self._watch(
                 self._raw_rewards[:, self._correct_column],
                 self._metrics["train"]["completions/clipped_ratio"][-1],
-                self.args.max_completion_length,
+                self.args.max_completion_length or 0,
                 (inputs[0].get("answer"), text_of(self._logs["completion"][0])),
             )
         return output
