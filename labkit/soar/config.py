@@ -10,9 +10,13 @@ from labkit import checks
 STRATEGIES = ("greedy", "parallel", "adaptive", "pbs", "soar")
 WHOLE = {  # smallest value of each whole number
     "mask_id": 0, "gen_length": 0, "block_length": 1, "steps": 1, "beam": 1, "max_parallel": 1,
-    "min_collapse": 1, "seed": 0, "batch_size": 1,
+    "min_collapse": 1, "seed": 0, "batch_size": 1, "top_k": 1,
 }  # fmt: skip
-OPTIONAL = ("block_length", "steps", "seed", "batch_size")
+OPTIONAL = ("block_length", "steps", "seed", "batch_size", "top_k")
+NUMBERS = {  # largest value of each number, from 0 on
+    "threshold": 1, "temperature": math.inf, "cfg_scale": math.inf, "top_p": 1, "eos_penalty": math.inf,
+}  # fmt: skip
+THRESHOLD = ("adaptive", "soar")  # strategies that compare the confidence with a share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,12 @@ class DecodeConfig:
     max_parallel: int = 5
     min_collapse: int = 1
     score: str = "mean"
+    confidence: str = "probability"
     temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    suppress_eos: str | None = None
+    eos_penalty: float = 0.0
     cfg_scale: float = 0.0
     seed: int | None = None
     eos_early_stop: bool = True
@@ -53,20 +62,28 @@ class DecodeConfig:
         for name, low in WHOLE.items():
             if name not in OPTIONAL or getattr(self, name) is not None:
                 self._set(name, checks.integer(name, getattr(self, name), low))
-        for name, high in (("threshold", 1), ("temperature", math.inf), ("cfg_scale", math.inf)):
+        for name, high in NUMBERS.items():
             self._set(name, checks.number(name, getattr(self, name), 0, high))
         for name in ("eos_early_stop", "record"):
             self._set(name, bool(checks.choice(name, getattr(self, name), (True, False))))
         checks.choice("score", self.score, ("mean", "sum"))
+        checks.choice("confidence", self.confidence, ("probability", "margin", "entropy"))
+        checks.choice("suppress_eos", self.suppress_eos, (None, "logits", "confidence"))
         # 2) What one allows another.
         self._set("min_parallel", checks.integer("min_parallel", self.min_parallel, 1, self.max_parallel))
         if self.block_length is not None and self.gen_length % self.block_length:
             checks.fail("gen_length", self.gen_length, f"a multiple of block_length={self.block_length}")
+        if self.confidence == "entropy" and self.strategy in THRESHOLD:
+            allowed = (
+                f"'probability' or 'margin' for strategy {self.strategy!r}, which takes it for a share"
+            )
+            checks.fail("confidence", self.confidence, allowed)
         # 3) What has no effect is the same in every config.
         if self.strategy not in ("pbs", "soar"):
             self._set("beam", 1)
         if not self.temperature:
-            self._set("seed", None)
+            for name, unused in (("seed", None), ("top_p", 1.0), ("top_k", None)):
+                self._set(name, unused)
         elif self.seed is None:
             self._set("seed", secrets.randbits(31))
 

@@ -17,7 +17,7 @@ from labkit.soar.moves import Move, TorchMove
 from labkit.soar.prompts import Layout
 from labkit.soar.recorder import Recorder
 from labkit.soar.scoring import Scorer
-from labkit.soar.strategies import Rule
+from labkit.soar.strategies import FUSED, Rule
 from labkit.traces import BeamTrace
 
 
@@ -37,7 +37,7 @@ class Search:
         stop: Callable[[tuple[int, ...]], bool] | None = None,
         watch: Callable[[np.ndarray, np.ndarray], None] | None = None,
     ):
-        self.stop, self.watch = stop, watch
+        self.config, self.stop, self.watch = config, stop, watch
         self.layout, self.rule = layout, Rule.of(config, layout.count, device)
         self.windows = Windows.of(config, layout, device)
         self.scorer = Scorer(model, layout, config)
@@ -59,7 +59,10 @@ class Search:
     def run(self) -> None:
         """Decode all prompts."""
         given = self.rule, self.windows, self.ranks, self.eos_ids, self.recorder, self.stop
-        self.move = _move(self._start(self.batch), *given)
+        plain = (
+            self.config.confidence == "entropy"
+        )  # below 0, where the kernel picks the largest of 0 and it
+        self.move = _move(self._start(self.batch), *given, plain=plain)
         nothing_to_fill = np.flatnonzero(self.layout.count.numpy() == 0)
         if len(nothing_to_fill):
             self.recorder.finished(self._start(nothing_to_fill))
@@ -176,10 +179,12 @@ def _move(
     ends: tuple[int, ...],
     recorder: Recorder,
     stop: Callable[[tuple[int, ...]], bool] | None,
+    plain: bool = False,
 ) -> Move:
     """The kernel, which knows one end of a text, where it can run and nobody records; else torch."""
     given = beams, rule, windows, ranks, ends
-    kernel = None if recorder.keep or stop or len(ends) > 1 else fused_move(ranks.device)
+    plain = plain or rule.strategy not in FUSED
+    kernel = None if plain or recorder.keep or stop or len(ends) > 1 else fused_move(ranks.device)
     if kernel and kernel.suits(beams, rule, windows):
         from labkit.soar.beam_check import trusted  # late: needs Triton
 

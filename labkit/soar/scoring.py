@@ -1,12 +1,15 @@
-"""Beam rows to (token, confidence) at the positions a search asks about: the one caller of the model."""
+"""Beam rows to tokens and confidences at the positions a search asks about: the one caller of the model."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from labkit import checks
 from labkit.soar.config import DecodeConfig
+from labkit.soar.models.diffusion_lm import eos_ids
 from labkit.soar.noise import PromptNoise
 from labkit.soar.prompts import Layout
 from tokenstats import token_stats
@@ -27,6 +30,10 @@ class Scorer:
         self._lengths = np.array(layout.lengths)
         self._uniform = len(set(layout.lengths)) == 1
         self._noise = None if config.seed is None else PromptNoise(layout, config.seed)
+        self._ends = torch.tensor(eos_ids(model), dtype=torch.long)
+        for name, unused in (("suppress_eos", None), ("eos_penalty", 0)):
+            if (given := getattr(config, name)) and not len(self._ends):
+                checks.fail(name, given, f"{unused} for a model without eos_id")
 
     def __call__(
         self,
@@ -47,14 +54,39 @@ class Scorer:
             logits = empty + (cfg_scale + 1) * (logits - empty)
         if mask_id < logits.shape[-1]:
             logits[..., mask_id] = float("-inf")  # a mask is never an answer
+        self._ends = self._ends.to(logits.device)
+        if self.config.suppress_eos == "logits":
+            logits.index_fill_(-1, self._ends, float("-inf"))
+        elif self.config.eos_penalty:
+            logits[..., self._ends] -= self.config.eos_penalty
         flat = logits.flatten(0, 1)
-        if self._noise:
-            noise = self._noise(prompt, positions.shape[1], flat.shape[1], flat.device)
-            token = (flat.float() / self.config.temperature + noise.flatten(0, 1)).argmax(-1)
-            confidence = token_stats(flat, token).logprob.exp()
-        else:
-            token, confidence, *_ = token_stats(flat)
+        token = self._sampled(flat, prompt, positions.shape[1]) if self._noise else None
+        token, confidence = self._stats(flat, token)
         return token.view(positions.shape), confidence.view(positions.shape)
+
+    def _sampled(self, flat: Tensor, prompt: np.ndarray, width: int) -> Tensor:
+        """Int64 (N,): a token of each row of logits (N, V), by temperature, top_p and top_k."""
+        assert self._noise is not None
+        heated = flat.float() / self.config.temperature
+        if self.config.top_p < 1 or self.config.top_k is not None:
+            heated = _filtered(heated, self.config.top_p, self.config.top_k)
+        noise = self._noise(prompt, width, flat.shape[1], flat.device)
+        return (heated + noise.flatten(0, 1)).argmax(-1)
+
+    def _stats(self, flat: Tensor, token: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Token int64 and its confidence fp32 for each row of logits (N, V); None: the argmax."""
+        best, top, logprob, entropy = token_stats(flat, token)
+        confidence = top if token is None else logprob.exp()
+        if self.config.confidence == "margin":  # p1 - p2 = p1 (1 - exp(l2 - l1))
+            confidence = -top * torch.expm1(-_gap(flat))
+        elif self.config.confidence == "entropy":
+            confidence = -entropy
+        token = best if token is None else token
+        if self.config.suppress_eos == "confidence":
+            # The least there is: no probability, or the entropy of a uniform distribution.
+            lowest = -math.log(flat.shape[1]) if self.config.confidence == "entropy" else 0.0
+            confidence = torch.where(torch.isin(token, self._ends), lowest, confidence)
+        return token, confidence
 
     def _logits(self, rows: Tensor, positions: Tensor, lengths: list[int] | None) -> Tensor:
         """Logits (R, W, V) at ``positions``; lengths: of each row, None if all have one."""
@@ -82,3 +114,26 @@ class Scorer:
                 f"for tokens {tuple(rows.shape)} it gave {tuple(shape) or type(logits).__name__}"
             )
         return torch.take_along_dim(logits, positions[..., None], 1)
+
+
+def _gap(flat: Tensor) -> Tensor:
+    """fp32 (N,): how far the largest logit of each row of (N, V) lies above the second."""
+    if flat.shape[1] < 2:
+        return flat.new_full(flat.shape[:1], float("inf"), dtype=torch.float32)
+    first, second = flat.float().topk(2).values.unbind(-1)
+    return first - second
+
+
+def _filtered(logits: Tensor, top_p: float, top_k: int | None) -> Tensor:
+    """Logits (N, V) with -inf where a token may not be sampled, as Dream's ``sample_tokens`` has it.
+
+    A token stays if those that are likelier hold at most ``top_p``, and are fewer than ``top_k``; of
+    equal ones the lower id is likelier.
+    """
+    ranked, order = torch.sort(logits, dim=-1, descending=True, stable=True)
+    share = ranked.softmax(-1)
+    kept = share.cumsum(-1) - share <= top_p
+    kept[:, 0] = True
+    if top_k is not None:
+        kept[:, top_k:] = False
+    return torch.full_like(logits, float("-inf")).scatter(1, order, ranked.where(kept, float("-inf")))

@@ -31,7 +31,12 @@ def decode(
     max_parallel: int = 5,
     min_collapse: int = 1,
     score: str = "mean",
+    confidence: str = "probability",
     temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    suppress_eos: str | None = None,
+    eos_penalty: float = 0.0,
     cfg_scale: float = 0.0,
     seed: int | None = None,
     eos_early_stop: bool = True,
@@ -66,7 +71,15 @@ def decode(
             candidate has at least so many tokens more than the best beam had (LLaDA's code 1, Dream's 1
             or 2).
         score: Rank beams by the "mean" confidence of their committed tokens, or by the "sum".
+        confidence: Of a predicted token: its "probability"; the "margin" of the likeliest token over the
+            second (Kim et al., arXiv 2502.06768); or the negative "entropy" of the position in nats
+            (Dream), which no threshold takes.
         temperature: Of Gumbel noise on the logits before the argmax; the confidence stays the model's.
+        top_p, top_k: With ``temperature``: sample among the likeliest tokens that hold ``top_p``, and
+            among ``top_k``.
+        suppress_eos: Of a model with ``eos_id``: "logits": no end of text is predicted; "confidence": one
+            is filled in last (LLaDA's ``logits_eos_inf`` and ``confidence_eos_eot_inf``).
+        eos_penalty: Subtracted from the logits of the model's ends of text (Dream-Coder).
         cfg_scale: Classifier-free guidance, the prompt hidden in the second half; doubles the rows.
         seed: For ``temperature`` > 0; samples depend on seed and prompt, not on the batch. A GPU's
             logarithms may round otherwise than a CPU's, which can decide between two tokens.
@@ -96,8 +109,10 @@ def decode(
         mask_id=own_mask_id if mask_id is None else mask_id, strategy=strategy,
         gen_length=0 if gen_length is None else gen_length, block_length=block_length,
         steps=steps, beam=beam, threshold=threshold, min_parallel=min_parallel,
-        max_parallel=max_parallel, min_collapse=min_collapse, score=score, temperature=temperature,
-        cfg_scale=cfg_scale, seed=seed, eos_early_stop=eos_early_stop, batch_size=batch_size, record=record,
+        max_parallel=max_parallel, min_collapse=min_collapse, score=score, confidence=confidence,
+        temperature=temperature, top_p=top_p, top_k=top_k, suppress_eos=suppress_eos,
+        eos_penalty=eos_penalty, cfg_scale=cfg_scale, seed=seed, eos_early_stop=eos_early_stop,
+        batch_size=batch_size, record=record,
     )  # fmt: skip
     layout = lay_out(prompts, config.mask_id, config.gen_length, getattr(model, "vocab_size", None))
     limit, longest = getattr(model, "max_length", None), max(layout.lengths)

@@ -16,6 +16,7 @@ from labkit import checks
 from labkit.soar.config import DecodeConfig
 
 NEVER = float("-inf")  # confidence of what is not a candidate
+FUSED = ("greedy", "parallel", "adaptive", "pbs", "soar")  # what ``beam_kernel`` can do
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,195 @@
+"""Each rule that users compare SOAR with, against a loop of one prompt written from its paper's words.
+
+``unmask`` is the common loop: a rule is told what stands in the block and says which positions to fill.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_soar_search import MASK, TinyModel, prompts_for
+
+from labkit.soar import decode
+from labkit.soar.noise import PromptNoise
+from labkit.soar.prompts import lay_out
+
+END = 5
+
+
+class Ending(TinyModel):
+    """A TinyModel whose token 5 ends a text."""
+
+    eos_id, mask_id = END, MASK
+
+
+def distributions(model, sequence, adjust=lambda logits: logits):
+    """fp64 probabilities (L, V) with the mask excluded."""
+    logits = model.one(torch.tensor(sequence)).float()
+    logits[:, MASK] = -math.inf
+    return torch.softmax(adjust(logits), -1)
+
+
+def probability(p):
+    return p.max().item()
+
+
+def margin(p):
+    first, second = sorted(p.tolist())[::-1][:2]
+    return first - second
+
+
+def entropy(p):
+    return -sum(x * math.log(x) for x in p.tolist() if x > 0)
+
+
+CONFIDENCE = {"probability": probability, "margin": margin, "entropy": lambda p: -entropy(p)}
+
+
+def unmask(model, prompt, gen, block, rule, confidence=probability, adjust=lambda logits: logits):
+    """(sequence, calls): ``rule(masks, sure, p, at)`` names the positions of the block to fill now.
+
+    masks  masked positions of the block, most confident first, the lower of equals first
+    sure   {position: confidence}; p {position: probabilities}; at  dict that starts empty in each block
+    """
+    sequence, calls = list(prompt) + [MASK] * gen, 0
+    slots = [i for i, token in enumerate(sequence) if token == MASK]
+    size = block or max(1, len(slots))
+    for number in range(0, len(slots), size):
+        at = {"block": slots[number : number + size], "before": number, "all": len(slots)}
+        while masks := [i for i in at["block"] if sequence[i] == MASK]:
+            calls += 1
+            probs = distributions(model, sequence, adjust)
+            p = {i: probs[i] for i in masks}
+            sure = {i: confidence(p[i]) for i in masks}
+            chosen = rule(sorted(masks, key=lambda i: -sure[i]), sure, p, at)
+            assert chosen
+            for i in chosen:
+                sequence[i] = int(p[i].argmax())
+    return sequence, calls
+
+
+def best(count):
+    return lambda masks, sure, p, at: masks[:count]
+
+
+def agree(strategy, rule, cases=40, confidence="probability", **options):
+    """``decode`` gives the spec's tokens and calls for every prompt, in one batch and in several."""
+    worked = set()
+    for seed in range(cases):
+        rng = np.random.default_rng(seed)
+        gen = int(rng.choice([0, 6, 8, 12]))
+        block = int(rng.choice([2, 4])) if gen in (8, 12) and rng.random() < 0.5 else None
+        prompts = prompts_for(rng, gen)
+        model = TinyModel(seed, sharp=float(rng.choice([1.0, 4.0, 8.0])))
+        given = {"mask_id": MASK, "gen_length": gen, "block_length": block, "confidence": confidence}
+        trace = decode(model, prompts, strategy, batch_size=int(rng.integers(1, 6)), **given, **options)
+        for p, prompt in enumerate(prompts):
+            sequence, calls = unmask(model, prompt, gen, block, rule, CONFIDENCE[confidence])
+            assert trace.sequences[p, : len(sequence)].tolist() == sequence, (seed, p)
+            assert trace.calls[p] == trace.rows[p] == calls, (seed, p)
+            if masks := gen or prompt.count(MASK):
+                worked.add("alone" if calls == masks else "together")
+    return worked
+
+
+@pytest.mark.parametrize("confidence", CONFIDENCE)
+def test_the_order_follows_the_confidence_that_was_asked_for(confidence):
+    assert agree("greedy", best(1), confidence=confidence) == {"alone"}
+    assert "together" in agree("parallel", best(3), confidence=confidence, max_parallel=3)
+
+
+def test_the_three_confidences_disagree_where_they_should():
+    rows = torch.tensor([[0, 0.5, 0.45, 0.05], [0, 0.46, 0.27, 0.27], [0, 0.49, 0.4999, 0.0101]])
+    first = {}
+    for name in CONFIDENCE:
+        trace = decode(lambda t: rows.log().expand(len(t), -1, -1), [[0] * 3], "greedy", mask_id=0,
+                       confidence=name)  # fmt: skip
+        first[name] = trace.cand_positions[0, 0]
+        expected = [CONFIDENCE[name](row) for row in rows]
+        assert trace.beam_confidence[0] == pytest.approx(expected, abs=1e-6)
+    assert first == {"probability": 0, "margin": 1, "entropy": 2}
+
+
+@pytest.mark.parametrize(("top_p", "top_k"), [(0.7, None), (1.0, 2), (0.8, 3), (0.0, None)])
+def test_a_sample_comes_from_the_nucleus_alone(top_p, top_k):
+    prompts, seed, heat = [[1, 2], [3], [1, 2]], 11, 1.5
+    options = {"gen_length": 6, "temperature": heat, "seed": seed, "top_p": top_p, "top_k": top_k}
+    model = TinyModel(3, sharp=1.0)
+    trace = decode(model, prompts, "greedy", mask_id=MASK, **options)
+    noise = PromptNoise(lay_out(prompts, MASK, 6), seed)
+    for number, prompt in enumerate(prompts):
+        sequence = list(prompt) + [MASK] * 6
+        while masks := [i for i, token in enumerate(sequence) if token == MASK]:
+            logits = model.one(torch.tensor(sequence))
+            logits[:, MASK] = -math.inf
+            gumbel = noise(np.array([number]), 6, 6, torch.device("cpu"))[0]
+            found = {}
+            for i in masks:
+                p = torch.softmax(logits[i] / heat, -1).tolist()
+                likely = sorted(range(6), key=lambda token: -p[token])
+                allowed = [t for n, t in enumerate(likely) if sum(p[u] for u in likely[:n]) <= top_p]
+                allowed = allowed[:top_k]
+                token = max(allowed, key=lambda t: logits[i, t] / heat + gumbel[i - len(prompt), t])
+                found[i] = torch.softmax(logits[i], -1)[token].item(), token
+            where = max(masks, key=lambda i: found[i][0])
+            sequence[where] = found[where][1]
+        assert trace.sequences[number, : len(sequence)].tolist() == sequence
+        alone = decode(model, [prompt], "greedy", mask_id=MASK, **options)
+        if number < 2:
+            assert alone.sequences[0].tolist() == sequence
+
+
+@pytest.mark.parametrize("penalty", [0.5, 3.0])
+def test_an_eos_penalty_is_subtracted_from_the_logit(penalty):
+    def adjust(logits):
+        logits[:, END] -= penalty
+        return logits
+
+    changed = 0
+    for seed in range(20):
+        model, options = Ending(seed), {"gen_length": 8, "eos_early_stop": False}
+        found = decode(model, [[1, 2, 3]], "greedy", eos_penalty=penalty, **options).sequences[0].tolist()
+        assert found == unmask(model, [1, 2, 3], 8, None, best(1), adjust=adjust)[0]
+        changed += found != decode(model, [[1, 2, 3]], "greedy", **options).sequences[0].tolist()
+    assert changed
+
+
+def test_suppressed_ends_are_never_predicted_or_filled_in_last():
+    late = 0
+    for seed in range(30):
+        model, options = Ending(seed), {"gen_length": 8, "eos_early_stop": False}
+        never = decode(model, [[1, 2, 3]], "greedy", suppress_eos="logits", **options)
+        assert END not in never.sequences[0]
+        for kind in CONFIDENCE:
+            last = decode(
+                model, [[1, 2, 3]], "greedy", suppress_eos="confidence", confidence=kind, **options
+            )
+            for step in range(8):  # an end is taken only where every mask predicts one
+                here = last.beam_step == step
+                if last.cand_tokens[last.cand_step == step][0, 0] == END:
+                    assert set(last.beam_prediction[here][0]) <= {-1, END}
+                    late += 1
+    assert late
+
+
+WRONG = {
+    "confidence": ({"confidence": "sure"}, "confidence must be one of 'probability', 'margin', 'entropy'"),
+    "entropy": (
+        {"confidence": "entropy"},
+        "confidence must be 'probability' or 'margin' for strategy 'soar'",
+    ),
+    "top_p": ({"top_p": 1.5}, r"top_p must be a number in \[0, 1\]; got 1.5"),
+    "top_k": ({"top_k": 0}, "top_k must be an integer >= 1; got 0"),
+    "suppress_eos": ({"suppress_eos": "yes"}, "suppress_eos must be one of None, 'logits', 'confidence'"),
+    "no eos": ({"suppress_eos": "logits"}, "suppress_eos must be None for a model without eos_id"),
+    "eos_penalty": ({"eos_penalty": -1}, "eos_penalty must be a number >= 0; got -1"),
+    "penalty of nothing": ({"eos_penalty": 2}, "eos_penalty must be 0 for a model without eos_id; got 2"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG, ids=str)
+def test_a_wrong_option_is_one_clear_error(case):
+    change, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        decode(TinyModel(0), [[1, 2]], mask_id=MASK, gen_length=8, **change)
