@@ -173,12 +173,79 @@ def test_suppressed_ends_are_never_predicted_or_filled_in_last():
     assert late
 
 
+def above(threshold):
+    return lambda masks, sure, p, at: [i for i in masks if sure[i] > threshold] or masks[:1]
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.7])
+def test_fast_dllm_commits_all_above_the_threshold(threshold):
+    assert "together" in agree("fast_dllm", above(threshold), threshold=threshold)
+    margins = agree("fast_dllm", above(threshold), confidence="margin", threshold=threshold)
+    assert "together" in margins
+
+
+def test_fast_dllm_has_no_cap_and_adaptive_has_one():
+    rows = torch.tensor([[0, 0.95, 0.05]]).log().expand(8, -1)
+    options = {"mask_id": 0, "gen_length": None}
+    calls = {
+        name: decode(lambda t: rows.expand(len(t), -1, -1), [[0] * 8], name, **options).calls[0]
+        for name in ("adaptive", "fast_dllm")
+    }
+    assert calls == {"adaptive": 2, "fast_dllm": 1}
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 2.0])
+def test_the_factor_rule_takes_the_largest_n_that_it_allows(factor):
+    def rule(masks, sure, p, at):
+        allowed = [n for n in range(1, len(masks) + 1) if (n + 1) * (1 - sure[masks[n - 1]]) < factor]
+        return masks[: max(allowed, default=1)]
+
+    assert "together" in agree("factor", rule, factor=factor)
+
+
+@pytest.mark.parametrize("confidence", CONFIDENCE)
+@pytest.mark.parametrize("gamma", [0.05, 0.5, 2.0])
+def test_eb_bounds_the_entropy_of_what_is_committed_together(gamma, confidence):
+    def rule(masks, sure, p, at):
+        h = [entropy(p[i]) for i in masks]
+        allowed = [n for n in range(1, len(masks) + 1) if sum(h[:n]) - max(h[:n]) <= gamma]
+        return masks[: max(allowed)]
+
+    assert "together" in agree("eb", rule, cases=20, confidence=confidence, gamma=gamma)
+
+
+@pytest.mark.parametrize("gap", [1.5, 3.0])
+def test_prophet_fills_the_block_once_the_gaps_are_wide_enough(gap):
+    stages = set()
+
+    def rule(masks, sure, p, at):
+        at["calls"] = at.get("calls", 0) + 1
+        progress = (at["before"] + at["calls"]) / at["all"]
+        stage = 0 if progress < 0.33 else 1 if progress < 0.67 else 2
+        wide = [math.log(a / b) for a, b in (sorted(p[i].tolist())[:-3:-1] for i in masks)]
+        if sum(wide) / len(wide) < gap * (3 - stage) / 3:
+            return masks[:1]
+        stages.add(stage if len(masks) > 1 else None)
+        return masks
+
+    assert "together" in agree("prophet", rule, gap=gap)
+    assert stages >= {0, 1, 2}
+
+
 WRONG = {
     "confidence": ({"confidence": "sure"}, "confidence must be one of 'probability', 'margin', 'entropy'"),
     "entropy": (
         {"confidence": "entropy"},
         "confidence must be 'probability' or 'margin' for strategy 'soar'",
     ),
+    "entropy as a share": (
+        {"confidence": "entropy", "strategy": "factor"},
+        "confidence must be 'probability' or 'margin' for strategy 'factor'",
+    ),
+    "factor": ({"factor": -1}, "factor must be a number >= 0; got -1"),
+    "gamma": ({"gamma": math.inf}, "gamma must be a number >= 0; got inf"),
+    "gap": ({"gap": "wide"}, "gap must be a number >= 0; got 'wide'"),
+    "steps": ({"steps": 8, "strategy": "eb"}, "steps must be None for strategy 'eb'.*; got 8"),
     "top_p": ({"top_p": 1.5}, r"top_p must be a number in \[0, 1\]; got 1.5"),
     "top_k": ({"top_k": 0}, "top_k must be an integer >= 1; got 0"),
     "suppress_eos": ({"suppress_eos": "yes"}, "suppress_eos must be one of None, 'logits', 'confidence'"),

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from labkit.soar.config import DecodeConfig
+from labkit.soar.prediction import NEVER, Proposal
 from labkit.soar.prompts import Layout
-from labkit.soar.strategies import NEVER, Proposal, Rule
+from labkit.soar.strategies import Rule
 from labkit.traces import KEPT, MERGED, PRUNED
 
 
@@ -104,6 +105,11 @@ class Windows:
         """Long (A, K): masks the beam's block had when the beam entered it."""
         count = self.count[beams.prompt][:, None]
         return (count - beams.block * self.block_length).clamp(max=self.block_length)
+
+    def progress(self, beams: Beams) -> Tensor:
+        """fp64 (A, K) in (0, 1]: the next step's number among as many as there are masks to fill."""
+        number = beams.block * self.block_length + beams.step + 1
+        return number.double() / self.count[beams.prompt][:, None]
 
     def ranks(self, length: int) -> Tensor:
         """Long (P, length): which slot a position is; -1: given by the prompt, or padding."""

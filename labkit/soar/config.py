@@ -7,7 +7,7 @@ from typing import Any
 
 from labkit import checks
 
-STRATEGIES = ("greedy", "parallel", "adaptive", "pbs", "soar")
+STRATEGIES = ("greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "prophet", "pbs", "soar")
 WHOLE = {  # smallest value of each whole number
     "mask_id": 0, "gen_length": 0, "block_length": 1, "steps": 1, "beam": 1, "max_parallel": 1,
     "min_collapse": 1, "seed": 0, "batch_size": 1, "top_k": 1,
@@ -15,8 +15,14 @@ WHOLE = {  # smallest value of each whole number
 OPTIONAL = ("block_length", "steps", "seed", "batch_size", "top_k")
 NUMBERS = {  # largest value of each number, from 0 on
     "threshold": 1, "temperature": math.inf, "cfg_scale": math.inf, "top_p": 1, "eos_penalty": math.inf,
+    "factor": math.inf, "gamma": math.inf, "gap": math.inf,
 }  # fmt: skip
-THRESHOLD = ("adaptive", "soar")  # strategies that compare the confidence with a share
+THRESHOLD = (
+    "adaptive",
+    "fast_dllm",
+    "factor",
+    "soar",
+)  # strategies that compare the confidence with a share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,9 @@ class DecodeConfig:
     min_parallel: int = 1
     max_parallel: int = 5
     min_collapse: int = 1
+    factor: float = 1.0
+    gamma: float = 0.1
+    gap: float = 7.5
     score: str = "mean"
     confidence: str = "probability"
     temperature: float = 0.0

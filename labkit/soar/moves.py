@@ -8,8 +8,9 @@ from torch import Tensor
 
 from labkit.soar.beams import Beams, Windows, fingerprint_codes, select
 from labkit.soar.models.diffusion_lm import as_ids
+from labkit.soar.prediction import NEVER, Prediction
 from labkit.soar.recorder import Recorder
-from labkit.soar.strategies import NEVER, Prediction, Rule
+from labkit.soar.strategies import Rule
 
 
 class Move:
@@ -74,15 +75,21 @@ class TorchMove(Move):
     def keep(self, index: Tensor) -> None:
         self.beams = self.beams.pick(index)
 
-    def __call__(self, rows: Tensor, token: Tensor, confidence: Tensor) -> None:
+    def __call__(
+        self, rows: Tensor, token: Tensor, confidence: Tensor, measure: Tensor | None = None
+    ) -> None:
         beams, rule, windows = self.beams, self.rule, self.windows
         # 1) What the model predicts in the block of each beam; the last row for a beam without one.
         where, masked = windows.positions(beams)
         confidence = torch.where(masked, confidence[rows].view(where.shape), NEVER)
         confidence = torch.where(confidence.isnan().any(-1, keepdim=True), NEVER, confidence)
         prediction = Prediction(where, token[rows].view(where.shape), confidence)
+        if measure is not None:
+            prediction.measure = measure[rows].view(where.shape)
         # 2) Candidates, and the best of them.
-        number = rule.num_transfer_tokens(confidence, beams.prompt, windows.sizes(beams), beams.step)
+        number = rule.num_transfer_tokens(
+            prediction, beams.prompt, windows.sizes(beams), beams.step, windows.progress(beams)
+        )
         self.beams, decision = select(beams, rule, rule.propose(prediction, number), self._codes)
         # 3) Full beams end, full blocks give way to the next.
         if self.eos_id is not None:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from labkit.soar.beams import Beams, Decision
+from labkit.soar.prediction import NEVER, Prediction
 from labkit.soar.prompts import Layout
-from labkit.soar.strategies import NEVER, Prediction, Rule
+from labkit.soar.strategies import Rule
 from labkit.traces import ACCELERATE, FINISHED, SEARCH, BeamTrace
 
 BEAM = {

@@ -14,6 +14,8 @@ from labkit.soar.noise import PromptNoise
 from labkit.soar.prompts import Layout
 from tokenstats import token_stats
 
+MEASURES = {"eb": "entropy", "prophet": "gap"}  # what a strategy asks for beside the confidence
+
 
 class Scorer:
     """Calls ``model`` on beam rows and reads the argmax and its probability in fp32.
@@ -41,8 +43,8 @@ class Scorer:
         positions: Tensor,  # (R, W) int64 where to look
         fixed: Tensor,  # (P, L) bool: given by the prompt, hidden in the unconditional half of CFG
         prompt: np.ndarray,  # (R,) int64 the prompt each row belongs to
-    ) -> tuple[Tensor, Tensor]:
-        """Token int64 and confidence fp32, (R, W) each, of R beam rows."""
+    ) -> tuple[Tensor, ...]:
+        """Token int64 and confidence fp32, (R, W) each, of R beam rows; then the measure, if any."""
         mask_id, cfg_scale = self.config.mask_id, self.config.cfg_scale
         lengths = None if self._uniform else self._lengths[prompt].tolist()
         logits = self._logits(rows, positions, lengths)
@@ -61,8 +63,7 @@ class Scorer:
             logits[..., self._ends] -= self.config.eos_penalty
         flat = logits.flatten(0, 1)
         token = self._sampled(flat, prompt, positions.shape[1]) if self._noise else None
-        token, confidence = self._stats(flat, token)
-        return token.view(positions.shape), confidence.view(positions.shape)
+        return tuple(item.view(positions.shape) for item in self._stats(flat, token))
 
     def _sampled(self, flat: Tensor, prompt: np.ndarray, width: int) -> Tensor:
         """Int64 (N,): a token of each row of logits (N, V), by temperature, top_p and top_k."""
@@ -73,8 +74,8 @@ class Scorer:
         noise = self._noise(prompt, width, flat.shape[1], flat.device)
         return (heated + noise.flatten(0, 1)).argmax(-1)
 
-    def _stats(self, flat: Tensor, token: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Token int64 and its confidence fp32 for each row of logits (N, V); None: the argmax."""
+    def _stats(self, flat: Tensor, token: Tensor | None) -> tuple[Tensor, ...]:
+        """What is said of each row of logits (N, V), (N,) each; ``token`` None: the argmax."""
         best, top, logprob, entropy = token_stats(flat, token)
         confidence = top if token is None else logprob.exp()
         if self.config.confidence == "margin":  # p1 - p2 = p1 (1 - exp(l2 - l1))
@@ -86,7 +87,10 @@ class Scorer:
             # The least there is: no probability, or the entropy of a uniform distribution.
             lowest = -math.log(flat.shape[1]) if self.config.confidence == "entropy" else 0.0
             confidence = torch.where(torch.isin(token, self._ends), lowest, confidence)
-        return token, confidence
+        measure = MEASURES.get(self.config.strategy)
+        if measure is None:
+            return token, confidence
+        return token, confidence, entropy if measure == "entropy" else _gap(flat)
 
     def _logits(self, rows: Tensor, positions: Tensor, lengths: list[int] | None) -> Tensor:
         """Logits (R, W, V) at ``positions``; lengths: of each row, None if all have one."""

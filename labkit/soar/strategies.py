@@ -1,8 +1,12 @@
-"""What a beam proposes: the five strategies as one rule, "commit n at once, or try positions one by one".
+"""What a beam proposes: every strategy as one rule, "commit n at once, or try positions one by one".
 
 greedy     one beam; n by schedule, 1 a step by default
 parallel   one beam; n by schedule, ``max_parallel`` a step by default
-adaptive   one beam; all above the threshold (at most ``max_parallel``), at least one (Fast-dLLM)
+adaptive   one beam; all above the threshold, at most ``max_parallel``, at least one: SOAR with one beam
+fast_dllm  the same without a cap: Fast-dLLM's threshold rule (arXiv 2505.22618, algorithm 1)
+factor     one beam; Fast-dLLM's factor rule (counts.by_factor)
+eb         one beam; EB-Sampler (counts.by_entropy)
+prophet    one beam; one a step, then the whole block (counts.by_gap)
 pbs        ``beam`` beams; always one by one (position beam search, SOAR section 3)
 soar       ``beam`` beams; n at once where enough masks pass the threshold, else one by one
 """
@@ -13,10 +17,13 @@ import torch
 from torch import Tensor
 
 from labkit import checks
+from labkit.soar import counts
 from labkit.soar.config import DecodeConfig
+from labkit.soar.prediction import NEVER, Prediction, Proposal
 
-NEVER = float("-inf")  # confidence of what is not a candidate
-FUSED = ("greedy", "parallel", "adaptive", "pbs", "soar")  # what ``beam_kernel`` can do
+FUSED = ("greedy", "parallel", "adaptive", "fast_dllm", "pbs", "soar")  # what ``beam_kernel`` can do
+UNCAPPED = ("fast_dllm", "factor", "eb", "prophet")  # one candidate may fill a whole block
+BOUND = {"factor": "factor", "eb": "gamma", "prophet": "gap"}  # the option that bounds a strategy
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class Rule:
     collapse: int  # soar: keep one beam after an accelerate step that committed at least so many tokens
     mean: bool  # score = mean confidence of the committed tokens, else their sum
     steps: Tensor | None = None  # (P,) int64 steps per block (greedy, parallel); None: ``reach`` a step
+    bound: float = 0.0  # what the strategy compares its measure with (BOUND)
+    fused: bool = True  # ``beam_kernel`` may move the beams
 
     @classmethod
     def of(
@@ -43,6 +52,8 @@ class Rule:
         most = max(1, int(count.max()))
         block_length, steps = config.block_length or most, None
         reach = {"greedy": 1, "pbs": 1}.get(config.strategy, min(config.max_parallel, block_length))
+        if config.strategy in UNCAPPED:
+            reach = min(block_length, most)
         if config.steps is not None:
             blocks = (-(-count // block_length)).clamp(min=1)
             for number in blocks.unique().tolist():
@@ -53,7 +64,7 @@ class Rule:
             reach = max(1, -(-min(block_length, most) // int(steps.min())))
             steps = steps.to(device)
         return cls(
-            strategy=config.strategy,
+            strategy={"fast_dllm": "adaptive"}.get(config.strategy, config.strategy),
             width=config.beam,
             reach=reach,
             threshold=config.threshold,
@@ -61,23 +72,34 @@ class Rule:
             collapse=config.min_collapse,
             mean=config.score == "mean",
             steps=steps,
+            bound=getattr(config, BOUND.get(config.strategy, ""), 0.0),
+            # The kernel takes a confidence below 0, a negative entropy, for 0.
+            fused=config.strategy in FUSED and config.confidence != "entropy",
         )
 
     def num_transfer_tokens(
         self,
-        confidence: Tensor,  # (A, K, W) fp32, -inf where there is nothing to commit
+        prediction: Prediction,
         prompt: Tensor,  # (A,) int64
         size: Tensor,  # (A, K) int64 masks the block began with
         step: Tensor,  # (A, K) int64 steps spent in the block
+        progress: Tensor,  # (A, K) fp64 share of a decode one by one, with the step to be taken
     ) -> Tensor:
         """How many tokens a beam commits at once, int64 (A, K); 0: it tries positions one by one."""
+        confidence, measure = prediction.confidence, prediction.measure
         masks = (confidence > NEVER).sum(-1)
         if self.strategy == "pbs":
             return torch.zeros_like(masks)
         if self.strategy in ("adaptive", "soar"):
             num_confident = (confidence > self.threshold).sum(-1)
             return torch.where(num_confident >= self.min_parallel, num_confident.clamp(max=self.reach), 0)
-        if self.steps is None:
+        if self.strategy == "factor":
+            quota = counts.by_factor(confidence, self.bound)
+        elif self.strategy == "eb":
+            quota = counts.by_entropy(confidence, measure, self.bound)
+        elif self.strategy == "prophet":
+            quota = counts.by_gap(confidence, measure, progress, self.bound)
+        elif self.steps is None:
             quota = masks.clamp(max=self.reach)
         else:  # m masks over S steps: the first m mod S steps take one more
             steps = self.steps[prompt][:, None]
@@ -86,9 +108,9 @@ class Rule:
 
     def propose(
         self,
-        prediction: "Prediction",
+        prediction: Prediction,
         num_transfer_tokens: Tensor,  # (A, K) int64
-    ) -> "Proposal":
+    ) -> Proposal:
         """The candidates of every beam, K columns of D commits each.
 
         Where a beam commits n tokens at once, column 0 holds its n most confident positions; otherwise
@@ -117,23 +139,3 @@ class Rule:
             confidence=confidence,
             accelerated=(num_transfer_tokens > 0).any(-1),
         )
-
-
-@dataclass
-class Prediction:
-    """What the model predicts where a beam may commit."""
-
-    positions: Tensor  # (A, K, W) int64 positions of the beam's block
-    tokens: Tensor  # (A, K, W) int64 argmax there
-    confidence: Tensor  # (A, K, W) fp32 its probability, -inf where there is no mask to fill
-
-
-@dataclass
-class Proposal:
-    """K candidates of each beam with up to D commits: A prompts, K beams, K candidates, D commits."""
-
-    real: Tensor  # (A, K, K, D) bool: this commit is meant
-    positions: Tensor  # (A, K, K, D) int64
-    tokens: Tensor  # (A, K, K, D) int64
-    confidence: Tensor  # (A, K, K, D) fp32
-    accelerated: Tensor  # (A,) bool: some beam commits by threshold or schedule, not in search of one
