@@ -214,6 +214,21 @@ def test_eb_bounds_the_entropy_of_what_is_committed_together(gamma, confidence):
     assert "together" in agree("eb", rule, cases=20, confidence=confidence, gamma=gamma)
 
 
+@pytest.mark.parametrize(("limit", "history"), [(0.02, 2), (0.3, 1), (0.3, 3)])
+def test_klass_commits_what_is_sure_and_stood_still(limit, history):
+    def rule(masks, sure, p, at):
+        before, streak = at.get("p", {}), at.setdefault("streak", {})
+        for i in masks:
+            change = sum(a * math.log(a / b) for a, b in zip(p[i].tolist(), before[i].tolist(), strict=True)
+                         if a) if i in before else math.inf  # fmt: skip
+            streak[i] = streak.get(i, 0) + 1 if change < limit else 0
+        at["p"] = p
+        return [i for i in masks if streak[i] >= history and sure[i] > 0.5] or masks[:1]
+
+    options = {"threshold": 0.5, "kl_threshold": limit, "kl_history": history}
+    assert "together" in agree("klass", rule, cases=80, **options)
+
+
 @pytest.mark.parametrize("gap", [1.5, 3.0])
 def test_prophet_fills_the_block_once_the_gaps_are_wide_enough(gap):
     stages = set()
@@ -244,6 +259,8 @@ WRONG = {
     ),
     "factor": ({"factor": -1}, "factor must be a number >= 0; got -1"),
     "gamma": ({"gamma": math.inf}, "gamma must be a number >= 0; got inf"),
+    "kl_threshold": ({"kl_threshold": -0.1}, "kl_threshold must be a number >= 0; got -0.1"),
+    "kl_history": ({"kl_history": 0}, "kl_history must be an integer >= 1; got 0"),
     "gap": ({"gap": "wide"}, "gap must be a number >= 0; got 'wide'"),
     "steps": ({"steps": 8, "strategy": "eb"}, "steps must be None for strategy 'eb'.*; got 8"),
     "top_p": ({"top_p": 1.5}, r"top_p must be a number in \[0, 1\]; got 1.5"),

@@ -7,22 +7,29 @@ from typing import Any
 
 from labkit import checks
 
-STRATEGIES = ("greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "prophet", "pbs", "soar")
+STRATEGIES = (
+    "greedy",
+    "parallel",
+    "adaptive",
+    "fast_dllm",
+    "factor",
+    "eb",
+    "klass",
+    "prophet",
+    "pbs",
+    "soar",
+)
 WHOLE = {  # smallest value of each whole number
     "mask_id": 0, "gen_length": 0, "block_length": 1, "steps": 1, "beam": 1, "max_parallel": 1,
-    "min_collapse": 1, "seed": 0, "batch_size": 1, "top_k": 1,
+    "min_collapse": 1, "seed": 0, "batch_size": 1, "top_k": 1, "kl_history": 1,
 }  # fmt: skip
 OPTIONAL = ("block_length", "steps", "seed", "batch_size", "top_k")
 NUMBERS = {  # largest value of each number, from 0 on
     "threshold": 1, "temperature": math.inf, "cfg_scale": math.inf, "top_p": 1, "eos_penalty": math.inf,
-    "factor": math.inf, "gamma": math.inf, "gap": math.inf,
+    "factor": math.inf, "gamma": math.inf, "gap": math.inf, "kl_threshold": math.inf,
 }  # fmt: skip
-THRESHOLD = (
-    "adaptive",
-    "fast_dllm",
-    "factor",
-    "soar",
-)  # strategies that compare the confidence with a share
+# Strategies that compare the confidence with a share.
+THRESHOLD = ("adaptive", "fast_dllm", "factor", "klass", "soar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +55,8 @@ class DecodeConfig:
     min_collapse: int = 1
     factor: float = 1.0
     gamma: float = 0.1
+    kl_threshold: float = 0.01
+    kl_history: int = 2
     gap: float = 7.5
     score: str = "mean"
     confidence: str = "probability"

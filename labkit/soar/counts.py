@@ -39,6 +39,20 @@ def by_entropy(
     return (held & (confidence.gather(-1, order) > NEVER)).sum(-1)
 
 
+def ready(
+    confidence: Tensor,
+    streak: Tensor,  # fp32 (A, K, W), see Stability
+    history: float,
+    threshold: float,
+) -> Tensor:
+    """KLASS: bool (A, K, W), the masks that are stable for ``history`` steps and above the threshold.
+
+    Kim et al., arXiv 2511.05664, algorithm 1: all of them are committed; if there is none, the most
+    confident mask is.
+    """
+    return (streak >= history) & (confidence > threshold)
+
+
 def by_gap(
     confidence: Tensor,
     gap: Tensor,  # fp32 (A, K, W) the largest logit minus the second

@@ -87,10 +87,10 @@ class TorchMove(Move):
         if measure is not None:
             prediction.measure = measure[rows].view(where.shape)
         # 2) Candidates, and the best of them.
-        number = rule.num_transfer_tokens(
-            prediction, beams.prompt, windows.sizes(beams), beams.step, windows.progress(beams)
-        )
-        self.beams, decision = select(beams, rule, rule.propose(prediction, number), self._codes)
+        offered = rule.offered(prediction)
+        progress = windows.progress(beams) if rule.strategy == "prophet" else None
+        number = rule.num_transfer_tokens(offered, beams.prompt, windows.sizes(beams), beams.step, progress)
+        self.beams, decision = select(beams, rule, rule.propose(offered, number), self._codes)
         # 3) Full beams end, full blocks give way to the next.
         if self.eos_id is not None:
             self._fill_behind_ends(self.eos_id)

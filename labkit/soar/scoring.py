@@ -12,9 +12,14 @@ from labkit.soar.config import DecodeConfig
 from labkit.soar.models.diffusion_lm import eos_ids
 from labkit.soar.noise import PromptNoise
 from labkit.soar.prompts import Layout
+from labkit.soar.stability import Stability
 from tokenstats import token_stats
 
-MEASURES = {"eb": "entropy", "prophet": "gap"}  # what a strategy asks for beside the confidence
+MEASURES = {
+    "eb": "entropy",
+    "klass": "stability",
+    "prophet": "gap",
+}  # what a strategy asks for beside the confidence
 
 
 class Scorer:
@@ -32,6 +37,7 @@ class Scorer:
         self._lengths = np.array(layout.lengths)
         self._uniform = len(set(layout.lengths)) == 1
         self._noise = None if config.seed is None else PromptNoise(layout, config.seed)
+        self._stability = Stability(len(layout.lengths), config.kl_threshold)
         self._ends = torch.tensor(eos_ids(model), dtype=torch.long)
         for name, unused in (("suppress_eos", None), ("eos_penalty", 0)):
             if (given := getattr(config, name)) and not len(self._ends):
@@ -63,7 +69,10 @@ class Scorer:
             logits[..., self._ends] -= self.config.eos_penalty
         flat = logits.flatten(0, 1)
         token = self._sampled(flat, prompt, positions.shape[1]) if self._noise else None
-        return tuple(item.view(positions.shape) for item in self._stats(flat, token))
+        scores = tuple(item.view(positions.shape) for item in self._stats(flat, token))
+        if MEASURES.get(self.config.strategy) == "stability":
+            scores += (self._stability(logits, positions, prompt),)
+        return scores
 
     def _sampled(self, flat: Tensor, prompt: np.ndarray, width: int) -> Tensor:
         """Int64 (N,): a token of each row of logits (N, V), by temperature, top_p and top_k."""
@@ -88,7 +97,7 @@ class Scorer:
             lowest = -math.log(flat.shape[1]) if self.config.confidence == "entropy" else 0.0
             confidence = torch.where(torch.isin(token, self._ends), lowest, confidence)
         measure = MEASURES.get(self.config.strategy)
-        if measure is None:
+        if measure in (None, "stability"):
             return token, confidence
         return token, confidence, entropy if measure == "entropy" else _gap(flat)
 

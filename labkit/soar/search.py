@@ -32,6 +32,8 @@ def decode(
     min_collapse: int = 1,
     factor: float = 1.0,
     gamma: float = 0.1,
+    kl_threshold: float = 0.01,
+    kl_history: int = 2,
     gap: float = 7.5,
     score: str = "mean",
     confidence: str = "probability",
@@ -57,8 +59,8 @@ def decode(
     Args:
         model: tokens (B, L) int64 -> logits (B, L, V), or what ``load_model`` returns.
         prompts: int64 (P, L), or P token lists of any lengths.
-        strategy: "greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "prophet", "pbs" or "soar";
-            ``labkit.soar.strategies`` says what each is and where it comes from.
+        strategy: "greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "klass", "prophet", "pbs"
+            or "soar"; ``labkit.soar.strategies`` says what each is and where it comes from.
         mask_id: The mask token; None: the model's own ``mask_id``.
         gen_length: Masks appended to each prompt. None or 0 is infill: the masks that the prompts
             contain are filled, wherever they stand.
@@ -69,7 +71,7 @@ def decode(
             nothing is masked and take no ``steps``.
         beam: Beams kept per prompt (pbs, soar).
         threshold: Confidence in [0, 1] above which a mask may be filled at once (adaptive, fast_dllm,
-            soar).
+            klass, soar).
         min_parallel: Fewest masks above the threshold that accelerate.
         max_parallel: Most tokens in one commit (parallel, adaptive, soar).
         min_collapse: soar: one beam is kept after a step in which some beam accelerated and the best
@@ -77,6 +79,8 @@ def decode(
             or 2).
         factor: Of Fast-dLLM's factor rule: the bound on (n + 1) (1 - the n-th confidence) (factor).
         gamma: Most nats that what is committed at once may hold beyond its most uncertain token (eb).
+        kl_threshold, kl_history: A distribution is stable if the last ``kl_history`` changes of it in this
+            block were below ``kl_threshold`` nats, as KL(new || old) (klass).
         gap: Mean difference of the two largest logits that ends a block in the first third of a decode;
             2/3 and 1/3 of it do in the others (prophet).
         score: Rank beams by the "mean" confidence of their committed tokens, or by the "sum".
@@ -118,10 +122,11 @@ def decode(
         mask_id=own_mask_id if mask_id is None else mask_id, strategy=strategy,
         gen_length=0 if gen_length is None else gen_length, block_length=block_length,
         steps=steps, beam=beam, threshold=threshold, min_parallel=min_parallel,
-        max_parallel=max_parallel, min_collapse=min_collapse, factor=factor, gamma=gamma, gap=gap,
-        score=score, confidence=confidence, temperature=temperature, top_p=top_p, top_k=top_k,
-        suppress_eos=suppress_eos, eos_penalty=eos_penalty, cfg_scale=cfg_scale, seed=seed,
-        eos_early_stop=eos_early_stop, batch_size=batch_size, record=record,
+        max_parallel=max_parallel, min_collapse=min_collapse, factor=factor, gamma=gamma,
+        kl_threshold=kl_threshold, kl_history=kl_history, gap=gap, score=score, confidence=confidence,
+        temperature=temperature, top_p=top_p, top_k=top_k, suppress_eos=suppress_eos,
+        eos_penalty=eos_penalty, cfg_scale=cfg_scale, seed=seed, eos_early_stop=eos_early_stop,
+        batch_size=batch_size, record=record,
     )  # fmt: skip
     layout = lay_out(prompts, config.mask_id, config.gen_length, getattr(model, "vocab_size", None))
     limit, longest = getattr(model, "max_length", None), max(layout.lengths)

@@ -6,12 +6,13 @@ adaptive   one beam; all above the threshold, at most ``max_parallel``, at least
 fast_dllm  the same without a cap: Fast-dLLM's threshold rule (arXiv 2505.22618, algorithm 1)
 factor     one beam; Fast-dLLM's factor rule (counts.by_factor)
 eb         one beam; EB-Sampler (counts.by_entropy)
+klass      one beam; all that are sure and stable, else one (counts.ready, stability)
 prophet    one beam; one a step, then the whole block (counts.by_gap)
 pbs        ``beam`` beams; always one by one (position beam search, SOAR section 3)
 soar       ``beam`` beams; n at once where enough masks pass the threshold, else one by one
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,8 +23,13 @@ from labkit.soar.config import DecodeConfig
 from labkit.soar.prediction import NEVER, Prediction, Proposal
 
 FUSED = ("greedy", "parallel", "adaptive", "fast_dllm", "pbs", "soar")  # what ``beam_kernel`` can do
-UNCAPPED = ("fast_dllm", "factor", "eb", "prophet")  # one candidate may fill a whole block
-BOUND = {"factor": "factor", "eb": "gamma", "prophet": "gap"}  # the option that bounds a strategy
+UNCAPPED = ("fast_dllm", "factor", "eb", "klass", "prophet")  # one candidate may fill a whole block
+BOUND = {
+    "factor": "factor",
+    "eb": "gamma",
+    "klass": "kl_history",
+    "prophet": "gap",
+}  # the option that bounds a strategy
 
 
 @dataclass(frozen=True)
@@ -77,13 +83,23 @@ class Rule:
             fused=config.strategy in FUSED and config.confidence != "entropy",
         )
 
+    def offered(self, prediction: Prediction) -> Prediction:
+        """What may be committed in this step of ``prediction``: all of it, but for KLASS."""
+        if self.strategy != "klass":
+            return prediction
+        confidence = prediction.confidence
+        chosen = counts.ready(confidence, prediction.measure, self.bound, self.threshold)
+        hidden = chosen.any(-1, keepdim=True) & ~chosen
+        return replace(prediction, confidence=confidence.masked_fill(hidden, NEVER))
+
     def num_transfer_tokens(
         self,
         prediction: Prediction,
         prompt: Tensor,  # (A,) int64
         size: Tensor,  # (A, K) int64 masks the block began with
         step: Tensor,  # (A, K) int64 steps spent in the block
-        progress: Tensor,  # (A, K) fp64 share of a decode one by one, with the step to be taken
+        progress: Tensor
+        | None = None,  # (A, K) fp64, prophet: share of a decode one by one, with the step to be taken
     ) -> Tensor:
         """How many tokens a beam commits at once, int64 (A, K); 0: it tries positions one by one."""
         confidence, measure = prediction.confidence, prediction.measure
@@ -93,7 +109,9 @@ class Rule:
         if self.strategy in ("adaptive", "soar"):
             num_confident = (confidence > self.threshold).sum(-1)
             return torch.where(num_confident >= self.min_parallel, num_confident.clamp(max=self.reach), 0)
-        if self.strategy == "factor":
+        if self.strategy == "klass":
+            quota = counts.ready(confidence, measure, self.bound, self.threshold).sum(-1)
+        elif self.strategy == "factor":
             quota = counts.by_factor(confidence, self.bound)
         elif self.strategy == "eb":
             quota = counts.by_entropy(confidence, measure, self.bound)
