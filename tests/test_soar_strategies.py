@@ -247,6 +247,52 @@ def test_prophet_fills_the_block_once_the_gaps_are_wide_enough(gap):
     assert stages >= {0, 1, 2}
 
 
+def running_confidence(model, prompt, gen, block, steps):
+    """(sequence, calls, positions masked again) by MDPO's decoder, in blocks."""
+    sequence, calls, again = list(prompt) + [MASK] * gen, 0, 0
+    slots = [i for i, token in enumerate(sequence) if token == MASK]
+    size = block or max(1, len(slots))
+    blocks = [slots[n : n + size] for n in range(0, len(slots), size)]
+    for places in blocks:
+        spend, held, stand = (steps or size * len(blocks)) // len(blocks), {}, 0
+        for step in range(spend):
+            stand += max(1, len(places) // spend + (step < len(places) % spend))
+            probs, calls = distributions(model, sequence), calls + 1
+            filled = {i: int(probs[i].argmax()) for i in places if sequence[i] == MASK}
+            held |= {i: probs[i].max().item() for i in filled}
+            kept = sorted(places, key=lambda i: -held[i])[:stand]
+            for i in places:
+                if i in kept:
+                    sequence[i] = filled.get(i, sequence[i])
+                else:
+                    again += sequence[i] != MASK
+                    sequence[i] = MASK
+            if stand >= len(places):
+                break
+    return sequence, calls, again
+
+
+@pytest.mark.parametrize("pace", [None, 1, 2, 3])
+def test_running_confidence_remasking_masks_again_what_is_less_sure_than_the_new(pace):
+    again = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        gen = int(rng.choice([0, 6, 8, 12]))
+        block = int(rng.choice([2, 4])) if gen in (8, 12) and rng.random() < 0.5 else None
+        steps = None if pace is None else pace * (gen // block if block else 1)
+        prompts, model = prompts_for(rng, gen), TinyModel(seed, sharp=float(rng.choice([1.0, 4.0])))
+        trace = decode(model, prompts, "rcr", mask_id=MASK, gen_length=gen, block_length=block,
+                       steps=steps, batch_size=3)  # fmt: skip
+        for p, prompt in enumerate(prompts):
+            sequence, calls, times = running_confidence(model, prompt, gen, block, steps)
+            assert trace.sequences[p, : len(sequence)].tolist() == sequence
+            assert trace.calls[p] == trace.rows[p] == calls
+            mine = trace.cand_tokens[trace.cand_prompt == p]
+            assert (mine == MASK).sum() == times
+            again += times
+    assert (again > 0) == (pace not in (1, 2))  # of two steps the second fills all
+
+
 WRONG = {
     "confidence": ({"confidence": "sure"}, "confidence must be one of 'probability', 'margin', 'entropy'"),
     "entropy": (

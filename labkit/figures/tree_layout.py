@@ -93,15 +93,20 @@ def finding(
 def commits(
     trace: BeamTrace, candidate: int, side: int | None, vocabulary: Callable[[int], str] | None
 ) -> list[str]:
-    """What a candidate commits, one text per token: r1c2=3 on a board, else 12=3, or 12: a in a text."""
+    """What a candidate commits, one text per token: r1c2=3 on a board, else 12=3, or 12: a in a text.
+
+    A position that it masks again has no token: r1c2 masked again.
+    """
     texts = []
     for position, token in zip(trace.cand_positions[candidate], trace.cand_tokens[candidate], strict=True):
         if position >= 0:
-            if vocabulary is not None and side is None:
-                texts.append(f"{position}: {vocabulary(int(token))}")
-                continue
             where = str(position) if side is None else f"r{position // side + 1}c{position % side + 1}"
-            texts.append(f"{where}={token}")
+            if token == trace.meta.get("mask_id"):
+                texts.append(f"{where} masked again")
+            elif vocabulary is not None and side is None:
+                texts.append(f"{where}: {vocabulary(int(token))}")
+            else:
+                texts.append(f"{where}={token}")
     return texts
 
 

@@ -164,11 +164,15 @@ def select(
     prompts, width = beams.exists.shape
     # 1) Score and fingerprint (A, K, K) of every candidate.
     real = proposal.real
+    gain = torch.where(real, proposal.confidence.double(), 0.0)
     gained = real.sum(-1)
+    if proposal.removed is not None:
+        gain = torch.where(proposal.removed, -gain, gain)
+        gained = gained - 2 * proposal.removed.sum(-1)
     valid = gained > 0
     valid[..., 0] |= beams.exists & (beams.left == 0)
     committed = beams.committed[..., None] + gained
-    total = beams.total[..., None] + torch.where(real, proposal.confidence.double(), 0.0).sum(-1)
+    total = beams.total[..., None] + gain.sum(-1)
     score = torch.where(valid, total / committed.clamp(min=1) if rule.mean else total, NEVER)
     old = beams.tokens.gather(2, proposal.positions.flatten(2)).view(real.shape)
     change = torch.where(real, (proposal.tokens - old) * codes[proposal.positions], 0).sum(-1)

@@ -8,17 +8,8 @@ from typing import Any
 from labkit import checks
 
 STRATEGIES = (
-    "greedy",
-    "parallel",
-    "adaptive",
-    "fast_dllm",
-    "factor",
-    "eb",
-    "klass",
-    "prophet",
-    "pbs",
-    "soar",
-)
+    "greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "klass", "prophet", "rcr", "pbs", "soar",
+)  # fmt: skip
 WHOLE = {  # smallest value of each whole number
     "mask_id": 0, "gen_length": 0, "block_length": 1, "steps": 1, "beam": 1, "max_parallel": 1,
     "min_collapse": 1, "seed": 0, "batch_size": 1, "top_k": 1, "kl_history": 1,
@@ -28,6 +19,7 @@ NUMBERS = {  # largest value of each number, from 0 on
     "threshold": 1, "temperature": math.inf, "cfg_scale": math.inf, "top_p": 1, "eos_penalty": math.inf,
     "factor": math.inf, "gamma": math.inf, "gap": math.inf, "kl_threshold": math.inf,
 }  # fmt: skip
+SCHEDULED = ("greedy", "parallel", "rcr")  # strategies that spend ``steps``
 # Strategies that compare the confidence with a share.
 THRESHOLD = ("adaptive", "fast_dllm", "factor", "klass", "soar")
 
@@ -74,7 +66,7 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         # 1) Each option on its own.
         checks.choice("strategy", self.strategy, STRATEGIES)
-        if self.steps is not None and self.strategy not in ("greedy", "parallel"):
+        if self.steps is not None and self.strategy not in SCHEDULED:
             allowed = f"None for strategy {self.strategy!r}, which stops when nothing is masked"
             checks.fail("steps", self.steps, allowed)
         for name, low in WHOLE.items():

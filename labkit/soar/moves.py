@@ -10,6 +10,7 @@ from labkit.soar.beams import Beams, Windows, fingerprint_codes, select
 from labkit.soar.models.diffusion_lm import as_ids
 from labkit.soar.prediction import NEVER, Prediction
 from labkit.soar.recorder import Recorder
+from labkit.soar.remasking import RunningConfidence
 from labkit.soar.strategies import Rule
 
 
@@ -62,6 +63,9 @@ class TorchMove(Move):
     ):
         super().__init__(*given)
         self._open, self._recorder, self._stop = self._ranks >= 0, recorder, stop
+        self._remasking = None
+        if self.rule.strategy == "rcr":
+            self._remasking = RunningConfidence(*self._ranks.shape, self._ranks.device)
         self._ends = torch.tensor(self.eos_ids, device=self._ranks.device)
 
     @property
@@ -90,7 +94,13 @@ class TorchMove(Move):
         offered = rule.offered(prediction)
         progress = windows.progress(beams) if rule.strategy == "prophet" else None
         number = rule.num_transfer_tokens(offered, beams.prompt, windows.sizes(beams), beams.step, progress)
-        self.beams, decision = select(beams, rule, rule.propose(offered, number), self._codes)
+        if self._remasking is None:
+            proposal = rule.propose(offered, number)
+        else:
+            inside = torch.arange(where.shape[-1], device=where.device) < windows.sizes(beams)[..., None]
+            given = beams.tokens, beams.prompt, inside, number, windows.mask_id
+            proposal = self._remasking.propose(offered, *given)
+        self.beams, decision = select(beams, rule, proposal, self._codes)
         # 3) Full beams end, full blocks give way to the next.
         if self.eos_id is not None:
             self._fill_behind_ends(self.eos_id)

@@ -26,3 +26,6 @@ class Proposal:
     tokens: Tensor  # (A, K, K, D) int64
     confidence: Tensor  # (A, K, K, D) fp32
     accelerated: Tensor  # (A,) bool: some beam commits by threshold or schedule, not in search of one
+    removed: Tensor | None = (
+        None  # (A, K, K, D) bool: the mask comes back, what was committed does not count
+    )

@@ -59,15 +59,15 @@ def decode(
     Args:
         model: tokens (B, L) int64 -> logits (B, L, V), or what ``load_model`` returns.
         prompts: int64 (P, L), or P token lists of any lengths.
-        strategy: "greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "klass", "prophet", "pbs"
-            or "soar"; ``labkit.soar.strategies`` says what each is and where it comes from.
+        strategy: "greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "klass", "prophet", "rcr",
+            "pbs" or "soar"; ``labkit.soar.strategies`` says what each is and where it comes from.
         mask_id: The mask token; None: the model's own ``mask_id``.
         gen_length: Masks appended to each prompt. None or 0 is infill: the masks that the prompts
             contain are filled, wherever they stand.
         block_length: Blocks of so many masks are filled left to right; None: one block.
-        steps: Forward calls of greedy and parallel, a multiple of the number of blocks. Each block
+        steps: Forward calls of greedy, parallel and rcr, a multiple of the number of blocks. Each block
             of m masks spends S of them: m // S tokens a step, one more in the first m % S. None: one
-            token a step (greedy), ``max_parallel`` (parallel). The other strategies stop when
+            token a step (greedy, rcr), ``max_parallel`` (parallel). The other strategies stop when
             nothing is masked and take no ``steps``.
         beam: Beams kept per prompt (pbs, soar).
         threshold: Confidence in [0, 1] above which a mask may be filled at once (adaptive, fast_dllm,

@@ -8,6 +8,7 @@ factor     one beam; Fast-dLLM's factor rule (counts.by_factor)
 eb         one beam; EB-Sampler (counts.by_entropy)
 klass      one beam; all that are sure and stable, else one (counts.ready, stability)
 prophet    one beam; one a step, then the whole block (counts.by_gap)
+rcr        one beam; n by schedule, and what is less sure than the new is masked again (remasking)
 pbs        ``beam`` beams; always one by one (position beam search, SOAR section 3)
 soar       ``beam`` beams; n at once where enough masks pass the threshold, else one by one
 """
@@ -23,7 +24,7 @@ from labkit.soar.config import DecodeConfig
 from labkit.soar.prediction import NEVER, Prediction, Proposal
 
 FUSED = ("greedy", "parallel", "adaptive", "fast_dllm", "pbs", "soar")  # what ``beam_kernel`` can do
-UNCAPPED = ("fast_dllm", "factor", "eb", "klass", "prophet")  # one candidate may fill a whole block
+UNCAPPED = ("fast_dllm", "factor", "eb", "klass", "prophet", "rcr")  # one candidate may fill a whole block
 BOUND = {
     "factor": "factor",
     "eb": "gamma",
@@ -58,8 +59,6 @@ class Rule:
         most = max(1, int(count.max()))
         block_length, steps = config.block_length or most, None
         reach = {"greedy": 1, "pbs": 1}.get(config.strategy, min(config.max_parallel, block_length))
-        if config.strategy in UNCAPPED:
-            reach = min(block_length, most)
         if config.steps is not None:
             blocks = (-(-count // block_length)).clamp(min=1)
             for number in blocks.unique().tolist():
@@ -69,6 +68,8 @@ class Rule:
             steps = config.steps // blocks
             reach = max(1, -(-min(block_length, most) // int(steps.min())))
             steps = steps.to(device)
+        if config.strategy in UNCAPPED:
+            reach = min(block_length, most)
         return cls(
             strategy={"fast_dllm": "adaptive"}.get(config.strategy, config.strategy),
             width=config.beam,
@@ -117,6 +118,8 @@ class Rule:
             quota = counts.by_entropy(confidence, measure, self.bound)
         elif self.strategy == "prophet":
             quota = counts.by_gap(confidence, measure, progress, self.bound)
+        elif self.steps is None and self.strategy == "rcr":
+            quota = masks.clamp(max=1)
         elif self.steps is None:
             quota = masks.clamp(max=self.reach)
         else:  # m masks over S steps: the first m mod S steps take one more
