@@ -293,6 +293,66 @@ def test_running_confidence_remasking_masks_again_what_is_less_sure_than_the_new
     assert (again > 0) == (pace not in (1, 2))  # of two steps the second fills all
 
 
+def order_token(model, prompt, gen, block, beam, branch):
+    """(sequence, calls, rows) of a beam search over (position, token) pairs by mean log-likelihood."""
+    start = list(prompt) + [MASK] * gen
+    slots = [i for i, token in enumerate(start) if token == MASK]
+    size = block or max(1, len(slots))
+    blocks = [slots[n : n + size] for n in range(0, len(slots), size)]
+    beams, calls, rows = [(0.0, start)], 0, 0
+    while any(MASK in sequence for _, sequence in beams):
+        children, calls = [], calls + 1
+        for total, sequence in beams:  # all have as many masks
+            rows += 1
+            places = next(part for part in blocks if any(sequence[i] == MASK for i in part))
+            probs = distributions(model, sequence)
+            pairs = []
+            for i in [i for i in places if sequence[i] == MASK]:
+                likely = sorted(range(1, 6), key=lambda token: -probs[i, token])
+                pairs += [(probs[i, token].item(), i, token) for token in likely[:branch]]
+            for p, i, token in sorted(pairs, reverse=True)[:beam]:
+                child = sequence.copy()
+                child[i] = token
+                children.append((total + math.log(p), child))
+        beams = []
+        for total, child in sorted(children, key=lambda pair: -pair[0]):
+            if child not in [other for _, other in beams] and len(beams) < beam:
+                beams.append((total, child))
+    return beams[0][1], calls, rows, beams[0][0] / max(1, len(slots))
+
+
+@pytest.mark.parametrize(("beam", "branch"), [(1, 3), (2, 2), (4, 3), (5, 9)])
+def test_order_token_search_keeps_the_likeliest_of_positions_and_tokens(beam, branch):
+    second, other = 0, 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        gen = int(rng.choice([0, 6, 8]))
+        block = int(rng.choice([2, 4])) if gen == 8 and rng.random() < 0.5 else None
+        prompts, model = prompts_for(rng, gen), TinyModel(seed, sharp=float(rng.choice([1.0, 4.0])))
+        options = {"mask_id": MASK, "gen_length": gen, "block_length": block, "beam": beam}
+        trace = decode(model, prompts, "order_token", token_beam=branch, batch_size=2, **options)
+        greedy = decode(model, prompts, "greedy", **options)
+        for p, prompt in enumerate(prompts):
+            sequence, calls, rows, score = order_token(model, prompt, gen, block, beam, branch)
+            assert trace.sequences[p, : len(sequence)].tolist() == sequence
+            assert (trace.calls[p], trace.rows[p]) == (calls, rows)
+            assert trace.scores[p] == pytest.approx(score, abs=1e-5)
+        taken = trace.cand_fate == 0
+        state = {key: n for n, key in enumerate(
+            zip(trace.beam_prompt, trace.beam_step, trace.beam_slot, strict=True))}  # fmt: skip
+        parent = [
+            state[key] for key in zip(trace.cand_prompt, trace.cand_step, trace.cand_parent, strict=True)
+        ]
+        likeliest = trace.beam_prediction[parent, trace.cand_positions[:, 0]]
+        second += (trace.cand_tokens[:, 0] != likeliest)[taken].sum()
+        other += (trace.sequences != greedy.sequences).any()
+    if beam == 1:  # the likeliest pair is greedy's
+        assert (second, other) == (0, 0)
+    else:
+        assert second
+        assert other
+
+
 WRONG = {
     "confidence": ({"confidence": "sure"}, "confidence must be one of 'probability', 'margin', 'entropy'"),
     "entropy": (
@@ -303,6 +363,11 @@ WRONG = {
         {"confidence": "entropy", "strategy": "factor"},
         "confidence must be 'probability' or 'margin' for strategy 'factor'",
     ),
+    "likelihood": (
+        {"confidence": "margin", "strategy": "order_token"},
+        "confidence must be 'probability' for strategy 'order_token'; got 'margin'",
+    ),
+    "token_beam": ({"token_beam": 0}, "token_beam must be an integer >= 1; got 0"),
     "factor": ({"factor": -1}, "factor must be a number >= 0; got -1"),
     "gamma": ({"gamma": math.inf}, "gamma must be a number >= 0; got inf"),
     "kl_threshold": ({"kl_threshold": -0.1}, "kl_threshold must be a number >= 0; got -0.1"),

@@ -65,7 +65,9 @@ def test_a_commit_of_more_fills_than_a_byte_counts():
     assert sorted(arrays["fill_position"][arrays["commit_rank"]]) == list(range(300))
 
 
-@pytest.mark.parametrize("strategy", ["soar", "pbs", "adaptive", "greedy", "parallel", "fast_dllm", "rcr"])
+@pytest.mark.parametrize(
+    "strategy", ["soar", "pbs", "adaptive", "greedy", "parallel", "fast_dllm", "rcr", "order_token"]
+)
 @pytest.mark.parametrize("prompt", [0, 1])
 def test_every_state_fill_and_candidate_comes_back(strategy, prompt):
     one = RUN(PROMPTS, strategy, mask_id=0, beam=3, threshold=0.95).of_prompt(prompt)

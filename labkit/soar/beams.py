@@ -164,7 +164,7 @@ def select(
     prompts, width = beams.exists.shape
     # 1) Score and fingerprint (A, K, K) of every candidate.
     real = proposal.real
-    gain = torch.where(real, proposal.confidence.double(), 0.0)
+    gain = torch.where(real, rule.worth(proposal.confidence), 0.0)
     gained = real.sum(-1)
     if proposal.removed is not None:
         gain = torch.where(proposal.removed, -gain, gain)

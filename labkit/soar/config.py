@@ -8,11 +8,12 @@ from typing import Any
 from labkit import checks
 
 STRATEGIES = (
-    "greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "klass", "prophet", "rcr", "pbs", "soar",
+    "greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "klass", "prophet", "rcr", "pbs",
+    "order_token", "soar",
 )  # fmt: skip
 WHOLE = {  # smallest value of each whole number
     "mask_id": 0, "gen_length": 0, "block_length": 1, "steps": 1, "beam": 1, "max_parallel": 1,
-    "min_collapse": 1, "seed": 0, "batch_size": 1, "top_k": 1, "kl_history": 1,
+    "min_collapse": 1, "seed": 0, "batch_size": 1, "top_k": 1, "kl_history": 1, "token_beam": 1,
 }  # fmt: skip
 OPTIONAL = ("block_length", "steps", "seed", "batch_size", "top_k")
 NUMBERS = {  # largest value of each number, from 0 on
@@ -41,6 +42,7 @@ class DecodeConfig:
     block_length: int | None = None
     steps: int | None = None
     beam: int = 2
+    token_beam: int = 2
     threshold: float = 0.9
     min_parallel: int = 1
     max_parallel: int = 5
@@ -88,8 +90,10 @@ class DecodeConfig:
                 f"'probability' or 'margin' for strategy {self.strategy!r}, which takes it for a share"
             )
             checks.fail("confidence", self.confidence, allowed)
+        if self.confidence != "probability" and self.strategy == "order_token":
+            checks.fail("confidence", self.confidence, "'probability' for strategy 'order_token'")
         # 3) What has no effect is the same in every config.
-        if self.strategy not in ("pbs", "soar"):
+        if self.strategy not in ("pbs", "order_token", "soar"):
             self._set("beam", 1)
         if not self.temperature:
             for name, unused in (("seed", None), ("top_p", 1.0), ("top_k", None)):

@@ -43,7 +43,7 @@ class Move:
     def __call__(
         self,
         rows: Tensor,  # (A * K,) int64: which row below is of this beam; -1: none
-        token: Tensor,  # (R, W) int64
+        token: Tensor,  # (R, W) int64, or (R, W * branches), see ``Rule``
         confidence: Tensor,  # (R, W) fp32; a beam that is shown NaN proposes nothing
     ) -> None:
         """One step of all beams, given what the model predicts at ``where``."""
@@ -85,6 +85,8 @@ class TorchMove(Move):
         beams, rule, windows = self.beams, self.rule, self.windows
         # 1) What the model predicts in the block of each beam; the last row for a beam without one.
         where, masked = windows.positions(beams)
+        if rule.branches > 1:
+            where, masked = (item.repeat(1, 1, rule.branches) for item in (where, masked))
         confidence = torch.where(masked, confidence[rows].view(where.shape), NEVER)
         confidence = torch.where(confidence.isnan().any(-1, keepdim=True), NEVER, confidence)
         prediction = Prediction(where, token[rows].view(where.shape), confidence)

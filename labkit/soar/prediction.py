@@ -11,8 +11,8 @@ NEVER = float("-inf")  # confidence of what is not a candidate
 class Prediction:
     """What the model predicts where a beam may commit."""
 
-    positions: Tensor  # (A, K, W) int64 positions of the beam's block
-    tokens: Tensor  # (A, K, W) int64 argmax there
+    positions: Tensor  # (A, K, W) int64 positions of the beam's block, again for each further token of them
+    tokens: Tensor  # (A, K, W) int64 argmax there, or one of the next
     confidence: Tensor  # (A, K, W) fp32 its probability, -inf where there is no mask to fill
     measure: Tensor | None = None  # (A, K, W) fp32 what the strategy asks for beside it (scoring.MEASURES)
 

@@ -49,11 +49,13 @@ class Recorder:
         mode = torch.where(num_transfer_tokens > 0, ACCELERATE, SEARCH)
         mode = torch.where(beams.left > 0, mode, FINISHED)
         # An extra column takes the entries that are no candidates.
-        where = torch.where(prediction.confidence > NEVER, prediction.positions, self.length)
+        window = prediction.positions.shape[-1] // self.rule.branches  # the likeliest tokens
+        sure = prediction.confidence[..., :window]
+        where = torch.where(sure > NEVER, prediction.positions[..., :window], self.length)
         *lead, _ = beams.tokens.shape
-        tokens = where.new_full((*lead, self.length + 1), -1).scatter(2, where, prediction.tokens)
-        confidence = prediction.confidence.new_full(tokens.shape, float("nan"))
-        confidence = confidence.scatter(2, where, prediction.confidence)
+        tokens = where.new_full((*lead, self.length + 1), -1)
+        tokens = tokens.scatter(2, where, prediction.tokens[..., :window])
+        confidence = sure.new_full(tokens.shape, float("nan")).scatter(2, where, sure)
         self._beams(beams, mode, tokens[..., :-1], confidence[..., :-1])
         # 2) The candidates that exist.
         row = (decision.score > NEVER).cpu().numpy()

@@ -68,20 +68,39 @@ class Scorer:
         elif self.config.eos_penalty:
             logits[..., self._ends] -= self.config.eos_penalty
         flat = logits.flatten(0, 1)
-        token = self._sampled(flat, prompt, positions.shape[1]) if self._noise else None
+        drawn = self._heated(flat, prompt, positions.shape[1]) if self._noise else None
+        if self.config.strategy == "order_token":
+            return self._branches(flat, drawn, len(rows))
+        token = None if drawn is None else drawn.argmax(-1)
         scores = tuple(item.view(positions.shape) for item in self._stats(flat, token))
         if MEASURES.get(self.config.strategy) == "stability":
             scores += (self._stability(logits, positions, prompt),)
         return scores
 
-    def _sampled(self, flat: Tensor, prompt: np.ndarray, width: int) -> Tensor:
-        """Int64 (N,): a token of each row of logits (N, V), by temperature, top_p and top_k."""
+    def _heated(self, flat: Tensor, prompt: np.ndarray, width: int) -> Tensor:
+        """fp32 (N, V): noise over logits (N, V) by temperature, top_p and top_k; its argmax is a sample."""
         assert self._noise is not None
         heated = flat.float() / self.config.temperature
         if self.config.top_p < 1 or self.config.top_k is not None:
             heated = _filtered(heated, self.config.top_p, self.config.top_k)
         noise = self._noise(prompt, width, flat.shape[1], flat.device)
-        return (heated + noise.flatten(0, 1)).argmax(-1)
+        return heated + noise.flatten(0, 1)
+
+    def _branches(self, flat: Tensor, drawn: Tensor | None, rows: int) -> tuple[Tensor, Tensor]:
+        """The ``token_beam`` likeliest tokens of logits (N, V), or of those with noise, best first.
+
+        Int64 and probability fp32, (rows, token_beam * N / rows) each: the first of all positions, then
+        the second ones. -inf where there is no such token.
+        """
+        ranked = (flat.float() if drawn is None else drawn).clone()
+        tokens, confidences = [], []
+        for _ in range(self.config.token_beam):
+            best, token = ranked.max(-1)
+            sure = token_stats(flat, token).logprob.exp()
+            tokens.append(token.view(rows, -1))
+            confidences.append(sure.masked_fill(best == float("-inf"), float("-inf")).view(rows, -1))
+            ranked.scatter_(1, token[:, None], float("-inf"))
+        return torch.cat(tokens, 1), torch.cat(confidences, 1)
 
     def _stats(self, flat: Tensor, token: Tensor | None) -> tuple[Tensor, ...]:
         """What is said of each row of logits (N, V), (N,) each; ``token`` None: the argmax."""

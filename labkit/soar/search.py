@@ -26,6 +26,7 @@ def decode(
     block_length: int | None = None,
     steps: int | None = None,
     beam: int = 2,
+    token_beam: int = 2,
     threshold: float = 0.9,
     min_parallel: int = 1,
     max_parallel: int = 5,
@@ -60,7 +61,8 @@ def decode(
         model: tokens (B, L) int64 -> logits (B, L, V), or what ``load_model`` returns.
         prompts: int64 (P, L), or P token lists of any lengths.
         strategy: "greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "klass", "prophet", "rcr",
-            "pbs" or "soar"; ``labkit.soar.strategies`` says what each is and where it comes from.
+            "pbs", "order_token" or "soar". ``labkit.soar.strategies`` says what each is and where it
+            comes from.
         mask_id: The mask token; None: the model's own ``mask_id``.
         gen_length: Masks appended to each prompt. None or 0 is infill: the masks that the prompts
             contain are filled, wherever they stand.
@@ -69,7 +71,8 @@ def decode(
             of m masks spends S of them: m // S tokens a step, one more in the first m % S. None: one
             token a step (greedy, rcr), ``max_parallel`` (parallel). The other strategies stop when
             nothing is masked and take no ``steps``.
-        beam: Beams kept per prompt (pbs, soar).
+        beam: Beams kept per prompt (pbs, order_token, soar).
+        token_beam: Tokens of a position that are proposed (order_token).
         threshold: Confidence in [0, 1] above which a mask may be filled at once (adaptive, fast_dllm,
             klass, soar).
         min_parallel: Fewest masks above the threshold that accelerate.
@@ -121,7 +124,7 @@ def decode(
     config = DecodeConfig(
         mask_id=own_mask_id if mask_id is None else mask_id, strategy=strategy,
         gen_length=0 if gen_length is None else gen_length, block_length=block_length,
-        steps=steps, beam=beam, threshold=threshold, min_parallel=min_parallel,
+        steps=steps, beam=beam, token_beam=token_beam, threshold=threshold, min_parallel=min_parallel,
         max_parallel=max_parallel, min_collapse=min_collapse, factor=factor, gamma=gamma,
         kl_threshold=kl_threshold, kl_history=kl_history, gap=gap, score=score, confidence=confidence,
         temperature=temperature, top_p=top_p, top_k=top_k, suppress_eos=suppress_eos,

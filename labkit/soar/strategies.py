@@ -1,16 +1,26 @@
 """What a beam proposes: every strategy as one rule, "commit n at once, or try positions one by one".
 
-greedy     one beam; n by schedule, 1 a step by default
-parallel   one beam; n by schedule, ``max_parallel`` a step by default
-adaptive   one beam; all above the threshold, at most ``max_parallel``, at least one: SOAR with one beam
-fast_dllm  the same without a cap: Fast-dLLM's threshold rule (arXiv 2505.22618, algorithm 1)
-factor     one beam; Fast-dLLM's factor rule (counts.by_factor)
-eb         one beam; EB-Sampler (counts.by_entropy)
-klass      one beam; all that are sure and stable, else one (counts.ready, stability)
-prophet    one beam; one a step, then the whole block (counts.by_gap)
-rcr        one beam; n by schedule, and what is less sure than the new is masked again (remasking)
-pbs        ``beam`` beams; always one by one (position beam search, SOAR section 3)
-soar       ``beam`` beams; n at once where enough masks pass the threshold, else one by one
+greedy       one beam; n by schedule, 1 a step by default
+parallel     one beam; n by schedule, ``max_parallel`` a step by default
+adaptive     one beam; all above the threshold, at most ``max_parallel``, at least one: SOAR with one beam
+fast_dllm    the same without a cap: Fast-dLLM's threshold rule (arXiv 2505.22618, section 3.3)
+factor       one beam; Fast-dLLM's factor rule (counts.by_factor)
+eb           one beam; EB-Sampler (counts.by_entropy)
+klass        one beam; all that are sure and stable, else one (counts.ready, stability)
+prophet      one beam; one a step, then the whole block (counts.by_gap)
+rcr          one beam; n by schedule, and what is less sure than the new is masked again (remasking)
+pbs          ``beam`` beams; always one by one (position beam search, SOAR section 3)
+order_token  ``beam`` beams; one by one, over positions and tokens, by likelihood
+soar         ``beam`` beams; n at once where enough masks pass the threshold, else one by one
+
+Order-Token Search (Shen et al., arXiv 2601.20339) keeps the beams of highest likelihood among children that
+differ in order and in tokens. Of the paper we could read the abstract, a summary and a rewrite by others, not
+its algorithm. By these it draws children with Gumbel noise where a block begins and scores each by one more
+forward: the log-likelihood of the new block, masked again in the model's full prediction. Ours branches at
+every step over the most probable (position, token) pairs, ``token_beam`` tokens a position, and scores a
+commit by its log-likelihood in the state that proposes it: no noise without ``temperature``, no further
+forward. It is a beam search over the paper's space, not the paper's algorithm; its published gains are not
+claimed for it.
 """
 
 from dataclasses import dataclass, replace
@@ -47,6 +57,9 @@ class Rule:
     steps: Tensor | None = None  # (P,) int64 steps per block (greedy, parallel); None: ``reach`` a step
     bound: float = 0.0  # what the strategy compares its measure with (BOUND)
     fused: bool = True  # ``beam_kernel`` may move the beams
+    branches: int = (
+        1  # tokens proposed of a position: W * branches candidates, the likeliest of all W first
+    )
 
     @classmethod
     def of(
@@ -58,7 +71,9 @@ class Rule:
         """ValueError if ``steps`` is not a multiple of the number of blocks of every prompt."""
         most = max(1, int(count.max()))
         block_length, steps = config.block_length or most, None
-        reach = {"greedy": 1, "pbs": 1}.get(config.strategy, min(config.max_parallel, block_length))
+        reach = {"greedy": 1, "pbs": 1, "order_token": 1}.get(
+            config.strategy, min(config.max_parallel, block_length)
+        )
         if config.steps is not None:
             blocks = (-(-count // block_length)).clamp(min=1)
             for number in blocks.unique().tolist():
@@ -82,7 +97,13 @@ class Rule:
             bound=getattr(config, BOUND.get(config.strategy, ""), 0.0),
             # The kernel takes a confidence below 0, a negative entropy, for 0.
             fused=config.strategy in FUSED and config.confidence != "entropy",
+            branches=config.token_beam if config.strategy == "order_token" else 1,
         )
+
+    def worth(self, confidence: Tensor) -> Tensor:
+        """fp64: what a commit of this ``confidence`` adds to the score; its logarithm for a likelihood."""
+        exact = confidence.double()
+        return exact.log() if self.strategy == "order_token" else exact
 
     def offered(self, prediction: Prediction) -> Prediction:
         """What may be committed in this step of ``prediction``: all of it, but for KLASS."""
@@ -105,7 +126,7 @@ class Rule:
         """How many tokens a beam commits at once, int64 (A, K); 0: it tries positions one by one."""
         confidence, measure = prediction.confidence, prediction.measure
         masks = (confidence > NEVER).sum(-1)
-        if self.strategy == "pbs":
+        if self.strategy in ("pbs", "order_token"):
             return torch.zeros_like(masks)
         if self.strategy in ("adaptive", "soar"):
             num_confident = (confidence > self.threshold).sum(-1)
