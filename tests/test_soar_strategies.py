@@ -195,7 +195,7 @@ def test_fast_dllm_has_no_cap_and_adaptive_has_one():
 
 
 @pytest.mark.parametrize("factor", [0.3, 1.0, 2.0])
-def test_the_factor_rule_takes_the_largest_n_that_it_allows(factor):
+def test_factor_rule_takes_the_largest_n_that_it_allows(factor):
     def rule(masks, sure, p, at):
         allowed = [n for n in range(1, len(masks) + 1) if (n + 1) * (1 - sure[masks[n - 1]]) < factor]
         return masks[: max(allowed, default=1)]

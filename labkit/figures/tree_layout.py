@@ -18,6 +18,10 @@ FATES = {
     PRUNED: ("pruned candidate", theme.MUTED, "x", "x-thin-open"),
     MERGED: ("merged: the same as a better one", theme.PURPLE, "+", "cross-thin-open"),
 }
+NAMES = {  # of strategies, where they are not their own capitalised
+    "soar": "SOAR", "pbs": "PBS", "fast_dllm": "Fast-dLLM", "factor": "Fast-dLLM's factor rule",
+    "eb": "EB-Sampler", "klass": "KLASS", "rcr": "RCR", "order_token": "Order-token search",
+}  # fmt: skip
 STUB = 0.42  # how far along a step a dropped candidate ends
 
 
@@ -78,7 +82,7 @@ def finding(
     offset  forward calls spent before this trace began; rival: what to say of another decode's calls
     """
     sure = int((one.beam_mode[answer] == ACCELERATE).sum())
-    name = {"soar": "SOAR", "pbs": "PBS"}.get(one.meta["strategy"], one.meta["strategy"].capitalize())
+    name = NAMES.get(one.meta["strategy"], one.meta["strategy"].capitalize())
     verb = "finished"
     if truth is not None:
         verb = "solved it" if (one.sequences[0] == truth).all() else "got it wrong"

@@ -13,14 +13,14 @@ pbs          ``beam`` beams; always one by one (position beam search, SOAR secti
 order_token  ``beam`` beams; one by one, over positions and tokens, by likelihood
 soar         ``beam`` beams; n at once where enough masks pass the threshold, else one by one
 
-Order-Token Search (Shen et al., arXiv 2601.20339) keeps the beams of highest likelihood among children that
-differ in order and in tokens. Of the paper we could read the abstract, a summary and a rewrite by others, not
-its algorithm. By these it draws children with Gumbel noise where a block begins and scores each by one more
-forward: the log-likelihood of the new block, masked again in the model's full prediction. Ours branches at
-every step over the most probable (position, token) pairs, ``token_beam`` tokens a position, and scores a
-commit by its log-likelihood in the state that proposes it: no noise without ``temperature``, no further
-forward. It is a beam search over the paper's space, not the paper's algorithm; its published gains are not
-claimed for it.
+Order-Token Search (Shen et al., arXiv 2601.20339) keeps the beams of highest likelihood among children
+that differ in order and in tokens. Of the paper we could read the abstract, a summary and a rewrite by
+others, not its algorithm. By these it draws children with Gumbel noise where a block begins and scores
+each by one more forward: the log-likelihood of the new block, masked again in the model's full
+prediction. Ours branches at every step over the most probable (position, token) pairs, ``token_beam``
+tokens a position, and scores a commit by its log-likelihood in the state that proposes it: no noise
+without ``temperature``, no further forward. It is a beam search over the paper's space, not the paper's
+algorithm; its published gains are not claimed for it.
 """
 
 from dataclasses import dataclass, replace
