@@ -537,3 +537,12 @@ def test_numpy_numbers_are_fine_and_the_trace_can_be_saved(tmp_path):
     for number, made in enumerate((trace, greedy)):
         saved = made.save(tmp_path / f"{number}.npz")
         assert BeamTrace.load(saved).meta["parameters"] == made.meta["parameters"]
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "soar", "pbs", "order_token"])
+def test_a_recording_takes_at_most_twice_its_tokens(strategy):
+    """As ids of 8 bytes, which is how ``sequences`` holds them."""
+    options = {"mask_id": MASK, "gen_length": 64, "block_length": 16, "beam": 4, "threshold": 0.5}
+    trace = decode(TinyModel(0, length=200), [[1] * 100] * 4, strategy, **options)
+    tables = [a for name, a in vars(trace).items() if name.startswith(("beam_", "cand_"))]
+    assert sum(a.nbytes for a in tables) <= 2 * trace.sequences.itemsize * trace.beam_tokens.size

@@ -26,13 +26,6 @@ LOOKS = {  # family: colour, marker
     "parallel": (theme.PURPLE, "s"),
     "adaptive": (theme.ORANGE, "^"),
     "adaptive uncapped": (theme.GREEN, "v"),
-    "fast_dllm": (theme.GREEN, "v"),  # what the recorded study calls adaptive uncapped
-    "factor": (theme.GREEN, "<"),
-    "eb": (theme.RED, "P"),
-    "klass": (theme.RED, "*"),
-    "prophet": (theme.PURPLE, "p"),
-    "rcr": (theme.OLIVE, "h"),
-    "order_token": (theme.SKY, "d"),
     "pbs": (theme.SKY, "D"),
     "soar": (theme.BLUE, "o"),
 }

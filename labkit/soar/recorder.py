@@ -12,13 +12,15 @@ from labkit.soar.prompts import Layout
 from labkit.soar.strategies import Rule
 from labkit.traces import ACCELERATE, FINISHED, SEARCH, BeamTrace
 
+# Ids and positions in 4 bytes, probabilities as they are computed: 12 bytes a position of a state.
+ID, SURE = np.int32, np.float32
 BEAM = {
     "prompt": int, "step": int, "slot": int, "parent": int, "score": float, "committed": int,
-    "mode": int, "tokens": int, "prediction": int, "confidence": float,
+    "mode": int, "tokens": ID, "prediction": ID, "confidence": SURE,
 }  # fmt: skip
 CANDIDATE = {
-    "prompt": int, "step": int, "parent": int, "positions": int, "tokens": int,
-    "confidence": float, "score": float, "fate": int, "child": int,
+    "prompt": int, "step": int, "parent": int, "positions": ID, "tokens": ID,
+    "confidence": SURE, "score": float, "fate": int, "child": int,
 }  # fmt: skip
 PER_POSITION = {"tokens", "prediction", "confidence"}
 PER_COMMIT = {"positions", "tokens", "confidence"}
@@ -60,7 +62,7 @@ class Recorder:
         # 2) The candidates that exist.
         row = (decision.score > NEVER).cpu().numpy()
         prompt = beams.prompt.cpu().numpy()[np.nonzero(row)[0]]
-        columns = {name: getattr(decision, name).cpu().numpy()[row] for name in (
+        columns = {name: getattr(decision, name).cpu().numpy()[row].astype(CANDIDATE[name]) for name in (
             "parent", "positions", "tokens", "confidence", "score", "fate", "child")}  # fmt: skip
         self.candidates.append({"prompt": prompt, "step": self._steps[prompt], **columns})
         self._steps[beams.prompt.cpu().numpy()] += 1
@@ -87,8 +89,8 @@ class Recorder:
             "parent": beams.parent, "score": beams.score(self.rule), "committed": beams.committed,
             "mode": mode, "tokens": beams.tokens, "prediction": prediction, "confidence": confidence,
         }  # fmt: skip
-        columns = {name: item.cpu().numpy()[row] for name, item in device.items()}
-        columns["tokens"] = np.where(self.padding[prompt], -1, columns["tokens"])
+        columns = {name: item.cpu().numpy()[row].astype(BEAM[name]) for name, item in device.items()}
+        columns["tokens"] = np.where(self.padding[prompt], ID(-1), columns["tokens"])
         self.beams.append({"prompt": prompt, "step": self._steps[prompt], "slot": slot, **columns})
 
     def trace(self, **rest: Any) -> BeamTrace:
