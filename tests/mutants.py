@@ -84,6 +84,7 @@ KERNELS = ("tests/test_sparse24_kernels.py::test_every_operation_equals_the_refe
 GRAPHS, PLANS = ("tests/test_sparse24_autograd.py",), ("tests/test_sparse24_plans.py",)
 SELFCHECK = ("tests/test_planted_faults.py::test_a_fault_in_sparse24_is_caught",)
 GRADIENTS = ("tests/test_tokenstats_gradients.py",)
+RIVALS, COUNTS = "tests/test_soar_strategies.py::test_", "labkit/soar/counts.py"
 SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
 CACHED = ("tests/test_soar_caches.py",)
 FUSED = ("tests/test_soar_beam_kernel.py::test_one_step_is_the_same_to_the_last_bit",)
@@ -159,6 +160,25 @@ FAULTS = (
     Fault("fused step: EOS anywhere ends a sequence", STEP, "& (l[None, :] < until[:, None])", "", FUSED),
     Fault("fused step: NaN is skipped over", STEP, "tl.where(broken[:, None], NEVER, confidence)",
           "tl.where(confidence != confidence, NEVER, confidence)", BROKEN),
+    Fault("factor rule: n for n + 1", COUNTS, "((n + 1) * (1 - ranked)", "(n * (1 - ranked)",
+          (f"{RIVALS}factor_rule_takes_the_largest_n_that_it_allows",)),
+    Fault("EB-Sampler bounds the whole entropy", COUNTS,
+          " - ranked.cummax(-1).values <= gamma", " <= gamma",
+          (f"{RIVALS}eb_bounds_the_entropy_of_what_is_committed_together",)),
+    Fault("Prophet's threshold does not fall", COUNTS, "mean >= threshold * share", "mean >= threshold",
+          (f"{RIVALS}prophet_fills_the_block_once_the_gaps_are_wide_enough",)),
+    Fault("KLASS keeps a streak across blocks", "labkit/soar/stability.py",
+          "(row >= 0) & (self._positions[before] == positions).all(-1)", "row >= 0",
+          (f"{RIVALS}klass_commits_what_is_sure_and_stood_still",)),
+    Fault("a position remembers its first confidence", "labkit/soar/remasking.py",
+          "spot = torch.where(commit, where, length)[:, 0]",
+          "spot = torch.where(commit & (filled[:, None].gather(2, where) == NEVER), where, length)[:, 0]",
+          (f"{RIVALS}running_confidence_remasking_masks_again_what_is_less_sure_than_the_new",)),
+    Fault("order-token search adds probabilities", RULES, "exact.log() if", "exact if",
+          (f"{RIVALS}order_token_search_keeps_the_likeliest_of_positions_and_tokens",)),
+    Fault("the margin forgets the first probability", "labkit/soar/scoring.py",
+          "-top * torch.expm1(-_gap(flat))", "-torch.expm1(-_gap(flat))",
+          (f"{RIVALS}the_three_confidences_disagree_where_they_should",)),
     Fault("a stop string behind a mask ends a text", "labkit/soar/moves.py",
           "(masked.cumsum(-1) == 0)", "(masked.cumsum(-1) >= 0)",
           ("tests/test_soar_generate.py::test_a_stop_string_behind_a_mask_does_not_end_anything",)),

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from labkit.soar.config import DecodeConfig
+from labkit.soar.prediction import NEVER, Proposal
 from labkit.soar.prompts import Layout
-from labkit.soar.strategies import NEVER, Proposal, Rule
+from labkit.soar.strategies import Rule
 from labkit.traces import KEPT, MERGED, PRUNED
 
 
@@ -105,6 +106,11 @@ class Windows:
         count = self.count[beams.prompt][:, None]
         return (count - beams.block * self.block_length).clamp(max=self.block_length)
 
+    def progress(self, beams: Beams) -> Tensor:
+        """fp64 (A, K) in (0, 1]: the next step's number among as many as there are masks to fill."""
+        number = beams.block * self.block_length + beams.step + 1
+        return number.double() / self.count[beams.prompt][:, None]
+
     def ranks(self, length: int) -> Tensor:
         """Long (P, length): which slot a position is; -1: given by the prompt, or padding."""
         prompts, slots = self.slots.shape
@@ -158,11 +164,15 @@ def select(
     prompts, width = beams.exists.shape
     # 1) Score and fingerprint (A, K, K) of every candidate.
     real = proposal.real
+    gain = torch.where(real, rule.worth(proposal.confidence), 0.0)
     gained = real.sum(-1)
+    if proposal.removed is not None:
+        gain = torch.where(proposal.removed, -gain, gain)
+        gained = gained - 2 * proposal.removed.sum(-1)
     valid = gained > 0
     valid[..., 0] |= beams.exists & (beams.left == 0)
     committed = beams.committed[..., None] + gained
-    total = beams.total[..., None] + torch.where(real, proposal.confidence.double(), 0.0).sum(-1)
+    total = beams.total[..., None] + gain.sum(-1)
     score = torch.where(valid, total / committed.clamp(min=1) if rule.mean else total, NEVER)
     old = beams.tokens.gather(2, proposal.positions.flatten(2)).view(real.shape)
     change = torch.where(real, (proposal.tokens - old) * codes[proposal.positions], 0).sum(-1)

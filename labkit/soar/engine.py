@@ -127,11 +127,11 @@ class Search:
         # 2) Tokens (R, L) and the positions (R, W) where each may commit, scored.
         beams, where = self.move.beams.tokens.flatten(0, 1), self.move.where.flatten(0, 1)
         tokens, positions = beams.index_select(0, index), where.index_select(0, index)
-        token, confidence = self.scorer(tokens, positions, self.fixed, prompt_of_row)
+        scores = self.scorer(tokens, positions, self.fixed, prompt_of_row)
         self.rows += np.bincount(prompt_of_row, minlength=len(self.rows))
         self.calls[self.batch[active.any(1)]] += 1
         # 3) Propose, rank, merge, keep.
-        self.move(rows, token, confidence)
+        self.move(rows, *scores)
 
     def _start(self, prompts: np.ndarray) -> Beams:
         return Beams.start(self.tokens, self.windows.count, self.rule.width, self._on_device(prompts))
@@ -143,7 +143,7 @@ class Search:
         """Of a search that ended with masks: what the model says there now tells which."""
         prompt = unfilled.any(1).nonzero()[:1, 0]
         where = self.windows.slots[prompt]
-        _, confidence = self.scorer(self.sequences[prompt], where, self.fixed, prompt.cpu().numpy())
+        _, confidence, *_ = self.scorer(self.sequences[prompt], where, self.fixed, prompt.cpu().numpy())
         masked = unfilled[prompt].gather(1, where)
         broken, masks, name = (confidence.isnan() & masked).sum().item(), masked.sum().item(), prompt.item()
         if broken:
@@ -179,7 +179,8 @@ def _move(
 ) -> Move:
     """The kernel, which knows one end of a text, where it can run and nobody records; else torch."""
     given = beams, rule, windows, ranks, ends
-    kernel = None if recorder.keep or stop or len(ends) > 1 else fused_move(ranks.device)
+    plain = not rule.fused or recorder.keep or stop or len(ends) > 1
+    kernel = None if plain else fused_move(ranks.device)
     if kernel and kernel.suits(beams, rule, windows):
         from labkit.soar.beam_check import trusted  # late: needs Triton
 
