@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from labkit.soar.config import DecodeConfig
-from labkit.soar.prompts import Layout
+from labkit.soar.prompts import Layout, whole_blocks
 from labkit.soar.strategies import NEVER, Proposal, Rule
 from labkit.traces import KEPT, MERGED, PRUNED
 
@@ -76,15 +76,20 @@ class Beams:
 class Windows:
     """Where each beam may commit: the positions to fill, in runs of ``block_length`` slots."""
 
-    slots: Tensor  # (P, M) int64 positions to fill, ascending
+    slots: Tensor  # (P, M) int64 positions to fill, ascending; with ``masks`` given ones between them too
     count: Tensor  # (P,) int64 how many of them
     block_length: int
     mask_id: int
+    masks: Tensor | None = None  # (P, blocks) int64 what each block has to fill; None: all its slots
 
     @classmethod
-    def of(cls, config: DecodeConfig, layout: Layout, device: torch.device) -> "Windows":
+    def of(cls, config: DecodeConfig, layout: Layout, device: torch.device, aligned: bool) -> "Windows":
+        """``aligned``: blocks begin at multiples of ``block_length`` in a row, not at its first mask."""
         block_length = config.block_length or layout.slots.shape[1]
-        return cls(layout.slots.to(device), layout.count.to(device), block_length, config.mask_id)
+        if not aligned:
+            return cls(layout.slots.to(device), layout.count.to(device), block_length, config.mask_id)
+        slots, count, masks = (item.to(device) for item in whole_blocks(layout, block_length))
+        return cls(slots, count, block_length, config.mask_id, masks)
 
     def positions(self, beams: Beams) -> tuple[Tensor, Tensor]:
         """Positions (A, K, W) of each beam's own block, and bool (A, K, W): a mask stands there.
@@ -102,6 +107,8 @@ class Windows:
 
     def sizes(self, beams: Beams) -> Tensor:
         """Long (A, K): masks the beam's block had when the beam entered it."""
+        if self.masks is not None:
+            return self.masks[beams.prompt].gather(1, beams.block)
         count = self.count[beams.prompt][:, None]
         return (count - beams.block * self.block_length).clamp(max=self.block_length)
 
