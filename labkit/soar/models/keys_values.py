@@ -83,7 +83,7 @@ class KeysAndValues:
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Slots of ``keys``, -1 where one is not kept; the next ``place`` takes others first."""
         slots = np.array([self._slot.get(key, -1) for key in keys.tolist()])
-        self._used[slots[slots >= 0]] = self._clock + 1
+        self._used[slots[slots >= 0]] = self._clock  # as if used by the last ``place``
         return slots
 
     def _grow(self, lacking: int) -> None:
