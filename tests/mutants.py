@@ -87,6 +87,7 @@ GRADIENTS = ("tests/test_tokenstats_gradients.py",)
 RIVALS, COUNTS = "tests/test_soar_strategies.py::test_", "labkit/soar/counts.py"
 SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
 CACHED = ("tests/test_soar_caches.py",)
+BLOCKS = ("tests/test_soar_block_diffusion.py",)
 FUSED = ("tests/test_soar_beam_kernel.py::test_one_step_is_the_same_to_the_last_bit",)
 BROKEN = ("tests/test_soar_beam_kernel.py::test_a_beam_that_is_shown_nan_proposes_nothing",)
 CHECKED = ("tests/test_soar_beam_compiled.py::test_the_check_at_first_use_catches_a_wrong_kernel",)
@@ -198,6 +199,20 @@ FAULTS = (
           "torch.where(inside, first, -1)", "torch.where(inside, first, 0)", CACHED),
     Fault("block-causal attention sees the next block", CAUSAL,
           "(where // self.block_causal)", "(where // self.block_causal + 1)", CACHED),
+    Fault("blocks counted from the end of the prompt", "labkit/soar/beams.py",
+          "if not aligned:", "if True:", BLOCKS),
+    Fault("the prompt's tail counted among a block's masks", "labkit/soar/beams.py",
+          "if self.masks is not None:", "if False:", BLOCKS),
+    Fault("an end of text in the prompt ends the answer", "labkit/soar/engine.py",
+          ".masked_fill(self.tokens != config.mask_id, -1)", "", BLOCKS),
+    Fault("exact cache: a finished block never added", "labkit/soar/models/block_cache.py",
+          "missing = ~known & (low > 0)", "missing = ~known & (parents < 0) & (low > 0)", BLOCKS),
+    Fault("exact cache: the position before the block not computed", "labkit/soar/models/block_cache.py",
+          "first = (low - self.shift).clamp(min=0)", "first = low", BLOCKS),
+    Fault("exact cache: a slot in use makes room", KEPT,
+          "] = self._clock  # as if", "] = self._clock + 1  # as if", BLOCKS),
+    Fault("Fast-dLLM v2 unshifted", "labkit/soar/models/families.py",
+          'shift=True, block_key="bd_size"', 'shift=False, block_key="bd_size"', BLOCKS),
     Fault("advantage sign flipped, FGO", ADVANTAGES, "reward += sign", "reward -= sign", FGO),
     Fault("advantage sign flipped, GRPO", ADVANTAGES,
           "(kept, reward - mean, 0)", "(kept, mean - reward, 0)", FGO),

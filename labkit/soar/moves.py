@@ -8,7 +8,7 @@ from torch import Tensor
 
 from labkit.soar.beams import Beams, Windows, fingerprint_codes, select
 from labkit.soar.models.diffusion_lm import as_ids
-from labkit.soar.prediction import NEVER, Prediction
+from labkit.soar.prediction import NEVER, UNMEASURED, Prediction
 from labkit.soar.recorder import Recorder
 from labkit.soar.remasking import RunningConfidence
 from labkit.soar.strategies import Rule
@@ -65,7 +65,8 @@ class TorchMove(Move):
         self._open, self._recorder, self._stop = self._ranks >= 0, recorder, stop
         self._remasking = None
         if self.rule.strategy == "rcr":
-            self._remasking = RunningConfidence(*self._ranks.shape, self._ranks.device)
+            prompts, length = self._ranks.shape
+            self._remasking = RunningConfidence(prompts, length, self._ranks.device)
         self._ends = torch.tensor(self.eos_ids, device=self._ranks.device)
 
     @property
@@ -94,7 +95,7 @@ class TorchMove(Move):
             prediction.measure = measure[rows].view(where.shape)
         # 2) Candidates, and the best of them.
         offered = rule.offered(prediction)
-        progress = windows.progress(beams) if rule.strategy == "prophet" else None
+        progress = windows.progress(beams) if rule.strategy == "prophet" else UNMEASURED
         number = rule.num_transfer_tokens(offered, beams.prompt, windows.sizes(beams), beams.step, progress)
         if self._remasking is None:
             proposal = rule.propose(offered, number)

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 NEVER = float("-inf")  # confidence of what is not a candidate
+UNMEASURED = torch.empty(0)
 
 
 @dataclass
@@ -14,7 +16,7 @@ class Prediction:
     positions: Tensor  # (A, K, W) int64 positions of the beam's block, again for each further token of them
     tokens: Tensor  # (A, K, W) int64 argmax there, or one of the next
     confidence: Tensor  # (A, K, W) fp32 its probability, -inf where there is no mask to fill
-    measure: Tensor | None = None  # (A, K, W) fp32 what the strategy asks for beside it (scoring.MEASURES)
+    measure: Tensor = UNMEASURED  # (A, K, W) fp32 what the strategy asks for beside it (scoring.MEASURES)
 
 
 @dataclass
@@ -26,6 +28,4 @@ class Proposal:
     tokens: Tensor  # (A, K, K, D) int64
     confidence: Tensor  # (A, K, K, D) fp32
     accelerated: Tensor  # (A,) bool: some beam commits by threshold or schedule, not in search of one
-    removed: Tensor | None = (
-        None  # (A, K, K, D) bool: the mask comes back, what was committed does not count
-    )
+    removed: Tensor | None = None  # (A, K, K, D) bool: masked again, its confidence is taken back

@@ -66,7 +66,10 @@ def decode(
         mask_id: The mask token; None: the model's own ``mask_id``.
         gen_length: Masks appended to each prompt. None or 0 is infill: the masks that the prompts
             contain are filled, wherever they stand.
-        block_length: Blocks of so many masks are filled left to right; None: one block.
+        block_length: Blocks of so many masks are filled left to right; None: one block. For a model whose
+            attention is causal over blocks (``block_causal``: SDAR, Fast-dLLM v2) a divisor of their
+            length, None: their length; blocks are counted from the first token of the prompt then, so
+            the first one may begin in the prompt and hold fewer masks, and the last one too.
         steps: Forward calls of greedy, parallel and rcr, a multiple of the number of blocks. Each block
             of m masks spends S of them: m // S tokens a step, one more in the first m % S. None: one
             token a step (greedy, rcr), ``max_parallel`` (parallel). The other strategies stop when
@@ -120,6 +123,12 @@ def decode(
     """
     if not callable(model):
         checks.fail("model", type(model).__name__, "callable: tokens (B, L) -> logits (B, L, V)")
+    size = getattr(model, "block_causal", None)
+    if size is not None:
+        block_length = size if block_length is None else checks.integer("block_length", block_length, 1)
+        if size % block_length:
+            allowed = f"a divisor of {size}, the model's block of attention, which is filled block by block"
+            checks.fail("block_length", block_length, allowed)
     own_mask_id: Any = getattr(model, "mask_id", None)
     config = DecodeConfig(
         mask_id=own_mask_id if mask_id is None else mask_id, strategy=strategy,

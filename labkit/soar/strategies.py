@@ -31,7 +31,7 @@ from torch import Tensor
 from labkit import checks
 from labkit.soar import counts
 from labkit.soar.config import DecodeConfig
-from labkit.soar.prediction import NEVER, Prediction, Proposal
+from labkit.soar.prediction import NEVER, UNMEASURED, Prediction, Proposal
 
 FUSED = ("greedy", "parallel", "adaptive", "fast_dllm", "pbs", "soar")  # what ``beam_kernel`` can do
 UNCAPPED = ("fast_dllm", "factor", "eb", "klass", "prophet", "rcr")  # one candidate may fill a whole block
@@ -57,9 +57,7 @@ class Rule:
     steps: Tensor | None = None  # (P,) int64 steps per block (greedy, parallel); None: ``reach`` a step
     bound: float = 0.0  # what the strategy compares its measure with (BOUND)
     fused: bool = True  # ``beam_kernel`` may move the beams
-    branches: int = (
-        1  # tokens proposed of a position: W * branches candidates, the likeliest of all W first
-    )
+    branches: int = 1  # tokens proposed of a position: W * branches candidates, all W likeliest first
 
     @classmethod
     def of(
@@ -120,8 +118,7 @@ class Rule:
         prompt: Tensor,  # (A,) int64
         size: Tensor,  # (A, K) int64 masks the block began with
         step: Tensor,  # (A, K) int64 steps spent in the block
-        progress: Tensor
-        | None = None,  # (A, K) fp64, prophet: share of a decode one by one, with the step to be taken
+        progress: Tensor = UNMEASURED,  # (A, K) fp64, prophet: share of a decode one by one, this step too
     ) -> Tensor:
         """How many tokens a beam commits at once, int64 (A, K); 0: it tries positions one by one."""
         confidence, measure = prediction.confidence, prediction.measure
