@@ -230,6 +230,27 @@ def test_logits_with_the_exact_cache_differ_by_rounding_alone(name, checkpoint):
             assert (cached.logits_at(state, where) - want).abs().max() < relative * want.std()
 
 
+def test_an_interrupted_forward_leaves_nothing_behind(checkpoint, monkeypatch):
+    folder, *_ = checkpoint("sdar")
+    plain, cached = load_model(folder), load_model(folder, cache="exact-block")
+    calls = []
+    want = decode(plain, [[1] * 9], "greedy", gen_length=8).sequences
+    whole = cached.model.hidden
+
+    def interrupted(tokens, *given, **more):
+        calls.append(tokens)
+        if len(calls) == 5:  # the first block is done and is being added
+            assert tokens.shape[1] == 12
+            cached._kept.keys[0] += 1  # what a forward that ends half-way may leave
+            raise KeyboardInterrupt
+        return whole(tokens, *given, **more)
+
+    monkeypatch.setattr(cached.model, "hidden", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decode(cached, [[1] * 9], "greedy", gen_length=8)
+    assert decode(cached, [[1] * 9], "greedy", gen_length=8).sequences.tolist() == want.tolist()
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_guidance_finds_both_of_its_prefixes(name, checkpoint):
     folder, _, told, _, _ = checkpoint(name)

@@ -11,7 +11,8 @@ step     the block at hand, or those it lies in; later ones are not computed, fo
 Where logits stand one position to the left, the step computes the position before the block too.
 
 Kept are keys and values of a prefix, found by the 64-bit fingerprint of its tokens: beams, prompts and
-calls with one prefix share it, and results depend neither on the batch nor on what was dropped.
+calls with one prefix share it, and results depend neither on the batch nor on what was dropped. A model
+whose weights change needs a new cache.
 """
 
 import numpy as np
@@ -61,7 +62,11 @@ class BlockCached(Cached):
         for start in range(0, len(unique), most):  # as many prefixes at a time as there is room for
             chosen = row_of[start : start + most]
             # 2) Prefixes that are not kept yet.
-            slots = self._prefill(tokens, facts, chosen)
+            try:
+                slots = self._prefill(tokens, facts, chosen)
+            except BaseException:  # an interrupt too: what is half written must not be found again
+                self._kept.forget()
+                raise
             # 3) The blocks at hand.
             rows = np.flatnonzero((group >= start) & (group < start + len(slots)))
             row, begin, end = self._on(rows), facts[3, rows], facts[4, rows]

@@ -86,6 +86,10 @@ class KeysAndValues:
         self._used[slots[slots >= 0]] = self._clock  # as if used by the last ``place``
         return slots
 
+    def forget(self) -> None:
+        """Drop all that is kept, as after a forward that ended half-way."""
+        self._laid_out = None
+
     def _grow(self, lacking: int) -> None:
         size = len(self._used)
         if lacking <= 0 or size == self.most:

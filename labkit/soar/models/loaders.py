@@ -17,7 +17,8 @@ counted from the first token of the prompt, and the tail of a prompt shares its 
 
 Not seen: the checkpoints themselves, their config.json and tokenizer files included. Their layout is taken
 from the code that reads it, and nothing here was compared with trained weights. Fast-dLLM v2's own sampler
-fills the first position of a block before all others; ``decode`` lets it compete.
+fills the first position of a block before all others; ``decode`` lets it compete. dllm asks Qwen3's chat
+template for ``enable_thinking=False``; ``generate`` takes the template as it is.
 """
 
 from collections.abc import Callable, Iterator
