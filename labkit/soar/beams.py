@@ -120,11 +120,10 @@ class Windows:
 
     def ranks(self, length: int) -> Tensor:
         """Long (P, length): which slot a position is; -1: given by the prompt, or padding."""
-        prompts, slots = self.slots.shape
-        every = torch.arange(slots, device=self.slots.device).expand(prompts, -1)
+        every = torch.arange(self.slots.shape[1], device=self.slots.device).expand_as(self.slots)
         # An extra column takes what is no slot.
         where = torch.where(every < self.count[:, None], self.slots, length)
-        found = torch.full((prompts, length + 1), -1, device=where.device).scatter(1, where, every)
+        found = torch.full((len(where), length + 1), -1, device=where.device).scatter(1, where, every)
         return found[:, :length].contiguous()
 
     def advance(self, beams: Beams) -> None:
@@ -188,9 +187,8 @@ def select(
     # 2) Best first; of equal sequences the first stays.
     score, order = torch.sort(score.view(prompts, -1), dim=-1, descending=True, stable=True)
     valid = score > NEVER
-    committed, total, fingerprint = (
-        item.view(prompts, -1).gather(1, order) for item in (committed, total, fingerprint)
-    )
+    ordered = (item.view(prompts, -1).gather(1, order) for item in (committed, total, fingerprint))
+    committed, total, fingerprint = ordered
     same = (fingerprint[:, :, None] == fingerprint[:, None, :]) & valid[:, None, :]
     merged = torch.tril(same, diagonal=-1).any(-1)
 
