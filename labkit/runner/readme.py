@@ -14,7 +14,7 @@ from pathlib import Path
 from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
 from labkit.paths import ROOT, write_atomic
-from labkit.runner import cost
+from labkit.runner import baselines, cost
 from labkit.studies.elas.claims import straight_through
 from labkit.studies.fgo import records as fgo
 from labkit.studies.report import findings
@@ -25,6 +25,7 @@ from labkit.traces import TrainTrace
 
 SOAR_RESULTS = "labkit/studies/soar/results/README.md"
 README = (ROOT or Path.cwd()) / "README.md"
+MASKS = baselines.path_of("01_elas_masks", "smoke", "cpu")
 PASSES = (", forward against torch.compile", "forward + backward against torch.compile")
 
 
@@ -38,7 +39,11 @@ def finds() -> dict[str, str]:
     silent = {arm: spread([_first_silent(run) for run in arms[arm]], ".0f") for arm in ("GRPO", "FGO")}
     asked, seeds = arms["GRPO"][0].meta["questions"], len(arms["GRPO"])
     pretraining, entropy = said["02_elas_pretraining"], said["06_fgo_entropy"]
+    masks = {name: entry["value"] for name, entry in baselines.load(MASKS)["metrics"].items()}
     return {
+        "01": f"in the model trained on an H100, {_percent(masks['recorded_model_natural_zeros'])} of activations "
+        f"are zero anyway; the mask takes {100 * masks['recorded_model_enforced_zeros']:.1f} % more and keeps "
+        f"{100 * masks['recorded_model_energy_kept']:.1f} % of the energy",
         "02": f"{pretraining.measured} ({pretraining.conditions})",
         "03": "puzzles that greedy decoding loses and the search solves; in words "
         f"{sums['prompts']:,} held-out sums in {plain['soar']['calls']:.1f} forward calls each instead of "
