@@ -65,7 +65,8 @@ class TorchMove(Move):
         self._open, self._recorder, self._stop = self._ranks >= 0, recorder, stop
         self._remasking = None
         if self.rule.strategy == "rcr":
-            self._remasking = RunningConfidence(*self._ranks.shape, self._ranks.device)
+            prompts, length = self._ranks.shape
+            self._remasking = RunningConfidence(prompts, length, self._ranks.device)
         self._ends = torch.tensor(self.eos_ids, device=self._ranks.device)
 
     @property

@@ -1,6 +1,7 @@
 """What a search step is told and what it answers: predictions at positions, and candidates made of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ class Prediction:
     positions: Tensor  # (A, K, W) int64 positions of the beam's block, again for each further token of them
     tokens: Tensor  # (A, K, W) int64 argmax there, or one of the next
     confidence: Tensor  # (A, K, W) fp32 its probability, -inf where there is no mask to fill
-    measure: Tensor | None = None  # (A, K, W) fp32 what the strategy asks for beside it (scoring.MEASURES)
+    measure: Any = None  # (A, K, W) fp32 what the strategy asks for beside it (scoring.MEASURES)
 
 
 @dataclass

@@ -24,6 +24,7 @@ algorithm; its published gains are not claimed for it.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,8 +121,7 @@ class Rule:
         prompt: Tensor,  # (A,) int64
         size: Tensor,  # (A, K) int64 masks the block began with
         step: Tensor,  # (A, K) int64 steps spent in the block
-        progress: Tensor
-        | None = None,  # (A, K) fp64, prophet: share of a decode one by one, with the step to be taken
+        progress: Any = None,  # (A, K) fp64, prophet: see Windows.progress
     ) -> Tensor:
         """How many tokens a beam commits at once, int64 (A, K); 0: it tries positions one by one."""
         confidence, measure = prediction.confidence, prediction.measure
