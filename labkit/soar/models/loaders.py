@@ -1,7 +1,8 @@
 """load_checkpoint: diffusion language models in transformers' own classes, without remote code or pickle.
 
 LLaDA  -> LlamaForCausalLM under other names; Dream -> Qwen2ForCausalLM under the same names. Both see
-the whole sequence (``is_causal`` off), and Dream's logits stand one position to the left.
+the whole sequence (``is_causal`` off), and Dream's logits stand one position to the left. What ``labkit
+train dlm`` made of a Llama, Qwen2 or Qwen3 says so itself (adapted).
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from labkit import checks
+from labkit.soar.models.adapted import adapted, is_adapted
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.models.families import FAMILIES
 from labkit.soar.models.rope import rotate_in_fp32
@@ -21,20 +23,25 @@ from labkit.soar.models.token_ids import mask_and_ends, read_json
 def load_checkpoint(
     name: str | Path, *, device: str | torch.device, dtype: torch.dtype, block_causal: int | None
 ) -> DiffusionLM:
-    """LLaDA or Dream, in eval mode and without gradients; arguments and errors are ``load_model``'s."""
+    """LLaDA, Dream or an adapted causal LM, in eval mode and without gradients; arguments and errors are ``load_model``'s."""
     folder = folder_of(name)
     about = folder / "config.json"
     if not about.exists():
         checks.fail("name", str(name), "a folder with config.json and *.safetensors")
     raw = read_json(about)
     kind = raw.get("model_type")
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    if is_adapted(raw):
+        build, settings, shift, trained = adapted(raw)
+        rename, block_causal = str, block_causal or trained
+    elif not isinstance(kind, str) or kind not in FAMILIES:
         checks.fail(
             "name", f"{name} with model_type {kind!r}",
-            "a checkpoint of model_type 'llada' or 'Dream' (others would need remote code)",
+            "a checkpoint of model_type 'llada' or 'Dream', or one that labkit train dlm made "
+            "(others would need remote code)",
         )  # fmt: skip
-    build, config, rename, shift = FAMILIES[kind]
-    settings = config(raw)
+    else:
+        build, config, rename, shift = FAMILIES[kind]
+        settings = config(raw)
     mask_id, eos_ids = mask_and_ends(folder, raw, settings.vocab_size)
     settings.is_causal = False  # holds with and without a padding mask; self_attn.is_causal does not
     with torch.device("meta"):

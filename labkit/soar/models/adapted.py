@@ -1,0 +1,66 @@
+"""Causal LMs turned into masked diffusion LMs (``labkit train dlm``): how a folder says what it is.
+
+config.json is transformers' own of Llama, Qwen2 or Qwen3 with ``is_causal: false``, the id of the mask under
+``mask_token_id``, and under ``diffusion`` what no configuration of transformers has a name for:
+
+    "diffusion": {"shift": true, "block_causal": null}
+
+shift  whether the logits at i - 1 predict position i; block_causal  null, or the length of attention's blocks.
+Input and output embeddings are stored apart, even where the causal LM shared them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from labkit import checks
+from labkit.paths import write_json
+
+KEY = "diffusion"
+CLASSES: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
+SHARD = "14MB"
+
+
+def is_adapted(raw: dict) -> bool:
+    """Whether a config.json is of this layout."""
+    return raw.get("model_type") in CLASSES and isinstance(raw.get(KEY), dict)
+
+
+def adapted(raw: dict) -> tuple[type[PreTrainedModel], PretrainedConfig, bool, int | None]:
+    """(class, configuration, shift, block_causal). ValueError names the key that is wrong."""
+    kind, build = CLASSES[raw["model_type"]]
+    shift = checks.choice("diffusion.shift in config.json", raw[KEY].get("shift"), (True, False))
+    block_causal = raw[KEY].get("block_causal")
+    if block_causal is not None:
+        checks.integer("diffusion.block_causal in config.json", block_causal, 1)
+    try:
+        config = kind.from_dict(raw)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"config.json must be one of transformers' {kind.__name__}: {error}") from error
+    config.tie_word_embeddings = False
+    return build, config, shift, block_causal
+
+
+def save_adapted(
+    net: PreTrainedModel, tokenizer: Any, folder: Path, *, mask_id: int, shift: bool, block_causal: int | None
+) -> None:
+    """Write weights, config.json and tokenizer of ``net``, so that ``load_model`` opens the folder."""
+    state = {name: value.detach().clone().contiguous() for name, value in net.state_dict().items()}
+    config = type(net.config).from_dict(net.config.to_dict())
+    config.update({
+        "tie_word_embeddings": False, "is_causal": False, "mask_token_id": mask_id,
+        "eos_token_id": tokenizer.eos_token_id, KEY: {"shift": shift, "block_causal": block_causal},
+    })  # fmt: skip
+    with torch.device("meta"):
+        twin = type(net)(config)
+    twin.load_state_dict(state, assign=True)
+    twin.save_pretrained(folder, max_shard_size=SHARD)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "generation_config.json", {"eos_token_id": tokenizer.eos_token_id})
