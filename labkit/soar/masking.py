@@ -1,11 +1,11 @@
 """Training states and loss of masked diffusion language models that answer prompts.
 
-A row is a prompt, ``answer_length`` slots with the answer, filled up with end-of-text tokens, and padding that
-nobody sees. Prompts are never masked. Two kinds of states, drawn with a rate t each:
+A row is a prompt, ``answer_length`` slots with the answer, filled up with end-of-text tokens, and padding
+that nobody sees. Prompts are never masked. Two kinds of states, drawn with a rate t each:
 
 uniform  each slot masked with probability t (MDLM, arXiv 2406.07524; LLaDA, arXiv 2502.09992)
-block    what block decoding sees: blocks before one of the answer's clean, each slot of that block masked with
-         probability t, all slots behind it masked; the loss counts the block's masks alone
+block    what block decoding sees: each slot of one block masked with probability t, all slots before it
+         clean, all behind it masked; the loss counts that block's masks alone
 
 The loss of a row, with M its counted masks and n the slots that t was applied to (all, or the block's), is
 
@@ -96,9 +96,7 @@ def masked_loss(logits: Tensor, targets: Tensor, counted: Tensor, weight: Tensor
     return (nats * weight).sum() / len(targets)
 
 
-def block_lengths(
-    count: int, lengths: tuple[int, ...], share: float, source: torch.Generator
-) -> Tensor:
+def block_lengths(count: int, lengths: tuple[int, ...], share: float, source: torch.Generator) -> Tensor:
     """Long (B,): of each row one of ``lengths``, or 0, a uniform state; ``share`` of the rows have blocks.
 
     ValueError if a length is not positive or the share not in [0, 1].

@@ -1,11 +1,13 @@
 """Causal LMs turned into masked diffusion LMs (``labkit train dlm``): how a folder says what it is.
 
-config.json is transformers' own of Llama, Qwen2 or Qwen3 with ``is_causal: false``, the id of the mask under
-``mask_token_id``, and under ``diffusion`` what no configuration of transformers has a name for:
+config.json is transformers' own of Llama, Qwen2 or Qwen3 with ``is_causal: false``, the id of the mask as
+``mask_token_id``, and as ``diffusion`` what no configuration of transformers has a name for:
 
     "diffusion": {"shift": true, "block_causal": null}
 
-shift  whether the logits at i - 1 predict position i; block_causal  null, or the length of attention's blocks.
+shift         whether the logits at i - 1 predict position i
+block_causal  null, or the length of the blocks over which attention is causal
+
 Input and output embeddings are stored apart, even where the causal LM shared them.
 """
 
@@ -13,8 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from labkit import checks
 from labkit.paths import write_json
@@ -49,7 +59,13 @@ def adapted(raw: dict) -> tuple[type[PreTrainedModel], PretrainedConfig, bool, i
 
 
 def save_adapted(
-    net: PreTrainedModel, tokenizer: Any, folder: Path, *, mask_id: int, shift: bool, block_causal: int | None
+    net: PreTrainedModel,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    mask_id: int,
+    shift: bool,
+    block_causal: int | None,
 ) -> None:
     """Write weights, config.json and tokenizer of ``net``, so that ``load_model`` opens the folder."""
     state = {name: value.detach().clone().contiguous() for name, value in net.state_dict().items()}

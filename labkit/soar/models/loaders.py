@@ -23,7 +23,7 @@ from labkit.soar.models.token_ids import mask_and_ends, read_json
 def load_checkpoint(
     name: str | Path, *, device: str | torch.device, dtype: torch.dtype, block_causal: int | None
 ) -> DiffusionLM:
-    """LLaDA, Dream or an adapted causal LM, in eval mode and without gradients; arguments and errors are ``load_model``'s."""
+    """A diffusion LM in eval mode and without gradients; arguments and errors are ``load_model``'s."""
     folder = folder_of(name)
     about = folder / "config.json"
     if not about.exists():

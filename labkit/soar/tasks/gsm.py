@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -79,7 +80,7 @@ def load_problems(part: str, count: int | None = None) -> list[Problem]:
 
     ValueError if there are fewer than ``count``.
     """
-    found = _shipped()[checks.choice("part", part, PARTS[1:])]
+    found = read_problems(SHIPPED)[checks.choice("part", part, PARTS[1:])]
     return found[: checks.integer("count", len(found) if count is None else count, 1, len(found))]
 
 
@@ -92,19 +93,22 @@ def final_number(text: str) -> Decimal | None:
 def right(texts: Sequence[str], asked: Sequence[Problem]) -> np.ndarray:
     """Bool (N,): whose final number is the answer. The working is not looked at."""
     wanted = (Decimal(problem.answer.replace(",", "")) for problem in asked)
-    return np.array([final_number(text) == answer for text, answer in zip(texts, wanted, strict=True)], bool)
+    return np.array(
+        [final_number(text) == answer for text, answer in zip(texts, wanted, strict=True)], bool
+    )
 
 
 def write_problems(parts: dict[str, list[Problem]]) -> bytes:
-    """What ``load_problems`` reads: gzipped JSON lines."""
+    """The bytes of a file of held-out problems: gzipped JSON lines."""
     lines = (json.dumps({"part": part, **vars(problem)}) for part in parts for problem in parts[part])
     return gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0)
 
 
 @cache
-def _shipped() -> dict[str, list[Problem]]:
+def read_problems(file: Path) -> dict[str, list[Problem]]:
+    """The held-out problems in a file of ``write_problems`` by part."""
     parts: dict[str, list[Problem]] = {part: [] for part in PARTS[1:]}
-    for line in gzip.decompress(SHIPPED.read_bytes()).decode().splitlines():
+    for line in gzip.decompress(file.read_bytes()).decode().splitlines():
         row = json.loads(line)
         parts[row.pop("part")].append(Problem(**row))
     return parts

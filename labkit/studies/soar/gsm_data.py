@@ -3,8 +3,8 @@
 python -m labkit.studies.soar.gsm_data DIR [--each 33000] [--workers 2]
 
 Needs reasoning-gym (extra ``tasks``). Writes DIR/tokenizer.json (kept if it is there), DIR/train.npz and
-DIR/gsm_problems.jsonl.gz, the last two without problems that do not fit PROMPT and ANSWER tokens. The numbers of a text are split into
-digits, a word keeps its blank, and a word before a number takes the blank that follows it too.
+DIR/gsm_problems.jsonl.gz, the last two without problems that do not fit PROMPT and ANSWER tokens. Numbers
+are split into digits, a word keeps its blank, and a word before a number takes the blank behind it too.
 """
 
 import argparse
@@ -70,7 +70,9 @@ def tokens(tokenizer: Tokenizer, problem: Problem) -> tuple[list[int], list[int]
     return (prompt, solution) if len(prompt) <= PROMPT and len(solution) < ANSWER else None
 
 
-def make_template(template: int, each: int, tokenizer: str) -> tuple[dict[str, list[Problem]], dict[str, Any]]:
+def make_template(
+    template: int, each: int, tokenizer: str
+) -> tuple[dict[str, list[Problem]], dict[str, Any]]:
     """Of one template: its held-out problems by part, and up to ``each`` training problems packed."""
     reader = Tokenizer.from_str(tokenizer)
     held: dict[str, list[Problem]] = {part: [] for part in PARTS[1:]}
@@ -119,7 +121,8 @@ def make(folder: Path, each: int, workers: int) -> None:
     print(
         f"{count} training problems of {len(np.unique(packed['template']))} templates, "
         f"{packed['lengths'].sum(1).mean():.1f} tokens and {size / count:.1f} bytes each, "
-        f"{time.perf_counter() - began:.0f} s; held out: { {part: len(rows) for part, rows in held.items()} }"
+        f"{time.perf_counter() - began:.0f} s; "
+        f"held out: { {part: len(rows) for part, rows in held.items()} }"
     )
 
 

@@ -1,54 +1,34 @@
-"""Train lab/gsm: a diffusion LM of 14M parameters that solves word problems step by step, from scratch.
+"""lab/gsm, a diffusion LM for word problems: its data on a device, its weights, a step of its training.
 
-python -m labkit.studies soar-models --stages gsm --gsm-data DIR --out OUT [--seconds 570]
-torchrun --nproc_per_node 4 -m labkit.studies soar-models --stages gsm ...          one process a GPU
-
-DIR is what ``python -m labkit.studies.soar.gsm_data`` made. Half of the rows are masked uniformly, half as
-block decoding sees them (labkit.soar.masking). --seconds ends a call: the same command goes on from the
-state it left in OUT, and the result is the same as of one call. --gsm-steps may still be changed between
-calls while the learning rate is constant, that is for the first 60 % of the steps.
+Half of the rows are masked uniformly, half as block decoding sees them (labkit.soar.masking). gsm_run has
+the command.
 """
 
-import copy
 import json
-import math
-import os
-import shutil
-import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from labkit import checks
 from labkit.paths import write_atomic
-from labkit.provenance import provenance
 from labkit.soar.masking import block_lengths, mask_answers, masked_loss, spread_rates
-from labkit.soar.models.adapted import save_adapted
 from labkit.soar.models.diffusion_lm import DiffusionLM
-from labkit.soar.models.tokenizer import load_tokenizer
-from labkit.soar.search import decode
-from labkit.soar.tasks import gsm
 from labkit.soar.tasks.training import BETAS, CLIP, WEIGHT_DECAY
 from labkit.studies.files import write_json
-from labkit.studies.harness import Context
 from labkit.studies.soar.gsm_data import ANSWER, PROMPT, SPECIAL
-from labkit.traces import TrainTrace
 
 HOLD = 0.6  # share of the steps at the full learning rate
 LEAST_RATE = 0.02  # of masks in a row
 BLOCKS, BLOCK_SHARE = (8, 16, 32, 64), 0.5
-EXAM_BLOCK = 32
 LENGTH = PROMPT + ANSWER
 PAD, MASK, EOS = (SPECIAL.index(token) for token in ("<pad>", "<mask>", "<eos>"))
-EARLY = (0.40, 0.50, 0.62)  # what lab/gsm-early should solve by greedy: from, best, to
 
 
 class Problems:
@@ -98,7 +78,7 @@ def new_model(width: int, layers: int, vocabulary: int, device: str) -> Diffusio
 
 
 def optimisers(model: DiffusionLM, kind: str, learning_rate: float, fused: bool) -> list:
-    """AdamW for all weights, or Muon (steps as long as AdamW's) for the layers' matrices, AdamW for others."""
+    """AdamW for all, or for the layers' matrices Muon, whose steps are scaled to the length of AdamW's."""
     named = [(name, p) for name, p in model.named_parameters()]
     matrices = [p for name, p in named if kind == "muon" and ".layers." in name and p.ndim == 2]
     chosen = {id(p) for p in matrices}
@@ -123,7 +103,9 @@ def train_step(run: Run, rate: float, peak: float) -> Tensor:
     """One step on this process's rows, gradients averaged over processes; the loss, not waited for."""
     device = run.problems.tokens.device
     # A source per step and process: nothing of it has to be kept to go on exactly.
-    source = torch.Generator(device).manual_seed(((run.seed * 1_000_003 + run.step) * 64 + run.rank) % 2**62)
+    source = torch.Generator(device).manual_seed(
+        ((run.seed * 1_000_003 + run.step) * 64 + run.rank) % 2**62
+    )
     rows, start, used = run.problems.draw(run.batch, source)
     t = spread_rates(run.batch, source, LEAST_RATE)
     block = block_lengths(run.batch, BLOCKS, BLOCK_SHARE, source)
@@ -149,3 +131,34 @@ def train_step(run: Run, rate: float, peak: float) -> Tensor:
         optimiser.zero_grad(set_to_none=True)
     run.step += 1
     return loss.detach()
+
+
+def save_state(run: Run, folder: Path) -> None:
+    """All that ``load_state`` needs to go on exactly: weights, the optimisers' moments, step, curves."""
+    tensors = {f"model.{name}": value.contiguous() for name, value in run.model.state_dict().items()}
+    for number, optimiser in enumerate(run.optimisers):
+        for index, moments in optimiser.state_dict()["state"].items():
+            tensors |= {f"{number}.{index}.{name}": value for name, value in moments.items()}
+    log = [{name: float(value) for name, value in entry.items()} for entry in run.log]
+    write_atomic(
+        folder / "state.safetensors", lambda part: save_file(tensors, part, {"step": str(run.step)})
+    )
+    write_json(folder / "state.json", {"step": run.step, "seconds": run.seconds, "log": log})
+
+
+def load_state(run: Run, folder: Path) -> None:
+    """Put what ``save_state`` wrote into ``run``, which was made with the same options."""
+    about = json.loads((folder / "state.json").read_text())
+    with safe_open(folder / "state.safetensors", "pt") as file:
+        if file.metadata()["step"] != str(about["step"]):
+            checks.fail("--out", str(folder), "a folder whose state.json and state.safetensors agree")
+    tensors = load_file(folder / "state.safetensors")
+    weights = {name: tensors.pop(f"model.{name}") for name in run.model.state_dict()}
+    run.model.load_state_dict(weights)
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in run.optimisers]
+    for key, value in tensors.items():
+        number, index, name = key.split(".", 2)
+        states[int(number)].setdefault(int(index), {})[name] = value
+    for optimiser, state in zip(run.optimisers, states, strict=True):
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    run.step, run.seconds, run.log = about["step"], about["seconds"], about["log"]
