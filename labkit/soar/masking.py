@@ -1,7 +1,7 @@
 """Training states and loss of masked diffusion language models that answer prompts.
 
-A row is a prompt, ``answer_length`` slots with the answer, filled up with end-of-text tokens, and padding
-that nobody sees. Prompts are never masked. Two kinds of states, drawn with a rate t each:
+A row is a prompt and G slots for the answer, which end-of-text tokens fill up. Prompts are never masked.
+Two kinds of states, drawn with a rate t each:
 
 uniform  each slot masked with probability t (MDLM, arXiv 2406.07524; LLaDA, arXiv 2502.09992)
 block    what block decoding sees: each slot of one block masked with probability t, all slots before it
@@ -11,10 +11,11 @@ The loss of a row, with M its counted masks and n the slots that t was applied t
 
     L = 1/(t n) sum_{i in M} -log p(x_i | masked row)                                 (LLaDA, equation 5)
 
-for t ~ U(0, 1) an upper bound on -log p(answer | prompt) / n under uniform states. Without the weight 1/t,
-as the lab's own models are trained, it is the mean over all counted masks of a batch.
+Under uniform states and t ~ U(0, 1) its mean bounds -log p(answer | prompt) / G from above. Without the
+weight 1/t, as the lab's own models are trained, the loss is the mean over all counted masks of a batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +28,34 @@ LEAST_RATE = 1e-3  # smallest t: the weight of one mask is bounded
 
 
 @dataclass(frozen=True)
-class States:
-    """Masked rows.
+class Draws:
+    """The randomness of B states: numbers in [0, 1) where nothing else is said.
 
-    inputs   long (B, L): the tokens, some replaced by the mask
-    counted  bool (B, L): masks that the loss counts
+    rate    float (B, 1): t
+    block   long (B,): length of the row's blocks; 0: a uniform state
+    chosen  float (B,): which of its blocks
+    struck  float (B, G): a slot is masked where it is below t
+    """
+
+    rate: Tensor
+    block: Tensor
+    chosen: Tensor
+    struck: Tensor
+
+    def part(self, index: int, parts: int) -> "Draws":
+        """The draws of one of ``parts`` processes that share a batch."""
+        return Draws(*(value.chunk(parts)[index] for value in vars(self).values()))
+
+    def to(self, device: torch.device) -> "Draws":
+        return Draws(*(value.to(device) for value in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class States:
+    """Masked answers.
+
+    inputs   long (B, G): the answers, some tokens replaced by the mask
+    counted  bool (B, G): masks that the loss counts
     weight   float (B, 1): 1 / (t n), see above
     """
 
@@ -40,48 +64,50 @@ class States:
     weight: Tensor
 
 
-def spread_rates(count: int, source: torch.Generator, least: float = LEAST_RATE) -> Tensor:
-    """Float (B, 1) of rates t ~ U(least, 1), spread evenly over a batch (MDLM's low-discrepancy draw)."""
-    first = torch.rand(1, generator=source, device=source.device)
-    t = (first + torch.arange(count, device=source.device) / count) % 1
-    return (least + (1 - least) * t)[:, None]
-
-
-def mask_answers(
-    tokens: Tensor,
-    start: Tensor,
-    used: Tensor,
-    answer_length: int,
-    rate: Tensor,
-    block: Tensor,
-    mask_id: int,
+def draw(
+    count: int,
+    slots: int,
     source: torch.Generator,
-) -> States:
-    """Draw a state of each row.
+    *,
+    block_lengths: Sequence[int],
+    block_share: float,
+    least_rate: float = LEAST_RATE,
+) -> Draws:
+    """Draws for ``count`` rows of ``slots`` on the device of ``source``.
 
-    Args:
-        tokens: Long (B, L).
-        start: Long (B,): where the answer begins.
-        used: Long (B,): slots until the first end of text, that included, at least 1. Block decoding stops
-            there, so blocks behind it are not drawn.
-        answer_length: Slots of every row.
-        rate: Float (B, 1), t.
-        block: Long (B,): length of the row's blocks; 0: a uniform state.
-        mask_id: The mask's token id.
-        source: Of randomness, on the device of the tokens.
+    Rates are t ~ U(least_rate, 1), spread evenly over the batch (MDLM's low-discrepancy draw).
+    ``block_share`` of the rows get a block state, each with one of ``block_lengths``.
+
+    ValueError if a length is not in [1, slots] or the share not in [0, 1].
     """
-    size = block.clamp(min=1)
+    for length in block_lengths:
+        checks.integer("block_lengths", length, 1, slots)
+    checks.number("block_share", block_share, 0, 1)
+    place = {"generator": source, "device": source.device}
+    even = (torch.rand(1, **place) + torch.arange(count, device=source.device) / count) % 1
+    lengths = torch.tensor(block_lengths or [0], device=source.device)
+    lengths = lengths[torch.randint(len(lengths), (count,), **place)]
+    block = torch.where(torch.rand(count, **place) < block_share, lengths, 0)
+    rate = (least_rate + (1 - least_rate) * even)[:, None]
+    return Draws(rate, block, torch.rand(count, **place), torch.rand(count, slots, **place))
+
+
+def mask_answers(answers: Tensor, used: Tensor, draws: Draws, mask_id: int) -> States:
+    """The states that ``draws`` make of answers, long (B, G).
+
+    used  long (B,): slots until the first end of text, that included, at least 1. Block decoding stops
+          there, so that blocks behind it are not chosen.
+    """
+    slots = answers.shape[1]
+    whole, size = draws.block == 0, draws.block.clamp(min=1)
     blocks = (used - 1).div(size, rounding_mode="floor") + 1
-    chosen = torch.rand(len(tokens), generator=source, device=tokens.device)
-    first = (chosen * blocks).long() * size
-    whole = block == 0
+    first = (draws.chosen * blocks).long() * size
     low = torch.where(whole, 0, first)[:, None]
-    high = torch.where(whole, answer_length, (first + size).clamp(max=answer_length))[:, None]
-    slot = torch.arange(tokens.shape[1], device=tokens.device) - start[:, None]
-    struck = torch.rand(tokens.shape, generator=source, device=tokens.device) < rate
-    counted = (slot >= low) & (slot < high) & struck
-    hidden = counted | ((slot >= high) & (slot < answer_length))
-    return States(torch.where(hidden, mask_id, tokens), counted, 1 / (rate * (high - low)))
+    high = torch.where(whole, slots, (first + size).clamp(max=slots))[:, None]
+    slot = torch.arange(slots, device=answers.device)
+    counted = (slot >= low) & (slot < high) & (draws.struck < draws.rate)
+    inputs = torch.where(counted | (slot >= high), mask_id, answers)
+    return States(inputs, counted, 1 / (draws.rate * (high - low)))
 
 
 def masked_loss(logits: Tensor, targets: Tensor, counted: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -94,19 +120,3 @@ def masked_loss(logits: Tensor, targets: Tensor, counted: Tensor, weight: Tensor
     if weight is None:
         return nats.sum() / counted.sum().clamp(min=1)
     return (nats * weight).sum() / len(targets)
-
-
-def block_lengths(count: int, lengths: tuple[int, ...], share: float, source: torch.Generator) -> Tensor:
-    """Long (B,): of each row one of ``lengths``, or 0, a uniform state; ``share`` of the rows have blocks.
-
-    ValueError if a length is not positive or the share not in [0, 1].
-    """
-    for length in lengths:
-        checks.integer("block_lengths", length, 1)
-    checks.number("block_share", share, 0, 1)
-    if not lengths:
-        return torch.zeros(count, dtype=torch.long, device=source.device)
-    pick = torch.randint(len(lengths), (count,), generator=source, device=source.device)
-    drawn = torch.tensor(lengths, device=source.device)[pick]
-    blocked = torch.rand(count, generator=source, device=source.device) < share
-    return torch.where(blocked, drawn, 0)

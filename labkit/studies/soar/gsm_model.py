@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from labkit import checks
 from labkit.paths import write_atomic
-from labkit.soar.masking import block_lengths, mask_answers, masked_loss, spread_rates
+from labkit.soar.masking import draw, mask_answers, masked_loss
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.tasks.training import BETAS, CLIP, WEIGHT_DECAY
 from labkit.studies.files import write_json
@@ -107,14 +107,16 @@ def train_step(run: Run, rate: float, peak: float) -> Tensor:
         ((run.seed * 1_000_003 + run.step) * 64 + run.rank) % 2**62
     )
     rows, start, used = run.problems.draw(run.batch, source)
-    t = spread_rates(run.batch, source, LEAST_RATE)
-    block = block_lengths(run.batch, BLOCKS, BLOCK_SHARE, source)
-    states = mask_answers(rows, start, used, ANSWER, t, block, MASK, source)
+    draws = draw(
+        run.batch, ANSWER, source, block_lengths=BLOCKS, block_share=BLOCK_SHARE, least_rate=LEAST_RATE
+    )
     slots = start[:, None] + torch.arange(ANSWER, device=device)
+    answers = rows.gather(1, slots)
+    states = mask_answers(answers, used, draws, MASK)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        hidden = run.model.hidden(states.inputs, start + ANSWER)
+        hidden = run.model.hidden(rows.scatter(1, slots, states.inputs), start + ANSWER)
         logits = run.model.logits_of(torch.take_along_dim(hidden, slots[..., None], 1))
-    loss = masked_loss(logits, rows.gather(1, slots), states.counted.gather(1, slots))
+    loss = masked_loss(logits, answers, states.counted)
     loss.backward()
     parameters = [p for p in run.model.parameters() if p.grad is not None]
     if run.ranks > 1:
