@@ -201,3 +201,14 @@ def test_reasoning_gyms_problems_are_right_by_our_grading():
         made = list(gsm.problems(template, range(5)))
         assert gsm.right([one.solution for one in made], made).all()
         assert made == list(gsm.problems(template, range(5)))
+
+
+def test_the_shipped_problems_are_held_out_and_right():
+    for part in gsm.PARTS[1:]:
+        found = gsm.load_problems(part)
+        assert len({one.question for one in found}) == len(found) >= 300
+        assert {gsm.part_of(one) for one in found} == {part}
+        assert gsm.right([one.solution for one in found], found).all()
+        assert gsm.load_problems(part, 5) == found[:5]
+    with pytest.raises(ValueError, match="count must be an integer between 1 and"):
+        gsm.load_problems("test", 10**6)

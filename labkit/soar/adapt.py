@@ -56,7 +56,7 @@ class Adaptation:
         checks.number("block_share", self.block_share, 0, 1)
 
 
-def add_mask(net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def add_mask(net: Any, tokenizer: Any) -> int:
     """The id of the mask token. One that the tokenizer lacks is added; it begins as the mean embedding.
 
     ValueError if the network is none of those that ``load_model`` opens, or texts have no end.
@@ -165,7 +165,11 @@ class DiffusionTrainer(Trainer):
         self.drawn = (-1, -1)  # step, micro-batch
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Mean over rows of L (labkit.soar.masking)."""
         tokens, device = inputs["tokens"], inputs["tokens"].device

@@ -40,7 +40,8 @@ def load_model(
             "lab/sums": chain sums as text (all three shipped, see labkit/checkpoints);
             "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
             a .safetensors file that ``python -m labkit.studies soar-models`` wrote;
-            a folder with config.json and *.safetensors of LLaDA or Dream;
+            a folder with config.json and *.safetensors of LLaDA or Dream, or that ``labkit train dlm`` or
+            the stage gsm of soar-models left;
             or their name on the Hugging Face hub ("GSAI-ML/LLaDA-8B-Base",
             "Dream-org/Dream-v0-Base-7B"), which is then downloaded: JSON and safetensors only.
         device: Where the weights go.
@@ -64,7 +65,8 @@ def load_model(
     if cache is not None and fixed_rows is not None:
         checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
     model: DiffusionLM | MaskedLM
-    if str(name).startswith("lab/") or str(name).endswith(".safetensors"):
+    shipped = _shipped(str(name))
+    if (shipped is None and str(name).startswith("lab/")) or str(name).endswith(".safetensors"):
         if block_causal is not None:
             checks.fail("block_causal", block_causal, "None for the lab's own models: they see all")
         model = _own(str(name)).to(device, dtype)
@@ -75,8 +77,14 @@ def load_model(
             checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
         if not isinstance(name, (str, Path)):
             checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
-        model = load_checkpoint(name, device=device, dtype=dtype, block_causal=block_causal)
+        model = load_checkpoint(shipped or name, device=device, dtype=dtype, block_causal=block_causal)
     return model if cache is None else Cached(model, cache, cache_bytes)
+
+
+def _shipped(name: str) -> Path | None:
+    """The folder of a lab model that is a network of transformers, as ``labkit train dlm`` leaves it."""
+    folder = CHECKPOINTS / name.removeprefix("lab/")
+    return folder if name.startswith("lab/") and (folder / "config.json").exists() else None
 
 
 def _own(name: str) -> MaskedLM:

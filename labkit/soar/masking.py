@@ -17,6 +17,7 @@ weight 1/t, as the lab's own models are trained, the loss is the mean over all c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def draw(
     for length in block_lengths:
         checks.integer("block_lengths", length, 1, slots)
     checks.number("block_share", block_share, 0, 1)
-    place = {"generator": source, "device": source.device}
+    place: dict[str, Any] = {"generator": source, "device": source.device}
     even = (torch.rand(1, **place) + torch.arange(count, device=source.device) / count) % 1
     lengths = torch.tensor(block_lengths or [0], device=source.device)
     lengths = lengths[torch.randint(len(lengths), (count,), **place)]

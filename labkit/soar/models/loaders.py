@@ -30,9 +30,10 @@ def load_checkpoint(
         checks.fail("name", str(name), "a folder with config.json and *.safetensors")
     raw = read_json(about)
     kind = raw.get("model_type")
+    rename: Callable[[str], str] = str
     if is_adapted(raw):
         build, settings, shift, trained = adapted(raw)
-        rename, block_causal = str, block_causal or trained
+        block_causal = block_causal or trained
     elif not isinstance(kind, str) or kind not in FAMILIES:
         checks.fail(
             "name", f"{name} with model_type {kind!r}",

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -116,10 +117,9 @@ def read_problems(file: Path) -> dict[str, list[Problem]]:
 
 def _gsm_symbolic() -> Any:
     try:
-        from reasoning_gym.arithmetic.gsm_symbolic import gsm_symbolic
+        return import_module("reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic")
     except ImportError as error:
         raise ImportError("word problems are made by reasoning-gym: pip install 'labkit[tasks]'") from error
-    return gsm_symbolic
 
 
 @cache

@@ -111,7 +111,7 @@ def make(folder: Path, each: int, workers: int) -> None:
     job = partial(make_template, each=each, tokenizer=kept.read_text())
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         made = pool.map(job, numbers, chunksize=1)
-    packed = {name: np.concatenate([one[name] for _, one in made]) for name in made[0][1]}
+    packed: dict[str, Any] = {name: np.concatenate([one[name] for _, one in made]) for name in made[0][1]}
     write_atomic(folder / "train.npz", lambda path: np.savez_compressed(path, **packed))
     held = {part: [p for one, _ in made for p in one[part]] for part in PARTS[1:]}
     for part in held.values():

@@ -7,6 +7,7 @@ the command.
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class Run:
     seed: int
     step: int = 0
     seconds: float = 0.0
-    log: list[dict[str, float]] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
 
 
 def new_model(width: int, layers: int, vocabulary: int, device: str) -> DiffusionLM:

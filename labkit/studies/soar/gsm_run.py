@@ -14,11 +14,11 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labkit import checks
 from labkit.provenance import provenance
@@ -142,7 +142,7 @@ def _exam(context: Context, run: Run, tokenizer: Any, exams: dict[str, list[Prob
 
 def shipped(model: DiffusionLM) -> DiffusionLM:
     """A copy rounded to bf16, as it will be stored, in eval mode."""
-    net = LlamaForCausalLM(model.net.config)
+    net: Any = LlamaForCausalLM(cast(LlamaConfig, model.net.config))
     net.load_state_dict(model.net.state_dict())
     net = net.to(model.net.device, torch.bfloat16).eval().requires_grad_(False)
     return DiffusionLM(net, MASK, EOS, model.max_length, False)
@@ -151,7 +151,7 @@ def shipped(model: DiffusionLM) -> DiffusionLM:
 def solves(model: DiffusionLM, tokenizer: Any, asked: list[Problem], **options: Any) -> float:
     """Share of problems that a decode, greedy in blocks of EXAM_BLOCK unless told, gets right."""
     prompts = [tokenizer(problem.question)["input_ids"] for problem in asked]
-    given = {"strategy": "greedy", "block_length": EXAM_BLOCK} | options
+    given: dict[str, Any] = {"strategy": "greedy", "block_length": EXAM_BLOCK} | options
     found = decode(model, prompts, gen_length=ANSWER, record=False, **given).sequences
     texts = []
     for row, prompt in zip(found.tolist(), prompts, strict=True):
