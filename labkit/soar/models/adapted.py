@@ -35,7 +35,7 @@ CLASSES: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
-SHARD = "14MB"
+SHARD = "15MB"  # files that any host of repositories takes
 
 
 def is_adapted(raw: dict) -> bool:
