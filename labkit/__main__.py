@@ -57,9 +57,10 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
     "decode": (_late("labkit.soar.cli", "decode"), {
         "question": {"metavar": "QUESTION", "help": "text; a user's message by the chat template"},
         "--model": {"required": True, "metavar": "NAME_OR_FOLDER",
-                    "help": "a LLaDA or Dream folder, its name on the hub, or lab/sums"},
-        "--strategy": {"default": "soar", "help": "greedy, parallel, adaptive, pbs, soar (default: soar)"},
-        "--beam": {"type": int, "help": "beams of pbs and soar (default: 2)"},
+                    "help": "a LLaDA, Dream or SDAR folder, its name on the hub, or lab/sums"},
+        "--strategy": {"default": "soar", "help": "greedy, parallel, adaptive, fast_dllm, factor, eb, "
+                       "klass, prophet, rcr, pbs, order_token or soar (default)"},
+        "--beam": {"type": int, "help": "beams of pbs, order_token and soar (default: 2)"},
         "--threshold": {"type": float, "help": "confidence that accelerates (default: 0.9)"},
         "--gen-length": {"type": int, "help": "tokens to generate (default: 128)"},
         "--block-length": {"type": int, "help": "fill blocks of so many in turn (default: one block)"},

@@ -132,7 +132,8 @@ class BeamTrace(Trace):
     beam_tokens       int (b, L); beam_prediction int (b, L): the model's argmax (-1: not scored)
     beam_confidence   float (b, L) softmax probability of that argmax, NaN where not a candidate
     cand_prompt, cand_step, cand_parent int (c,) the state (slot) that proposed this candidate
-    cand_positions, cand_tokens         int (c, D) what it commits, -1 padded
+    cand_positions, cand_tokens         int (c, D) what it commits, -1 padded; where rcr masks a position
+                      again, the token is the mask and the confidence that of the token that goes
     cand_confidence   float (c, D), NaN padded
     cand_score        float (c,)
     cand_fate         int (c,) KEPT, MERGED (same sequence as a better one) or PRUNED

@@ -84,8 +84,10 @@ KERNELS = ("tests/test_sparse24_kernels.py::test_every_operation_equals_the_refe
 GRAPHS, PLANS = ("tests/test_sparse24_autograd.py",), ("tests/test_sparse24_plans.py",)
 SELFCHECK = ("tests/test_planted_faults.py::test_a_fault_in_sparse24_is_caught",)
 GRADIENTS = ("tests/test_tokenstats_gradients.py",)
+RIVALS, COUNTS = "tests/test_soar_strategies.py::test_", "labkit/soar/counts.py"
 SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
 CACHED = ("tests/test_soar_caches.py",)
+BLOCKS = ("tests/test_soar_block_diffusion.py",)
 FUSED = ("tests/test_soar_beam_kernel.py::test_one_step_is_the_same_to_the_last_bit",)
 BROKEN = ("tests/test_soar_beam_kernel.py::test_a_beam_that_is_shown_nan_proposes_nothing",)
 CHECKED = ("tests/test_soar_beam_compiled.py::test_the_check_at_first_use_catches_a_wrong_kernel",)
@@ -159,6 +161,25 @@ FAULTS = (
     Fault("fused step: EOS anywhere ends a sequence", STEP, "& (l[None, :] < until[:, None])", "", FUSED),
     Fault("fused step: NaN is skipped over", STEP, "tl.where(broken[:, None], NEVER, confidence)",
           "tl.where(confidence != confidence, NEVER, confidence)", BROKEN),
+    Fault("factor rule: n for n + 1", COUNTS, "((n + 1) * (1 - ranked)", "(n * (1 - ranked)",
+          (f"{RIVALS}factor_rule_takes_the_largest_n_that_it_allows",)),
+    Fault("EB-Sampler bounds the whole entropy", COUNTS,
+          " - ranked.cummax(-1).values <= gamma", " <= gamma",
+          (f"{RIVALS}eb_bounds_the_entropy_of_what_is_committed_together",)),
+    Fault("Prophet's threshold does not fall", COUNTS, "mean >= threshold * share", "mean >= threshold",
+          (f"{RIVALS}prophet_fills_the_block_once_the_gaps_are_wide_enough",)),
+    Fault("KLASS keeps a streak across blocks", "labkit/soar/stability.py",
+          "(row >= 0) & (self._positions[before] == positions).all(-1)", "row >= 0",
+          (f"{RIVALS}klass_commits_what_is_sure_and_stood_still",)),
+    Fault("a position remembers its first confidence", "labkit/soar/remasking.py",
+          "spot = torch.where(commit, where, length)[:, 0]",
+          "spot = torch.where(commit & (filled[:, None].gather(2, where) == NEVER), where, length)[:, 0]",
+          (f"{RIVALS}running_confidence_remasking_masks_again_what_is_less_sure_than_the_new",)),
+    Fault("order-token search adds probabilities", RULES, "exact.log() if", "exact if",
+          (f"{RIVALS}order_token_search_keeps_the_likeliest_of_positions_and_tokens",)),
+    Fault("the margin forgets the first probability", "labkit/soar/scoring.py",
+          "-top * torch.expm1(-_gap(flat))", "-torch.expm1(-_gap(flat))",
+          (f"{RIVALS}the_three_confidences_disagree_where_they_should",)),
     Fault("a stop string behind a mask ends a text", "labkit/soar/moves.py",
           "(masked.cumsum(-1) == 0)", "(masked.cumsum(-1) >= 0)",
           ("tests/test_soar_generate.py::test_a_stop_string_behind_a_mask_does_not_end_anything",)),
@@ -178,6 +199,26 @@ FAULTS = (
           "torch.where(inside, first, -1)", "torch.where(inside, first, 0)", CACHED),
     Fault("block-causal attention sees the next block", CAUSAL,
           "(where // self.block_causal)", "(where // self.block_causal + 1)", CACHED),
+    Fault("blocks counted from the end of the prompt", "labkit/soar/beams.py",
+          "if not aligned:", "if True:", BLOCKS),
+    Fault("the prompt's tail counted among a block's masks", "labkit/soar/beams.py",
+          "if self.masks is not None:", "if False:", BLOCKS),
+    Fault("an end of text in the prompt ends the answer", "labkit/soar/engine.py",
+          ".masked_fill(self.tokens != config.mask_id, -1)", "", BLOCKS),
+    Fault("exact cache: a finished block never added", "labkit/soar/models/block_cache.py",
+          "missing = ~known & (low > 0)", "missing = ~known & (parents < 0) & (low > 0)", BLOCKS),
+    Fault("exact cache: the position before the block not computed", "labkit/soar/models/block_cache.py",
+          "first = (low - self.shift).clamp(min=0)", "first = low", BLOCKS),
+    Fault("exact cache: a slot in use makes room", KEPT,
+          "] = self._clock  # as if", "] = self._clock + 1  # as if", BLOCKS),
+    Fault("Fast-dLLM v2 unshifted", "labkit/soar/models/families.py",
+          'shift=True, block_key="bd_size"', 'shift=False, block_key="bd_size"', BLOCKS),
+    Fault("diffusion loss without its weight 1/t", "labkit/soar/masking.py",
+          "1 / (draws.rate * (high - low))", "1 / (high - low)", ("tests/test_soar_masking.py",)),
+    Fault("a diffusion LM is trained on masked prompts", "labkit/soar/adapt.py",
+          "torch.cat([tokens[:, : -self.slots], states.inputs], 1)",
+          "torch.cat([tokens[:, : -self.slots] * 0 + self.mask_id, states.inputs], 1)",
+          ("tests/test_soar_train_dlm.py::test_prompts_are_shown_and_answers_masked",)),
     Fault("advantage sign flipped, FGO", ADVANTAGES, "reward += sign", "reward -= sign", FGO),
     Fault("advantage sign flipped, GRPO", ADVANTAGES,
           "(kept, reward - mean, 0)", "(kept, mean - reward, 0)", FGO),

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from labkit.studies.elas.journal import Journal, chosen
 from labkit.studies.elas.plan import RECORDED, TRACED, TUNE_SEED, plan, rates, settings
 from labkit.studies.elas.records import load_curves
 from labkit.studies.elas.runs import How, work
-from labkit.studies.elas.study import STUDY
+from labkit.studies.elas.study import STUDY, prepare
 from labkit.traces import TrainTrace
 
 BASE = settings(4, tiny=True)
@@ -199,3 +200,13 @@ def test_memory_and_speed_run_through_on_a_cpu_and_one_may_fail(tmp_path, monkey
     assert harness.run(STUDY, [*words, "--again"]) == 1
     assert errors.read_text().count("ZeroDivisionError") == 1
     assert json.loads((tmp_path / "speed.json").read_text())["ffn"] == speed  # as it was
+
+
+def test_the_checkpoints_need_no_text_but_their_own(monkeypatch):
+    read = []
+    monkeypatch.setattr("labkit.elas.data.load_text", lambda source, **how: read.append(source))
+    assert (
+        prepare(SimpleNamespace(stages=("checkpoints",), options=SimpleNamespace(steps=700), tiny=False))
+        is None
+    )
+    assert read == ["sympy"]  # the study's own text is a download

@@ -100,3 +100,14 @@ def test_the_lab_keeps_a_study_whose_answers_give_its_shares():
             for outcome in one["test"]:
                 assert outcome["right"].mean() == pytest.approx(outcome["accuracy"])
             assert {o["label"] for o in one["test"]} == {"greedy", *one["chosen"].values()}
+
+
+def test_the_kernel_digest_is_of_code_and_not_of_comments(tmp_path, monkeypatch):
+    kernel = tmp_path / "beam_kernel.py"
+    monkeypatch.setattr(records, "BEAM_KERNEL", kernel)
+    kernel.write_text("x = 1  # one\n\n# more\ny = 2\n")
+    of_code = records.kernel_digest()
+    kernel.write_text("x = 1\ny = 2  # two\n")
+    assert records.kernel_digest() == of_code
+    kernel.write_text("x = 1\ny = 3\n")
+    assert records.kernel_digest() != of_code

@@ -23,6 +23,7 @@ from transformers import (
 from labkit.__main__ import main
 from labkit.soar import generate, load_model
 from labkit.soar.adapt import Rows, add_mask, who_sees_whom
+from labkit.soar.models.adapted import save_adapted
 from labkit.traces import TrainTrace
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(7, 12)]
@@ -130,6 +131,37 @@ def _keeping(kept):
         return Trainer.train(self, *args, **given)
 
     return train
+
+
+def test_prompts_are_shown_and_answers_masked(made, tmp_path, monkeypatch):
+    shown, forward = [], LlamaForCausalLM.forward
+
+    def watched(self, input_ids, **given):
+        shown.append(input_ids)
+        return forward(self, input_ids=input_ids, **given)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", watched)
+    assert main(words(made, tmp_path, steps=3)) == 0
+    tokenizer, prompts = char_tokenizer(), {row["prompt"] for row in ROWS}
+    assert len(shown) == 3
+    rows = [row for batch in shown for row in batch.tolist()]
+    for row in rows:  # three slots: two digits and the end of text, which also fills up in front
+        assert tokenizer.decode([token for token in row[:-3] if token]) in prompts
+    assert any(len(VOCABULARY) in row[-3:] for row in rows)
+
+
+def test_the_blocks_of_the_training_are_kept(tmp_path):
+    net, tokenizer = causal_lm("llama"), char_tokenizer()
+    about = {"mask_id": add_mask(net, tokenizer), "shift": True}
+    save_adapted(net, tokenizer, tmp_path / "none", **about, block_causal=None)
+    save_adapted(net, tokenizer, tmp_path / "four", **about, block_causal=4)
+    found = {
+        (name, given): load_model(tmp_path / name, block_causal=given).block_causal
+        for name, given in (("none", None), ("none", 4), ("four", None), ("four", 4))
+    }
+    assert found == {("none", None): None, ("none", 4): 4, ("four", None): 4, ("four", 4): 4}
+    with pytest.raises(ValueError, match="None or 4, the diffusion.block_causal in config.json; got 8"):
+        load_model(tmp_path / "four", block_causal=8)
 
 
 def test_padding_in_front_changes_nothing():

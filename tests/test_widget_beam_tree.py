@@ -65,7 +65,9 @@ def test_a_commit_of_more_fills_than_a_byte_counts():
     assert sorted(arrays["fill_position"][arrays["commit_rank"]]) == list(range(300))
 
 
-@pytest.mark.parametrize("strategy", ["soar", "pbs", "adaptive", "greedy", "parallel"])
+@pytest.mark.parametrize(
+    "strategy", ["soar", "pbs", "adaptive", "greedy", "parallel", "fast_dllm", "rcr", "order_token"]
+)
 @pytest.mark.parametrize("prompt", [0, 1])
 def test_every_state_fill_and_candidate_comes_back(strategy, prompt):
     one = RUN(PROMPTS, strategy, mask_id=0, beam=3, threshold=0.95).of_prompt(prompt)
@@ -85,7 +87,7 @@ def test_every_state_fill_and_candidate_comes_back(strategy, prompt):
     first = np.concatenate([[0], np.cumsum(arrays["counts"])])
     wanted = []
     for c in range(len(one.cand_step)):
-        real = one.cand_positions[c] >= 0
+        real = (one.cand_positions[c] >= 0) & (one.cand_tokens[c] != 0)  # 0: masked again, no fill
         parts = (table[c][real] for table in (one.cand_positions, one.cand_tokens, one.cand_confidence))
         owner = first[one.cand_step[c]] + one.cand_parent[c]
         wanted.append([int(owner), int(one.cand_fate[c]), *(part.tolist() for part in parts)])

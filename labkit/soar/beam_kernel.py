@@ -70,7 +70,7 @@ def beam_step(
     confidence = tl.where(broken[:, None], NEVER, confidence)
     masks = tl.sum((confidence > NEVER).to(tl.int64), 1)
 
-    # 2) How many tokens a beam commits together (Rule.together).
+    # 2) How many tokens a beam commits together (Rule.num_transfer_tokens).
     together = tl.zeros_like(masks)
     if KIND == 0:
         quota = tl.minimum(masks, REACH)

@@ -6,12 +6,14 @@ one layout without left padding, one causal span, and one graph replay per token
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from labkit import checks
+from labkit.cuda_graph import capture
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.measures import response_entropy
 
@@ -118,14 +120,7 @@ class Sampler:
             return self._step(span)
         if span not in self.graphs:
             saved = [t.clone() for t in self._state()]
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):  # a warm-up outside the graph, as capture demands
-                self._step(span)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._step(span)
+            graph, _ = capture(partial(self._step, span), warmups=1)  # more could walk off the table
             for tensor, value in zip(self._state(), saved, strict=True):
                 tensor.copy_(value)
             self.graphs[span] = graph

@@ -11,6 +11,7 @@ block_causal  null, or the length of the blocks over which attention is causal
 Input and output embeddings are stored apart, even where the causal LM shared them.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from transformers import (
 
 from labkit import checks
 from labkit.paths import write_json
+from labkit.soar.models.families import Family
 
 KEY = "diffusion"
 CLASSES: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
@@ -40,22 +42,26 @@ SHARD = "15MB"  # files that any host of repositories takes
 
 def is_adapted(raw: dict) -> bool:
     """Whether a config.json is of this layout."""
-    return raw.get("model_type") in CLASSES and isinstance(raw.get(KEY), dict)
+    return isinstance(raw.get(KEY), dict) and raw.get("model_type") in list(CLASSES)
 
 
-def adapted(raw: dict) -> tuple[type[PreTrainedModel], PretrainedConfig, bool, int | None]:
-    """(class, configuration, shift, block_causal). ValueError names the key that is wrong."""
-    kind, build = CLASSES[raw["model_type"]]
+def adapted(raw: dict) -> Family:
+    """How the checkpoint with this config.json is read. ValueError names the key that is wrong."""
+    kind, net = CLASSES[raw["model_type"]]
     shift = checks.choice("diffusion.shift in config.json", raw[KEY].get("shift"), (True, False))
     block_causal = raw[KEY].get("block_causal")
     if block_causal is not None:
         checks.integer("diffusion.block_causal in config.json", block_causal, 1)
+    return Family(net, partial(_config, kind), shift=shift, block_causal=block_causal)
+
+
+def _config(kind: type[PretrainedConfig], raw: dict) -> PretrainedConfig:
     try:
         config = kind.from_dict(raw)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"config.json must be one of transformers' {kind.__name__}: {error}") from error
     config.tie_word_embeddings = False
-    return build, config, shift, block_causal
+    return config
 
 
 def save_adapted(

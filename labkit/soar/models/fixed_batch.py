@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from labkit import checks
+from labkit.cuda_graph import capture
 from labkit.soar.models.transformer import MaskedLM
 
 
@@ -29,23 +30,12 @@ class FixedBatch(nn.Module):
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits = torch.empty(0)  # of the graph
         if device.type == "cuda":
-            self._capture()
+            with torch.no_grad():
+                self._graph, self._logits = capture(lambda: self.model(self._tokens))
 
     @property
     def tokenizer(self) -> Any:
         return self.model.tokenizer
-
-    @torch.no_grad()
-    def _capture(self) -> None:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # libraries allocate on first use; a capture must not
-            for _ in range(3):
-                self.model(self._tokens)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._logits = self.model(self._tokens)
 
     @torch.no_grad()
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -52,13 +52,12 @@ def prepare(context: Context) -> Journal | None:
 
     base = settings(context.options.steps, context.tiny)
     needed = {text_of(job.config) for stage in stages for job in plan(stage, base, 1, {})}
-    for source, vocab, limit in sorted(needed | {text_of(base)}, key=str):
-        text = load_text(source, vocab_size=vocab, max_bytes=limit)
-        if (source, vocab, limit) == text_of(base):
-            study_text = text
-    if not set(stages) & set(RECORDED):
+    recorded = set(stages) & set(RECORDED)
+    needed |= {text_of(base)} if recorded else set()
+    texts = {of: load_text(of[0], vocab_size=of[1], max_bytes=of[2]) for of in sorted(needed, key=str)}
+    if not recorded:
         return None
-    journal = Journal(context.out, base, study_text, context.command)
+    journal = Journal(context.out, base, texts[text_of(base)], context.command)
     if {"arms", "rules"} & set(stages) and "tune" not in stages and not journal.body["chosen"]:
         given = ",".join(context.stages)
         fail("stages", given, "with tune, or --out a study whose learning rates are chosen")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from labkit.cuda_graph import capture
 from labkit.elas.model import ElasForCausalLM
 
 
@@ -39,35 +40,19 @@ class TrainStep:
         for activation in net.activations():
             _ = activation.sparse  # read the switch now: it may not be read inside a graph
         if rows.is_cuda and graph:
-            self._capture()
+            self.graph, self.out = capture(self._run)
+            self.grads = [p.grad for p in self.net.parameters()]
 
     def _run(self) -> Tensor:
+        for p in self.net.parameters():
+            p.grad = None
         loss = self.loss(logits_of(self.net, self.tokens[:, :-1]), self.tokens[:, 1:])
         loss.backward()
         return loss.detach()
 
-    def _clear(self) -> None:
-        for p in self.net.parameters():
-            p.grad = None
-
-    def _capture(self) -> None:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._clear()
-                self._run()
-        torch.cuda.current_stream().wait_stream(side)
-        self._clear()
-        self.graph = graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.out = self._run()
-        self.grads = [p.grad for p in self.net.parameters()]
-
     def __call__(self, rows: Tensor) -> Tensor:
         self.tokens.copy_(rows)
         if self.graph is None:
-            self._clear()
             return self._run()
         self.graph.replay()
         for p, grad in zip(self.net.parameters(), self.grads, strict=True):

@@ -75,7 +75,7 @@ def new_model(width: int, layers: int, vocabulary: int, device: str) -> Diffusio
         num_attention_heads=max(1, width // 64), max_position_embeddings=512, tie_word_embeddings=False,
         pad_token_id=PAD, bos_token_id=None, eos_token_id=EOS,
     )  # fmt: skip
-    return DiffusionLM(LlamaForCausalLM(config).to(device), MASK, EOS, 512, False)
+    return DiffusionLM(LlamaForCausalLM(config), MASK, EOS, 512, False).to(device)
 
 
 def optimisers(model: DiffusionLM, kind: str, learning_rate: float, fused: bool) -> list:
@@ -119,14 +119,14 @@ def train_step(run: Run, rate: float, peak: float) -> Tensor:
         logits = run.model.logits_of(torch.take_along_dim(hidden, slots[..., None], 1))
     loss = masked_loss(logits, answers, states.counted)
     loss.backward()
-    parameters = [p for p in run.model.parameters() if p.grad is not None]
     if run.ranks > 1:
-        flat = torch.cat([p.grad.flatten() for p in parameters])
+        gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         flat /= run.ranks
-        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad.copy_(part.view_as(p))
-    torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), CLIP)
     for optimiser in run.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = peak * rate
