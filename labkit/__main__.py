@@ -3,7 +3,7 @@
 labkit list       the notebooks with their parameters, defaults and what they mean
 labkit notebooks  copies of the notebooks and presets, to edit
 labkit run        execute notebooks headless, compare with baselines, write runs/latest/report.html
-labkit train      pre-train ELAS or its baselines, or fine-tune by FGO, from the shell
+labkit train      pre-train ELAS or its baselines, fine-tune by FGO, make a diffusion LM of a causal LM
 labkit decode     a question to a masked diffusion language model: the answer fills in, its trace is kept
 labkit sweep      one notebook over a grid of parameters, on this machine or a dask cluster
 labkit report     write report.html of a finished run again
@@ -27,7 +27,11 @@ from labkit import __version__
 from labkit.runner import commands
 from labkit.runner.processes import interrupted_by_signals
 
-TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-thought of a causal LM"}
+TRAINERS = {  # algorithm: (its command, what it does)
+    "elas": ("labkit.elas.cli", "pre-train a low-rank LLaMA"),
+    "fgo": ("labkit.fgo.cli", "compress the chain-of-thought of a causal LM"),
+    "dlm": ("labkit.soar.train_cli", "turn a causal LM into a masked diffusion LM"),
+}
 FLAG = {"action": "store_true"}
 SEVERAL = {"nargs": "*", "metavar": "NOTEBOOK", "help": "file, name or number; default: all"}
 
@@ -104,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(option, **words)
         command.set_defaults(call=call)
     trainers = known.add_parser("train").add_subparsers(dest="algorithm", required=True)
-    for name, purpose in TRAINERS.items():
+    for name, (_, purpose) in TRAINERS.items():
         trainers.add_parser(name, help=purpose)
     return top
 
@@ -117,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with interrupted_by_signals():
             if training:
-                return import_module(f"labkit.{argv[1]}.cli").main(argv[2:])
+                return import_module(TRAINERS[argv[1]][0]).main(argv[2:])
             return arguments.call(arguments)
     except (ValueError, OSError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC

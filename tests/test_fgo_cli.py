@@ -15,8 +15,9 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
 
 from labkit.__main__ import main
+from labkit.causal_lm import newest_checkpoint
 from labkit.fgo import FGOConfig, rewards, smollm
-from labkit.fgo.cli import load_policy, newest_checkpoint
+from labkit.fgo.cli import load_policy
 from labkit.fgo.lab.char_model import build_char_model
 from labkit.fgo.tasks import char_tokenizer, verbose_sums
 from labkit.options import parse_options

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from labkit import checks
+from labkit.causal_lm import load_causal_lm, newest_checkpoint, step_of
 from labkit.options import parse_options
-from labkit.paths import is_json, runs_dir, write_atomic
+from labkit.paths import runs_dir, write_atomic
 from labkit.provenance import provenance
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ SETTINGS = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations", "temperature",
     "max_steps", "logging_steps",
 )  # fmt: skip
-SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         allowed = f"at least {needed} rows, the questions of one batch (or make the batch smaller)"
         checks.fail("--dataset", f"{arguments.dataset} of {len(rows)}", allowed)
     # 2) the model: the finished one where no step is left
-    finished = last if last is not None and 0 < config.max_steps <= _step(last) else None
+    finished = last if last is not None and 0 < config.max_steps <= step_of(last) else None
     settings: Any = config.model_init_kwargs or {}  # a mapping, TRL has read what was typed
     model, tokenizer = load_policy(str(finished or arguments.model), **settings)
     if not isinstance(rows[0]["prompt"], str) and tokenizer.chat_template is None:
@@ -141,7 +140,7 @@ def _train(trainer: "FGOTrainer", output: Path, last: Path | None, finished: Pat
     from labkit.fgo.record import Recorder
 
     if finished:  # Trainer would take one more step
-        print(f"{output}: already finished at step {_step(finished)}")
+        print(f"{output}: already finished at step {step_of(finished)}")
         trainer.state = TrainerState.load_from_json(str(finished / "trainer_state.json"))
     else:
         trainer.add_callback(Recorder(trainer, output / SAMPLES))
@@ -174,16 +173,6 @@ def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:
     print(f"{output / TRACE}: {result}")
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps that was written whole, or None."""
-    states = folder.glob("checkpoint-*/trainer_state.json")  # the file that Trainer writes last
-    return max((path.parent for path in states if is_json(path)), key=_step, default=None)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
 def load_policy(name: str, **settings: Any):
     """(model, tokenizer) of a lab name, a folder or a hub name: safetensors only, no remote code.
 
@@ -200,18 +189,8 @@ def load_policy(name: str, **settings: Any):
         return reasoner.load_reasoner(name)[0], char_tokenizer()
     if name == smollm.NAME:
         return smollm.load_smollm()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    import_module("labkit.elas")  # so that transformers opens the folders it saves
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(name, **{"dtype": "float32"} | settings | SAFE)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        lab = ", ".join([*reasoner.NAMES, smollm.NAME])
-        raise ValueError(
-            f"--model must be a causal LM that transformers loads or one of {lab}; {name}: {reason}"
-        ) from error
+    lab = ", ".join([*reasoner.NAMES, smollm.NAME])
+    model, tokenizer = load_causal_lm(name, f" or one of {lab}", **settings)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer

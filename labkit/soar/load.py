@@ -41,13 +41,12 @@ def load_model(
             "lab/sums": chain sums as text (all three shipped, see labkit/checkpoints);
             "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
             a .safetensors file that ``python -m labkit.studies soar-models`` wrote;
-            a folder with config.json and *.safetensors of LLaDA, Dream, SDAR, Fast-dLLM v2 or dllm's A2D
-            Qwen3 (labkit.soar.models.loaders says what of each was read);
+            a folder with config.json and *.safetensors of LLaDA, Dream, SDAR, Fast-dLLM v2, dllm's A2D
+            Qwen3 (see labkit.soar.models.loaders), ``labkit train dlm`` or the stage gsm of soar-models;
             or their name on the Hugging Face hub ("GSAI-ML/LLaDA-8B-Base", "JetLM/SDAR-1.7B-Chat"),
             which is then downloaded: JSON and safetensors only.
         device: Where the weights go.
-        dtype: Of the weights. LLaDA's rotary embeddings are computed in fp32 whatever it is, as in its
-            own code.
+        dtype: Of the weights; LLaDA's rotary embeddings are in fp32 whatever it is, as in its own code.
         fixed_rows: Lab models: always run exactly so many rows at a time (FixedBatch), so that an
             answer does not depend on the batch to the last bit; on CUDA as one graph. 256 suits an H100.
         cache: Keep keys and values of positions outside the block at hand (labkit.soar.models.caches):
@@ -57,7 +56,7 @@ def load_model(
         cache_bytes: Most memory the cache may take.
         block_causal: Make attention causal over blocks of so many positions. None: as the checkpoint
             has it. dllm's BD3LM checkpoints need it (32), for their files don't tell them from its MDLM
-            ones; LLaDA and Dream are other models then; SDAR and Fast-dLLM v2 take their own number only.
+            ones; LLaDA and Dream are other models then; where the checkpoint has a number, only that one.
 
     Raises:
         ValueError: if the checkpoint is another model, would need another architecture, holds no
@@ -71,7 +70,8 @@ def load_model(
     if cache is not None and fixed_rows is not None:
         checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
     model: DiffusionLM | MaskedLM
-    if str(name).startswith("lab/") or str(name).endswith(".safetensors"):
+    shipped = _shipped(str(name))
+    if (shipped is None and str(name).startswith("lab/")) or str(name).endswith(".safetensors"):
         if block_causal is not None:
             checks.fail("block_causal", block_causal, "None for the lab's own models: they see all")
         model = _own(str(name)).to(device, dtype)
@@ -82,8 +82,14 @@ def load_model(
             checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
         if not isinstance(name, (str, Path)):
             checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
-        model = load_checkpoint(name, device=device, dtype=dtype, block_causal=block_causal)
+        model = load_checkpoint(shipped or name, device=device, dtype=dtype, block_causal=block_causal)
     return model if cache is None else with_cache(model, cache, cache_bytes)
+
+
+def _shipped(name: str) -> Path | None:
+    """The folder of a lab model that is a network of transformers, as ``labkit train dlm`` leaves it."""
+    folder = CHECKPOINTS / name.removeprefix("lab/")
+    return folder if name.startswith("lab/") and (folder / "config.json").exists() else None
 
 
 def _own(name: str) -> MaskedLM:

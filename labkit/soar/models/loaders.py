@@ -9,14 +9,16 @@ Fast-dLLM v2     Qwen2ForCausalLM; causal over blocks of ``bd_size`` = 32; logit
 A2D Qwen3        Qwen3ForCausalLM, of dllm (arXiv 2602.22661); its MDLM checkpoints attend in both
                  directions, its BD3LM ones causally over blocks of 32. Their files do not say which they
                  are: ``block_causal=32`` does
+labkit           Llama-, Qwen2- or Qwen3ForCausalLM, made by ``labkit train dlm`` or the stage gsm of
+                 soar-models; config.json says the rest (labkit.soar.models.adapted)
 
 What was read, November 2026: SDAR's generate.py and modeling_sdar.py; Fast-dLLM v2's modeling.py, in copies
 of the checkpoint's file; dllm's modeling_qwen3.py, its trainers and samplers. In all of them blocks are
 counted from the first token of the prompt, and the tail of a prompt shares its block with what follows
 (dllm trains so; its sampler for several prompts pads them to whole blocks on the left instead).
 
-Not seen: the checkpoints themselves, their config.json and tokenizer files included. Their layout is taken
-from the code that reads it, and nothing here was compared with trained weights. Fast-dLLM v2's own sampler
+Not seen: the published checkpoints, their config.json and tokenizer files included. Their layout is taken
+from the code that reads it, and nothing here was compared with their weights. Fast-dLLM v2's own sampler
 fills the first position of a block before all others; ``decode`` lets it compete. dllm asks Qwen3's chat
 template for ``enable_thinking=False``; ``generate`` takes the template as it is.
 """
@@ -29,6 +31,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from labkit import checks
+from labkit.soar.models.adapted import adapted, is_adapted
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.models.families import FAMILIES, Family
 from labkit.soar.models.rope import rotate_in_fp32
@@ -40,19 +43,23 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"  # one weight wh
 def load_checkpoint(
     name: str | Path, *, device: str | torch.device, dtype: torch.dtype, block_causal: int | None
 ) -> DiffusionLM:
-    """One of FAMILIES, in eval mode and without gradients; arguments and errors are ``load_model``'s."""
+    """A diffusion LM in eval mode and without gradients; arguments and errors are ``load_model``'s."""
     folder = folder_of(name)
     about = folder / "config.json"
     if not about.exists():
         checks.fail("name", str(name), "a folder with config.json and *.safetensors")
     raw = read_json(about)
     kind = raw.get("model_type")
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    if is_adapted(raw):
+        family = adapted(raw)
+    elif isinstance(kind, str) and kind in FAMILIES:
+        family = FAMILIES[kind]
+    else:
         checks.fail(
             "name", f"{name} with model_type {kind!r}",
-            f"a checkpoint of model_type {', '.join(map(repr, FAMILIES))} (others would need remote code)",
+            f"a checkpoint of model_type {', '.join(map(repr, FAMILIES))}, or one that labkit train dlm "
+            "made (others would need remote code)",
         )  # fmt: skip
-    family = FAMILIES[kind]
     settings = family.config(raw)
     block_causal = _block(family, raw, block_causal)
     mask_id, eos_ids = mask_and_ends(folder, raw, settings.vocab_size, family.mask_token)
@@ -71,15 +78,17 @@ def load_checkpoint(
 
 def _block(family: Family, raw: dict, given: int | None) -> int | None:
     """Positions of a block that attention is causal over; None: it is not."""
-    key = family.block_key
-    if key is None:
+    key, own = family.block_key, family.block_causal
+    if key is not None:
+        if raw.get(key) is None:
+            allowed = f"given, the positions of a block: config.json has no {key}"
+            return checks.fail("block_causal", None, allowed) if given is None else given
+        own = checks.integer(f"{key} in config.json", raw[key], 1)
+    if own is None:
         return given
-    if raw.get(key) is None:
-        allowed = f"given, the positions of a block: config.json has no {key}"
-        return checks.fail("block_causal", None, allowed) if given is None else given
-    own = checks.integer(f"{key} in config.json", raw[key], 1)
     if given not in (None, own):
-        checks.fail("block_causal", given, f"None or {own}, the {key} in config.json")
+        named = key or "diffusion.block_causal"
+        checks.fail("block_causal", given, f"None or {own}, the {named} in config.json")
     return own
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit import checks
 from labkit.paths import cache_dir
 from labkit.provenance import provenance
+from labkit.soar.masking import masked_loss
 from labkit.soar.models import transformer
 from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
@@ -83,8 +83,7 @@ def train(
         inputs, targets, masked = draw()
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             logits = model(inputs)
-        nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        loss = (nats * masked.flatten()).sum() / masked.sum().clamp(min=1)
+        loss = masked_loss(logits, targets, masked)
         adam.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)

@@ -1,26 +1,27 @@
-"""Rows with ``prompt`` and ``answer`` from files in the usual formats, and the names of those built in."""
+"""Rows with ``prompt`` and ``answer`` from files in the usual formats."""
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from labkit import checks
 
-GYM = ("chain_sum", "gsm_symbolic")
-BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
 JSON = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 TABLES = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv"}
 FORMATS = ".jsonl or .json file (also .gz), .parquet or .csv, or a save_to_disk folder"
 
 
-def read_rows(name: str) -> list[dict[str, Any]]:
+def read_rows(name: str, built_in: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The rows of a file (``FORMATS``) or of a folder of ``Dataset.save_to_disk`` (its split "train").
+
+    built_in  names that the error for one that is no file offers too
 
     ``answer`` becomes text. ValueError if it cannot be read or a row lacks ``prompt`` or ``answer``.
     """
-    rows = _read(name)
+    rows = _read(name, built_in)
     if not isinstance(rows, list) or not rows:
         checks.fail("dataset", name, "a file with at least one row, in a list where it is .json")
     for number, row in enumerate(rows, 1):
@@ -30,13 +31,14 @@ def read_rows(name: str) -> list[dict[str, Any]]:
     return [{**row, "answer": str(row["answer"]).strip()} for row in rows]
 
 
-def _read(name: str) -> Any:
+def _read(name: str, built_in: Sequence[str]) -> Any:
     path = Path(name)
     if path.is_dir() and any((path / file).is_file() for file in ("state.json", "dataset_dict.json")):
         return _with_datasets(name, None)
     ending = next((end for end in (*JSON, *TABLES) if path.name.lower().endswith(end)), None)
     if ending is None or not path.is_file():
-        checks.fail("dataset", name, f"a {FORMATS} that exists, or one of {', '.join(BUILT_IN)}")
+        others = f", or one of {', '.join(built_in)}" if built_in else ""
+        checks.fail("dataset", name, f"a {FORMATS} that exists{others}")
     if ending in TABLES:
         return _with_datasets(name, TABLES[ending])
     try:
