@@ -75,7 +75,10 @@ def load_model(
             checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
         if not isinstance(name, (str, Path)):
             checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
-        model = load_checkpoint(name, device=device, dtype=dtype, block_causal=block_causal)
+        try:
+            model = load_checkpoint(name, device=device, dtype=dtype, block_causal=block_causal)
+        except SafetensorError as error:
+            checks.fail("name", str(name), f"a folder whose *.safetensors are whole ({error})")
     return model if cache is None else Cached(model, cache, cache_bytes)
 
 
@@ -92,5 +95,5 @@ def _own(name: str) -> MaskedLM:
             config = json.loads(file.metadata()["config"])
         kind: type[MaskedLM] = SudokuLM if "side" in config else SumsLM
         return kind.load(name)[0]
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         checks.fail("name", name, f"a file that labkit.studies soar-models wrote ({type(error).__name__})")
