@@ -8,9 +8,10 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 TEXT_BYTES = 2**26  # 64 MiB: JSON and YAML; Python holds about ten times as much
 DATA_BYTES = 2**30  # 1 GiB: arrays and data sets, unpacked
@@ -37,11 +38,13 @@ def read_json(path: Path, what: str, most: int = TEXT_BYTES) -> Any:
         raise ValueError(f"{what} must be valid JSON; {path} is not: {error}") from None
 
 
-def read_npz(path: Path, what: str, most: int = DATA_BYTES) -> dict[str, np.ndarray]:
+def read_npz(path: Path, what: str, most: int = DATA_BYTES) -> "dict[str, np.ndarray]":
     """The arrays of an npz without pickle; ValueError if they would take more than ``most`` bytes.
 
     A damaged file makes zipfile, zlib and numpy stumble in many ways: their errors come as they are.
     """
+    import numpy as np  # late: the command line starts without it
+
     with zipfile.ZipFile(path) as archive:  # unpacking ends at the size that stands here
         size = sum(member.file_size for member in archive.infolist())
     if size > most:
