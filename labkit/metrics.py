@@ -1,5 +1,6 @@
 """record("name", value): one number a notebook stands for, kept in the notebook file itself."""
 
+import contextlib
 import math
 import sys
 from collections.abc import Callable
@@ -21,7 +22,8 @@ def record(name: str, value: float, unit: str = "") -> None:
     Raises:
         ValueError: ``name`` is empty, ``value`` is not one finite number, or ``unit`` is no text.
     """
-    value = value.item() if hasattr(value, "item") else value
+    with contextlib.suppress(ValueError, RuntimeError):  # an array of several: told below
+        value = value.item() if hasattr(value, "item") else value
     value = int(value) if isinstance(value, bool) else value
     _check(name, value, unit)
     _show(f"{name} = {value:.6g} {unit}".rstrip(), MIME, {"name": name, "value": value, "unit": unit})
@@ -64,7 +66,11 @@ def _input(bundle: dict) -> None:
 def _check(name: object, value: object, unit: object) -> None:
     if not isinstance(name, str) or not name:
         raise ValueError(f"name must be a non-empty string; got {name!r}")
-    if not isinstance(value, Real) or not math.isfinite(value):
+    try:
+        finite = isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the floats
+        finite = False
+    if not finite:
         raise ValueError(f"value must be one finite number for metric {name!r}; got {value!r}")
     if not isinstance(unit, str):
         raise ValueError(f"unit must be text for metric {name!r}; got {unit!r}")

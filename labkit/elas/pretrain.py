@@ -55,7 +55,7 @@ def pretrain(
     Raises:
         ValueError: names the argument at fault.
     """
-    config = config or PretrainConfig()
+    config = PretrainConfig() if config is None else config
     if not isinstance(config, PretrainConfig):
         fail("config", config, "a PretrainConfig")
     choice("device", device, ("auto", "cpu", "cuda"))

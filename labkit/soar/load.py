@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from labkit import checks
+from labkit.device import of_torch
 from labkit.paths import CHECKPOINTS
 from labkit.soar.models.caches import CACHE_BYTES, Cached, check_cache
 from labkit.soar.models.diffusion_lm import DiffusionLM
@@ -61,6 +62,9 @@ def load_model(
             configuration lacks or disagrees with another; if ``cache`` does not fit.
     """
     check_cache(cache, cache_bytes, block_causal)
+    device = of_torch(device)
+    if fixed_rows is not None:
+        checks.integer("fixed_rows", fixed_rows, 1)
     if cache is not None and fixed_rows is not None:
         checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
     model: DiffusionLM | MaskedLM

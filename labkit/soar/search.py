@@ -91,6 +91,9 @@ def decode(
     """
     if not callable(model):
         checks.fail("model", type(model).__name__, "callable: tokens (B, L) -> logits (B, L, V)")
+    for name, call in (("stop", stop), ("watch", watch)):
+        if call is not None and not callable(call):
+            checks.fail(name, type(call).__name__, "callable or None")
     own_mask_id: Any = getattr(model, "mask_id", None)
     config = DecodeConfig(
         mask_id=own_mask_id if mask_id is None else mask_id, strategy=strategy,
