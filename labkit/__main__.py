@@ -24,9 +24,8 @@ from collections.abc import Callable
 from importlib import import_module
 
 from labkit import __version__
-from labkit.runner import commands
-from labkit.runner.processes import interrupted_by_signals
 
+RUNNER = "labkit.runner.commands"
 TRAINERS = {  # algorithm: (its command, what it does)
     "elas": ("labkit.elas.cli", "pre-train a low-rank LLaMA"),
     "fgo": ("labkit.fgo.cli", "compress the chain-of-thought of a causal LM"),
@@ -37,15 +36,20 @@ SEVERAL = {"nargs": "*", "metavar": "NOTEBOOK", "help": "file, name or number; d
 
 
 def _late(module: str, name: str) -> Callable:
-    """``module``'s function ``name``, imported when it is called: torch takes seconds."""
+    """``module``'s function ``name``, imported when it is called: torch takes seconds.
+
+    Nothing slow is imported before ``main`` runs, where Ctrl-C prints no traceback.
+    """
     return lambda arguments: getattr(import_module(module), name)(arguments)
 
 
 # command: (what it calls, {option: argparse's words for it})
 COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
-    "list": (commands.describe, {"notebooks": SEVERAL, "--json": {**FLAG, "help": "the same as JSON"}}),
-    "notebooks": (commands.copy, {"folder": {"metavar": "FOLDER", "help": "new or empty"}}),
-    "run": (commands.run, {
+    "list": (_late(RUNNER, "describe"), {
+        "notebooks": SEVERAL, "--json": {**FLAG, "help": "the same as JSON"},
+    }),
+    "notebooks": (_late(RUNNER, "copy"), {"folder": {"metavar": "FOLDER", "help": "new or empty"}}),
+    "run": (_late(RUNNER, "run"), {
         "notebooks": SEVERAL,
         "--preset": {"default": "smoke", "help": "smoke, full or a YAML file (default: smoke)"},
         "-p": {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE"),
@@ -71,7 +75,7 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
         "--device": {"default": "auto", "help": "auto, cpu, cuda or cuda:N (default: auto)"},
         "--output": {"metavar": "FILE", "help": "the trace, .npz (default: runs/decode/trace.npz)"},
     }),
-    "sweep": (commands.sweep, {
+    "sweep": (_late(RUNNER, "sweep"), {
         "notebook": {"metavar": "NOTEBOOK"},
         "--grid": {"required": True, "help": "YAML: parameter -> list, {from, to, count[, log]}, {seeds}"},
         "--preset": {"default": "smoke", "help": "the parameters that stay (default: smoke)"},
@@ -79,9 +83,11 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
         "--scheduler": {"help": "a running dask scheduler, tcp://host:port, on its workers' devices"},
         "--timeout": {"type": float, "default": 1800, "help": "seconds for one point (default: 1800)"},
     }),
-    "report": (commands.report, {"folder": {"help": "the run's folder, for instance runs/latest"}}),
-    "compare": (commands.compare, {"run_a": {}, "run_b": {}}),
-    "baseline update": (commands.update_baselines, {
+    "report": (_late(RUNNER, "report"), {
+        "folder": {"help": "the run's folder, for instance runs/latest"},
+    }),
+    "compare": (_late(RUNNER, "compare"), {"run_a": {}, "run_b": {}}),
+    "baseline update": (_late(RUNNER, "update_baselines"), {
         "folder": {"nargs": "?", "help": "the run (default: runs/latest)"},
         "--seeds": {"nargs": "+", "default": [], "metavar": "RUN",
                     "help": "runs with other seeds, on other Pythons too: they set new tolerances"},
@@ -116,23 +122,25 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
     argv = _with_negatives(sys.argv[1:] if argv is None else argv)
-    training = argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS
-    arguments = argparse.Namespace(command="train") if training else parser().parse_args(argv)
+    name = " ".join(["labkit", *argv[:1]])
     try:
+        from labkit.runner.processes import interrupted_by_signals
+
         with interrupted_by_signals():
-            if training:
+            if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS:
                 return import_module(TRAINERS[argv[1]][0]).main(argv[2:])
+            arguments = parser().parse_args(argv)
             return arguments.call(arguments)
     except (ValueError, OSError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC
         advice = "; free some and repeat: sweep and run --resume keep what finished" if full else ""
-        print(f"labkit {arguments.command}: {error}{advice}", file=sys.stderr)
+        print(f"{name}: {error}{advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"labkit {arguments.command}: {how}", file=sys.stderr)
+            print(f"{name}: {how}", file=sys.stderr)
         return 128 + number
 
 

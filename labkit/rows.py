@@ -2,15 +2,19 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from labkit import checks
+from labkit.reading import DATA_BYTES, gunzip, read_bytes
 
 JSON = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
-TABLES = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv"}
+TABLES = (".parquet", ".csv", ".csv.gz")
+MOST_ROWS = 10_000_000  # of a table: a column of one value takes no bytes in parquet
 FORMATS = ".jsonl or .json file (also .gz), .parquet or .csv, or a save_to_disk folder"
 
 
@@ -39,28 +43,34 @@ def _read(name: str, built_in: Sequence[str]) -> Any:
     if ending is None or not path.is_file():
         others = f", or one of {', '.join(built_in)}" if built_in else ""
         checks.fail("dataset", name, f"a {FORMATS} that exists{others}")
-    if ending in TABLES:
-        return _with_datasets(name, TABLES[ending])
+    if ending == ".parquet":
+        return _with_datasets(name, ending)
     try:
-        content = gzip.decompress(path.read_bytes()) if ending.endswith(".gz") else path.read_bytes()
+        content = read_bytes(path, DATA_BYTES, "dataset")
+        if ending.endswith(".gz"):
+            content = gunzip(content, DATA_BYTES, "dataset", path)
         text = content.decode("utf-8-sig")  # Windows tools put a byte order mark before UTF-8
+        if ".csv" in ending:
+            return _table(text, name)
         return _lines(text, name) if ".jsonl" in ending else json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"dataset must be valid JSON; {name} is not: {error}") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        kind = "UTF-8" if ".csv" in ending else "JSON"
+        raise ValueError(f"dataset must be valid {kind}; {name} is not: {error}") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"dataset must be a whole gzip file; {name} is not: {error}") from None
 
 
 def _with_datasets(name: str, kind: str | None) -> list[dict[str, Any]]:
-    """The rows of a table, or of a save_to_disk folder where ``kind`` is None; no cache is left."""
-    import pandas
+    """The rows of a parquet file, or of a save_to_disk folder where ``kind`` is None; no cache is left."""
     from datasets import Dataset, DatasetDict, load_from_disk
+    from pyarrow.parquet import ParquetFile
 
     try:
-        if kind == "csv":  # texts as they stand: 007 is no number, and the word NaN no hole
-            table = pandas.read_csv(name, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            return table.to_dict("records")
-        if kind == "parquet":
+        if kind == ".parquet":
+            about = ParquetFile(name).metadata
+            size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+            if size > DATA_BYTES or about.num_rows > MOST_ROWS:
+                raise ValueError(f"it has more than {DATA_BYTES:,} bytes or {MOST_ROWS:,} rows")
             with TemporaryDirectory() as cache:
                 return Dataset.from_parquet(name, cache_dir=cache, keep_in_memory=True).to_list()
         found = load_from_disk(name)
@@ -72,6 +82,17 @@ def _with_datasets(name: str, kind: str | None) -> list[dict[str, Any]]:
             checks.fail("dataset", name, f"a folder with the split train, not only {', '.join(found)}")
         found = found["train"]
     return found.to_list()
+
+
+def _table(text: str, name: str) -> list[dict[str, Any]]:
+    """The rows of a csv, as texts as they stand: 007 is no number, and the word NaN no hole."""
+    import pandas
+
+    try:
+        return pandas.read_csv(StringIO(text), dtype=str, keep_default_na=False).to_dict("records")
+    except ValueError as error:  # pandas' own are such
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"dataset must be a {FORMATS} that is whole; {name} is not: {reason}") from None
 
 
 def _check(row: Any, number: int, name: str) -> None:

@@ -528,12 +528,16 @@ def test_a_full_disk_is_one_error_and_nothing_is_half_written(tmp_path, size):
     assert "Traceback" not in done.stderr
 
 
-def test_an_output_that_only_looks_like_a_metric_is_an_error_of_its_notebook(tmp_path, book, runs_at):
+def test_an_output_that_only_looks_like_a_metric_costs_neither_notebook_nor_run(tmp_path, runs_at, capsys):
     source = "from IPython.display import display\nfrom labkit.metrics import MIME\n"
-    mine = write_notebook(tmp_path / "mine.ipynb", source + "display({MIME: {'speed': 3}}, raw=True)")
-    _, (bad, good) = run([str(mine), str(book)], str(_flat(book, {})))
-    assert "metric+json must hold name, unit, value; got {'speed': 3}" in bad.error
-    assert (good.error, good.values) == ("", {"twice": 6})
+    source += (
+        "from labkit.metrics import record\nrecord('side', 2)\ndisplay({MIME: {'speed': 3}}, raw=True)"
+    )
+    mine = write_notebook(tmp_path / "mine.ipynb", source)
+    folder, (item,) = run([str(mine)], str(_flat(mine, {})))
+    assert (item.error, item.values) == ("", {"side": 2})
+    assert "metric+json must hold name, unit, value; got {'speed': 3}" in capsys.readouterr().err
+    assert (folder / "report.html").is_file()
 
 
 def test_a_kernel_that_never_started_is_started_again(book, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.checks import choice
+from labkit.device import of_torch
 from labkit.paths import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ def load_checkpoint(name: str, *, device: str = "cpu") -> tuple["ElasForCausalLM
     """
     known = {f"lab/{path.name}": path for path in CHECKPOINTS.glob("elas*") if path.is_dir()}
     folder = known[choice("name", name, tuple(sorted(known)))]
+    where = of_torch(device)
     import torch
     from tokenizers import Tokenizer
 
     from labkit.elas.model import ElasForCausalLM
 
     model = ElasForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    torch.nn.Module.to(model, device)
+    torch.nn.Module.to(model, where)
     return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 

@@ -39,11 +39,12 @@ def finds() -> dict[str, str]:
     silent = {arm: spread([_first_silent(run) for run in arms[arm]], ".0f") for arm in ("GRPO", "FGO")}
     asked, seeds = arms["GRPO"][0].meta["questions"], len(arms["GRPO"])
     pretraining, entropy = said["02_elas_pretraining"], said["06_fgo_entropy"]
-    masks = {name: entry["value"] for name, entry in baselines.load(MASKS)["metrics"].items()}
+    masks = baselines.load(MASKS)["metrics"]
+    parts = ("natural_zeros", "enforced_zeros", "energy_kept")
+    zeros, taken, energy = (masks[f"recorded_model_{part}"]["value"] for part in parts)
     return {
-        "01": f"in the model trained on an H100, {_percent(masks['recorded_model_natural_zeros'])} of activations "
-        f"are zero anyway; the mask takes {100 * masks['recorded_model_enforced_zeros']:.1f} % more and keeps "
-        f"{100 * masks['recorded_model_energy_kept']:.1f} % of the energy",
+        "01": f"in the model trained on an H100, {_percent(zeros)} of activations are zero anyway; the mask "
+        f"takes {100 * taken:.1f} % more and keeps {100 * energy:.1f} % of the energy",
         "02": f"{pretraining.measured} ({pretraining.conditions})",
         "03": "puzzles that greedy decoding loses and the search solves; in words "
         f"{sums['prompts']:,} held-out sums in {plain['soar']['calls']:.1f} forward calls each instead of "

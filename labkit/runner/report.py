@@ -5,13 +5,12 @@ import json
 import re
 from pathlib import Path
 
-import nbformat
 from jinja2 import Environment, PackageLoader
 from latex2mathml.converter import convert
 from nbconvert.filters import ansi2html, markdown2html
 
 from labkit.metrics import MIME as METRIC
-from labkit.notebooks import title
+from labkit.notebooks import read_notebook, title
 from labkit.paths import write_atomic
 from labkit.runner.baselines import describe, off
 from labkit.runner.compare import read_run
@@ -98,7 +97,7 @@ def _metric_rows(item: dict, past: dict) -> list[dict]:
 def _section(folder: Path, item: dict, past: dict) -> dict:
     """What the template shows of one notebook."""
     path = folder / f"{item['notebook']}.ipynb"
-    cells = nbformat.read(path, as_version=4).cells if path.exists() else []
+    cells = read_notebook(path).cells if path.exists() else []
     body = [part for cell in cells for part in _cell(cell)]
     if body:
         body[0] = TITLE.sub("", body[0], count=1)  # the section's own heading says it

@@ -213,10 +213,7 @@ def execute_notebook(
     elif code:
         item.error = failure or last or f"exit code {code}"
     if whole:
-        try:
-            item.read(executed)
-        except ValueError as problem:  # an output that only looks like a metric
-            item.error = item.error or str(problem)
+        item.read(executed)
 
 
 def _keep_whole(partial: Path, target: Path) -> bool:

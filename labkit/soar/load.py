@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from labkit import checks
+from labkit.device import of_torch
 from labkit.paths import CHECKPOINTS
 from labkit.soar.models.block_cache import with_cache
 from labkit.soar.models.caches import CACHE_BYTES, CACHES, Cached
@@ -65,8 +66,10 @@ def load_model(
     """
     checks.choice("cache", cache, (None, *CACHES))
     checks.integer("cache_bytes", cache_bytes, 1)
-    if block_causal is not None:
-        checks.integer("block_causal", block_causal, 1)
+    device = of_torch(device)
+    for option, value in {"block_causal": block_causal, "fixed_rows": fixed_rows}.items():
+        if value is not None:
+            checks.integer(option, value, 1)
     if cache is not None and fixed_rows is not None:
         checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
     model: DiffusionLM | MaskedLM
@@ -82,7 +85,10 @@ def load_model(
             checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
         if not isinstance(name, (str, Path)):
             checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
-        model = load_checkpoint(shipped or name, device=device, dtype=dtype, block_causal=block_causal)
+        try:
+            model = load_checkpoint(shipped or name, device=device, dtype=dtype, block_causal=block_causal)
+        except SafetensorError as error:
+            checks.fail("name", str(name), f"a folder whose *.safetensors are whole ({error})")
     return model if cache is None else with_cache(model, cache, cache_bytes)
 
 
@@ -105,5 +111,5 @@ def _own(name: str) -> MaskedLM:
             config = json.loads(file.metadata()["config"])
         kind: type[MaskedLM] = SudokuLM if "side" in config else SumsLM
         return kind.load(name)[0]
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         checks.fail("name", name, f"a file that labkit.studies soar-models wrote ({type(error).__name__})")

@@ -8,6 +8,7 @@ import torch
 
 from labkit import checks
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 ALLOWED = "a LongTensor (P, L) or a list of non-empty lists of token ids >= 0, at least one prompt"
 
 
@@ -92,7 +93,7 @@ def _ascending(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _padded(prompts: torch.Tensor | Sequence) -> tuple[torch.Tensor, torch.Tensor]:
     """Long (P, L) on the host, padded with 0 on the right, and the lengths (P,)."""
     if isinstance(prompts, torch.Tensor):
-        whole = prompts.ndim == 2 and not prompts.is_floating_point() and prompts.dtype != torch.bool
+        whole = prompts.ndim == 2 and prompts.dtype in INTEGERS
         if not whole or not prompts.numel() or prompts.min() < 0:
             given = f"{prompts.dtype} {tuple(prompts.shape)}" if not whole else "no or negative tokens"
             checks.fail("prompts", given, ALLOWED)

@@ -123,6 +123,9 @@ def decode(
     """
     if not callable(model):
         checks.fail("model", type(model).__name__, "callable: tokens (B, L) -> logits (B, L, V)")
+    for name, call in (("stop", stop), ("watch", watch)):
+        if call is not None and not callable(call):
+            checks.fail(name, type(call).__name__, "callable or None")
     size = getattr(model, "block_causal", None)
     if size is not None:
         block_length = size if block_length is None else checks.integer("block_length", block_length, 1)

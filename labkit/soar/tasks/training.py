@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -143,8 +145,8 @@ def train_sudoku(
     config, given = config or SudokuConfig(), Recipe(**recipe)
     arguments = asdict(given)
     weights, curves = _cached(config, arguments | {"device": torch.device(device).type})
-    if cache and weights.exists() and curves.exists():
-        return SudokuLM.load(weights)[0].to(device), TrainTrace.load(curves)
+    if cache and (kept := _kept(weights, curves)):
+        return kept[0].to(device), kept[1]
     began = time.perf_counter()
     model, log = _train(config, given, torch.device(device), progress)
     size = sum(p.numel() for p in model.parameters())
@@ -192,6 +194,17 @@ def _train(
             learning_rate=recipe.learning_rate, warmup=recipe.warmup,
         )  # fmt: skip
     return model, log
+
+
+def _kept(weights: Path, curves: Path) -> tuple[SudokuLM, TrainTrace] | None:
+    """What an earlier call kept; None where a file is missing or damaged."""
+    if not (weights.exists() and curves.exists()):
+        return None
+    try:
+        return SudokuLM.load(weights)[0], TrainTrace.load(curves)
+    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        print(f"{weights}: damaged ({type(error).__name__}); the model is trained again", file=sys.stderr)
+        return None
 
 
 def _cached(config: SudokuConfig, arguments: dict[str, Any]) -> tuple[Path, Path]:
