@@ -5,6 +5,7 @@ labkit notebooks  copies of the notebooks and presets, to edit
 labkit run        execute notebooks headless, compare with baselines, write runs/latest/report.html
 labkit train      pre-train ELAS or its baselines, or fine-tune by FGO, from the shell
 labkit decode     a question to a masked diffusion language model: the answer fills in, its trace is kept
+labkit eval       lm-evaluation-harness on such a model; its options are those of `lm_eval run`
 labkit sweep      one notebook over a grid of parameters, on this machine or a dask cluster
 labkit report     write report.html of a finished run again
 labkit compare    two runs, metric by metric
@@ -86,7 +87,7 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options, but the trainers': they read their own (labkit.options)."""
+    """All commands and their options, but those that read their own: trainers (labkit.options), eval."""
     top = argparse.ArgumentParser(
         prog="labkit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -105,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     trainers = known.add_parser("train").add_subparsers(dest="algorithm", required=True)
     for name, purpose in TRAINERS.items():
         trainers.add_parser(name, help=purpose)
+    known.add_parser("eval")
     return top
 
 
@@ -112,11 +114,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
     argv = _with_negatives(sys.argv[1:] if argv is None else argv)
     training = argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS
-    arguments = argparse.Namespace(command="train") if training else parser().parse_args(argv)
+    own = training or argv[:1] == ["eval"]
+    arguments = argparse.Namespace(command=argv[0]) if own else parser().parse_args(argv)
     try:
         with interrupted_by_signals():
             if training:
                 return import_module(f"labkit.{argv[1]}.cli").main(argv[2:])
+            if own:
+                return import_module("labkit.soar.cli").evaluate(argv[1:])
             return arguments.call(arguments)
     except (ValueError, OSError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC
