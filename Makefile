@@ -11,7 +11,7 @@ NEW := $(shell $(PY) -c 'import pip' 2>/dev/null || echo yes)
 endif
 MOVED := $(shell test "$$(cat .venv/.ready 2>/dev/null)" = '$(CURDIR)' || echo yes)
 PYTHON ?= python3
-EXTRAS := [dev]
+EXTRAS := [dev,eval]
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 # `make run WHEELHOUSE=folder` on a machine without network: wheels from there, everything else (torch) the machine's own.
 ifdef WHEELHOUSE
@@ -93,7 +93,7 @@ docs: $(READY)  ## API pages and the kernels' derivations as a site, runs/docs/i
 mutants: $(READY)  ## plant known faults one by one in a copy: the tests must catch each
 	$(PY) tests/mutants.py $(MUTANTS)
 
-wheelhouse:  ## what another machine lacks, into WHEELHOUSE=wheels: EXTRAS=[dev] HAS=freeze.txt FOR="--platform ..."
+wheelhouse:  ## what another machine lacks, into WHEELHOUSE=wheels: EXTRAS=[dev,eval] HAS=freeze.txt FOR="--platform ..."
 	$(PYTHON) .ci/wheelhouse.py $(or $(WHEELHOUSE),wheels) --extras '$(EXTRAS)' $(if $(HAS),--has $(HAS)) --for='$(FOR)'
 
 clean:  ## remove the environment and everything that was generated

@@ -5,6 +5,7 @@ labkit notebooks  copies of the notebooks and presets, to edit
 labkit run        execute notebooks headless, compare with baselines, write runs/latest/report.html
 labkit train      pre-train ELAS or its baselines, fine-tune by FGO, make a diffusion LM of a causal LM
 labkit decode     a question to a masked diffusion language model: the answer fills in, its trace is kept
+labkit lm-eval    lm-evaluation-harness on such a model; its options are those of `lm_eval run`
 labkit sweep      one notebook over a grid of parameters, on this machine or a dask cluster
 labkit report     write report.html of a finished run again
 labkit compare    two runs, metric by metric
@@ -97,7 +98,7 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options, but the trainers': they read their own (labkit.options)."""
+    """All commands and their options, but those that read their own: trainers (labkit.options), eval."""
     top = argparse.ArgumentParser(
         prog="labkit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -116,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     trainers = known.add_parser("train").add_subparsers(dest="algorithm", required=True)
     for name, (_, purpose) in TRAINERS.items():
         trainers.add_parser(name, help=purpose)
+    known.add_parser("lm-eval")
     return top
 
 
@@ -129,6 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         with interrupted_by_signals():
             if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS:
                 return import_module(TRAINERS[argv[1]][0]).main(argv[2:])
+            if argv[:1] == ["lm-eval"]:
+                return import_module("labkit.soar.cli").evaluate(argv[1:])
             arguments = parser().parse_args(argv)
             return arguments.call(arguments)
     except (ValueError, OSError) as error:

@@ -271,6 +271,20 @@ def test_dream_reads_its_vocabulary_its_added_tokens_and_its_template(tmp_path):
     assert load_model(tmp_path / "dream", cache="approximate-dual").tokenizer("ab")["input_ids"] == [2]
 
 
+def test_added_tokens_have_the_ids_they_ask_for_behind_a_gap_too(tmp_path):
+    folder = dream_folder(tmp_path / "dream")
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    about["added_tokens_decoder"] |= {"300": {"content": "<|far|>", "special": True}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer("ab<|far|>a<|im_end|>")["input_ids"] == [2, 300, 0, 37]
+    assert tokenizer.decode([2, 300, 0], skip_special_tokens=True) == "aba"
+    about["added_tokens_decoder"] |= {"3": {"content": "<|taken|>", "special": True}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="added_tokens_decoder .* must be in agreement .*<.taken.>': 3"):
+        load_tokenizer(folder)
+
+
 def test_a_folder_without_a_readable_tokenizer_is_refused(tmp_path):
     folder = write(tmp_path / "llada", CONFIG, llada_tensors())
     with pytest.raises(ValueError, match="name must be a folder with tokenizer.json, or vocab.json and"):

@@ -43,8 +43,8 @@ def finds() -> dict[str, str]:
     parts = ("natural_zeros", "enforced_zeros", "energy_kept")
     zeros, taken, energy = (masks[f"recorded_model_{part}"]["value"] for part in parts)
     return {
-        "01": f"in the model trained on an H100, {_percent(zeros)} of activations are zero anyway; the mask "
-        f"takes {100 * taken:.1f} % more and keeps {100 * energy:.1f} % of the energy",
+        "01": f"in the model trained on an H100, {_percent(zeros)} of activations are zero anyway; the "
+        f"mask takes {100 * taken:.1f} % more and keeps {100 * energy:.1f} % of the energy",
         "02": f"{pretraining.measured} ({pretraining.conditions})",
         "03": "puzzles that greedy decoding loses and the search solves; in words "
         f"{sums['prompts']:,} held-out sums in {plain['soar']['calls']:.1f} forward calls each instead of "
