@@ -1,6 +1,7 @@
 """One progress argument for everything slow: a bar, silence, or a function that is told and may stop it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any, Self
 
 # True: a tqdm bar. False: silence. A function: called as progress(done, total) after each step; what it
@@ -16,9 +17,23 @@ def bar(progress: Progress, steps: Iterable | None = None, **options: Any) -> An
     """What tqdm(steps, **options) would be: a bar, a silent one, or one that reports to ``progress``."""
     if callable(progress):
         return _Told(progress, steps, options.get("total"), options.get("initial", 0))
-    from tqdm.auto import tqdm  # late: a widget needs none
+    from tqdm import tqdm  # late: a widget needs none. Text: tqdm.auto's widget dies with its kernel
 
     return tqdm(steps, disable=not progress, **options)
+
+
+@contextmanager
+def no_bar() -> Iterator[None]:
+    """Keep transformers from showing a bar of its own, in notebooks a widget, inside the block."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 class _Told:

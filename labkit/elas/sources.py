@@ -22,7 +22,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit.checks import choice
 from labkit.paths import cache_dir, write_atomic
