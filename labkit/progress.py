@@ -1,5 +1,6 @@
 """One progress argument for everything slow: a bar, silence, or a function that is told and may stop it."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Self
@@ -14,12 +15,17 @@ class Stopped(Exception):
 
 
 def bar(progress: Progress, steps: Iterable | None = None, **options: Any) -> Any:
-    """What tqdm(steps, **options) would be: a bar, a silent one, or one that reports to ``progress``."""
+    """What tqdm(steps, **options) would be: a bar, a silent one, or one that reports to ``progress``.
+
+    A bar is text, in notebooks too: tqdm.auto's widget is gone with its kernel. There it goes to stdout:
+    JupyterLab shows stderr as a warning.
+    """
     if callable(progress):
         return _Told(progress, steps, options.get("total"), options.get("initial", 0))
-    from tqdm import tqdm  # late: a widget needs none. Text: tqdm.auto's widget dies with its kernel
+    from tqdm import tqdm  # late: a widget needs none
 
-    return tqdm(steps, disable=not progress, **options)
+    in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
+    return tqdm(steps, disable=not progress, file=sys.stdout if in_notebook else None, **options)
 
 
 @contextmanager

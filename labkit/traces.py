@@ -47,13 +47,15 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what ``save`` wrote. ValueError if the file is not a whole trace of this class."""
+        """Read what ``save`` wrote (``Trace.load``: any kind). ValueError if the file is no such trace."""
         try:
             with np.load(Path(path), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             plain = json.loads(str(arrays.pop("json")))
-            found = f"{plain.pop('kind', None)} {plain.pop('format', None)}"
-            if found == f"{cls.__name__} {FORMAT}":
+            kind, number = plain.pop("kind", None), plain.pop("format", None)
+            known = {one.__name__: one for one in (cls, *cls.__subclasses__())}
+            if kind in known and number == FORMAT:
+                cls = known[kind]
                 for spec in fields(cls):
                     if spec.metadata.get("arrays"):
                         prefix = spec.name + "/"
@@ -64,7 +66,9 @@ class Trace:
             raise
         except Exception as error:  # a damaged file makes zip, numpy and JSON stumble in many ways
             raise ValueError(f"path must be a {cls.__name__} npz; {path} is not ({error})") from None
-        raise ValueError(f"path must hold a {cls.__name__} of format {FORMAT}; {path} holds {found}")
+        raise ValueError(
+            f"path must hold a {cls.__name__} of format {FORMAT}; {path} holds {kind} {number}"
+        )
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The report's page: whatever a notebook holds, nothing in it ends a script or loses the page."""
+"""The report's pages: whatever a notebook holds, nothing in it ends a script or loses the page."""
 
 import json
 import re
@@ -6,7 +6,8 @@ import re
 import nbformat
 import pytest
 
-from labkit.runner.report import PLOTLY, write_report
+from labkit.runner.cells import PLOTLY
+from labkit.runner.report import write_report
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def folder(tmp_path):
 
 def _page(folder, *cells):
     nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), folder / "n.ipynb")
-    return write_report(folder).read_text()
+    write_report(folder)
+    return (folder / "n.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,52 @@ def test_nothing_in_a_figure_ends_or_opens_a_script(folder):
     (content,) = re.findall(r'<script type="application/json">(.*?)</script></div>', page, re.S)
     assert "<" not in content
     assert json.loads(content) == spec
+
+
+def _code(*outputs):
+    cell = nbformat.v4.new_code_cell("cell")
+    cell.outputs = [nbformat.v4.new_output("display_data", data) for data in outputs]
+    return cell
+
+
+def test_page_one_shows_live_instruments_before_pictures_and_never_more_than_three(folder):
+    picture = {"image/png": "aa", "text/plain": "Figure: a picture"}
+    live = {"text/html": '<div class="labkit-twin">live</div>', "image/png": "bb", "text/plain": "live"}
+    _page(folder, _code(picture, picture, live, picture))
+    first = (folder / "report.html").read_text()
+    assert first.count('<div class="labkit-twin">live</div>') == 1
+    assert first.count("<img ") == 2
+    assert first.index("labkit-twin") < first.index("<img ")
+    assert (folder / "n.html").read_text().count("<img ") == 3
+
+
+def test_the_metric_that_moved_most_of_what_it_may_comes_first(folder):
+    run = json.loads((folder / "run.json").read_text())
+    entry = {"value": 10.0, "abs": 2.0, "rel": 0.0, "direction": "equal", "why": "x"}
+    names = {"still": 10.0, "little": 10.5, "much": 11.5, "off": 13.0}
+    run["notebooks"][0] |= {
+        "metrics": {name: {"value": value, "unit": "u"} for name, value in names.items()},
+        "baseline": {"recorded": {}, "seconds": 1, "metrics": dict.fromkeys(names, entry)},
+        "verdicts": {name: "regressed" if name == "off" else "ok" for name in names},
+        "origin": "recorded elsewhere",
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    _page(folder)
+    first = (folder / "report.html").read_text()
+    assert re.findall(r"<td>(still|little|much|off)</td>", first) == ["off", "much", "little"]
+    assert "75 % of the allowed" in first
+    assert "25 % of the allowed" in first
+
+
+def test_a_bar_is_shown_as_it_ended(folder):
+    cell = nbformat.v4.new_code_cell("bar")
+    text = "before\n 10%|#\r 50%|##\r100%|###\nafter\n"
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    page = _page(folder, cell)
+    assert "before\n100%|###\nafter" in page
+    assert "50%" not in page
+
+
+def test_a_link_to_another_notebook_leads_to_its_page(folder):
+    page = _page(folder, nbformat.v4.new_markdown_cell("[this](n.ipynb) and [that](m.ipynb)"))
+    assert '<a href="n.html">this</a> and that' in page

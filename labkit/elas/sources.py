@@ -22,10 +22,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from tqdm import tqdm
-
 from labkit.checks import choice
 from labkit.paths import cache_dir, write_atomic
+from labkit.progress import bar
 
 Documents = Iterator[tuple[str, str]]
 # Of SymPy's files: tests, which repeat what they test, and generated parsers and tables.
@@ -112,10 +111,10 @@ def download(url: str, sha256: str, title: str) -> Path:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             size = int(answer.headers.get("Content-Length", 0)) or None
-            with tqdm(total=size, desc=title, unit="B", unit_scale=True) as bar:
+            with bar(True, total=size, desc=title, unit="B", unit_scale=True) as told:
                 while block := answer.read(1 << 16):
                     content.write(block)
-                    bar.update(len(block))
+                    told.update(len(block))
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise OSError(f"cannot download {url} ({reason}); source 'sympy' needs no network") from None

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from traitlets import Unicode
 
 from labkit.widgets.esm import esm
-from labkit.widgets.export import Picture, picture, twin
+from labkit.widgets.export import UNTRUSTED, Picture, picture, twin
 
 _drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
 _open: dict[str, ipywidgets.Widget] = {}  # panel name -> the panel now shown, closed on re-run
@@ -125,6 +125,9 @@ class Panel(ipywidgets.VBox):
 
     instrument = None
     first: object = None
+
+    def __repr__(self) -> str:
+        return UNTRUSTED
 
     def still(self) -> list[object]:
         return [self.first] if isinstance(self.first, Figure) else []

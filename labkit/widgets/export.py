@@ -27,6 +27,7 @@ from labkit.paths import write_atomic
 from labkit.widgets.esm import standalone
 
 NOTEBOOK = "needs Python: open the notebook that made it."  # ends the line about what is missing
+UNTRUSTED = "(live where the notebook is trusted or its cell is run)"
 ROOM = 16_000_000  # bytes of state in a page of its own
 FRAMED = 1_000_000  # of state, then of letters, in a notebook's output; what has more gets a picture
 COLOURS = 128  # of a picture: a third of the bytes, and no eye sees it
@@ -75,6 +76,10 @@ class Instrument(anywidget.AnyWidget):
 
     _entry: ClassVar[str]  # its script in static/
     twin = traitlets.Unicode().tag(sync=True)
+
+    def __repr__(self) -> str:
+        """What a notebook that is not trusted shows in the widget's place."""
+        return UNTRUSTED
 
     @property
     def instrument(self) -> "Instrument":
