@@ -5,6 +5,7 @@ a notebook has its text, figures, metrics and live instruments. Nothing is fetch
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -20,7 +21,8 @@ FIGURES = 3  # on page one
 MOVED = 5  # metrics on page one that are within their baseline, those that moved most
 PLOTLY_JS = "plotly.min.js"
 TITLE = re.compile(r"<h2[^>]*>.*?</h2>", re.S)
-FIGURE = re.compile(f"{INSTRUMENT}|<img ")
+KIND = re.compile(INSTRUMENT + ' data-kind="[^"]*"')
+PICTURE = re.compile("<img ")
 
 
 def write_report(folder: str | Path) -> Path:
@@ -72,15 +74,14 @@ def _findings(run: dict) -> str:
 
 
 def _figures(sections: list[dict]) -> list[tuple[dict, str]]:
-    """(section, HTML) of what page one shows: instruments first, of as many notebooks as there are."""
-    found: list[tuple[int, int, dict, str]] = []
+    """(section, HTML) of what page one shows: instruments before pictures, one of each kind first."""
+    found: list[tuple[bool, int, dict, str]] = []
+    seen: Counter[str] = Counter()
     for section in sections:
-        seen = {True: 0, False: 0}
         for part in section["body"]:
-            if FIGURE.search(part):
-                live = INSTRUMENT in part
-                found.append((not live, seen[live], section, part))
-                seen[live] += 1
+            if kind := KIND.search(part) or PICTURE.search(part):
+                found.append((kind.re is PICTURE, seen[kind[0]], section, part))
+                seen[kind[0]] += 1
     found.sort(key=lambda one: one[:2])
     return [(section, part) for *_, section, part in found[:FIGURES]]
 

@@ -46,7 +46,7 @@ body {{ margin: 0; }}
 </style>
 </head>
 <body>
-<main id="instrument"></main>{note}
+<main id="instrument"><h1 class="lk-live">{title}</h1></main>{note}
 <script type="text/plain" id="state">{state}</script>
 <script type="module">
 {script}</script>
@@ -55,7 +55,7 @@ body {{ margin: 0; }}
 """
 # The live widget hides its twin. Where it cannot come, its output would say "model not found" beside it.
 INSTEAD = ".jp-OutputArea-child:has(#{id}:not([hidden])) + .jp-OutputArea-child {{ display: none; }}"
-TWIN = """<div id="{id}" class="labkit-twin">
+TWIN = """<div id="{id}" class="labkit-twin" data-kind="{kind}">
 <style>#{id} iframe + div {{ display: none; }} {instead}</style>
 {frame}<div>{pictures}</div></div>"""
 FRAME = """<iframe title="{title}" sandbox="allow-scripts" loading="lazy" srcdoc="{page}"
@@ -176,6 +176,7 @@ def twin(key: str, shown: Sequence[Picture | str], live: Instrument | None, *, w
     frame = FRAME.format(title=html.escape(words), page=content) if content else ""
     text = TWIN.format(
         id=key,
+        kind=live._entry if live else "",
         instead=INSTEAD.format(id=key) if widget else "",
         frame=frame,
         pictures="\n".join(one if isinstance(one, str) else one.html() for one in shown),

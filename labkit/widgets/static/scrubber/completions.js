@@ -48,7 +48,7 @@ export function cards({ step, runs, more }, options) {
 /** @param {RunSamples} samples @param {number} step @param {CardOptions} options @returns {HTMLElement} */
 function card({ run, rows, of, near }, step, { nameOf, unit, goTo }) {
   const count = of > rows.length ? ` (${rows.length} of ${of})` : "";
-  const head = make("h4", {}, `${nameOf(run)}, ${unit} ${step}${count}`);
+  const head = make("h2", {}, `${nameOf(run)}, ${unit} ${step}${count}`);
   if (rows.length) return make("section", { class: "sc-card" }, head, make("ol", {}, ...rows.map(item)));
   const nothing = near.length
     ? `No completions were kept at ${unit} ${step}. The nearest: `
