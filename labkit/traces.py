@@ -54,14 +54,12 @@ class Trace:
             plain = json.loads(str(arrays.pop("json")))
             kind, number = plain.pop("kind", None), plain.pop("format", None)
             known = {one.__name__: one for one in (cls, *cls.__subclasses__())}
-            if kind in known and number == FORMAT:
-                cls = known[kind]
-                for spec in fields(cls):
+            if number == FORMAT and (made := known.get(kind)):
+                for spec in fields(made):
                     if spec.metadata.get("arrays"):
-                        prefix = spec.name + "/"
-                        keys = [key for key in arrays if key.startswith(prefix)]
-                        plain[spec.name] = {key.removeprefix(prefix): arrays.pop(key) for key in keys}
-                return cls(**arrays, **plain)
+                        keys = [key for key in arrays if key.startswith(spec.name + "/")]
+                        plain[spec.name] = {key.partition("/")[2]: arrays.pop(key) for key in keys}
+                return made(**arrays, **plain)
         except OSError:
             raise
         except Exception as error:  # a damaged file makes zip, numpy and JSON stumble in many ways
