@@ -86,7 +86,7 @@ def present(build: Callable[[], Any], *, name: str) -> Any:
     return widget
 
 
-def _still(part: object) -> Picture | str:
+def _still(part: Any) -> Picture | str:
     """A figure as a picture, which is then released; an HTML display object or a text as HTML."""
     if isinstance(part, Figure):
         pyplot.close(part)
