@@ -6,6 +6,7 @@ labkit run        execute notebooks headless, compare with baselines, write runs
 labkit train      pre-train ELAS or its baselines, fine-tune by FGO, make a diffusion LM of a causal LM
 labkit decode     a question to a masked diffusion language model: the answer fills in, its trace is kept
 labkit lm-eval    lm-evaluation-harness on such a model; its options are those of `lm_eval run`
+labkit show       a trace or a folder of training logs as one HTML page that needs no Python
 labkit sweep      one notebook over a grid of parameters, on this machine or a dask cluster
 labkit report     write report.html of a finished run again
 labkit compare    two runs, metric by metric
@@ -75,6 +76,12 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
                    "help": "end the answer before this text; may be repeated"},
         "--device": {"default": "auto", "help": "auto, cpu, cuda or cuda:N (default: auto)"},
         "--output": {"metavar": "FILE", "help": "the trace, .npz (default: runs/decode/trace.npz)"},
+    }),
+    "show": (_late("labkit.widgets.show", "show"), {
+        "trace": {"metavar": "TRACE_OR_FOLDER", "help": "a trace (.npz), or a folder with one, with "
+                  "trainer_state.json of TRL or transformers, or with TensorBoard's event files"},
+        "-o": {"dest": "output", "metavar": "FILE", "help": "the page (default: TRACE.html)"},
+        "--prompt": {"type": int, "default": 0, "help": "which prompt of a decode (default: 0)"},
     }),
     "sweep": (_late(RUNNER, "sweep"), {
         "notebook": {"metavar": "NOTEBOOK"},

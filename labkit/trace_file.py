@@ -56,26 +56,29 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path, *, max_bytes: int = DATA_BYTES) -> Self:
-        """Read what ``save`` wrote. ValueError if the file is not a whole trace of this class.
+        """Read what ``save`` wrote (``Trace.load``: of any kind). ValueError if it is no whole trace.
 
         max_bytes   most that it may unpack to
         """
         try:
             content = read_npz(Path(path), "path", max_bytes)
             plain = json.loads(str(content.pop("json")))
-            found = f"{plain.pop('kind', None)} {plain.pop('format', None)}"
-            if found == f"{cls.__name__} {FORMAT}":
-                for spec in fields(cls):
+            kind, number = plain.pop("kind", None), plain.pop("format", None)
+            known = {one.__name__: one for one in (cls, *cls.__subclasses__())}
+            if number == FORMAT and (made := known.get(kind)):
+                for spec in fields(made):
                     if _what(spec) and not _is_array(spec):
                         prefix = spec.name + "/"
                         keys = [key for key in content if key.startswith(prefix)]
                         plain[spec.name] = {key.removeprefix(prefix): content.pop(key) for key in keys}
-                return cls(**content, **plain)
+                return made(**content, **plain)
         except OSError:
             raise
         except Exception as error:  # a damaged file makes zip, numpy and JSON stumble in many ways
             raise ValueError(f"path must be a {cls.__name__} npz; {path} is not ({error})") from None
-        raise ValueError(f"path must hold a {cls.__name__} of format {FORMAT}; {path} holds {found}")
+        raise ValueError(
+            f"path must hold a {cls.__name__} of format {FORMAT}; {path} holds {kind} {number}"
+        )
 
 
 def _what(spec: Field) -> str:

@@ -1,5 +1,6 @@
 """The live beam tree: what is packed can be unpacked, and what is asked of it reaches the decoder."""
 
+import re
 from functools import partial
 
 import numpy as np
@@ -183,14 +184,16 @@ def test_text_of_tokens(trace):
     assert set(known) == {"0", "1", "2", "3", "4"}
 
 
-def test_headless_shows_the_static_twins(trace, monkeypatch):
+def test_headless_shows_page_and_pictures(trace, monkeypatch):
     monkeypatch.setenv("LABKIT_HEADLESS", "1")
     shown = []
-    monkeypatch.setattr(base, "show", shown.append)
+    monkeypatch.setattr(base, "display", lambda thing, raw: shown.append(thing))
     greedy = RUN(PROMPTS, "greedy", mask_id=0)
     assert widgets.beam_tree(trace, RUN, compare=greedy, prompt=1, side=4) is None
-    assert [figure.get_suptitle().split(" ")[0] for figure in shown] == ["SOAR", "Greedy"]
-    pyplot.close("all")
+    (bundle,) = shown
+    assert re.findall(r'alt="Figure: (\w+)', bundle["text/html"]) == ["SOAR", "Greedy"]
+    assert bundle["text/html"].count("<iframe ") == 1
+    assert not pyplot.get_fignums()
 
 
 def test_bad_arguments(trace):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from labkit.checks import choice
 from labkit.device import of_torch
 from labkit.paths import CHECKPOINTS
+from labkit.progress import no_bar
 
 if TYPE_CHECKING:
     from labkit.elas.model import ElasForCausalLM
@@ -28,7 +29,8 @@ def load_checkpoint(name: str, *, device: str = "cpu") -> tuple["ElasForCausalLM
 
     from labkit.elas.model import ElasForCausalLM
 
-    model = ElasForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    with no_bar():  # of a hundredth of a second
+        model = ElasForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     torch.nn.Module.to(model, where)
     return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
 

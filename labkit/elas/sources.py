@@ -23,10 +23,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from labkit.checks import choice
 from labkit.paths import cache_dir, write_atomic
+from labkit.progress import bar
 
 Documents = Iterator[tuple[str, str]]
 # Of SymPy's files: tests, which repeat what they test, and generated parsers and tables.
@@ -120,14 +119,14 @@ def _fetch(url: str, sha256: str, title: str, target: Path) -> None:
         with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:
             length = answer.headers.get("Content-Length", "")
             promised = int(length) if length.isascii() and length.isdecimal() else None
-            with tqdm(total=promised, desc=title, unit="B", unit_scale=True) as bar:
+            with bar(True, total=promised, desc=title, unit="B", unit_scale=True) as told:
                 while block := answer.read(1 << 16):
                     size += len(block)
                     if size > MOST_BYTES:
                         raise ConnectionError(f"more than {MOST_BYTES:,} bytes")
                     whole.update(block)
                     file.write(block)
-                    bar.update(len(block))
+                    told.update(len(block))
         if promised not in (None, size):
             raise ConnectionError(f"{size:,} bytes of {promised:,}")
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:

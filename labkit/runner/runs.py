@@ -2,7 +2,8 @@
 
 <stem>.ipynb  the executed copy (also of a failed notebook)   <stem>.log  what it printed
 metrics.json  {notebook: {metric: value}}                     run.json    parameters, durations
-report.html   everything on one page                          ../latest   points here
+report.html   what failed, what moved, findings, figures      <stem>.html  a notebook as a page
+../latest     points here
 """
 
 import datetime

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit import checks
 from labkit.provenance import provenance
