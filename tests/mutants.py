@@ -183,6 +183,13 @@ FAULTS = (
     Fault("a stop string behind a mask ends a text", "labkit/soar/moves.py",
           "(masked.cumsum(-1) == 0)", "(masked.cumsum(-1) >= 0)",
           ("tests/test_soar_generate.py::test_a_stop_string_behind_a_mask_does_not_end_anything",)),
+    Fault("masks of an answer weigh alike whatever their number", "labkit/soar/likelihood.py",
+          "1 / (n * comb(length, n))", "1 / comb(length, n)",
+          ("tests/test_soar_likelihood.py::test_few_tokens_are_scored_exactly",)),
+    Fault("a text of the harness keeps its last block whole", "labkit/soar/harness.py",
+          "row[start : start + one.length]", "row[start : start + keywords['gen_length']]",
+          ("tests/test_soar_harness.py::"
+           "test_a_text_has_the_tokens_a_task_allows_and_blocks_need_not_divide_them",)),
     Fault("the check at first use lets a wrong beam kernel pass", "labkit/soar/beam_check.py",
           "assert not different,", "assert step or not different,", CHECKED),
     Fault("short rows: the highest index of a tie", STATS_TRITON,

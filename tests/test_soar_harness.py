@@ -75,9 +75,10 @@ def test_it_generates_what_decode_generates(folder):
     assert (told["decode"]["beam"], told["decode"]["gen_length"]) == (3, 8)
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "adaptive"])  # the second writes several at once
 @pytest.mark.parametrize("most", [1, 3, 4, 6, 7])
-def test_a_text_has_the_tokens_a_task_allows_and_blocks_need_not_divide_them(folder, most):
-    lm = build(folder, strategy="greedy", gen_length=7)
+def test_a_text_has_the_tokens_a_task_allows_and_blocks_need_not_divide_them(folder, most, strategy):
+    lm = build(folder, strategy=strategy, gen_length=7)
     says(lm, 2, range(1, 31))
     (answer,) = lm.generate_until([request("w1 w2", {"max_gen_toks": most, "do_sample": False})])
     assert answer == " ".join(f"w{n}" for n in range(1, most + 1))
