@@ -49,8 +49,8 @@ class Lockstep(Move):
     where = property(lambda self: self.plain.where)
     active = property(lambda self: self.plain.active)
 
-    def __init__(self, beams, rule, windows, ranks, eos_id, recorder):
-        given = rule, windows, ranks, eos_id
+    def __init__(self, beams, rule, windows, ranks, ends, recorder, stop):
+        given = rule, windows, ranks, ends
         copy = type(beams)(**{f.name: getattr(beams, f.name).clone() for f in fields(beams)})
         self.plain, self.fused = TorchMove(copy, *given), kernel.FusedMove(beams, *given)
         assert self.fused.suits(beams, rule, windows)

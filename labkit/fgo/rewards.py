@@ -22,11 +22,13 @@ from typing import Any
 
 from labkit import checks
 from labkit.fgo.answers import Completion, final_answer, stated, text_of
-from labkit.fgo.datasets import BUILT_IN, GYM, read_rows
 from labkit.fgo.math_judge import MathJudge
 from labkit.fgo.tasks import sum_reward, verbose_sums
 from labkit.fgo.values import same_answer
+from labkit.rows import read_rows
 
+GYM = ("chain_sum", "gsm_symbolic")
+BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
 HINT = "\nThink step by step, then give the final answer as <answer>...</answer>."
 
 
@@ -169,7 +171,7 @@ def load_rows(
         return small_sums(count, seed=seed), "first-line"
     if name.startswith("gym/") and name in BUILT_IN:
         return gym_rows(name.removeprefix("gym/"), count, seed=seed), "gym"
-    return read_rows(name, **columns), "answer"
+    return read_rows(name, BUILT_IN, **columns), "answer"
 
 
 def _gold(answer: object) -> str | None:

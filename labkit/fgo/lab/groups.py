@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from labkit import checks
@@ -24,6 +23,7 @@ from labkit.fgo.measures import response_entropy
 from labkit.fgo.objective import ENTROPY_KINDS, Objective
 from labkit.fgo.policy import end_tokens
 from labkit.fgo.tasks import is_correct
+from labkit.progress import bar
 from labkit.provenance import provenance
 from labkit.traces import GroupTrace
 
@@ -61,7 +61,7 @@ def sample_groups(
     at_once = max(1, ROWS_AT_ONCE // group)
     texts, correct, length = list[str](), list[bool](), list[int]()
     entropies: dict[str, list[float]] = {kind: [] for kind in ENTROPY_KINDS}
-    with torch.random.fork_rng(), tqdm(total=len(rows), desc="sampling", disable=not progress) as bar:
+    with torch.random.fork_rng(), bar(progress, total=len(rows), desc="sampling") as told:
         torch.manual_seed(seed)
         for start in range(0, len(rows), at_once):
             part = rows[start : start + at_once]
@@ -74,7 +74,7 @@ def sample_groups(
             length += [len(line) for line in kept]
             for kind, values in entropy.items():
                 entropies[kind] += values.tolist()
-            bar.update(len(part))
+            told.update(len(part))
     found = {"correct": np.array(correct), "length": np.array(length)}
     found |= {kind: np.array(values) for kind, values in entropies.items()}
     return _trace(rows, texts, found, seed=seed, temperature=temperature, max_tokens=max_tokens)

@@ -1,35 +1,39 @@
-"""Rows with ``prompt`` and ``answer`` from files or the hub, and the names of those built in."""
+"""Rows with ``prompt`` and ``answer`` from files in the usual formats or from the hub."""
 
 import gzip
 import json
 import re
+import zlib
+from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from labkit import checks
+from labkit.reading import DATA_BYTES, gunzip, read_bytes
 
-GYM = ("chain_sum", "gsm_symbolic")
-BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
 JSON = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
-TABLES = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv"}
-_ON_HUB = re.compile(r"(?!lab/|gym/)[\w-][\w.-]*/[\w-][\w.-]*")
+TABLES = (".parquet", ".csv", ".csv.gz")
+MOST_ROWS = 10_000_000  # of a table: a column of one value takes no bytes in parquet
 FORMATS = ".jsonl or .json file (also .gz), .parquet or .csv, or a save_to_disk folder"
+_ON_HUB = re.compile(r"(?!lab/|gym/)[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def read_rows(
-    name: str, *, prompt: str = "prompt", answer: str = "answer", config: str | None = None,
-    split: str = "train",
+    name: str, built_in: Sequence[str] = (), *, prompt: str = "prompt", answer: str = "answer",
+    config: str | None = None, split: str = "train",
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The rows of a file (``FORMATS``), a folder of ``Dataset.save_to_disk`` or a data set on the hub.
 
+    built_in        names that the error for what is none of these offers too
     prompt, answer  the columns that hold them; the rows have them as ``prompt`` and ``answer`` (as text)
     config          of a data set on the hub that has several
     split           of one on the hub or in a save_to_disk folder that has several
 
     ValueError if it cannot be read or a row lacks either.
     """
-    rows = _read(name, config, split)
+    rows = _read(name, built_in, config, split)
     if not isinstance(rows, list) or not rows:
         checks.fail("dataset", name, "a file with at least one row, in a list where it is .json")
     for number, row in enumerate(rows, 1):
@@ -42,11 +46,11 @@ def read_rows(
 
 def columns_of(name: str) -> set[str]:
     """The columns of the first row of a file or folder; ValueError if it cannot be read."""
-    rows = _read(name, None, "train")
+    rows = _read(name, (), None, "train")
     return set(rows[0]) if isinstance(rows, list) and rows and isinstance(rows[0], dict) else set()
 
 
-def _read(name: str, config: str | None, split: str) -> Any:
+def _read(name: str, built_in: Sequence[str], config: str | None, split: str) -> Any:
     path = Path(name)
     if path.is_dir() and any((path / file).is_file() for file in ("state.json", "dataset_dict.json")):
         return _with_datasets(name, None, split)
@@ -54,20 +58,22 @@ def _read(name: str, config: str | None, split: str) -> Any:
     if ending is None and not path.exists() and _ON_HUB.fullmatch(name):
         return _from_hub(name, config, split)
     if ending is None or not path.is_file():
-        checks.fail(
-            "dataset",
-            name,
-            f"a {FORMATS} that exists, owner/name on the hub, or one of {', '.join(BUILT_IN)}",
-        )
-    if ending in TABLES:
-        return _with_datasets(name, TABLES[ending], split)
+        others = f", or one of {', '.join(built_in)}" if built_in else ""
+        checks.fail("dataset", name, f"a {FORMATS} that exists, owner/name on the hub{others}")
+    if ending == ".parquet":
+        return _with_datasets(name, ending, split)
     try:
-        content = gzip.decompress(path.read_bytes()) if ending.endswith(".gz") else path.read_bytes()
+        content = read_bytes(path, DATA_BYTES, "dataset")
+        if ending.endswith(".gz"):
+            content = gunzip(content, DATA_BYTES, "dataset", path)
         text = content.decode("utf-8-sig")  # Windows tools put a byte order mark before UTF-8
+        if ".csv" in ending:
+            return _table(text, name)
         return _lines(text, name) if ".jsonl" in ending else json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"dataset must be valid JSON; {name} is not: {error}") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        kind = "UTF-8" if ".csv" in ending else "JSON"
+        raise ValueError(f"dataset must be valid {kind}; {name} is not: {error}") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"dataset must be a whole gzip file; {name} is not: {error}") from None
 
 
@@ -83,15 +89,16 @@ def _from_hub(name: str, config: str | None, split: str) -> list[dict[str, Any]]
 
 
 def _with_datasets(name: str, kind: str | None, split: str) -> list[dict[str, Any]]:
-    """The rows of a table, or of a save_to_disk folder where ``kind`` is None; no cache is left."""
-    import pandas
+    """The rows of a parquet file, or of a save_to_disk folder where ``kind`` is None; no cache is left."""
     from datasets import Dataset, DatasetDict, load_from_disk
+    from pyarrow.parquet import ParquetFile
 
     try:
-        if kind == "csv":  # texts as they stand: 007 is no number, and the word NaN no hole
-            table = pandas.read_csv(name, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            return table.to_dict("records")
-        if kind == "parquet":
+        if kind == ".parquet":
+            about = ParquetFile(name).metadata
+            size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+            if size > DATA_BYTES or about.num_rows > MOST_ROWS:
+                raise ValueError(f"it has more than {DATA_BYTES:,} bytes or {MOST_ROWS:,} rows")
             with TemporaryDirectory() as cache:
                 return Dataset.from_parquet(name, cache_dir=cache, keep_in_memory=True).to_list()
         found = load_from_disk(name)
@@ -103,6 +110,17 @@ def _with_datasets(name: str, kind: str | None, split: str) -> list[dict[str, An
             checks.fail("dataset", name, f"a folder with the split {split}, not only {', '.join(found)}")
         found = found[split]
     return found.to_list()
+
+
+def _table(text: str, name: str) -> list[dict[str, Any]]:
+    """The rows of a csv, as texts as they stand: 007 is no number, and the word NaN no hole."""
+    import pandas
+
+    try:
+        return pandas.read_csv(StringIO(text), dtype=str, keep_default_na=False).to_dict("records")
+    except ValueError as error:  # pandas' own are such
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"dataset must be a {FORMATS} that is whole; {name} is not: {reason}") from None
 
 
 def _check(row: Any, number: int, name: str, prompt: str, answer: str) -> None:
