@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_soar_generate import CONFIG, END, EOT, MASK_ID, START, TEMPLATE, with_tokenizer
+from test_soar_generate import CONFIG, END, EOT, MASK_ID, START, TEMPLATE, sdar_folder, with_tokenizer
 from test_soar_models import llada_tensors, write
 
 from labkit.soar import decode, generate
@@ -297,3 +297,15 @@ def test_a_host_without_a_gpu_computes_on_its_cpu(folder, monkeypatch):
     assert lm.device == torch.device("cpu")
     assert lm.get_model_info()["model_dtype"] == "float32"
     assert lm.model.mask_id == MASK_ID
+
+
+@pytest.mark.parametrize("most", [8, 6, 3])
+def test_blocks_are_the_models_own_where_its_attention_is_causal_over_them(tmp_path, most):
+    folder = sdar_folder(tmp_path / "sdar")  # blocks of 4
+    lm = LabkitLM(folder, gen_length=8, device="cpu", strategy="soar")
+    (text,) = lm.generate_until([request("w3 w4 w5", {"until": [], "max_gen_toks": most})])
+    prompt = lm.tok_encode("w3 w4 w5")
+    trace = decode(lm.model, [prompt], "soar", gen_length=-(-most // 4) * 4, block_length=4)
+    assert text == words(trace.sequences[0, len(prompt) :][:most].tolist())
+    with pytest.raises(ValueError, match="block_length must be a divisor of 4"):
+        LabkitLM(folder, gen_length=8, block_length=3, device="cpu")

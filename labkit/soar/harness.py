@@ -9,6 +9,7 @@ That is lm_eval's own command line with the model "labkit" known to it. In code:
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class LabkitLM(TextLM):
 
     def __init__(self, pretrained: str | Path | None = None, **model_args: Any):
         super().__init__()
-        self.given = given = ModelArgs.of(model_args)
+        given = ModelArgs.of(model_args)
         if pretrained is None:
             checks.fail("pretrained", pretrained, "a folder or a checkpoint on the hub")
         folder = folder_of(pretrained)
@@ -52,7 +53,12 @@ class LabkitLM(TextLM):
         self._device = given.device
         self.model = load_model(folder, device=given.device, dtype=getattr(torch, given.dtype))
         self.max_length: int = self.model.max_length
-        if in_blocks(given.gen_length, given.block_length) >= self.max_length:
+        own = self.model.block_causal
+        self.block_length = given.block_length or own or 32
+        if own is not None and own % self.block_length:
+            checks.fail("block_length", self.block_length, f"a divisor of {own}, the model's own block")
+        self.given = replace(given, block_length=self.block_length)
+        if in_blocks(given.gen_length, self.block_length) >= self.max_length:
             allowed = f"less than max_length={self.max_length}, with its last block whole"
             checks.fail("gen_length", given.gen_length, allowed)
         self.work = Work(self.model.net.get_output_embeddings(), *given.rows)
@@ -68,7 +74,7 @@ class LabkitLM(TextLM):
         for number, (context, given) in enumerate(request.args for request in requests):
             one = asked(given, self.given.gen_length, self.given.options)
             ids = self.tok_encode(context) or [self.prefix_token_id]
-            prompts.append(self._fitting(ids, in_blocks(one.length, self.given.block_length)))
+            prompts.append(self._fitting(ids, in_blocks(one.length, self.block_length)))
             seen = one, tuple(prompts[-1])
             groups[one, copies[seen]].append(number)  # a prompt that comes again is sampled anew
             copies[seen] += one.samples
@@ -88,7 +94,10 @@ class LabkitLM(TextLM):
         self, prompts: list[list[int]], one: Asked, seed: int, some: list[int], rows: int
     ) -> list[str]:
         """What ``decode`` writes behind ``some`` of ``prompts``."""
-        ends, keywords = eos_ids(self.model), one.keywords(self.given.gen_length, self.given.block_length)
+        ends, keywords = eos_ids(self.model), one.keywords(self.given.gen_length, self.block_length)
+        if self.model.block_causal is not None:  # blocks stand where its attention has them
+            size = self.block_length
+            keywords |= {"gen_length": -(-one.length // size) * size, "block_length": size}
 
         @lru_cache(maxsize=4096)  # a beam's text is often what it was a step before
         def ended(tokens: tuple[int, ...]) -> bool:

@@ -24,7 +24,8 @@ class ModelArgs:
     """The model_args of a run, checked before any weight is read.
 
     gen_length      tokens generated at most; a task may ask for fewer
-    block_length    of ``decode``; where it does not divide the length, the last block is cut
+    block_length    of ``decode``; where it does not divide the length, the last block is cut. None: the
+                    block that the model's attention is causal over, 32 for one that sees everything
     batch_size      prompts decoded, and rows scored, at a time; "auto": the most that fit, found by halving
                     ``max_batch_size`` where memory runs out; "auto:N": found N times, the longest first
     max_batch_size  where auto begins; None: 64 on a GPU, 8 on a CPU
@@ -40,7 +41,7 @@ class ModelArgs:
     """
 
     gen_length: int = 256
-    block_length: int = 32
+    block_length: int | None = None
     batch_size: int | str = 8
     max_batch_size: int | None = None
     device: Any = None
@@ -52,8 +53,10 @@ class ModelArgs:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, low in (("gen_length", 1), ("block_length", 1), ("mc_num", 1), ("seed", 0)):
+        for name, low in (("gen_length", 1), ("mc_num", 1), ("seed", 0)):
             checks.integer(name, getattr(self, name), low)
+        if self.block_length is not None:
+            checks.integer("block_length", self.block_length, 1)
         for name in ("check_greedy", "add_bos_token"):
             checks.choice(name, getattr(self, name), (True, False))
         device = place(self.device)
