@@ -84,7 +84,9 @@ def _parser(kinds: Sequence[Any], values: Mapping[str, Any], **settings: Any) ->
     parser.error = _raise
     for action in parser._actions:
         if action.dest in values:
-            action.default, action.required = values[action.dest], False
+            value = values[action.dest]
+            one_of_several = action.nargs == "+" and isinstance(value, str | int | float)
+            action.default, action.required = [value] if one_of_several else value, False
         if get_origin(action.type) is dict:  # argparse cannot make one of text
             action.type = _mapping
         if type(None) in get_args(hints.get(action.dest)):
