@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -83,13 +84,18 @@ def load_model(
     else:
         if fixed_rows is not None:
             checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
-        if not isinstance(name, (str, Path)):
-            checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
-        try:
-            model = load_checkpoint(shipped or name, device=device, dtype=dtype, block_causal=block_causal)
-        except SafetensorError as error:
-            checks.fail("name", str(name), f"a folder whose *.safetensors are whole ({error})")
+        model = _whole(shipped or name, device=device, dtype=dtype, block_causal=block_causal)
     return model if cache is None else with_cache(model, cache, cache_bytes)
+
+
+def _whole(name: str | Path, **how: Any) -> DiffusionLM:
+    """``load_checkpoint``, with ValueError for a name that is none and for a damaged file."""
+    if not isinstance(name, (str, Path)):
+        checks.fail("name", name, f"one of {', '.join(LAB)}, a folder, or a checkpoint on the hub")
+    try:
+        return load_checkpoint(name, **how)
+    except SafetensorError as error:
+        checks.fail("name", str(name), f"a folder whose *.safetensors are whole ({error})")
 
 
 def _shipped(name: str) -> Path | None:

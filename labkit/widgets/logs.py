@@ -21,7 +21,9 @@ def read_logs(folder: str | Path) -> dict[str, TrainTrace]:
     folder = Path(folder)
     newest: dict[Path, list[dict]] = {}
     for path in folder.glob(f"**/{STATE}"):
-        run = path.parent.parent if path.parent.name.startswith("checkpoint-") else path.parent
+        run = path.parent
+        if run.name.startswith("checkpoint-"):
+            run = run.parent
         newest[run] = max(newest.get(run, []), _history(path), key=len)
     runs = {_name(run, folder): TrainTrace.from_log(log) for run, log in sorted(newest.items()) if log}
     if not runs:
