@@ -48,11 +48,11 @@ setup: $(READY)  ## the environment alone
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
 	$(PY) -m labkit run --preset smoke
 
-test: types  ## style, types, unit tests, notebooks under nbval
+test: types  ## style, types, unit tests, notebooks under nbval; SLOW=yes: those marked slow too
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
-	$(PY) -m pytest -q -n 2 --dist loadfile $(COVERAGE) --ignore=tests/browser tests
+	$(PY) -m pytest -q -n 2 --dist loadfile $(if $(SLOW),,-m "not slow") $(COVERAGE) --ignore=tests/browser tests
 	$(if $(COVERAGE),@printf 'coverage of the unit tests: %s %%\n' "$$($(PY) -m coverage report --format=total)")
-	LABKIT_HEADLESS=1 $(PY) -m pytest -q $(NBVAL) notebooks
+	LABKIT_HEADLESS=1 $(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) notebooks
 
 types: $(READY)  ## what mypy finds
 	$(PY) -m mypy $(TYPED)
