@@ -2,13 +2,16 @@
 PY := .venv/bin/python
 READY := .venv/.ready
 # `make run PYTHON=python3.13` wants that Python: a .venv of another one is made anew. Without it any .venv will do.
+# Half-made (no pip in it) or with an interpreter that went away, it is made anew too; moved, it is installed into once more:
+# the paths in it are those of the folder it was made in, which .ready holds.
 ifdef PYTHON
-NEW := $(shell test "$$($(PY) -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" || echo yes)
+NEW := $(shell test "$$($(PY) -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" && $(PY) -c 'import pip' 2>/dev/null || echo yes)
 else
-NEW := $(shell test -x $(PY) || echo yes)
+NEW := $(shell $(PY) -c 'import pip' 2>/dev/null || echo yes)
 endif
+MOVED := $(shell test "$$(cat .venv/.ready 2>/dev/null)" = '$(CURDIR)' || echo yes)
 PYTHON ?= python3
-EXTRAS := [dev]
+EXTRAS := [dev,eval]
 PIP := $(PY) -m pip install -q --disable-pip-version-check
 # `make run WHEELHOUSE=folder` on a machine without network: wheels from there, everything else (torch) the machine's own.
 ifdef WHEELHOUSE
@@ -45,11 +48,11 @@ setup: $(READY)  ## the environment alone
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html
 	$(PY) -m labkit run --preset smoke
 
-test: types  ## style, types, unit tests, notebooks under nbval
+test: types  ## style, types, unit tests, notebooks under nbval; SLOW=yes: those marked slow too
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
-	$(PY) -m pytest -q -n 2 --dist loadfile $(COVERAGE) --ignore=tests/browser tests
+	$(PY) -m pytest -q -n 2 --dist loadfile $(if $(SLOW),,-m "not slow") $(COVERAGE) --ignore=tests/browser tests
 	$(if $(COVERAGE),@printf 'coverage of the unit tests: %s %%\n' "$$($(PY) -m coverage report --format=total)")
-	LABKIT_HEADLESS=1 $(PY) -m pytest -q $(NBVAL) notebooks
+	LABKIT_HEADLESS=1 $(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) notebooks
 
 types: $(READY)  ## what mypy finds
 	$(PY) -m mypy $(TYPED)
@@ -90,14 +93,14 @@ docs: $(READY)  ## API pages and the kernels' derivations as a site, runs/docs/i
 mutants: $(READY)  ## plant known faults one by one in a copy: the tests must catch each
 	$(PY) tests/mutants.py $(MUTANTS)
 
-wheelhouse:  ## what another machine lacks, into WHEELHOUSE=wheels: EXTRAS=[dev] HAS=freeze.txt FOR="--platform ..."
+wheelhouse:  ## what another machine lacks, into WHEELHOUSE=wheels: EXTRAS=[dev,eval] HAS=freeze.txt FOR="--platform ..."
 	$(PYTHON) .ci/wheelhouse.py $(or $(WHEELHOUSE),wheels) --extras '$(EXTRAS)' $(if $(HAS),--has $(HAS)) --for='$(FOR)'
 
 clean:  ## remove the environment and everything that was generated
 	rm -rf .venv runs build docs/api *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(READY): pyproject.toml constraints.txt $(if $(NEW),another-python)
+$(READY): pyproject.toml constraints.txt $(if $(NEW)$(MOVED),another-python)
 	$(if $(NEW),$(PYTHON) -m venv --clear .venv)
 	$(if $(WHEELHOUSE),$(SITE) && $(PIP) setuptools)
 	$(PIP) -e .$(EXTRAS)
-	touch $@
+	echo '$(CURDIR)' > $@

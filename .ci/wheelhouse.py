@@ -1,6 +1,6 @@
 """Download what the lab needs into one folder, for a machine that has torch but no network.
 
-``make wheelhouse [WHEELHOUSE=wheels] [EXTRAS=[dev]] [HAS=freeze.txt] [FOR="--python-version ..."]``
+``make wheelhouse [WHEELHOUSE=wheels] [EXTRAS=[dev,eval]] [HAS=freeze.txt] [FOR="--python-version ..."]``
 
 pip resolves and downloads. torch and triton, with all that only they need, are left to that
 machine, and so is every distribution of HAS whose version suits. FOLDER/constraints.txt pins the
@@ -185,7 +185,9 @@ def pip(*arguments: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python .ci/wheelhouse.py", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--extras", default="[dev]", help="as in pip install .[dev]; default: [dev]")
+    parser.add_argument(
+        "--extras", default="[dev,eval]", help="as in pip install .[dev]; default: [dev,eval]"
+    )
     parser.add_argument("--has", type=Path, help="what pip freeze printed on that machine")
     parser.add_argument("--for", default="", dest="options", help="pip download's, for another platform")
     arguments = parser.parse_args()

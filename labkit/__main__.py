@@ -3,8 +3,11 @@
 labkit list       the notebooks with their parameters, defaults and what they mean
 labkit notebooks  copies of the notebooks and presets, to edit
 labkit run        execute notebooks headless, compare with baselines, write runs/latest/report.html
-labkit train      pre-train ELAS or its baselines, or fine-tune by FGO, from the shell
+labkit train      pre-train ELAS or its baselines, fine-tune by FGO, make a diffusion LM of a causal LM
+labkit eval       a causal LM on a benchmark: accuracy, length, ACT, the paper's figures beside
 labkit decode     a question to a masked diffusion language model: the answer fills in, its trace is kept
+labkit lm-eval    lm-evaluation-harness on such a model; its options are those of `lm_eval run`
+labkit show       a trace or a folder of training logs as one HTML page that needs no Python
 labkit sweep      one notebook over a grid of parameters, on this machine or a dask cluster
 labkit report     write report.html of a finished run again
 labkit compare    two runs, metric by metric
@@ -24,24 +27,32 @@ from collections.abc import Callable
 from importlib import import_module
 
 from labkit import __version__
-from labkit.runner import commands
-from labkit.runner.processes import interrupted_by_signals
 
-TRAINERS = {"elas": "pre-train a low-rank LLaMA", "fgo": "compress the chain-of-thought of a causal LM"}
+RUNNER = "labkit.runner.commands"
+TRAINERS = {  # algorithm: (its command, what it does)
+    "elas": ("labkit.elas.cli", "pre-train a low-rank LLaMA"),
+    "fgo": ("labkit.fgo.cli", "compress the chain-of-thought of a causal LM"),
+    "dlm": ("labkit.soar.train_cli", "turn a causal LM into a masked diffusion LM"),
+}
 FLAG = {"action": "store_true"}
 SEVERAL = {"nargs": "*", "metavar": "NOTEBOOK", "help": "file, name or number; default: all"}
 
 
 def _late(module: str, name: str) -> Callable:
-    """``module``'s function ``name``, imported when it is called: torch takes seconds."""
+    """``module``'s function ``name``, imported when it is called: torch takes seconds.
+
+    Nothing slow is imported before ``main`` runs, where Ctrl-C prints no traceback.
+    """
     return lambda arguments: getattr(import_module(module), name)(arguments)
 
 
 # command: (what it calls, {option: argparse's words for it})
 COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
-    "list": (commands.describe, {"notebooks": SEVERAL, "--json": {**FLAG, "help": "the same as JSON"}}),
-    "notebooks": (commands.copy, {"folder": {"metavar": "FOLDER", "help": "new or empty"}}),
-    "run": (commands.run, {
+    "list": (_late(RUNNER, "describe"), {
+        "notebooks": SEVERAL, "--json": {**FLAG, "help": "the same as JSON"},
+    }),
+    "notebooks": (_late(RUNNER, "copy"), {"folder": {"metavar": "FOLDER", "help": "new or empty"}}),
+    "run": (_late(RUNNER, "run"), {
         "notebooks": SEVERAL,
         "--preset": {"default": "smoke", "help": "smoke, full or a YAML file (default: smoke)"},
         "-p": {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE"),
@@ -53,9 +64,10 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
     "decode": (_late("labkit.soar.cli", "decode"), {
         "question": {"metavar": "QUESTION", "help": "text; a user's message by the chat template"},
         "--model": {"required": True, "metavar": "NAME_OR_FOLDER",
-                    "help": "a LLaDA or Dream folder, its name on the hub, or lab/sums"},
-        "--strategy": {"default": "soar", "help": "greedy, parallel, adaptive, pbs, soar (default: soar)"},
-        "--beam": {"type": int, "help": "beams of pbs and soar (default: 2)"},
+                    "help": "a LLaDA, Dream or SDAR folder, its name on the hub, or lab/sums"},
+        "--strategy": {"default": "soar", "help": "greedy, parallel, adaptive, fast_dllm, factor, eb, "
+                       "klass, prophet, rcr, pbs, order_token or soar (default)"},
+        "--beam": {"type": int, "help": "beams of pbs, order_token and soar (default: 2)"},
         "--threshold": {"type": float, "help": "confidence that accelerates (default: 0.9)"},
         "--gen-length": {"type": int, "help": "tokens to generate (default: 128)"},
         "--block-length": {"type": int, "help": "fill blocks of so many in turn (default: one block)"},
@@ -66,7 +78,13 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
         "--device": {"default": "auto", "help": "auto, cpu, cuda or cuda:N (default: auto)"},
         "--output": {"metavar": "FILE", "help": "the trace, .npz (default: runs/decode/trace.npz)"},
     }),
-    "sweep": (commands.sweep, {
+    "show": (_late("labkit.widgets.show", "show"), {
+        "trace": {"metavar": "TRACE_OR_FOLDER", "help": "a trace (.npz), or a folder with one, with "
+                  "trainer_state.json of TRL or transformers, or with TensorBoard's event files"},
+        "-o": {"dest": "output", "metavar": "FILE", "help": "the page (default: TRACE.html)"},
+        "--prompt": {"type": int, "default": 0, "help": "which prompt of a decode (default: 0)"},
+    }),
+    "sweep": (_late(RUNNER, "sweep"), {
         "notebook": {"metavar": "NOTEBOOK"},
         "--grid": {"required": True, "help": "YAML: parameter -> list, {from, to, count[, log]}, {seeds}"},
         "--preset": {"default": "smoke", "help": "the parameters that stay (default: smoke)"},
@@ -74,9 +92,11 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
         "--scheduler": {"help": "a running dask scheduler, tcp://host:port, on its workers' devices"},
         "--timeout": {"type": float, "default": 1800, "help": "seconds for one point (default: 1800)"},
     }),
-    "report": (commands.report, {"folder": {"help": "the run's folder, for instance runs/latest"}}),
-    "compare": (commands.compare, {"run_a": {}, "run_b": {}}),
-    "baseline update": (commands.update_baselines, {
+    "report": (_late(RUNNER, "report"), {
+        "folder": {"help": "the run's folder, for instance runs/latest"},
+    }),
+    "compare": (_late(RUNNER, "compare"), {"run_a": {}, "run_b": {}}),
+    "baseline update": (_late(RUNNER, "update_baselines"), {
         "folder": {"nargs": "?", "help": "the run (default: runs/latest)"},
         "--seeds": {"nargs": "+", "default": [], "metavar": "RUN",
                     "help": "runs with other seeds, on other Pythons too: they set new tolerances"},
@@ -86,7 +106,7 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options, but the trainers': they read their own (labkit.options)."""
+    """All commands and their options, but those of train, eval and lm-eval, which read their own."""
     top = argparse.ArgumentParser(
         prog="labkit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -103,31 +123,39 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(option, **words)
         command.set_defaults(call=call)
     trainers = known.add_parser("train").add_subparsers(dest="algorithm", required=True)
-    for name, purpose in TRAINERS.items():
+    for name, (_, purpose) in TRAINERS.items():
         trainers.add_parser(name, help=purpose)
+    for name in ("eval", "lm-eval"):
+        known.add_parser(name)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
     argv = _with_negatives(sys.argv[1:] if argv is None else argv)
-    training = argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS
-    arguments = argparse.Namespace(command="train") if training else parser().parse_args(argv)
+    name = " ".join(["labkit", *argv[:1]])
     try:
+        from labkit.runner.processes import interrupted_by_signals
+
         with interrupted_by_signals():
-            if training:
-                return import_module(f"labkit.{argv[1]}.cli").main(argv[2:])
+            if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS:
+                return import_module(TRAINERS[argv[1]][0]).main(argv[2:])
+            if argv[:1] == ["eval"]:
+                return import_module("labkit.studies.fgo.evaluation").main(argv[1:])
+            if argv[:1] == ["lm-eval"]:
+                return import_module("labkit.soar.cli").evaluate(argv[1:])
+            arguments = parser().parse_args(argv)
             return arguments.call(arguments)
     except (ValueError, OSError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC
         advice = "; free some and repeat: sweep and run --resume keep what finished" if full else ""
-        print(f"labkit {arguments.command}: {error}{advice}", file=sys.stderr)
+        print(f"{name}: {error}{advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"labkit {arguments.command}: {how}", file=sys.stderr)
+            print(f"{name}: {how}", file=sys.stderr)
         return 128 + number
 
 

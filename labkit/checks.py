@@ -1,9 +1,12 @@
 """One clear error for bad input: it names the argument, what was given and what is allowed."""
 
+import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, NoReturn
+
+INT64 = 2**63 - 1  # what torch and numpy count in
 
 
 def fail(name: str, value: Any, allowed: str) -> NoReturn:
@@ -18,10 +21,10 @@ def did_you_mean(given: Any, known: Iterable[str]) -> str:
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return ``value`` as int if it is a whole number in [low, high]; bool is refused."""
+    """Return ``value`` as int if it is a whole number in [low, high] and fits 64 bits; bool is refused."""
     span = f"an integer >= {low}" if high is None else f"an integer between {low} and {high}"
     whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
+    if not whole or value < low or value > (INT64 if high is None else high):
         fail(name, value, span)
     return int(value)
 
@@ -30,13 +33,21 @@ def number(name: str, value: Any, low: float, high: float = float("inf")) -> flo
     """Return ``value`` as float if it is a finite number in [low, high]; bool is refused."""
     span = f"a number >= {low:g}" if high == float("inf") else f"a number in [{low:g}, {high:g}]"
     real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not low <= value <= high or value in (float("inf"), float("-inf")):  # NaN: not <=
+    try:
+        result = float(value) if real else math.nan
+    except OverflowError:  # a whole number beyond the floats
+        result = math.inf
+    if not low <= result <= high or math.isinf(result):  # NaN: not <=
         fail(name, value, span)
-    return float(value)
+    return result
 
 
 def choice(name: str, value: Any, allowed: Sequence[Any]) -> Any:
     """Return ``value`` if it is one of ``allowed``."""
-    if value not in allowed:
+    try:
+        known = value in allowed
+    except (ValueError, RuntimeError, TypeError):  # an array or tensor compares element by element
+        known = False
+    if not known:
         fail(name, value, "one of " + ", ".join(map(repr, allowed)))
     return value

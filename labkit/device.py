@@ -14,8 +14,12 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from labkit.checks import fail
+
+if TYPE_CHECKING:
+    import torch
 
 LEAST_CAPABILITY = (8, 0)  # the lab's Triton kernels, bfloat16
 LEAST_FREE = 2048  # MiB: more than any smoke preset takes
@@ -156,6 +160,18 @@ def current() -> str:
 def automatic() -> Card | None:
     """What "auto" resolves to, asked once."""
     return resolve()[0]
+
+
+def of_torch(device: "str | torch.device") -> "torch.device":
+    """torch's device of that name; ValueError unless there is such a one here."""
+    import torch
+
+    try:
+        if isinstance(device, str | torch.device):
+            return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):  # no such name, or a torch without that kind
+        pass
+    fail("device", device, "a torch.device or its name, and there")
 
 
 def backend() -> str:

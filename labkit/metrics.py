@@ -1,6 +1,9 @@
 """record("name", value): one number a notebook stands for, kept in the notebook file itself."""
 
+import contextlib
 import math
+import sys
+from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
 
@@ -17,11 +20,12 @@ def record(name: str, value: float, unit: str = "") -> None:
         unit: shown behind the value.
 
     Raises:
-        ValueError: ``name`` is empty, or ``value`` is not one finite number.
+        ValueError: ``name`` is empty, ``value`` is not one finite number, or ``unit`` is no text.
     """
-    value = value.item() if hasattr(value, "item") else value
+    with contextlib.suppress(ValueError, RuntimeError):  # an array of several: told below
+        value = value.item() if hasattr(value, "item") else value
     value = int(value) if isinstance(value, bool) else value
-    _check(name, value)
+    _check(name, value, unit)
     _show(f"{name} = {value:.6g} {unit}".rstrip(), MIME, {"name": name, "value": value, "unit": unit})
 
 
@@ -34,23 +38,42 @@ def record_input(name: str, fingerprint: str) -> None:
 
 
 def read_metrics(notebook: str | Path) -> dict[str, dict]:
-    """{name: {"value", "unit"}} from an executed notebook; ValueError unless ``record`` wrote them all."""
-    found = _read(notebook, MIME, {"name", "value", "unit"})
-    for metric in found:
-        _check(metric["name"], metric["value"])
+    """{name: {"value", "unit"}} from an executed notebook.
+
+    An output that only looks like ``record``'s costs itself alone: it is left out, in a line on stderr.
+    """
+    found = _read(notebook, MIME, {"name", "value", "unit"}, _metric)
     return {metric.pop("name"): metric for metric in found}
 
 
 def read_inputs(notebook: str | Path) -> dict[str, str]:
-    """{name: fingerprint} of ``record_input`` from an executed notebook; ValueError as ``read_metrics``."""
-    return {one["name"]: one["fingerprint"] for one in _read(notebook, INPUT, {"name", "fingerprint"})}
+    """{name: fingerprint} of ``record_input`` from an executed notebook; others as in ``read_metrics``."""
+    found = _read(notebook, INPUT, {"name", "fingerprint"}, _input)
+    return {one["name"]: one["fingerprint"] for one in found}
 
 
-def _check(name: object, value: object) -> None:
+def _metric(bundle: dict) -> None:
+    """ValueError unless ``record`` could have left it."""
+    _check(**bundle)
+
+
+def _input(bundle: dict) -> None:
+    """ValueError unless ``record_input`` could have left it."""
+    if not all(isinstance(text, str) for text in bundle.values()):
+        raise ValueError(f"name and fingerprint must be text; got {bundle!r}")
+
+
+def _check(name: object, value: object, unit: object) -> None:
     if not isinstance(name, str) or not name:
         raise ValueError(f"name must be a non-empty string; got {name!r}")
-    if not isinstance(value, Real) or not math.isfinite(value):
+    try:
+        finite = isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the floats
+        finite = False
+    if not finite:
         raise ValueError(f"value must be one finite number for metric {name!r}; got {value!r}")
+    if not isinstance(unit, str):
+        raise ValueError(f"unit must be text for metric {name!r}; got {unit!r}")
 
 
 def _show(text: str, kind: str, bundle: dict) -> None:
@@ -59,12 +82,18 @@ def _show(text: str, kind: str, bundle: dict) -> None:
     display({kind: bundle, "text/plain": text}, raw=True)
 
 
-def _read(notebook: str | Path, kind: str, keys: set[str]) -> list[dict]:
+def _read(notebook: str | Path, kind: str, keys: set[str], check: Callable[[dict], None]) -> list[dict]:
+    """The bundles of a kind with just ``keys`` that pass ``check``; what is wrong with others is told."""
     import nbformat
 
     outputs = [o for cell in nbformat.read(notebook, as_version=4).cells for o in cell.get("outputs", [])]
-    found = [output["data"][kind] for output in outputs if kind in output.get("data", {})]
-    for one in found:
-        if not isinstance(one, dict) or one.keys() != keys or not isinstance(one["name"], str):
-            raise ValueError(f"{kind} must hold {', '.join(sorted(keys))}; got {one!r}")
-    return [dict(one) for one in found]
+    found = []
+    for bundle in (output["data"][kind] for output in outputs if kind in output.get("data", {})):
+        try:
+            if not isinstance(bundle, dict) or bundle.keys() != keys:
+                raise ValueError(f"{kind} must hold {', '.join(sorted(keys))}; got {bundle!r}")
+            check(bundle)
+            found.append(dict(bundle))
+        except ValueError as problem:
+            print(f"{notebook}: an output is left out: {problem}", file=sys.stderr)
+    return found

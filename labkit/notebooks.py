@@ -10,6 +10,7 @@ import nbformat
 
 from labkit.checks import did_you_mean, fail
 from labkit.paths import NOTEBOOKS
+from labkit.reading import DATA_BYTES, read_bytes
 from labkit.yaml_values import PLAIN, Date, as_float, brief, not_plain, walk
 
 TYPES: dict[str, Any] = {
@@ -60,7 +61,7 @@ def describe(notebook: Path) -> dict[str, Any]:
     known = _inspect(notebook).values()
     return {
         "notebook": notebook.stem,
-        "title": title(nbformat.read(notebook, as_version=4).cells),
+        "title": title(read_notebook(notebook).cells),
         "parameters": [{ours: one[theirs] for ours, theirs in keys.items()} for one in known],
     }
 
@@ -74,15 +75,22 @@ def title(cells: Sequence[Any]) -> str:
     return ""
 
 
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """A notebook, brought to format 4; ValueError for a file that is none, or too big."""
+    content = read_bytes(path, DATA_BYTES, "NOTEBOOK")
+    try:
+        return nbformat.reads(content.decode(), as_version=4)
+    except Exception as error:  # a damaged file makes nbformat stumble in many ways
+        problem = " ".join(str(error).split())
+        raise ValueError(f"NOTEBOOK must be a valid notebook; {path} is not: {problem}") from None
+
+
 def _inspect(notebook: Path) -> dict[str, dict[str, str]]:
     """Papermill's reading of the parameters cell; ValueError for a file that is no notebook."""
     import papermill
 
-    try:  # read here, for in a path papermill takes braces for places of parameters
-        return papermill.inspect_notebook(nbformat.read(notebook, as_version=4))
-    except Exception as error:  # a damaged file makes nbformat stumble in many ways
-        problem = " ".join(str(error).split())
-        raise ValueError(f"NOTEBOOK must be a valid notebook; {notebook} is not: {problem}") from None
+    # read here, for in a path papermill takes braces for places of parameters
+    return papermill.inspect_notebook(read_notebook(notebook))
 
 
 def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import argparse
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, field, fields
 from functools import wraps
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,6 +14,11 @@ from labkit.yaml_values import load_yaml, read_yaml
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Descriptions as they stand, and each option's default."""
+
+
+def help_field(text: str, default: Any = MISSING) -> Any:
+    """A dataclass field whose option has this help; required without a default."""
+    return field(default=default, metadata={"help": text})
 
 
 def parse_options(
@@ -79,7 +84,9 @@ def _parser(kinds: Sequence[Any], values: Mapping[str, Any], **settings: Any) ->
     parser.error = _raise
     for action in parser._actions:
         if action.dest in values:
-            action.default, action.required = values[action.dest], False
+            value = values[action.dest]
+            one_of_several = action.nargs == "+" and isinstance(value, str | int | float)
+            action.default, action.required = [value] if one_of_several else value, False
         if get_origin(action.type) is dict:  # argparse cannot make one of text
             action.type = _mapping
         if type(None) in get_args(hints.get(action.dest)):

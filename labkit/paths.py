@@ -32,6 +32,8 @@ def cache_dir(name: str) -> Path:
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Call ``write(temporary_path)`` in the same folder, then rename: never a half-written file.
 
+    The bytes are on the disk before they have the name: a power cut leaves the old file or the new one.
+
     An OSError that names no file (a full disk's does not) is raised again with ``path`` in it.
     """
     path = Path(path)
@@ -39,6 +41,8 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         if error.filename or error.errno is None:

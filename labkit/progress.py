@@ -1,6 +1,8 @@
 """One progress argument for everything slow: a bar, silence, or a function that is told and may stop it."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any, Self
 
 # True: a tqdm bar. False: silence. A function: called as progress(done, total) after each step; what it
@@ -13,12 +15,31 @@ class Stopped(Exception):
 
 
 def bar(progress: Progress, steps: Iterable | None = None, **options: Any) -> Any:
-    """What tqdm(steps, **options) would be: a bar, a silent one, or one that reports to ``progress``."""
+    """What tqdm(steps, **options) would be: a bar, a silent one, or one that reports to ``progress``.
+
+    A bar is text, in notebooks too: tqdm.auto's widget is gone with its kernel. There it goes to stdout:
+    JupyterLab shows stderr as a warning.
+    """
     if callable(progress):
         return _Told(progress, steps, options.get("total"), options.get("initial", 0))
-    from tqdm.auto import tqdm  # late: a widget needs none
+    from tqdm import tqdm  # late: a widget needs none
 
-    return tqdm(steps, disable=not progress, **options)
+    in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
+    return tqdm(steps, disable=not progress, file=sys.stdout if in_notebook else None, **options)
+
+
+@contextmanager
+def no_bar() -> Iterator[None]:
+    """Keep transformers from showing a bar of its own, in notebooks a widget, inside the block."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 class _Told:

@@ -8,63 +8,16 @@ TrainTrace  a training run: logged curves and sampled completions
 Algorithms make traces, figures and widgets read them; this module needs numpy alone.
 """
 
-import json
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any
 
 import numpy as np
 
 from labkit.checks import fail, integer
-from labkit.paths import write_atomic
+from labkit.trace_file import Trace
 
-FORMAT = 1
 SEARCH, ACCELERATE, FINISHED = 0, 1, 2  # BeamTrace.beam_mode
 KEPT, MERGED, PRUNED = 0, 1, 2  # BeamTrace.cand_fate
-
-
-@dataclass
-class Trace:
-    """Save and load for the dataclasses below: arrays go into the npz, all else into its JSON entry."""
-
-    def save(self, path: str | Path) -> Path:
-        """Write one ``.npz`` (compressed, no pickle); the file appears whole or not at all."""
-        path = Path(path)
-        if path.suffix != ".npz":
-            raise ValueError(f"path must end in .npz; got {str(path)!r}")
-        arrays: dict[str, Any] = {}
-        plain = {"kind": type(self).__name__, "format": FORMAT}
-        for spec in fields(self):
-            value = getattr(self, spec.name)
-            if isinstance(value, np.ndarray):
-                arrays[spec.name] = value
-            elif spec.metadata.get("arrays"):
-                arrays |= {f"{spec.name}/{key}": np.asarray(item) for key, item in value.items()}
-            else:
-                plain[spec.name] = value
-        arrays["json"] = np.array(json.dumps(plain))
-        return write_atomic(path, lambda temporary: np.savez_compressed(temporary, **arrays))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what ``save`` wrote. ValueError if the file is not a whole trace of this class."""
-        try:
-            with np.load(Path(path), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            plain = json.loads(str(arrays.pop("json")))
-            found = f"{plain.pop('kind', None)} {plain.pop('format', None)}"
-            if found == f"{cls.__name__} {FORMAT}":
-                for spec in fields(cls):
-                    if spec.metadata.get("arrays"):
-                        prefix = spec.name + "/"
-                        keys = [key for key in arrays if key.startswith(prefix)]
-                        plain[spec.name] = {key.removeprefix(prefix): arrays.pop(key) for key in keys}
-                return cls(**arrays, **plain)
-        except OSError:
-            raise
-        except Exception as error:  # a damaged file makes zip, numpy and JSON stumble in many ways
-            raise ValueError(f"path must be a {cls.__name__} npz; {path} is not ({error})") from None
-        raise ValueError(f"path must hold a {cls.__name__} of format {FORMAT}; {path} holds {found}")
 
 
 @dataclass
@@ -77,17 +30,18 @@ class MaskTrace(Trace):
     meta         model, step, seed, provenance
     """
 
-    activations: np.ndarray
-    kept: np.ndarray
+    activations: Annotated[np.ndarray, "float layers tokens features"]
+    kept: Annotated[np.ndarray, "bool layers tokens features"]
     tokens: list[str]
     meta: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         shape = self.activations.shape
-        if len(shape) != 3 or shape[-1] % 4:
+        if shape[-1] % 4:
             fail("activations", shape, "(layers, tokens, features) with features a multiple of 4")
-        if self.kept.shape != shape or self.kept.dtype != bool:
-            raise ValueError(f"kept must be bool {shape}; got {self.kept.dtype} {self.kept.shape}")
+        if len(self.tokens) != shape[1]:
+            fail("tokens", f"{len(self.tokens)} of them", f"one for each of the {shape[1]} in activations")
 
     @property
     def natural_zeros(self) -> np.ndarray:
@@ -132,7 +86,8 @@ class BeamTrace(Trace):
     beam_tokens       int (b, L); beam_prediction int (b, L): the model's argmax (-1: not scored)
     beam_confidence   float (b, L) softmax probability of that argmax, NaN where not a candidate
     cand_prompt, cand_step, cand_parent int (c,) the state (slot) that proposed this candidate
-    cand_positions, cand_tokens         int (c, D) what it commits, -1 padded
+    cand_positions, cand_tokens         int (c, D) what it commits, -1 padded; where rcr masks a position
+                      again, the token is the mask and the confidence that of the token that goes
     cand_confidence   float (c, D), NaN padded
     cand_score        float (c,)
     cand_fate         int (c,) KEPT, MERGED (same sequence as a better one) or PRUNED
@@ -142,30 +97,30 @@ class BeamTrace(Trace):
     With ``record=False`` both tables are empty; the first five arrays are always filled.
     """
 
-    sequences: np.ndarray
-    prompt_length: np.ndarray
-    scores: np.ndarray
-    calls: np.ndarray
-    rows: np.ndarray
-    beam_prompt: np.ndarray
-    beam_step: np.ndarray
-    beam_slot: np.ndarray
-    beam_parent: np.ndarray
-    beam_score: np.ndarray
-    beam_committed: np.ndarray
-    beam_mode: np.ndarray
-    beam_tokens: np.ndarray
-    beam_prediction: np.ndarray
-    beam_confidence: np.ndarray
-    cand_prompt: np.ndarray
-    cand_step: np.ndarray
-    cand_parent: np.ndarray
-    cand_positions: np.ndarray
-    cand_tokens: np.ndarray
-    cand_confidence: np.ndarray
-    cand_score: np.ndarray
-    cand_fate: np.ndarray
-    cand_child: np.ndarray
+    sequences: Annotated[np.ndarray, "int P L"]
+    prompt_length: Annotated[np.ndarray, "int P"]
+    scores: Annotated[np.ndarray, "float P"]
+    calls: Annotated[np.ndarray, "int P"]
+    rows: Annotated[np.ndarray, "int P"]
+    beam_prompt: Annotated[np.ndarray, "int b"]
+    beam_step: Annotated[np.ndarray, "int b"]
+    beam_slot: Annotated[np.ndarray, "int b"]
+    beam_parent: Annotated[np.ndarray, "int b"]
+    beam_score: Annotated[np.ndarray, "float b"]
+    beam_committed: Annotated[np.ndarray, "int b"]
+    beam_mode: Annotated[np.ndarray, "int b"]
+    beam_tokens: Annotated[np.ndarray, "int b L"]
+    beam_prediction: Annotated[np.ndarray, "int b L"]
+    beam_confidence: Annotated[np.ndarray, "float b L"]
+    cand_prompt: Annotated[np.ndarray, "int c"]
+    cand_step: Annotated[np.ndarray, "int c"]
+    cand_parent: Annotated[np.ndarray, "int c"]
+    cand_positions: Annotated[np.ndarray, "int c D"]
+    cand_tokens: Annotated[np.ndarray, "int c D"]
+    cand_confidence: Annotated[np.ndarray, "float c D"]
+    cand_score: Annotated[np.ndarray, "float c"]
+    cand_fate: Annotated[np.ndarray, "int c"]
+    cand_child: Annotated[np.ndarray, "int c"]
     meta: dict[str, Any] = field(default_factory=dict)
 
     def of_prompt(self, prompt: int) -> "BeamTrace":
@@ -200,11 +155,20 @@ class GroupTrace(Trace):
     prompts: list[str]
     answers: list[str]
     texts: list[list[str]]
-    correct: np.ndarray
-    length: np.ndarray
-    entropy: dict[str, np.ndarray] = field(default_factory=dict, metadata={"arrays": True})
-    advantages: dict[str, np.ndarray] = field(default_factory=dict, metadata={"arrays": True})
+    correct: Annotated[np.ndarray, "bool Q G"]
+    length: Annotated[np.ndarray, "int Q G"]
+    entropy: Annotated[dict[str, np.ndarray], "float Q G"] = field(default_factory=dict)
+    advantages: Annotated[dict[str, np.ndarray], "float Q G"] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        questions, responses = self.correct.shape
+        for name in ("prompts", "answers", "texts"):
+            if (count := len(getattr(self, name))) != questions:
+                fail(name, f"{count} of them", f"one for each of the {questions} questions in correct")
+        if not all(isinstance(group, list) and len(group) == responses for group in self.texts):
+            fail("texts", "others", f"a list of {responses} responses for each question")
 
 
 @dataclass
@@ -217,10 +181,19 @@ class TrainTrace(Trace):
     meta      arm, config, parameters, seed, provenance, findings: [{step, where, what}]
     """
 
-    step: np.ndarray
-    series: dict[str, np.ndarray] = field(default_factory=dict, metadata={"arrays": True})
+    step: Annotated[np.ndarray, "int n"]
+    series: Annotated[dict[str, np.ndarray], "number n ..."] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for sample in self.samples:
+            if not isinstance(sample, dict) or not {"step", "text"} <= sample.keys():
+                fail("samples", sample, "dicts with step and text")
+        for finding in self.meta.get("findings", []):
+            if not isinstance(finding, dict) or not {"step", "where", "what"} <= finding.keys():
+                fail("meta['findings']", finding, "dicts with step, where and what")
 
     @property
     def findings(self) -> list[str]:

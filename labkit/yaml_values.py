@@ -9,8 +9,11 @@ from typing import Any
 
 import yaml
 
+from labkit.reading import read_bytes
+
 PLAIN = "null, a bool, a finite number, text, a list or a mapping with text as keys"  # what JSON can keep
 DEPTH_LIMIT = 20  # lists in lists; Python reads 200
+YAML_BYTES = 2**24  # 16 MiB of a file: more than a million values, and PyYAML reads 1 MB in about 10 s
 VALUE_LIMIT = 1_000_000  # YAML's anchors write 10^9 values in ten lines
 INT_BITS = 1024  # as far as a float reaches
 brief = reprlib.Repr()
@@ -40,7 +43,7 @@ _Loader.add_implicit_resolver(
 def read_yaml(path: Path, option: str) -> Any:
     """What a YAML file holds; ValueError says in one line what is wrong, where, for which option."""
     try:
-        return load_yaml(path.read_text())
+        return load_yaml(read_bytes(path, YAML_BYTES, option).decode())
     except ValueError as error:  # also bytes that are no text
         raise ValueError(f"{option} must be valid YAML; {path} is not: {error}") from None
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import nbformat
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from labkit.__main__ import main
 from labkit.notebooks import find_notebooks
 from labkit.runner import baselines, cost
-from labkit.runner.baselines import check_entry, propose
-from labkit.runner.compare import accept, compare_runs, proposals
+from labkit.runner.baselines import check_entry, load, propose
+from labkit.runner.compare import accept, compare_runs, proposals, read_run
 
 
 def entry(value=2.0, absolute=0.0, relative=0.1, direction="equal", **more):
@@ -243,7 +244,7 @@ def test_no_baseline_for_a_notebook_from_elsewhere(tmp_path, monkeypatch):
             proposals(run, [other])
 
 
-@pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b'"\xe9"'])
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b'"\xe9"', b"[" * 100_000, b"9" * 5000])
 @pytest.mark.parametrize("command", ["compare", "report", "baseline update"])
 def test_a_broken_run_json_is_one_error_that_names_it(tmp_path, capsys, command, content):
     (tmp_path / "run.json").write_bytes(content)
@@ -252,3 +253,50 @@ def test_a_broken_run_json_is_one_error_that_names_it(tmp_path, capsys, command,
     error = capsys.readouterr().err
     assert str(tmp_path / "run.json") in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["../mine", "/tmp/mine", "a\\b", "..", ".", "", "a\0b"])
+@pytest.mark.parametrize("command", ["report", "baseline update"])
+def test_no_name_in_a_run_json_leaves_its_folder(tmp_path, monkeypatch, capsys, command, name):
+    monkeypatch.setattr(baselines, "BASELINES", tmp_path / "baselines")
+    item = {"notebook": name, "error": "", "ours": True, "metrics": {"m": {"value": 1.0, "unit": ""}}}
+    folder = write_run(tmp_path / "a", 1.0, notebooks=[item])
+    assert main([*command.split(), str(folder), *["--yes"][: command.count(" ")]]) == 2
+    assert f"{folder / 'run.json'}: notebook must be the name of a file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "place"),
+    [
+        ({"seconds": "1"}, "['seconds']"), ({"overrides": []}, "['overrides']"),
+        ({"provenance": {"time": 3}}, "['provenance']['time']"),
+        ({"setting": {"x": 2}}, "['setting']['x']"),
+        ({"device_class": "../x"}, "device_class"), ({"notebooks": {}}, "['notebooks']"),
+        ({"preset": 3}, "['preset']"),
+    ],
+)  # fmt: skip
+def test_a_run_json_of_other_types_is_one_error_that_names_the_place(tmp_path, changed, place):
+    with pytest.raises(ValueError, match=re.escape(place)) as caught:
+        read_run(write_run(tmp_path / "a", 1.0, **changed))
+    assert str(tmp_path / "a" / "run.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (3, "n.json: m must be a dict"),
+        ({"value": "1"}, "n.json: m.value must be a number"), ({"value": float("nan")}, "m.value must be"),
+        ({"trivial": []}, "n.json: m.trivial must be a number"), ({"direction": []}, "m.direction must be"),
+    ],
+)  # fmt: skip
+def test_a_baseline_of_other_types_is_one_error(tmp_path, entry, message):
+    fine = {"value": 1.0, "abs": 0.1, "rel": 0.0, "direction": "equal", "why": "measured"}
+    content = {
+        "recorded": {},
+        "seconds": 1.0,
+        "metrics": {"m": fine | entry if isinstance(entry, dict) else entry},
+    }
+    (tmp_path / "n.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "n.json")

@@ -1,9 +1,11 @@
 """Text sources: what is read out of each kind of archive; how a download is checked, kept, refused."""
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import io
+import socketserver
 import tarfile
 import threading
 from dataclasses import replace
@@ -190,3 +192,69 @@ def test_another_text_than_the_pinned_one_loads_and_says_so(tmp_path, monkeypatc
     assert text.name.startswith(f"sympy-{version('sympy')}-unpinned-300-")
     assert text.name.rsplit("-", 1)[1] != pinned.name.rsplit("-", 1)[1]
     assert len(text.train) > 0
+
+
+@pytest.fixture
+def answer(tmp_path, monkeypatch):
+    """A function that makes the source "raw": a server that sends these bytes, then hangs up."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+
+    def make(head, body=(b"",), archive=b"expected"):
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                while self.rfile.readline().strip():
+                    pass
+                with contextlib.suppress(OSError):  # whoever asked has had enough
+                    for part in (head, *body):
+                        self.wfile.write(part)
+
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/raw.bin"
+        raw = Source(lambda content: iter([("raw", content.decode())]), "-", url, sha256(archive))
+        monkeypatch.setitem(SOURCES, "raw", raw)
+
+    servers = []
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "problem"),
+    [
+        (OK + b"Content-Length: 9\r\n\r\n", [b"expected"], "8 bytes of 9|IncompleteRead"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", [b"8\r\nexpe"], "IncompleteRead"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", [b"zz\r\nexpected"], "IncompleteRead"),
+        (b"FTP nonsense\r\n\r\n", [], "FTP nonsense"), (b"", [], "closed connection|reset"),
+        (b"HTTP/1.1 abc OK\r\n\r\n", [], "abc"), (b"HTTP/1.1 404 Not Found\r\n\r\n", [], "Not Found"),
+        (OK + b"x" * 70_000 + b"\r\n\r\n", [], "line"),
+        (OK + b"a: b\r\n" * 200 + b"\r\n", [], "headers"),
+        (OK + b"\r\n", (bytes(1000) for _ in range(10_000)), "more than 5,000 bytes"),
+        (OK + b"Content-Length: 9999999\r\n\r\n", [bytes(9999)], "more than 5,000 bytes"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_goes_wrong_is_one_error_and_leaves_nothing(
+    answer, tmp_path, monkeypatch, head, body, problem
+):
+    monkeypatch.setattr(sources, "MOST_BYTES", 5000)
+    answer(head, body)
+    with pytest.raises(OSError, match=rf"^cannot download http.*/raw\.bin \(.*({problem})") as caught:
+        list(documents("raw"))
+    assert "\n" not in str(caught.value)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: soon\r\n", b"Content-Length: -3\r\n"])
+def test_a_length_that_is_missing_or_no_number_does_not_matter(answer, length):
+    answer(OK + length + b"\r\n", [b"expe", b"cted"])
+    assert list(documents("raw")) == [("raw", "expected")]

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from labkit.elas import ElasConfig, ElasForCausalLM, PretrainConfig, load_checkpoint, load_text, pretrain
 from labkit.elas.checkpoints import save_model
 from labkit.elas.data import END
-from labkit.fgo.cli import load_policy
+from labkit.fgo.policy import load_policy
 from labkit.paths import CHECKPOINTS
 
 SHIPPED = CHECKPOINTS / "elas-3m"

@@ -15,9 +15,10 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
 
 from labkit.__main__ import main
+from labkit.causal_lm import newest_checkpoint
 from labkit.fgo import FGOConfig, rewards, smollm
-from labkit.fgo.cli import load_policy, newest_checkpoint
 from labkit.fgo.lab.char_model import build_char_model
+from labkit.fgo.policy import load_policy
 from labkit.fgo.tasks import char_tokenizer, verbose_sums
 from labkit.options import parse_options
 from labkit.traces import TrainTrace
@@ -360,16 +361,35 @@ def test_the_usual_formats_hold_the_same_rows(tmp_path):
         assert rewards.load_rows(str(path)) == (rows, "answer"), path.name
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.json.gz", "a.parquet"])
+def test_a_dataset_beyond_the_limit_is_not_unpacked(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("labkit.rows.DATA_BYTES", 1000)
+    monkeypatch.setattr("labkit.rows.MOST_ROWS", 100)
+    path, content = tmp_path / name, b"1" * 1001
+    if name.endswith("parquet"):
+        Dataset.from_list([{"prompt": "1", "answer": "1"}] * 101).to_parquet(path)
+    else:
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(ValueError, match=rf"^dataset must .*{name}.* has more"):
+        rewards.load_rows(str(path))
+
+
 def test_damaged_tables_and_folders_are_told(tmp_path):
     for name in ("a.parquet", "a.csv", "a.jsonl.gz"):
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(ValueError, match=r"^dataset must be a .*a\."):
             rewards.load_rows(str(tmp_path / name))
+    for name in ("a.jsonl.gz", "a.csv.gz"):
+        whole = gzip.compress(b"prompt,answer\n" * 50)
+        for content in (whole[:-9], whole[:12] + b"\xff\xff" + whole[14:]):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(ValueError, match=rf"dataset must be a whole gzip file; .*{name} is not"):
+                rewards.load_rows(str(tmp_path / name))
     DatasetDict({"dev": Dataset.from_list([{"prompt": "1", "answer": "1"}])}).save_to_disk(tmp_path / "dev")
     with pytest.raises(ValueError, match="with the split train, not only dev"):
         rewards.load_rows(str(tmp_path / "dev"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"save_to_disk folder that exists, or one of lab/"):
+    with pytest.raises(ValueError, match=r"folder that exists, owner/name on the hub, or one of lab/"):
         rewards.load_rows(str(tmp_path / "empty"))
 
 

@@ -9,18 +9,23 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from labkit.fgo import FGOConfig, FGOTrainer, fgo_advantages
 from labkit.fgo.lab.char_model import build_char_model
 from labkit.fgo.lab.live import examine, reinforce
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
+from labkit.fgo.watch import Watch
 
 SMALL = {"hidden": 16, "layers": 1, "heads": 2}
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
-def make(tmp_path, reward=sum_reward, trainer=FGOTrainer, config=FGOConfig, **settings):
+def make(
+    tmp_path, reward=sum_reward, trainer=FGOTrainer, config=FGOConfig, model=None, peft_config=None,
+    eval_dataset=None, **settings,
+):  # fmt: skip
     torch.manual_seed(0)
     chosen = {
         "output_dir": str(tmp_path), "per_device_train_batch_size": 12, "num_generations": 4,
@@ -29,8 +34,9 @@ def make(tmp_path, reward=sum_reward, trainer=FGOTrainer, config=FGOConfig, **se
         "disable_tqdm": True, "learning_rate": 1e-3, "lr_scheduler_type": "constant",
     }  # fmt: skip
     return trainer(
-        model=build_char_model(**SMALL), reward_funcs=reward, args=config(**chosen | settings),
+        model=model or build_char_model(**SMALL), reward_funcs=reward, args=config(**chosen | settings),
         train_dataset=Dataset.from_list(verbose_sums(12)), processing_class=char_tokenizer(),
+        peft_config=peft_config, eval_dataset=eval_dataset,
     )  # fmt: skip
 
 
@@ -180,13 +186,6 @@ def test_a_model_in_memory_is_its_own_reference(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(reference, start, strict=True))
 
 
-def test_evaluation_is_left_to_trl(tmp_path):
-    trainer = make(tmp_path, coin)
-    trainer.model.eval()
-    trainer._generate_and_score_completions([row for row in verbose_sums(2) for _ in range(8)])
-    assert trainer.last_groups == {}
-
-
 def test_rows_in_another_order_are_refused(tmp_path):
     trainer = make(tmp_path, coin)
     trainer.model.train()
@@ -202,6 +201,183 @@ def test_resume_continues_as_if_never_stopped(tmp_path):
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+# Without a second pass
+
+
+def count_passes(trainer, monkeypatch):
+    """Every forward pass over whole responses without gradients: True where the model was in train mode."""
+    modes, inner = [], GRPOTrainer._get_per_token_logps_and_entropies
+
+    def spy(self, model, *args, **kwargs):
+        if not torch.is_grad_enabled():
+            modes.append(model.training)
+        return inner(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", spy)
+    return modes
+
+
+@pytest.mark.parametrize("kind", ["sampled_sum", "full_mean"])
+def test_entropies_come_from_the_pass_that_trl_makes_anyway(tmp_path, monkeypatch, kind):
+    """With several updates a batch TRL computes the old log-probs: one pass then, not two."""
+    trainer = make(tmp_path, coin, num_iterations=2, entropy=kind)
+    modes = count_passes(trainer, monkeypatch)
+    batch_of(trainer)
+    assert modes == [True]
+    reused = trainer.last_groups["entropy"]
+    own = make(tmp_path, coin, entropy=kind)
+    batch_of(own)
+    assert modes == [True, False]  # none to reuse: one in eval mode
+    torch.testing.assert_close(reused, own.last_groups["entropy"])
+    assert own.model.training
+
+
+def test_dropout_does_not_reach_the_entropies(tmp_path, monkeypatch):
+    trainer = make(tmp_path, coin, num_iterations=2)
+    trainer.model.config.attention_dropout = 0.3
+    modes = count_passes(trainer, monkeypatch)
+    batch_of(trainer)
+    assert modes == [True, False]
+
+
+# Evaluation
+
+
+def test_evaluation_logs_the_papers_measures_with_intervals(tmp_path, monkeypatch):
+    """Against each response scored and measured alone; four questions, two responses each, two batches."""
+    settings = {"num_generations_eval": 2, "per_device_eval_batch_size": 4}
+    trainer = make(tmp_path, coin, mask_truncated_completions=True, **settings)
+    seen, modes = [], count_passes(trainer, monkeypatch)
+    inner = trainer._generate_and_score_completions
+    trainer._generate_and_score_completions = lambda rows: seen.append(inner(rows)) or seen[-1]
+    logged = trainer.evaluate(Dataset.from_list(verbose_sums(4, seed=5)))
+    assert modes == [False, False]
+    correct, length, entropy = [], [], []
+    for batch in seen:
+        for row in range(4):
+            prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
+            whole = batch["completion_ids"][row]
+            ended = (whole == trainer.processing_class.eos_token_id).nonzero()
+            response = whole[: ended[0] + 1] if len(ended) else whole
+            with torch.no_grad():
+                logits = trainer.model(input_ids=torch.cat([prompt, response])[None]).logits[0]
+            p = logits[len(prompt) - 1 : -1].softmax(-1).gather(1, response[:, None])
+            entropy.append(-(p * p.log()).sum().item())
+            length.append(len(response))
+            text = trainer.processing_class.decode(response, skip_special_tokens=True)
+            correct.append(len(text) % 2)
+    assert max(length) == 8  # a truncated one, which training would mask
+    assert trainer.mask_truncated_completions
+    assert logged["eval_fgo/accuracy"] == pytest.approx(np.mean(correct))
+    assert logged["eval_fgo/length"] == pytest.approx(np.mean(length))
+    assert logged["eval_fgo/act"] == pytest.approx(1e4 * np.mean(correct) / np.mean(length))
+    assert logged["eval_fgo/response_entropy"] == pytest.approx(np.mean(entropy), rel=1e-3)
+    questions = np.reshape(length, (4, 2)).mean(1)
+    half = 3.182446 * questions.std(ddof=1) / 2  # t with 3 degrees of freedom, sqrt(4) questions
+    assert logged["eval_fgo/length_high"] - logged["eval_fgo/length"] == pytest.approx(half)
+    assert trainer.evaluate(Dataset.from_list(verbose_sums(2, seed=5)))["eval_fgo/length"] <= 8
+
+
+def test_evaluation_within_training_is_logged_beside_it(tmp_path):
+    held_out = Dataset.from_list(verbose_sums(2, seed=5))
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 8}
+    trainer = make(tmp_path, coin, eval_dataset=held_out, **settings)
+    trainer.train()
+    (entry,) = [one for one in trainer.state.log_history if "eval_loss" in one]
+    assert entry["eval_fgo/accuracy_low"] <= entry["eval_fgo/accuracy"] <= entry["eval_fgo/accuracy_high"]
+    assert trainer.last_groups["correct"].shape == (3, 4)  # of the training batch
+
+
+# Warnings
+
+
+def told(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "labkit.fgo"]
+
+
+def test_rewards_that_are_not_binary_are_told_once(tmp_path, caplog):
+    lengths = lambda completions, **_: [float(len(text)) for text in completions]  # noqa: E731
+    make(tmp_path, lengths, max_steps=3).train()
+    (line,) = told(caplog)
+    assert "<lambda> is not binary (" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("values", [(0.5, 1.0), (-1.0, -0.5)])
+def test_two_values_with_one_verdict_are_not_binary(values):
+    watch = Watch("mine")
+    lines = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labkit.fgo.watch.warn", lines.append)
+        watch(torch.tensor([*values, torch.nan]), 0.0, 8, ("1", "2"))
+        Watch("ours")(torch.tensor([0.0, 1.0, torch.nan]), 0.0, 8, ("1", "2"))
+    assert lines[0].startswith("mine is not binary")
+    assert not any(line.startswith("ours") for line in lines)
+
+
+def test_a_first_batch_without_a_right_answer_is_told_with_an_example(tmp_path, caplog):
+    make(tmp_path, lambda completions, **_: [-1.0] * len(completions), max_steps=2).train()
+    (line,) = told(caplog)
+    assert "none of the first 12 responses is correct by <lambda>" in line
+    assert "answer '" in line
+    caplog.clear()
+    calls = []
+
+    def later(completions, **_):
+        calls.append(0)
+        return [1.0] + [-1.0] * 11 if len(calls) == 1 else [-1.0] * 12
+
+    make(tmp_path, later, max_steps=2).train()
+    assert told(caplog) == []
+
+
+def test_a_batch_of_truncated_responses_is_told(tmp_path, caplog):
+    make(tmp_path, coin, max_completion_length=1, max_steps=2).train()
+    lines = [line for line in told(caplog) if "cut" in line]
+    assert lines == [
+        "FGOTrainer: every response of a batch was cut at max_completion_length=1: none could end"
+    ]
+
+
+# End tokens, checkpoints
+
+
+def test_every_end_token_of_the_generation_config_ends_a_response(tmp_path, caplog):
+    torch.manual_seed(0)
+    tokenizer, model = char_tokenizer(), build_char_model(**SMALL)
+    semicolon = tokenizer.convert_tokens_to_ids(";")
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, semicolon]
+    trainer = make(tmp_path, coin, max_completion_length=24, model=model)
+    if not hasattr(trainer, "eos_token_ids"):  # an older TRL
+        assert "ends responses at token 1 alone, not at [15]" in told(caplog)[0]
+        return
+    batch = batch_of(trainer)
+    ends = 0
+    for ids, mask in zip(batch["completion_ids"], batch["completion_mask"].bool(), strict=True):
+        assert semicolon not in ids[mask][:-1]
+        ends += int(ids[mask][-1] == semicolon)
+    assert ends > 0
+
+
+def test_a_checkpoint_in_mid_run_has_its_tokenizer(tmp_path):
+    make(tmp_path, coin, save_strategy="steps", save_steps=1, max_steps=2).train()
+    for step in (1, 2):
+        folder = tmp_path / f"checkpoint-{step}"
+        assert AutoTokenizer.from_pretrained(folder).get_vocab() == char_tokenizer().get_vocab()
+
+
+def test_lora_trains_the_adapter_alone_and_has_its_base_as_reference(tmp_path):
+    peft = pytest.importorskip("peft")
+    adapter = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", lora_dropout=0.1)
+    trainer = make(tmp_path, coin, beta=0.1, max_steps=2, peft_config=adapter)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    moved = {name for name, value in trainer.model.named_parameters() if not value.equal(before[name])}
+    assert moved
+    assert all("lora_" in name for name in moved)
+    assert trainer.state.log_history[1]["kl"] > 0
 
 
 # Errors

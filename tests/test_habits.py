@@ -70,7 +70,7 @@ def test_the_nightly_run_leaves_out_the_pins(tmp_path):
     """What `make` runs with that workflow's variables names no constraints.txt."""
     variables = yaml.safe_load(WORKFLOWS[1].read_text())["jobs"]["newest"]["env"]
     planned = plan(tmp_path, f"CONSTRAINTS={variables['CONSTRAINTS']}")
-    install = next(line for line in planned.splitlines() if line.endswith("-e .[dev]"))
+    install = next(line for line in planned.splitlines() if line.endswith("-e .[dev,eval]"))
     assert "-c tools.txt" in install
     assert "constraints.txt" not in install
 

@@ -28,7 +28,7 @@ def by_stem(path):
 def test_environment_yml_installs_the_one_list():
     content = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = content["dependencies"]
-    assert pip == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+    assert pip == {"pip": ["-c constraints.txt", "-e .[dev,eval]"]}
     names = {item.split("=")[0]: item.split("=")[-1] for item in conda}
     assert set(names) == {"python", "pip"}
     assert names["python"] in SpecifierSet(PROJECT["requires-python"])

@@ -58,13 +58,21 @@ def test_a_metric_needs_a_name(name):
             "one finite number for metric 'x'; got '1'",
         ),
         (metrics.MIME, {"name": "", "value": 1, "unit": ""}, "name must be a non-empty string"),
-        (metrics.INPUT, {"name": ["x"], "fingerprint": ""}, "must hold fingerprint, name; got"),
+        (metrics.MIME, {"name": ["x"], "value": 1, "unit": ""}, "name must be a non-empty string"),
+        (metrics.MIME, {"name": "x", "value": 1, "unit": None}, "unit must be text for metric 'x'"),
+        (metrics.INPUT, {"name": ["x"], "fingerprint": ""}, "name and fingerprint must be text"),
         (metrics.INPUT, {"name": "x"}, "must hold fingerprint, name; got"),
     ],
 )
-def test_an_output_that_only_looks_like_a_metric_is_one_error(tmp_path, kind, bundle, message):
-    output = nbformat.v4.new_output("display_data", data={kind: bundle})
-    cell = nbformat.v4.new_code_cell("x", outputs=[output])
+def test_an_output_that_only_looks_like_a_metric_costs_itself_alone(
+    tmp_path, capsys, kind, bundle, message
+):
+    fine = {metrics.MIME: {"name": "a", "value": 2.0, "unit": "s"}}
+    outputs = [nbformat.v4.new_output("display_data", data=data) for data in ({kind: bundle}, fine)]
+    cell = nbformat.v4.new_code_cell("x", outputs=outputs)
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
-    with pytest.raises(ValueError, match=message):
-        metrics.read_metrics(tmp_path / "a.ipynb"), metrics.read_inputs(tmp_path / "a.ipynb")
+    assert metrics.read_metrics(tmp_path / "a.ipynb") == {"a": {"value": 2.0, "unit": "s"}}
+    assert metrics.read_inputs(tmp_path / "a.ipynb") == {}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "a.ipynb") in line
+    assert message in line

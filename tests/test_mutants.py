@@ -17,7 +17,8 @@ def test_every_fault_fits_the_code(fault):
     source = (ROOT / fault.file).read_text()
     changed = fault.apply(source)
     assert changed != source
-    compile(changed, fault.file, "exec")
+    if fault.file.endswith(".py"):
+        compile(changed, fault.file, "exec")
 
 
 def test_names_are_unique():

@@ -1,4 +1,4 @@
-"""The report's page: whatever a notebook holds, nothing in it ends a script or loses the page."""
+"""The report's pages: whatever a notebook holds, nothing in it ends a script or loses the page."""
 
 import json
 import re
@@ -6,7 +6,8 @@ import re
 import nbformat
 import pytest
 
-from labkit.runner.report import PLOTLY, write_report
+from labkit.runner.cells import PLOTLY
+from labkit.runner.report import write_report
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def folder(tmp_path):
 
 def _page(folder, *cells):
     nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), folder / "n.ipynb")
-    return write_report(folder).read_text()
+    write_report(folder)
+    return (folder / "n.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,57 @@ def test_nothing_in_a_figure_ends_or_opens_a_script(folder):
     (content,) = re.findall(r'<script type="application/json">(.*?)</script></div>', page, re.S)
     assert "<" not in content
     assert json.loads(content) == spec
+
+
+def _code(*outputs):
+    cell = nbformat.v4.new_code_cell("cell")
+    cell.outputs = [nbformat.v4.new_output("display_data", data) for data in outputs]
+    return cell
+
+
+def test_page_one_shows_one_instrument_of_each_kind_then_more_then_pictures(folder):
+    def live(name, kind):
+        return {"text/html": f'<div class="labkit-twin" data-kind="{kind}">{name}</div>', "image/png": "bb"}
+
+    picture = {"image/png": "aa", "text/plain": "Figure: a picture"}
+    outputs = [picture, live("first tree", "tree"), live("second tree", "tree"), live("curves", "curves")]
+    _page(folder, _code(*outputs), _code(picture))
+    first = (folder / "report.html").read_text()
+    assert re.findall(r'data-kind="\w+">([^<]*)<', first) == ["first tree", "curves", "second tree"]
+    assert "<img " not in first
+    _page(folder, _code(picture, outputs[1], picture, picture))
+    first = (folder / "report.html").read_text()
+    assert first.count("<img ") == 2
+    assert first.index("first tree") < first.index("<img ")
+
+
+def test_the_metric_that_moved_most_of_what_it_may_comes_first(folder):
+    run = json.loads((folder / "run.json").read_text())
+    entry = {"value": 10.0, "abs": 2.0, "rel": 0.0, "direction": "equal", "why": "x"}
+    names = {"still": 10.0, "little": 10.5, "much": 11.5, "off": 13.0}
+    run["notebooks"][0] |= {
+        "metrics": {name: {"value": value, "unit": "u"} for name, value in names.items()},
+        "baseline": {"recorded": {}, "seconds": 1, "metrics": dict.fromkeys(names, entry)},
+        "verdicts": {name: "regressed" if name == "off" else "ok" for name in names},
+        "origin": "recorded elsewhere",
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    _page(folder)
+    first = (folder / "report.html").read_text()
+    assert re.findall(r"<td>(still|little|much|off)</td>", first) == ["off", "much", "little"]
+    assert "75 % of the allowed" in first
+    assert "25 % of the allowed" in first
+
+
+def test_a_bar_is_shown_as_it_ended(folder):
+    cell = nbformat.v4.new_code_cell("bar")
+    text = "before\n 10%|#\r 50%|##\r100%|###\nafter\n"
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    page = _page(folder, cell)
+    assert "before\n100%|###\nafter" in page
+    assert "50%" not in page
+
+
+def test_a_link_to_another_notebook_leads_to_its_page(folder):
+    page = _page(folder, nbformat.v4.new_markdown_cell("[this](n.ipynb) and [that](m.ipynb)"))
+    assert '<a href="n.html">this</a> and that' in page

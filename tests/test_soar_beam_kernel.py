@@ -94,6 +94,28 @@ def test_everything_behind_an_eos_is_eos(fused):
         np.testing.assert_array_equal(getattr(found, name), getattr(plain, name), err_msg=name)
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "adaptive", "soar"])
+def test_blocks_that_begin_in_the_prompt(strategy, fused):
+    model = OnDevice(Ending(0))
+    model.block_causal = 4
+    prompts = [[1, model.eos_id, 3], [2], [3, 4, 5, 1, 2, model.eos_id, 4]]
+    given = {"gen_length": 8, "threshold": 0.6, "beam": 3}
+    plain = decode(model, prompts, strategy, **given)
+    assert not fused
+    found = decode(model, prompts, strategy, record=False, **given)
+    assert fused
+    for name in ("sequences", "scores", "calls", "rows"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name), err_msg=name)
+    if strategy == "greedy":  # steps by schedule count the masks of a block, which the kernel does not
+        fused.clear()
+        plain, found = (
+            decode(model, prompts, steps=4, strategy="greedy", gen_length=8, record=r)
+            for r in (True, False)
+        )
+        assert not fused
+        np.testing.assert_array_equal(found.calls, plain.calls)
+
+
 def state(rng, prompts, rule, span, length=11):
     """Beams in the middle of a search, some missing, some finished, and what a model said of them."""
     rows = rng.integers(1, 6, size=(prompts, length))

@@ -11,9 +11,10 @@ from torch import nn
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
 from labkit.soar import decode, load_model
-from labkit.soar.models.caches import CACHES, Cached
+from labkit.soar.models.block_cache import BlockCached, with_cache
+from labkit.soar.models.caches import APPROXIMATE, CACHES, Cached
 from labkit.soar.models.diffusion_lm import DiffusionLM
-from labkit.soar.models.families import dream_config, llada_config
+from labkit.soar.models.families import llada_config, qwen2_config
 from labkit.soar.models.keys_values import KeysAndValues
 from labkit.soar.models.rope import rotate_in_fp32
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
@@ -21,7 +22,6 @@ from labkit.soar.tasks.sums import SumsConfig, SumsLM
 from labkit.studies import harness
 from labkit.studies.soar import caches, records
 
-APPROXIMATE = CACHES[:2]
 MASK, EOS, LENGTH = 39, 38, 32
 
 
@@ -37,7 +37,7 @@ def random_model(family, layers=2, block_causal=None, dtype=torch.float32, std=0
         rotate_in_fp32(net)
         model = DiffusionLM(net, MASK, EOS, LENGTH, False, block_causal)
     else:
-        net = Qwen2ForCausalLM(dream_config(DREAM | {"num_hidden_layers": layers}))
+        net = Qwen2ForCausalLM(qwen2_config(DREAM | {"num_hidden_layers": layers}, "Dream"))
         model = DiffusionLM(net, MASK, EOS, LENGTH, True, block_causal)
     for value in model.parameters():
         nn.init.normal_(value, std=std)
@@ -151,7 +151,7 @@ FAMILIES = ["llada", "dream", "sums", "sudoku"]
 def test_logits_are_those_of_the_definition(family, cache):
     model, rng = random_model(family, layers=3), np.random.default_rng(1)
     made = states(model, rng)
-    cached, stale = Cached(model, cache), 0.0
+    cached, stale = with_cache(model, cache), 0.0
     tokens, positions, lengths = batch(made)
     got = cached.logits_at(tokens, positions, lengths)
     again = cached.logits_at(tokens, positions, lengths)  # now from what was kept
@@ -168,7 +168,7 @@ def test_logits_are_those_of_the_definition(family, cache):
 def test_the_definition_holds_in_bf16_with_rotation_in_fp32(cache):
     model, rng = random_model("llada", dtype=torch.bfloat16, std=0.1), np.random.default_rng(2)
     made = states(model, rng)
-    cached = Cached(model, cache)
+    cached = with_cache(model, cache)
     got = cached.logits_at(*batch(made))
     assert cached._kept.keys[0].dtype == torch.bfloat16
     for number, (row, block) in enumerate(made):
@@ -187,7 +187,7 @@ def test_the_first_step_of_a_block_is_exact(family, cache):
         row[block] = model.mask_id
     given = batch(made)
     torch.testing.assert_close(
-        Cached(model, cache).logits_at(*given), model.logits_at(*given), atol=1e-5, rtol=1e-5
+        with_cache(model, cache).logits_at(*given), model.logits_at(*given), atol=1e-5, rtol=1e-5
     )
 
 
@@ -197,7 +197,7 @@ def test_with_one_layer_nothing_can_go_stale(family, cache):
     model = random_model(family, layers=1)
     given = batch(states(model, np.random.default_rng(4)))
     torch.testing.assert_close(
-        Cached(model, cache).logits_at(*given), model.logits_at(*given), atol=1e-5, rtol=1e-5
+        with_cache(model, cache).logits_at(*given), model.logits_at(*given), atol=1e-5, rtol=1e-5
     )
 
 
@@ -209,7 +209,7 @@ def test_one_block_makes_both_the_same_and_without_a_prompt_exact(family):
     row[0, ::3] = model.mask_id
     for slots, exact in ((range(4, length), False), (range(length), True)):
         given = row, torch.tensor([list(slots)])
-        one, two = (Cached(model, cache).logits_at(*given) for cache in APPROXIMATE)
+        one, two = (with_cache(model, cache).logits_at(*given) for cache in APPROXIMATE)
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
         off = (one - model.logits_at(*given)).abs().max()
         assert off < 1e-5 if exact else off > 1e-3
@@ -221,7 +221,7 @@ def test_the_exact_cache_is_exact(family, size):
     model, rng = random_model(family, layers=3, block_causal=size), np.random.default_rng(6)
     for _ in range(3):
         made = states(model, rng)
-        given, cached = batch(made), Cached(model, "exact-block")
+        given, cached = batch(made), with_cache(model, "exact-block")
         want = model.logits_at(*given)
         for _ in range(2):  # filling, then filled
             got = cached.logits_at(*given)
@@ -256,17 +256,17 @@ def test_neither_batch_nor_order_nor_eviction_changes_a_logit(cache):
     made.append((twin, made[3][1]))
     layers, heads, head = model.kv_shape
     one = 2 * layers * 16 * heads * head * 4
-    want = Cached(model, cache).logits_at(*batch(made))
+    want = with_cache(model, cache).logits_at(*batch(made))
     rng = np.random.default_rng(9)
     for limit in (one, 2 * one, 2**30):
-        cached = Cached(model, cache, cache_bytes=limit)
+        cached = with_cache(model, cache, cache_bytes=limit)
         for _ in range(3):
             order = rng.permutation(len(made))
             got = cached.logits_at(*batch(made, order))
             torch.testing.assert_close(got, want[order], atol=1e-5, rtol=1e-5)
         assert 0 < cached.kept_bytes <= limit
     for number, state in enumerate(made):
-        alone = Cached(model, cache).logits_at(*batch([state]))
+        alone = with_cache(model, cache).logits_at(*batch([state]))
         width = len(state[1])
         torch.testing.assert_close(alone[0], want[number, :width], atol=1e-5, rtol=1e-5)
 
@@ -277,9 +277,9 @@ def test_tokens_are_not_taken_for_padding(cache):
     row, block = torch.randint(1, 38, (10,)), [6, 7, 8, 9]
     row[8:] = MASK
     made = [(row, block), (torch.cat([row, torch.zeros(2, dtype=torch.long)]), block)]  # 0 pads as well
-    got = Cached(model, cache).logits_at(*batch(made))
+    got = with_cache(model, cache).logits_at(*batch(made))
     for number, state in enumerate(made):
-        alone = Cached(model, cache).logits_at(*batch([state]))
+        alone = with_cache(model, cache).logits_at(*batch([state]))
         torch.testing.assert_close(got[number], alone[0], atol=1e-5, rtol=1e-5)
 
 
@@ -289,13 +289,13 @@ def test_what_is_computed():
     want = {"approximate-dual": 2 * 11 + 6 * 4, "approximate-prefix": 2 * 11 + 3 * 8 + 3 * 4}
     for cache, positions in want.items():
         for scale, limit in ((0.0, 2**30), (1.0, 2**30)):
-            cached = Cached(model, cache, cache_bytes=limit)
+            cached = with_cache(model, cache, cache_bytes=limit)
             options = {"gen_length": 8, "block_length": 4, "cfg_scale": scale, "eos_early_stop": False}
             decode(cached, [[1, 2, 3]], "greedy", **options)
             assert cached.computed == (1 + (scale > 0)) * positions  # guidance finds both of its halves
-    causal = Cached(random_model("llada", block_causal=4), "exact-block")
+    causal = BlockCached(random_model("llada", block_causal=4))
     decode(causal, [[1, 2, 3, 4]], "greedy", gen_length=8, block_length=4, eos_early_stop=False)
-    assert causal.computed == 2 * 12 + 6 * 4
+    assert causal.computed == 2 * 4 + 8 * 4  # the prompt and the first block once, eight steps
 
 
 def test_beams_and_prompts_with_one_start_share_it():
@@ -304,7 +304,7 @@ def test_beams_and_prompts_with_one_start_share_it():
     twins = [(made[0][0].clone(), made[0][1]) for _ in range(4)]
     for number, (row, block) in enumerate(twins):
         row[block] = torch.tensor([1 + number, model.mask_id, 2, model.mask_id])[: len(block)]
-    cached = Cached(model, "approximate-dual")
+    cached = with_cache(model, "approximate-dual")
     cached.logits_at(*batch(twins))
     assert cached.computed == model.max_length + 4 * len(made[0][1])
     cached.logits_at(*batch(twins))
@@ -338,7 +338,7 @@ def test_the_oldest_makes_room():
 def test_decoding_finishes_and_one_slot_blocks_lose_nothing(family, cache):
     model = random_model(family, block_causal=4 if cache == "exact-block" else None)
     prompts = [[1, 2, 3], [4, 5, 6, 7, 8], [9]]
-    cached = model if cache is None else Cached(model, cache)
+    cached = model if cache is None else with_cache(model, cache)
     for strategy in ("greedy", "soar"):
         given = {"gen_length": 8, "threshold": 0.3, "beam": 3, "record": False}
         trace = decode(cached, prompts, strategy, block_length=4, **given)
@@ -409,9 +409,9 @@ def test_too_little_memory_for_one_row_is_an_error():
 def test_a_gpu_gives_the_logits_of_the_cpu(family, cache):
     model = random_model(family, block_causal=4 if cache == "exact-block" else None)
     made = states(model, np.random.default_rng(1))
-    want = Cached(model, cache).logits_at(*batch(made))
+    want = with_cache(model, cache).logits_at(*batch(made))
     tokens, positions, lengths = batch(made)
-    got = Cached(model.cuda(), cache).logits_at(tokens.cuda(), positions.cuda(), lengths)
+    got = with_cache(model.cuda(), cache).logits_at(tokens.cuda(), positions.cuda(), lengths)
     torch.testing.assert_close(got.cpu(), want, atol=1e-3, rtol=1e-3)
 
 

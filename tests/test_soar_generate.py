@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from test_soar_block_diffusion import SDAR, tensors
 from test_soar_models import DREAM, LLADA, dream_native, llada_tensors, write
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
@@ -227,6 +228,34 @@ def dream_folder(where, **config):
     return folder
 
 
+def sdar_folder(where, **config):
+    """SDAR: the mask is the tokenizer's, as its generate.py has it."""
+    config = SDAR | {"mask_token_id": None, "eos_token_id": END} | config
+    return with_tokenizer(write(where, config, tensors(SDAR)), chat_template=TEMPLATE)
+
+
+def test_sdar_answers_block_by_block_with_the_mask_of_its_tokenizer(tmp_path):
+    folder = sdar_folder(tmp_path / "sdar")
+    plain, cached = load_model(folder), load_model(folder, cache="exact-block")
+    assert (plain.mask_id, cached.mask_id, plain.eos_ids) == (MASK_ID, MASK_ID, (END, EOT))
+    found = generate(cached, "w3 w4 w5", "soar", gen_length=8)
+    trace = decode(plain, [[START, 3, 4, 5, EOT, START]], "soar", gen_length=8, block_length=4)
+    assert (found.trace.sequences == trace.sequences).all()
+    assert found.text == words(trace.sequences[0, 6:].tolist())
+    (folder / "tokenizer_config.json").write_text("{}")
+    config = json.loads((folder / "config.json").read_text())
+    with pytest.raises(ValueError, match="mask_token_id in config.json must be an integer .*; got None"):
+        load_model(folder)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())
+    for token in vocabulary["added_tokens"]:
+        token["content"] = token["content"].replace("<|mdm_mask|>", "<|MASK|>")  # SDAR's name for it
+    (folder / "tokenizer.json").write_text(json.dumps(vocabulary))
+    assert load_model(folder).mask_id == MASK_ID
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": MASK_ID}))
+    with pytest.raises(ValueError, match="the id of the mask token must be an integer between 0 and 37"):
+        load_model(folder)
+
+
 def test_dream_reads_its_vocabulary_its_added_tokens_and_its_template(tmp_path):
     model = load_model(dream_folder(tmp_path / "dream"))
     found = generate(model, "abba", "soar", gen_length=8)
@@ -240,6 +269,20 @@ def test_dream_reads_its_vocabulary_its_added_tokens_and_its_template(tmp_path):
     shown = "".join(letters.get(token, f"<{token}>") for token in kept if token != 36)
     assert found.text == shown
     assert load_model(tmp_path / "dream", cache="approximate-dual").tokenizer("ab")["input_ids"] == [2]
+
+
+def test_added_tokens_have_the_ids_they_ask_for_behind_a_gap_too(tmp_path):
+    folder = dream_folder(tmp_path / "dream")
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    about["added_tokens_decoder"] |= {"300": {"content": "<|far|>", "special": True}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer("ab<|far|>a<|im_end|>")["input_ids"] == [2, 300, 0, 37]
+    assert tokenizer.decode([2, 300, 0], skip_special_tokens=True) == "aba"
+    about["added_tokens_decoder"] |= {"3": {"content": "<|taken|>", "special": True}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="added_tokens_decoder .* must be in agreement .*<.taken.>': 3"):
+        load_tokenizer(folder)
 
 
 def test_a_folder_without_a_readable_tokenizer_is_refused(tmp_path):
@@ -277,7 +320,10 @@ def test_the_labs_own_models_answer_by_the_command_or_are_refused_in_one_line(
     assert "\n12+30=42;42+5=47;A47\n" in capsys.readouterr().out
     assert (tmp_path / "decode" / "trace.npz").exists()
     for words, told in (
-        (["lab/sudoku9", "1"], "model must be one that reads text (a LLaDA or Dream folder, lab/sums)"),
+        (
+            ["lab/sudoku9", "1"],
+            "model must be one that reads text (a LLaDA, Dream or SDAR folder, lab/sums)",
+        ),
         (["lab/sums", "12+34+5"], "must be an integer between 1 and 30; got 34"),
         (["lab/sums", "twelve"], "question must be 3 numbers from 1 to 30 like 12+30+5; got 'twelve'"),
         (["lab/sums", "1+2+3", "--strategy", "best"], "strategy must be one of 'greedy'"),
@@ -292,19 +338,25 @@ def test_the_labs_own_models_answer_by_the_command_or_are_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("made", "config"),
-    [(llada_folder, {"max_sequence_length": 256}), (dream_folder, {"max_position_embeddings": 256})],
-    ids=["LLaDA", "Dream"],
+    ("made", "name", "length"),
+    [
+        (llada_folder, "LLaDA", "max_sequence_length"),
+        (dream_folder, "LLaDA", "max_position_embeddings"),
+        (sdar_folder, "SDAR", "max_position_embeddings"),
+    ],
+    ids=["LLaDA", "Dream", "SDAR"],
 )
-def test_the_newcomers_lines_of_the_readme_work_as_they_stand(made, config, tmp_path, monkeypatch, capsys):
+def test_the_newcomers_lines_of_the_readme_work_as_they_stand(
+    made, name, length, tmp_path, monkeypatch, capsys
+):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    block = next(block for block in blocks if "generate(" in block)
+    block = next(block for block in blocks if "generate(" in block and f"checkpoints/{name}" in block)
     folder = re.search(r'load_model\("([^"]+)"', block)[1]
     (tmp_path / folder).parent.mkdir(parents=True)
-    made(tmp_path / folder, **config)
+    made(tmp_path / folder, **{length: 256})
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(block, names)
     assert len([line for line in block.splitlines() if line]) <= 6
     assert names["answer"].text.strip() in capsys.readouterr().out
-    assert len(BeamTrace.load(tmp_path / "answer.npz").beam_step)
+    assert "answer.npz" not in block or len(BeamTrace.load(tmp_path / "answer.npz").beam_step)

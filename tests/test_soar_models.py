@@ -215,7 +215,7 @@ def test_every_discrepancy_is_an_error(change, message, tmp_path):
     [
         (
             LLADA | {"model_type": "gpt9"},
-            "name must be a checkpoint of model_type 'llada' or 'Dream'.*gpt9",
+            "name must be a checkpoint of model_type 'llada', 'Dream', 'sdar', .*gpt9",
         ),
         (
             LLADA | {"include_bias": True},

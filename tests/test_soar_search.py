@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.soar import decode
+from labkit.soar.config import STRATEGIES
 from labkit.studies.soar.one_at_a_time import decode_one
 from labkit.traces import ACCELERATE, FINISHED, KEPT, MERGED, PRUNED, BeamTrace
 from tokenstats import token_stats
@@ -164,7 +165,7 @@ def test_the_random_settings_reach_every_branch():
         assert all(any(s[key] == value for s in soar) for value in values)
 
 
-@pytest.mark.parametrize("strategy", ["greedy", "parallel", "adaptive", "pbs", "soar"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("gen", [0, 8])
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_prompts_that_wait_for_a_place_get_the_same_trace(strategy, gen, batch_size):
@@ -191,7 +192,7 @@ def test_a_finished_prompt_makes_room_for_the_next():
     assert sizes == [2] * 6  # 12 masks: two at a time, to the end
 
 
-@pytest.mark.parametrize("strategy", ["greedy", "parallel", "adaptive", "pbs", "soar"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("gen", [0, 8])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_batch_of_one_and_of_many_agree(strategy, gen, temperature):
@@ -327,7 +328,7 @@ def test_everything_behind_an_eos_is_eos_without_a_forward():
     assert short.sequences[0, :5].tolist() == long.sequences[0, :5].tolist()
 
 
-@pytest.mark.parametrize("strategy", ["greedy", "parallel", "adaptive", "pbs", "soar"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("gen", [0, 8])
 def test_the_trace_tells_the_whole_story(strategy, gen, tmp_path):
     prompts = prompts_for(np.random.default_rng(8), gen, count=6)
@@ -357,9 +358,16 @@ def test_the_trace_tells_the_whole_story(strategy, gen, tmp_path):
             used = t.cand_positions[c] >= 0
             where = t.cand_positions[c][used]
             assert np.isnan(t.cand_confidence[c][~used]).all()
-            assert (t.beam_tokens[parent, where] == MASK).all()
-            assert (t.beam_prediction[parent, where] == t.cand_tokens[c][used]).all()
-            assert (t.beam_confidence[parent, where] == t.cand_confidence[c][used]).all()
+            again = t.cand_tokens[c] == MASK  # masked again, by rcr alone
+            assert strategy == "rcr" or not again.any()
+            assert (t.beam_tokens[parent, t.cand_positions[c][again]] != MASK).all()
+            fills = t.cand_positions[c][used & ~again]
+            assert (t.beam_tokens[parent, fills] == MASK).all()
+            likeliest = t.beam_prediction[parent, fills] == t.cand_tokens[c][used & ~again]
+            sure = t.cand_confidence[c][used & ~again]
+            assert strategy == "order_token" or likeliest.all()
+            assert (t.beam_confidence[parent, fills][likeliest] == sure[likeliest]).all()
+            assert (t.beam_confidence[parent, fills][~likeliest] >= sure[~likeliest]).all()
             if kept[c]:
                 child = states[t.cand_step[c] + 1, t.cand_child[c]]
                 made = t.beam_tokens[parent].copy()
@@ -367,7 +375,7 @@ def test_the_trace_tells_the_whole_story(strategy, gen, tmp_path):
                 assert made.tolist() == t.beam_tokens[child].tolist()
                 assert t.beam_parent[child] == t.cand_parent[c]
                 assert t.beam_score[child] == t.cand_score[c]
-                assert t.beam_committed[child] == t.beam_committed[parent] + used.sum()
+                assert t.beam_committed[child] == t.beam_committed[parent] + used.sum() - 2 * again.sum()
         scored = ~np.isnan(t.beam_confidence)
         assert (scored == (t.beam_prediction >= 0)).all()
         assert (t.beam_tokens[scored] == MASK).all()
@@ -393,7 +401,7 @@ def test_a_model_that_prefers_the_mask_still_never_answers_with_it():
     def model(tokens):
         return torch.tensor([9.0, 0.0, 1.0]).expand(*tokens.shape, 3)
 
-    for strategy in ("greedy", "parallel", "adaptive", "pbs", "soar"):
+    for strategy in STRATEGIES:
         trace = decode(model, [[1]], strategy, mask_id=0, gen_length=6, beam=3)
         assert trace.sequences.tolist() == [[1, 2, 2, 2, 2, 2, 2]]
 
@@ -402,13 +410,13 @@ def test_a_model_that_prefers_the_mask_still_never_answers_with_it():
 @given(st.data())
 def test_a_result_is_finished_whatever_was_asked(data):
     """More beams than masks, too few or too many steps, blocks, waiting prompts: never a mask left."""
-    strategy = data.draw(st.sampled_from(["greedy", "parallel", "adaptive", "pbs", "soar"]))
+    strategy = data.draw(st.sampled_from(STRATEGIES))
     gen = data.draw(st.sampled_from([0, 1, 4, 6]))
     block = data.draw(st.sampled_from([None, 1, 2])) if gen in (4, 6) else None
     tokens = st.integers(0 if not gen else 1, 5)
     prompts = data.draw(st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, max_size=4))
     options = {"gen_length": gen, "block_length": block, "beam": data.draw(st.integers(1, 9))}
-    if strategy in ("greedy", "parallel"):
+    if strategy in ("greedy", "parallel", "rcr"):
         blocks = gen // block if block else 1
         options["steps"] = data.draw(st.sampled_from([None, blocks, 3 * blocks, 20 * blocks]))
     options["threshold"] = data.draw(st.sampled_from([0.0, 0.6, 1.0]))
@@ -529,3 +537,12 @@ def test_numpy_numbers_are_fine_and_the_trace_can_be_saved(tmp_path):
     for number, made in enumerate((trace, greedy)):
         saved = made.save(tmp_path / f"{number}.npz")
         assert BeamTrace.load(saved).meta["parameters"] == made.meta["parameters"]
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "soar", "pbs", "order_token"])
+def test_a_recording_takes_at_most_twice_its_tokens(strategy):
+    """As ids of 8 bytes, which is how ``sequences`` holds them."""
+    options = {"mask_id": MASK, "gen_length": 64, "block_length": 16, "beam": 4, "threshold": 0.5}
+    trace = decode(TinyModel(0, length=200), [[1] * 100] * 4, strategy, **options)
+    tables = [a for name, a in vars(trace).items() if name.startswith(("beam_", "cand_"))]
+    assert sum(a.nbytes for a in tables) <= 2 * trace.sequences.itemsize * trace.beam_tokens.size

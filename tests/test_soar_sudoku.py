@@ -163,6 +163,20 @@ def test_the_cache_gives_back_the_same_model_and_curves(tmp_path, monkeypatch):
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".npz"])
+def test_a_damaged_model_in_the_cache_is_trained_again(tmp_path, monkeypatch, capsys, ending):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    options = {"steps": 4, "eval_every": 2, "eval_puzzles": 5, "progress": False, "cache": True}
+    model, _ = train_sudoku(**options)
+    (kept,) = tmp_path.rglob(f"*{ending}")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
+    again, _ = train_sudoku(**options)
+    assert "damaged" in capsys.readouterr().err
+    assert torch.equal(model.head.weight, again.head.weight)
+    assert kept.stat().st_size == pytest.approx(len(whole), abs=99)  # the seconds are others
+
+
 def test_bad_training_arguments():
     with pytest.raises(ValueError, match="steps must be an integer >= 1; got 0"):
         train_sudoku(steps=0)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.intervals import ratio_half
 from labkit.studies import stats
 
 T_975 = {2: 4.302653, 4: 2.776445, 7: 2.364624}  # Student's t by degrees of freedom, from a printed table
@@ -153,3 +154,18 @@ def test_texts():
 def test_bad_input_is_named(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+def test_a_ratio_of_means_covers_95_percent():
+    """Accuracy per token where long responses are right less often, 40 questions, against 10^6 draws."""
+
+    def draw(rng, count):
+        length = rng.gamma(4.0, 25.0, count)
+        return (rng.random(count) < 1 / (1 + np.exp(length / 50 - 2))).astype(float), length
+
+    right, length = draw(np.random.default_rng(0), 1_000_000)
+    truth, rng, inside = right.mean() / length.mean(), np.random.default_rng(1), []
+    for _ in range(3000):
+        right, length = draw(rng, 40)
+        inside.append(abs(right.mean() / length.mean() - truth) <= ratio_half(right, length))
+    assert 0.935 < np.mean(inside) < 0.965

@@ -1,6 +1,7 @@
 """Traces: what is saved comes back, pickles and strangers are refused, shares are right."""
 
 import contextlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,60 @@ def test_strangers_are_refused(tmp_path):
             MaskTrace.load(tmp_path / name)
     with pytest.raises(ValueError, match="path must end in .npz"):
         mask_trace().save(tmp_path / "mask.pkl")
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"activations": np.array([[["a"]]])}, "activations must be float"),
+        ({"activations": np.array(1.0)}, "activations must be float"),
+        ({"kept": np.zeros((1, 9, 8), bool)}, r"kept must be bool \(1, 1, 8\); got bool \(1, 9, 8\)"),
+        ({"other": np.zeros(3)}, "unexpected keyword argument 'other'"),
+        ({"json": {"tokens": "d"}}, "tokens must be a list; got 'str'"),
+        ({"json": {"tokens": ["a", "b"]}}, "tokens must be one for each of the 1 in activations"),
+        ({"json": {"meta": []}}, "meta must be a dict; got 'list'"),
+        ({"json": "[" * 100_000}, "recursion"),
+    ],
+)
+def test_a_mask_trace_of_other_types_or_sizes_is_refused(tmp_path, changed, problem):
+    content = {"kind": "MaskTrace", "format": 1, "tokens": ["def"], "meta": {}}
+    if isinstance(entry := changed.get("json"), dict):
+        changed = {"json": np.array(json.dumps(content | entry))}
+    whole = {name: getattr(mask_trace(), name)[:1] for name in ("activations", "kept")}
+    whole = {"json": np.array(json.dumps(content)), **whole}
+    np.savez(tmp_path / "odd.npz", **whole)
+    assert MaskTrace.load(tmp_path / "odd.npz").tokens == ["def"]
+    np.savez(tmp_path / "odd.npz", **whole | changed)
+    with pytest.raises(ValueError, match=f"path must be a MaskTrace npz; .*odd.npz is not .*{problem}"):
+        MaskTrace.load(tmp_path / "odd.npz")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: TrainTrace([1, 2]), "step must be a numpy array, int"),
+        (lambda: TrainTrace(np.arange(2), {"x": np.zeros(3)}), r"series\['x'\] must be number \(2, ...\)"),
+        (lambda: TrainTrace(np.arange(2), samples=[{"step": 1}]), "samples must be dicts with step and"),
+        (lambda: TrainTrace(np.arange(2), meta={"findings": [1]}), r"meta\['findings'\] must be dicts"),
+        (lambda: GroupTrace(["1"], ["2"], [["a"]], np.ones((1, 2), bool), np.ones((1, 2), int)),
+         "texts must be a list of 2 responses for each question"),
+        (lambda: GroupTrace([], ["2"], [["a"]], np.ones((1, 1), bool), np.ones((1, 1), int)),
+         "prompts must be one for each of the 1 questions"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_names_the_field(make, problem):
+    with pytest.raises(ValueError, match=problem):
+        make()
+
+
+def test_an_npz_that_unpacks_to_more_than_the_limit_is_not_unpacked(tmp_path, monkeypatch):
+    big = TrainTrace(np.arange(1000), {"loss": np.zeros(1000)}).save(tmp_path / "big.npz")
+    assert big.stat().st_size < 9000
+    monkeypatch.setattr(np, "load", None)
+    with pytest.raises(ValueError, match=r"path must unpack to at most 9,000 bytes; .*big.npz has 1\d,\d"):
+        TrainTrace.load(big, max_bytes=9000)
+    monkeypatch.undo()
+    assert len(TrainTrace.load(big).step) == 1000
 
 
 def test_a_flipped_byte_never_raises_anything_else(tmp_path):

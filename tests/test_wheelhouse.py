@@ -148,5 +148,5 @@ def test_make_run_without_a_wheelhouse_is_what_it_was(tmp_path):
     commands = plan(tmp_path)
     assert "-m venv --clear" in commands
     assert "machine.pth" not in commands
-    assert "-m pip install -q --disable-pip-version-check -c constraints.txt -e .[dev]\n" in commands
+    assert "-m pip install -q --disable-pip-version-check -c constraints.txt -e .[dev,eval]\n" in commands
     assert commands.count(" -m pip ") == 1

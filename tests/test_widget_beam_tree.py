@@ -1,5 +1,6 @@
 """The live beam tree: what is packed can be unpacked, and what is asked of it reaches the decoder."""
 
+import re
 from functools import partial
 
 import numpy as np
@@ -65,7 +66,9 @@ def test_a_commit_of_more_fills_than_a_byte_counts():
     assert sorted(arrays["fill_position"][arrays["commit_rank"]]) == list(range(300))
 
 
-@pytest.mark.parametrize("strategy", ["soar", "pbs", "adaptive", "greedy", "parallel"])
+@pytest.mark.parametrize(
+    "strategy", ["soar", "pbs", "adaptive", "greedy", "parallel", "fast_dllm", "rcr", "order_token"]
+)
 @pytest.mark.parametrize("prompt", [0, 1])
 def test_every_state_fill_and_candidate_comes_back(strategy, prompt):
     one = RUN(PROMPTS, strategy, mask_id=0, beam=3, threshold=0.95).of_prompt(prompt)
@@ -85,7 +88,7 @@ def test_every_state_fill_and_candidate_comes_back(strategy, prompt):
     first = np.concatenate([[0], np.cumsum(arrays["counts"])])
     wanted = []
     for c in range(len(one.cand_step)):
-        real = one.cand_positions[c] >= 0
+        real = (one.cand_positions[c] >= 0) & (one.cand_tokens[c] != 0)  # 0: masked again, no fill
         parts = (table[c][real] for table in (one.cand_positions, one.cand_tokens, one.cand_confidence))
         owner = first[one.cand_step[c]] + one.cand_parent[c]
         wanted.append([int(owner), int(one.cand_fate[c]), *(part.tolist() for part in parts)])
@@ -181,14 +184,16 @@ def test_text_of_tokens(trace):
     assert set(known) == {"0", "1", "2", "3", "4"}
 
 
-def test_headless_shows_the_static_twins(trace, monkeypatch):
+def test_headless_shows_page_and_pictures(trace, monkeypatch):
     monkeypatch.setenv("LABKIT_HEADLESS", "1")
     shown = []
-    monkeypatch.setattr(base, "show", shown.append)
+    monkeypatch.setattr(base, "display", lambda thing, raw: shown.append(thing))
     greedy = RUN(PROMPTS, "greedy", mask_id=0)
     assert widgets.beam_tree(trace, RUN, compare=greedy, prompt=1, side=4) is None
-    assert [figure.get_suptitle().split(" ")[0] for figure in shown] == ["SOAR", "Greedy"]
-    pyplot.close("all")
+    (bundle,) = shown
+    assert re.findall(r'alt="Figure: (\w+)', bundle["text/html"]) == ["SOAR", "Greedy"]
+    assert bundle["text/html"].count("<iframe ") == 1
+    assert not pyplot.get_fignums()
 
 
 def test_bad_arguments(trace):

@@ -29,7 +29,7 @@ seeds: list = [0]  # d"""
 @pytest.fixture
 def shown(monkeypatch):
     found = []
-    monkeypatch.setattr(base, "display", found.append)
+    monkeypatch.setattr(base, "display", lambda thing, **_: found.append(thing))
     monkeypatch.delenv("LABKIT_HEADLESS", raising=False)
     theme.apply()
     return found

@@ -33,7 +33,7 @@ def cells(grid):
 @pytest.fixture
 def shown(monkeypatch):
     found = []
-    monkeypatch.setattr(base, "display", found.append)
+    monkeypatch.setattr(base, "display", lambda thing, **_: found.append(thing))
     monkeypatch.delenv("LABKIT_HEADLESS", raising=False)
     return found
 
@@ -140,14 +140,13 @@ def test_bad_input_is_one_clear_error():
         mask_grid(trace)
 
 
-def test_headless_it_is_a_figure_and_its_words(monkeypatch, capsys):
-    figures = []
-    monkeypatch.setattr(base, "display", figures.append)
+def test_headless_it_is_a_figure_and_its_words(shown, monkeypatch):
     monkeypatch.setenv("LABKIT_HEADLESS", "1")
     trace = make()
     assert mask_grid(trace, layer=1, token=2, feature=5) is None
-    assert len(figures) == 1
-    said = capsys.readouterr().out
+    (bundle,) = shown
+    said = bundle["text/html"].split("</iframe>")[1]
+    assert said.count("<img ") == 1
     i0, i1 = np.flatnonzero(trace.kept[1, 2, 4:8])
     assert f"Places {i0} and {i1} are stored: bits {i0 | i1 << 2:04b}" in said
     assert "30 groups" in said

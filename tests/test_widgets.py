@@ -16,7 +16,7 @@ from labkit.widgets import base, explore
 @pytest.fixture
 def shown(monkeypatch):
     found = []
-    monkeypatch.setattr(base, "display", found.append)
+    monkeypatch.setattr(base, "display", lambda thing, **_: found.append(thing))
     return found
 
 

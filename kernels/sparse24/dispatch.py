@@ -25,7 +25,7 @@ from sparse24.packed import Packed
 
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
 
 
@@ -186,8 +186,10 @@ def relu2_ffn(
     ValueError if F % 4 != 0, or if shapes, dtypes or devices do not fit.
     """
     _choice("gradient", gradient, ("ste", "masked"))
-    if not isinstance(z, torch.Tensor) or z.dtype not in reference.BITS or z.dim() == 0:
-        given = f"{z.dtype} {tuple(z.shape)}" if isinstance(z, torch.Tensor) else type(z).__name__
+    if not isinstance(z, torch.Tensor) or z.dtype not in reference.BITS or z.dim() == 0 or z.is_meta:
+        given = (
+            f"{z.dtype} {tuple(z.shape)} on {z.device}" if isinstance(z, torch.Tensor) else type(z).__name__
+        )
         raise ValueError(f"z must be a floating tensor of shape (..., K); got {given}")
     z = _cast(z)
     up = _weight("up", up, z.shape[-1], z)

@@ -1,7 +1,7 @@
 """The public function: check the arguments once, choose a backend."""
 
-import math
 import os
+import sys
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
@@ -43,11 +43,13 @@ def token_stats(
     if not isinstance(logits, torch.Tensor) or logits.dtype not in FLOATS:
         given = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"logits must be a floating tensor; got {given}")
+    if logits.layout != torch.strided:
+        raise ValueError(f"logits must be dense; got {logits.layout}")
     if logits.dim() == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits must have shape (..., V) with V >= 1; got {tuple(logits.shape)}")
     if isinstance(temperature, bool) or not isinstance(temperature, Real):
         raise ValueError(f"temperature must be a number > 0; got {temperature!r}")
-    if not 0 < temperature < math.inf:
+    if not 0 < temperature <= sys.float_info.max:
         raise ValueError(f"temperature must be a finite number > 0; got {temperature!r}")
     if tokens is not None:
         tokens = _checked(tokens, logits)
@@ -59,7 +61,7 @@ def token_stats(
 
 def _backend(backend: str, logits: torch.Tensor) -> Callable[..., reference.TokenStats]:
     """What computes: the reference, or the checked Triton where it is asked for or worth it."""
-    if backend not in ("auto", "reference", "triton"):
+    if not isinstance(backend, str) or backend not in ("auto", "reference", "triton"):
         raise ValueError(f"backend must be one of 'auto', 'reference', 'triton'; got {backend!r}")
     if backend == "auto":
         preferred = os.environ.get("LABKIT_KERNEL", "auto")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.checks import choice
+from labkit.device import of_torch
 from labkit.paths import CHECKPOINTS
+from labkit.progress import no_bar
 
 if TYPE_CHECKING:
     from labkit.elas.model import ElasForCausalLM
@@ -21,13 +23,15 @@ def load_checkpoint(name: str, *, device: str = "cpu") -> tuple["ElasForCausalLM
     """
     known = {f"lab/{path.name}": path for path in CHECKPOINTS.glob("elas*") if path.is_dir()}
     folder = known[choice("name", name, tuple(sorted(known)))]
+    where = of_torch(device)
     import torch
     from tokenizers import Tokenizer
 
     from labkit.elas.model import ElasForCausalLM
 
-    model = ElasForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    torch.nn.Module.to(model, device)
+    with no_bar():  # of a hundredth of a second
+        model = ElasForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    torch.nn.Module.to(model, where)
     return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 

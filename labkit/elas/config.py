@@ -140,6 +140,8 @@ def build_model(config: PretrainConfig, text: "Text | None" = None) -> "ElasForC
 
     from labkit.elas.model import ElasForCausalLM
 
+    if not isinstance(config, PretrainConfig):
+        fail("config", config, "a PretrainConfig")
     text = text or read_text(config)
     with torch.random.fork_rng(devices=()):  # drawn on the CPU: no GPU is looked at
         torch.default_generator.manual_seed(config.seed)

@@ -16,6 +16,7 @@ import numpy as np
 from labkit.checks import fail, integer
 from labkit.elas.sources import check_source, documents, edition
 from labkit.paths import cache_dir, write_atomic
+from labkit.reading import read_npz
 
 END = "<|endoftext|>"
 HELD_OUT = 20  # one file in twenty is held out
@@ -93,8 +94,10 @@ def _cached(vocabulary: Path, path: Path) -> tuple[Any, np.ndarray, np.ndarray] 
     if not (vocabulary.exists() and path.exists()):
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return _read(vocabulary), file["train"], file["held_out"]
+        streams = read_npz(path, "cache")
+        if any(part.dtype != np.uint16 or part.ndim != 1 for part in streams.values()):
+            raise ValueError("no streams of tokens")
+        return _read(vocabulary), streams["train"], streams["held_out"]
     except Exception as error:  # tokenizers raises Exception itself, a damaged npz a handful of others
         print(f"{path}: damaged ({type(error).__name__}); the text is encoded again", file=sys.stderr)
         return None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.checks import choice, fail, integer
+from labkit.device import of_torch
 from sparse24 import Packed, relu2_compress, sparsify
 
 GRADIENTS = ("ste", "masked")
@@ -42,6 +43,7 @@ class LowRankLinear(nn.Module):
         self.in_features = integer("in_features", in_features, 1)
         self.out_features = integer("out_features", out_features, 1)
         self.rank = integer("rank", rank, 1, min(in_features, out_features))
+        device = None if device is None else of_torch(device)
         self.weight_out = nn.Parameter(torch.empty(out_features, rank, device=device, dtype=dtype))  # B
         self.weight_in = nn.Parameter(torch.empty(in_features, rank, device=device, dtype=dtype))  # A
         self.reset_parameters()

@@ -88,6 +88,8 @@ class Loro(Optimizer):
 
         hidden_size   h of the step scale r/h (default: ``model.config.hidden_size``)
         """
+        if not isinstance(model, nn.Module):
+            fail("model", type(model).__name__, "a torch module")
         pairs = [
             (f"{name}.{factor}".lstrip("."), getattr(layer, factor))
             for name, layer in model.named_modules() if isinstance(layer, LowRankLinear)

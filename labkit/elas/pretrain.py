@@ -15,6 +15,7 @@ from labkit.checks import choice, fail
 from labkit.elas.config import PretrainConfig, build_model, read_text
 from labkit.paths import write_atomic
 from labkit.progress import Progress
+from labkit.reading import read_json
 from labkit.traces import TrainTrace
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def pretrain(
     Raises:
         ValueError: names the argument at fault.
     """
-    config = config or PretrainConfig()
+    config = PretrainConfig() if config is None else config
     if not isinstance(config, PretrainConfig):
         fail("config", config, "a PretrainConfig")
     choice("device", device, ("auto", "cpu", "cuda"))
@@ -99,7 +100,9 @@ def _claim(path: Path, config: PretrainConfig, resume: bool) -> None:
     """Write the folder's configuration, or on resume insist that it is the one being resumed."""
     mine = json.loads(json.dumps(dataclasses.asdict(config)))
     if resume and path.exists():
-        theirs = json.loads(path.read_text())
+        theirs = read_json(path, "output_dir")
+        if not isinstance(theirs, dict):
+            fail("output_dir", str(path.parent), f"a folder whose {path.name} is a mapping")
         changed = sorted(k for k in mine if mine[k] != theirs.get(k))
         if changed:
             fail(

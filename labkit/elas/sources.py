@@ -11,6 +11,7 @@ here: another download is refused, another SymPy is read and named so (``edition
 
 import gzip
 import hashlib
+import http.client
 import io
 import tarfile
 import urllib.error
@@ -22,10 +23,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from labkit.checks import choice
 from labkit.paths import cache_dir, write_atomic
+from labkit.progress import bar
 
 Documents = Iterator[tuple[str, str]]
 # Of SymPy's files: tests, which repeat what they test, and generated parsers and tables.
@@ -33,6 +33,7 @@ SKIPPED = {
     "tests", "testing", "test-examples", "benchmarks",
     "_antlr", "ask_generated.py", "polyquinticconst.py", "resolvent_lookup.py",
 }  # fmt: skip
+MOST_BYTES = 2**28  # 256 MiB of a download: the largest source has 13 MB
 ENTRIES = 64  # neighbouring entries of a dictionary that make one document
 
 
@@ -108,21 +109,31 @@ def download(url: str, sha256: str, title: str) -> Path:
     path = cache_dir("downloads") / f"{sha256[:12]}-{url.rsplit('/', 1)[-1]}"
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
-    content = io.BytesIO()
+    return write_atomic(path, lambda temporary: _fetch(url, sha256, title, temporary))
+
+
+def _fetch(url: str, sha256: str, title: str, target: Path) -> None:
+    """Stream ``url`` into ``target``, hashed on the way; OSError if it is cut, too big or another file."""
+    whole, size = hashlib.sha256(), 0
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            size = int(answer.headers.get("Content-Length", 0)) or None
-            with tqdm(total=size, desc=title, unit="B", unit_scale=True) as bar:
+        with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:
+            length = answer.headers.get("Content-Length", "")
+            promised = int(length) if length.isascii() and length.isdecimal() else None
+            with bar(True, total=promised, desc=title, unit="B", unit_scale=True) as told:
                 while block := answer.read(1 << 16):
-                    content.write(block)
-                    bar.update(len(block))
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
+                    size += len(block)
+                    if size > MOST_BYTES:
+                        raise ConnectionError(f"more than {MOST_BYTES:,} bytes")
+                    whole.update(block)
+                    file.write(block)
+                    told.update(len(block))
+        if promised not in (None, size):
+            raise ConnectionError(f"{size:,} bytes of {promised:,}")
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = " ".join(str(getattr(error, "reason", error) or type(error).__name__).split())
         raise OSError(f"cannot download {url} ({reason}); source 'sympy' needs no network") from None
-    found = hashlib.sha256(content.getvalue()).hexdigest()
-    if found != sha256:
+    if (found := whole.hexdigest()) != sha256:
         raise OSError(f"{url} is not the file expected: its SHA-256 is {found}, not {sha256}")
-    return write_atomic(path, lambda temporary: temporary.write_bytes(content.getvalue()))
 
 
 def package(name: str) -> Documents:

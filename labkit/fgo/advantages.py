@@ -160,6 +160,9 @@ def _table(name: str, value: Tensor, shape: torch.Size | None = None) -> None:
     allowed = "a (Q, G) tensor with G >= 1" if shape is None else f"a tensor of shape {tuple(shape)}"
     if not isinstance(value, Tensor):
         checks.fail(name, type(value).__name__, allowed)
+    if value.is_meta or value.is_complex() or value.layout != torch.strided:
+        given = f"{value.dtype}, {value.layout}, on {value.device}"
+        checks.fail(name, given, f"{allowed}, real, dense and with values")
     if (value.ndim != 2 or value.shape[1] == 0) if shape is None else value.shape != shape:
         checks.fail(name, tuple(value.shape), allowed)
 

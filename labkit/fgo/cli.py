@@ -1,19 +1,24 @@
 """labkit train fgo: fine-tune any causal LM by FGO or GRPO on any data set with checkable answers."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib import import_module
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from labkit import checks
-from labkit.options import parse_options
-from labkit.paths import is_json, runs_dir, write_atomic
+from labkit.causal_lm import newest_checkpoint, step_of
+from labkit.fgo.policy import load_policy, lora_config
+from labkit.fgo.prompts import Rows, as_prompts
+from labkit.options import help_field, parse_options
+from labkit.paths import PACKAGE, runs_dir, write_atomic
 from labkit.provenance import provenance
+from labkit.yaml_values import read_yaml
 
 if TYPE_CHECKING:
-    from labkit.fgo.trainer import FGOConfig, FGOTrainer
+    from labkit.fgo.config import FGOConfig
+    from labkit.fgo.trainer import FGOTrainer
 
 # The paper's learning rate and group; batch and lengths for one GPU or a patient CPU.
 DEFAULTS: dict[str, Any] = {
@@ -29,31 +34,35 @@ SETTINGS = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations", "temperature",
     "max_steps", "logging_steps",
 )  # fmt: skip
-SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
 class Arguments:
     """What the command is told beside the fields of FGOConfig."""
 
-    model: str = field(
-        metadata={
-            "help": "a folder, a name on the hub, lab/sums-reasoner, lab/sums-small, lab/smollm2-135m"
-        }
+    model: str = help_field(
+        "a folder, a name on the hub, lab/sums-reasoner, lab/sums-small, lab/smollm2-135m"
     )
-    dataset: str = field(
-        metadata={
-            "help": ".jsonl or .json (also .gz), .parquet, .csv or a save_to_disk folder, with the columns "
-            "prompt and answer; or lab/verbose-sums, lab/small-sums, gym/chain_sum, gym/gsm_symbolic"
-        }
+    dataset: str = help_field(
+        "owner/name on the hub, a .jsonl or .json file (also .gz), .parquet, .csv or a save_to_disk "
+        "folder; or lab/verbose-sums, lab/small-sums, gym/chain_sum, gym/gsm_symbolic"
     )
-    resume: bool = field(
-        default=False, metadata={"help": "go on from the newest checkpoint in the output folder"}
-    )
-    reward: Literal["answer", "math", "gym", "sums", "first-line"] | None = field(
-        default=None, metadata={"help": "default: what suits the data set"}
-    )
-    rows: int = field(default=2000, metadata={"help": "rows of a built-in data set"})
+    dataset_config: str | None = help_field("of a data set on the hub that has several", None)
+    dataset_split: str = help_field("of one on the hub or a save_to_disk folder", "train")
+    prompt_column: str = help_field("the column with the question", "prompt")
+    answer_column: str = help_field("the column with the answer, or a solution that marks it", "answer")
+    instruction: str | None = help_field("text behind each question, on a line of its own", None)
+    chat: bool = help_field("ask each question as a user's message, by the model's chat template", False)
+    eval_dataset: str | None = help_field("as --dataset; for --eval_strategy steps or epoch", None)
+    resume: bool = help_field("go on from the newest checkpoint in the output folder", False)
+    reward: list[str] | None = help_field(
+        "answer, math, gym, sums, first-line or module:function of your own, one or several; --correct or "
+        "the first says correct (default: what suits the data set)", None
+    )  # fmt: skip
+    rows: int = help_field("rows of a built-in data set", 2000)
+    lora_r: int = help_field("rank of a LoRA adapter; 0: all weights are trained", 0)
+    lora_alpha: int | None = help_field("of the adapter (default: 2 * rank)", None)
+    lora_target_modules: list[str] | None = help_field("layers with one (default: all linear ones)", None)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,25 +75,29 @@ def main(argv: Sequence[str]) -> int:
         checks.fail("--output", str(output), "a folder with a checkpoint to resume from")
     if not arguments.resume and last is not None:
         checks.fail("--output", str(output), f"new or empty, or come with --resume: it holds {last.name}")
-    rows, reward = _rows(arguments)
-    needed = (config.generation_batch_size or 0) // (config.num_generations or 1)  # by all processes
-    if len(rows) < needed:
-        allowed = f"at least {needed} rows, the questions of one batch (or make the batch smaller)"
-        checks.fail("--dataset", f"{arguments.dataset} of {len(rows)}", allowed)
+    rows, held_out, rewards = _data(arguments, config)
     # 2) the model: the finished one where no step is left
-    finished = last if last is not None and 0 < config.max_steps <= _step(last) else None
-    settings: Any = config.model_init_kwargs or {}  # a mapping, TRL has read what was typed
+    finished = last if last is not None and 0 < config.max_steps <= step_of(last) else None
+    settings: Any = config.model_init_kwargs or {}  # TRL has read what was typed
+    if not isinstance(settings, dict):
+        checks.fail("--model_init_kwargs", settings, "a mapping, as JSON")
     model, tokenizer = load_policy(str(finished or arguments.model), **settings)
+    if not config.beta:  # TRL would say of a loaded model that they are ignored; a reference needs them
+        config.model_init_kwargs = None
     if not isinstance(rows[0]["prompt"], str) and tokenizer.chat_template is None:
         given = f"{arguments.model}, whose tokenizer has no chat template"
         allowed = "one with a chat template, as the prompts are conversations (or use texts)"
         checks.fail("--model", given, allowed)
     # 3) training
-    trainer = _trainer(model, tokenizer, rows, reward, config)
+    adapter = None if finished else _adapter(arguments)
+    trainer = _one_line(_trainer, model, tokenizer, rows, held_out, list(rewards.values()), config, adapter)
+    if adapter is not None:  # what load_policy and transformers look for when they read it back
+        trainer.model.peft_config["default"].base_model_name_or_path = arguments.model
     _train(trainer, output, last, finished)
     # 4) what is left behind
     trainer.save_model(str(output))
     if trainer.accelerator.is_main_process:
+        reward = " ".join(rewards)
         _save_trace(trainer, output, model=arguments.model, dataset=arguments.dataset, reward=reward)
     return 0
 
@@ -92,47 +105,77 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> tuple[Arguments, "FGOConfig"]:
     import torch
 
-    from labkit.fgo.trainer import FGOConfig
+    from labkit.fgo.config import FGOConfig
 
     on_gpu = torch.cuda.is_available()
     defaults = DEFAULTS | {"bf16": on_gpu, "use_cpu": not on_gpu, "output_dir": str(runs_dir() / "fgo")}
-    arguments, config = parse_options(
-        (Arguments, FGOConfig), argv, defaults=defaults, prog="labkit train fgo", description=__doc__
-    )
+    arguments, config = _one_line(
+        parse_options, (Arguments, FGOConfig), argv, presets=presets(), defaults=defaults,
+        prog="labkit train fgo", description=__doc__,
+    )  # fmt: skip
+    checks.integer("--lora_r", arguments.lora_r, 0)
+    if arguments.eval_dataset and config.eval_strategy == "no":
+        checks.fail("--eval_strategy", "no", "steps or epoch where there is an --eval_dataset")
     return arguments, config
 
 
-def _rows(arguments: Arguments) -> tuple[list[dict[str, Any]], str]:
-    """(rows, name of the reward)."""
-    from labkit.fgo.rewards import REWARDS, load_rows
+def presets() -> dict[str, dict[str, Any]]:
+    """The paper's settings by name, for ``--config``."""
+    files = sorted((PACKAGE / "fgo" / "presets").glob("*.yaml"))
+    return {path.stem: read_yaml(path, "--config") for path in files}
 
+
+def _data(arguments: Arguments, config: "FGOConfig") -> tuple[Rows, Rows | None, dict[str, Any]]:
+    """(rows to train on, rows held out, {name: reward function})."""
+    from labkit.fgo.rewards import find_reward, load_rows
+
+    columns: dict[str, Any] = {"prompt": arguments.prompt_column, "answer": arguments.answer_column,
+               "config": arguments.dataset_config, "split": arguments.dataset_split}  # fmt: skip
+    asked: dict[str, Any] = {"instruction": arguments.instruction, "chat": arguments.chat}
     try:
-        rows, suits = load_rows(arguments.dataset, checks.integer("--rows", arguments.rows, 1))
-        reward = arguments.reward or suits
-        if reward == "gym" and "gym_task" not in rows[0]:
-            checks.fail("--reward", reward, "one that the data set has columns for")
-        if reward == "math":
-            REWARDS["math"]([], [])  # is its library there?
+        rows, suits = load_rows(arguments.dataset, checks.integer("--rows", arguments.rows, 1), **columns)
+        rewards = {name: find_reward(name) for name in arguments.reward or [suits]}
+        held_out = load_rows(arguments.eval_dataset, **columns)[0] if arguments.eval_dataset else None
+        if "math" in rewards:
+            rewards["math"]([], [])  # is its library there?
     except ImportError as error:
         raise ValueError(str(error)) from error
-    return rows, reward
+    if "gym" in rewards and "gym_task" not in rows[0]:
+        checks.fail("--reward", "gym", "one that the data set has columns for")
+    needed = (config.generation_batch_size or 0) // (config.num_generations or 1)  # by all processes
+    if len(rows) < needed:
+        allowed = f"at least {needed} rows, the questions of one batch (or make the batch smaller)"
+        checks.fail("--dataset", f"{arguments.dataset} of {len(rows)}", allowed)
+    return as_prompts(rows, **asked), held_out and as_prompts(held_out, **asked), rewards
+
+
+def _adapter(arguments: Arguments) -> Any:
+    asked = (arguments.lora_r, arguments.lora_alpha, arguments.lora_target_modules)
+    return lora_config(*asked) if arguments.lora_r else None
+
+
+def _one_line(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """``call``'s result; what TRL, transformers or a missing library raise is one line of ValueError."""
+    try:
+        return call(*args, **kwargs)
+    except json.JSONDecodeError as error:  # of TRL's and transformers' options that take a mapping
+        checks.fail("an option that takes a mapping", error.doc, f"JSON ({error.msg})")
+    except Exception as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _trainer(
-    model, tokenizer, rows: list[dict[str, Any]], reward: str, config: "FGOConfig"
+    model, tokenizer, rows: Rows, held_out: Rows | None, rewards: list, config: "FGOConfig", adapter
 ) -> "FGOTrainer":
     from datasets import Dataset
 
-    from labkit.fgo.rewards import REWARDS
     from labkit.fgo.trainer import FGOTrainer
 
-    try:
-        return FGOTrainer(
-            model=model, reward_funcs=REWARDS[reward], args=config,
-            train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
-        )  # fmt: skip
-    except ImportError as error:  # an option of TRL's that wants another library
-        raise ValueError(str(error)) from error
+    return FGOTrainer(
+        model=model, reward_funcs=rewards, args=config, train_dataset=Dataset.from_list(rows),
+        eval_dataset=held_out and Dataset.from_list(held_out), processing_class=tokenizer,
+        peft_config=adapter,
+    )  # fmt: skip
 
 
 def _train(trainer: "FGOTrainer", output: Path, last: Path | None, finished: Path | None) -> None:
@@ -141,11 +184,14 @@ def _train(trainer: "FGOTrainer", output: Path, last: Path | None, finished: Pat
     from labkit.fgo.record import Recorder
 
     if finished:  # Trainer would take one more step
-        print(f"{output}: already finished at step {_step(finished)}")
+        print(f"{output}: already finished at step {step_of(finished)}")
         trainer.state = TrainerState.load_from_json(str(finished / "trainer_state.json"))
     else:
         trainer.add_callback(Recorder(trainer, output / SAMPLES))
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except ImportError as error:  # an optimiser that is not installed, for instance
+            raise ValueError(" ".join(str(error).split())) from error
     if trainer.state.global_step == 0:
         given = {name: getattr(trainer.args, name) for name in ("max_steps", "num_train_epochs")}
         checks.fail("--max_steps", given, "such that a step is taken")
@@ -156,14 +202,16 @@ def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:
     from labkit.fgo.record import read_samples
     from labkit.traces import TrainTrace
 
-    log = [entry for entry in trainer.state.log_history if "reward" in entry]
+    history = trainer.state.log_history
+    log = [entry for entry in history if "reward" in entry]
+    curves = [entry for entry in history if "reward" in entry or "eval_reward" in entry]
     meta = provenance(
         arm=trainer.args.method, seed=trainer.args.seed, **sources,
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         **{name: getattr(trainer.args, name) for name in SETTINGS},
     )  # fmt: skip
     trace = TrainTrace.from_log(
-        log, samples=read_samples(output / SAMPLES, trainer.state.global_step), meta=meta
+        curves, samples=read_samples(output / SAMPLES, trainer.state.global_step), meta=meta
     )
     trace.save(output / TRACE)
     result: dict[str, float] = {"steps": trainer.state.global_step}
@@ -172,46 +220,4 @@ def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:
         result |= {key: round(log[-1][key], 4) for key in shown}
     write_atomic(output / "result.json", lambda part: part.write_text(json.dumps(result) + "\n"))
     print(f"{output / TRACE}: {result}")
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps that was written whole, or None."""
-    states = folder.glob("checkpoint-*/trainer_state.json")  # the file that Trainer writes last
-    return max((path.parent for path in states if is_json(path)), key=_step, default=None)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def load_policy(name: str, **settings: Any):
-    """(model, tokenizer) of a lab name, a folder or a hub name: safetensors only, no remote code.
-
-    settings  of ``from_pretrained`` (FGOConfig's model_init_kwargs). dtype is float32 by default, as in
-              TRL, whatever the file holds: at these learning rates most bfloat16 weights would never move.
-
-    ValueError if it cannot be loaded.
-    """
-    from labkit.fgo import smollm
-    from labkit.fgo.lab import reasoner
-    from labkit.fgo.tasks import char_tokenizer
-
-    if name in reasoner.NAMES:
-        return reasoner.load_reasoner(name)[0], char_tokenizer()
-    if name == smollm.NAME:
-        return smollm.load_smollm()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    import_module("labkit.elas")  # so that transformers opens the folders it saves
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(name, **{"dtype": "float32"} | settings | SAFE)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        lab = ", ".join([*reasoner.NAMES, smollm.NAME])
-        raise ValueError(
-            f"--model must be a causal LM that transformers loads or one of {lab}; {name}: {reason}"
-        ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    print(f"its curves and completions: labkit show {shlex.quote(str(output / TRACE))}")

@@ -3,12 +3,16 @@
 response_entropy    the three readings of "the entropy of a response"
 entropy_per_token   over all tokens of several responses
 act                 accuracy per 100 tokens, the paper's measure of a short and right chain of thought
+with_intervals      accuracy, length, ACT and entropy of an evaluation, each with its 95 % interval
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from labkit.intervals import ratio_half, t_half, wilson
 
 
 def response_entropy(logprob: Tensor, entropy: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -46,3 +50,53 @@ def entropy_per_token(full_sum: Any, length: Any, dim: tuple[int, ...] | None = 
 def act(accuracy: Any, tokens: Any) -> Any:
     """Accuracy in % per 100 tokens, of an accuracy in [0, 1] and the mean length (> 0, or NaN)."""
     return 100 * accuracy / tokens * 100
+
+
+class Interval(NamedTuple):
+    """An estimate with the ends of its 95 % interval; NaN where nothing was measured."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def with_intervals(
+    correct: np.ndarray, length: np.ndarray, entropy: np.ndarray | None = None
+) -> dict[str, Interval]:
+    """accuracy, length, act and, where given, response_entropy over Q questions.
+
+    Responses to one question are alike, so the question is the unit: each figure is made of the questions'
+    means. Accuracy has Wilson's interval where there is one response each or all questions agree, else
+    Student's t as length and entropy; ACT, a ratio of means, has the delta method's, or accuracy's
+    ends by the mean length where all questions agree.
+
+    Args:
+        correct: float (Q, G), 1 right, 0 wrong, NaN unscorable: such a response takes no part.
+        length: (Q, G) tokens, above 0.
+        entropy: (Q, G) nats.
+    """
+    valid = ~np.isnan(correct)
+    asked = valid.any(1)
+    tables = {"accuracy": correct, "length": length} | (
+        {} if entropy is None else {"response_entropy": entropy}
+    )
+    if not asked.any():
+        return dict.fromkeys((*tables, "act"), Interval(*3 * [float("nan")]))
+    mean = {  # (questions,) each
+        name: np.nanmean(np.where(valid, table, np.nan)[asked].astype(float), 1)
+        for name, table in tables.items()
+    }
+    found = {name: _around(values.mean(), t_half(values)) for name, values in mean.items()}
+    found["accuracy"] = found["accuracy"]._replace(high=min(found["accuracy"].high, 1.0))
+    right = mean["accuracy"]
+    if correct.shape[1] == 1 or np.ptp(right) == 0:
+        found["accuracy"] = Interval(float(right.mean()), *wilson(round(right.sum()), len(right)))
+    tokens = float(mean["length"].mean())
+    if np.ptp(right) == 0:  # the spread of lengths says nothing of an accuracy of 0
+        return found | {"act": Interval(*(act(share, tokens) for share in found["accuracy"]))}
+    share = act(right.mean(), tokens)
+    return found | {"act": _around(share, act(1, 1) * ratio_half(right, mean["length"]))}
+
+
+def _around(estimate: float, half: float) -> Interval:
+    return Interval(float(estimate), max(0.0, float(estimate - half)), float(estimate + half))

@@ -6,24 +6,29 @@ answer_reward  the final answer equals ``answer``, as a number, tuple or text (a
 math_reward    LaTeX answers, judged equal by math-verify
 gym_reward     reasoning-gym's own scorer
 sum_reward     (in tasks) the lab's verbose sums
+find_reward    one of these by name, or the user's own by module:function
 load_rows      a file or a name -> rows with ``prompt`` and ``answer``
 """
 
 import json
 import random
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from labkit import checks
 from labkit.fgo.answers import Completion, final_answer, stated, text_of
-from labkit.fgo.datasets import BUILT_IN, GYM, read_rows
 from labkit.fgo.math_judge import MathJudge
 from labkit.fgo.tasks import sum_reward, verbose_sums
 from labkit.fgo.values import same_answer
+from labkit.rows import read_rows
 
+GYM = ("chain_sum", "gsm_symbolic")
+BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
 HINT = "\nThink step by step, then give the final answer as <answer>...</answer>."
 
 
@@ -124,10 +129,38 @@ REWARDS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def load_rows(name: str, count: int = 2000, seed: int = 0) -> tuple[list[dict[str, Any]], str]:
-    """(rows, the reward that suits them) of a file or folder (``read_rows``) or of a built-in data set.
+def find_reward(name: str) -> Callable[..., Any]:
+    """The reward of ``REWARDS`` with this name, or ``module:function`` of the user's own.
 
-    count, seed  of a built-in set; a file is read whole
+    The module is installed or lies in the current folder.
+
+    ValueError if there is none.
+    """
+    if name in REWARDS:
+        return REWARDS[name]
+    module, _, function = name.partition(":")
+    try:
+        if not function:
+            raise ValueError("no such name")
+        if str(Path.cwd()) not in sys.path:  # a console script's path begins at its own folder
+            sys.path.insert(0, str(Path.cwd()))
+        found = getattr(import_module(module), function)
+        if not callable(found):
+            raise TypeError(f"{function} is no function")
+    except Exception as error:  # whatever the user's module raises when it is imported
+        allowed = f"one of {', '.join(REWARDS)}, or module:function"
+        reason = " ".join(str(error).split())
+        raise ValueError(f"--reward must be {allowed}; {name}: {reason}") from error
+    return found
+
+
+def load_rows(
+    name: str, count: int = 2000, seed: int = 0, **columns: Any
+) -> tuple[list[dict[str, Any]], str]:
+    """(rows, the reward that suits them) of a built-in data set or of anything that ``read_rows`` reads.
+
+    count, seed  of a built-in set; others are read whole
+    columns      of ``read_rows``
 
     ValueError if the file cannot be read or a row lacks ``prompt`` or ``answer``.
     """
@@ -138,7 +171,7 @@ def load_rows(name: str, count: int = 2000, seed: int = 0) -> tuple[list[dict[st
         return small_sums(count, seed=seed), "first-line"
     if name.startswith("gym/") and name in BUILT_IN:
         return gym_rows(name.removeprefix("gym/"), count, seed=seed), "gym"
-    return read_rows(name), "answer"
+    return read_rows(name, BUILT_IN, **columns), "answer"
 
 
 def _gold(answer: object) -> str | None:

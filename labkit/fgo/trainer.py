@@ -1,4 +1,4 @@
-"""FGO on TRL: GRPOTrainer with one override that replaces the advantages, and FGOConfig for its settings.
+"""FGO on TRL: GRPOTrainer with one override that replaces the advantages.
 
 Sampling, rewards, the clipped loss, checkpoints and logging stay TRL's. Besides TRL's metrics it logs,
 over all processes and averaged over the logging interval like TRL's:
@@ -8,87 +8,43 @@ over all processes and averaged over the logging interval like TRL's:
     fgo/act                accuracy in % per 100 tokens of mean length
     fgo/invalid_groups     groups whose advantages are all below 1e-6: nothing is learned from them
     fgo/constant_groups    groups whose raw rewards are all the same
+
+An evaluation logs accuracy, length, act and response_entropy, each with the ends of its 95 % interval over
+questions: eval_fgo/accuracy, eval_fgo/accuracy_low, eval_fgo/accuracy_high, ...
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
 from importlib.metadata import version
-from tempfile import TemporaryDirectory
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import torch
 from accelerate.utils import gather
 from transformers import PreTrainedModel
-from trl import GRPOConfig, GRPOTrainer
+from transformers.trainer_utils import has_length
+from trl import GRPOTrainer
 
 from labkit import checks
 from labkit.fgo.advantages import FLAT, objective_advantages, subgroups
-from labkit.fgo.measures import act, response_entropy
-from labkit.fgo.objective import Objective, check, setting
+from labkit.fgo.answers import text_of
+from labkit.fgo.config import FGOConfig
+from labkit.fgo.measures import act, response_entropy, with_intervals
+from labkit.fgo.policy import drops, end_tokens, reference
+from labkit.fgo.watch import Watch, warn
 
 SUPPORTED = "trl >= 1.8 (checked with 1.16)"
-METHODS = ("fgo", "grpo")
 # What this module relies on beyond TRL's public interface; a test pins their signatures too.
 PRIVATE_METHODS = (
     "_calculate_rewards",
     "_generate_and_score_completions",
     "_get_per_token_logps_and_entropies",
 )
-PRIVATE_ATTRIBUTES = ("_logs", "_metrics", "num_generations", "reward_func_names", "reward_weights")
+PRIVATE_ATTRIBUTES = (
+    "_logs", "_metrics", "mask_truncated_completions", "num_generations", "num_generations_eval",
+    "reward_func_names", "reward_weights",
+)  # fmt: skip
 # Inputs that a model with images needs in its forward pass; FGO's extra pass does not hand them on.
 PICTURES = ("pixel_values", "image_grid_thw", "image_sizes", "mm_token_type_ids", "tool_mask")
-
-
-@dataclass
-class FGOConfig(GRPOConfig):
-    """TRL's GRPOConfig plus FGO's settings; for alpha, clamp, scale, entropy, zero_all_wrong see Objective.
-
-    TRL's ``scale_rewards`` says nothing about FGO's advantages, ``scale`` does. With method "grpo" it is
-    the other way round, and the defaults of GRPOConfig apply.
-
-    Attributes:
-        method: "fgo", or "grpo": TRL's own advantages with the same metrics.
-        beta_entropy: the Objective's beta. TRL's ``beta`` is the weight of the KL term (0, the default, is
-            also the paper's setting).
-        correct: name of the reward function whose positive values say correct; None: the first.
-
-    Raises:
-        ValueError: a setting is out of its bounds; the message names it.
-    """
-
-    output_dir: str | None = field(
-        default=None,
-        metadata={"aliases": "--output", "help": "folder for checkpoints, model, samples and trace"},
-    )
-    method: str = field(
-        default="fgo", metadata={"help": "'fgo', or 'grpo': TRL's own advantages with the same metrics"}
-    )
-    alpha: float = setting("alpha")
-    beta_entropy: float = setting("beta")
-    entropy: str = setting("entropy")
-    clamp: float = setting("clamp")
-    scale: str = setting("scale")
-    correct: str | None = field(
-        default=None,
-        metadata={"help": "the reward function whose positive values say correct (default: the first)"},
-    )
-    zero_all_wrong: bool = setting("zero_all_wrong")
-
-    def __post_init__(self):
-        checks.choice("method", self.method, METHODS)
-        check(self._settings(), beta="beta_entropy")
-        super().__post_init__()
-
-    @property
-    def objective(self) -> Objective:
-        """The settings of FGO's advantages, under the paper's names."""
-        return Objective(**self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        names = (item.name for item in fields(Objective))
-        return {name: self.beta_entropy if name == "beta" else getattr(self, name) for name in names}
 
 
 class FGOTrainer(GRPOTrainer):
@@ -114,6 +70,7 @@ class FGOTrainer(GRPOTrainer):
     args: FGOConfig
     model: PreTrainedModel
     num_generations: int
+    num_generations_eval: int
     _logs: dict[str, Any]
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -123,21 +80,64 @@ class FGOTrainer(GRPOTrainer):
         config = kwargs.get("args", args[2] if len(args) > 2 else None)
         if not isinstance(config, FGOConfig):
             checks.fail("args", type(config).__name__, "an FGOConfig")
-        with _reference(kwargs.get("model", args[0] if args else None), config.beta):
+        model = kwargs.get("model", args[0] if args else None)
+        with reference(model, 0.0 if kwargs.get("peft_config") else config.beta):
             super().__init__(*args, **kwargs)
         if missing := [name for name in PRIVATE_ATTRIBUTES if not hasattr(self, name)]:
             raise _unsupported(missing)
+        ends = end_tokens(self.model, self.processing_class)
+        if len(ends) > 1 and not hasattr(self, "eos_token_ids"):
+            warn(f"trl {version('trl')} ends responses at token {ends[0]} alone, not at {ends[1:]}")
         names = self.reward_func_names
         self._correct_column = names.index(checks.choice("correct", config.correct or names[0], names))
         self.last_groups: dict[str, torch.Tensor] = {}
+        self._watch = Watch(names[self._correct_column])
+        self._passes: list[tuple[torch.Tensor, torch.Tensor]] = []  # (log-probs, entropies) of this batch
+        self._examined: list[torch.Tensor] = []  # of this evaluation, see ``_examine``
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._raw_rewards = super()._calculate_rewards(*args, **kwargs)  # (all rows, functions), gathered
         return self._raw_rewards
 
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any):
+        """TRL's; without gradients the policy's entropies come too and are kept: no pass is made twice."""
+        if torch.is_grad_enabled() or model is self.ref_model:
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        asked = kwargs | {"compute_entropy": True}
+        passed = super()._get_per_token_logps_and_entropies(model, *args, **asked)
+        self._passes.append(passed[:2])
+        return passed
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any):
+        self._examined, asked = [], dataloader.dataset
+        found = super().evaluation_loop(dataloader, *args, **kwargs)
+        # What is beyond pads the last batch of several processes.
+        rows = len(asked) * self.num_generations_eval if has_length(asked) else None
+        self._examined = [torch.cat(self._examined)[:rows]]
+        return found
+
+    def prediction_step(self, *args: Any, **kwargs: Any):
+        result = super().prediction_step(*args, **kwargs)
+        self._examined.append(self._examine())
+        self._passes = []
+        return result
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self._examined and not self.model.training:
+            rows = torch.cat(self._examined).view(-1, self.num_generations_eval, 3).double().cpu().numpy()
+            for name, interval in with_intervals(*np.moveaxis(rows, 2, 0)).items():
+                for ending, value in zip(("", "_low", "_high"), interval, strict=True):
+                    self._metrics["eval"][f"fgo/{name}{ending}"] = [value]
+            self._examined = []
+        super().log(logs, start_time)
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._passes, masks = [], self.mask_truncated_completions
+        self.mask_truncated_completions &= self.model.training  # in an evaluation they count
         output = super()._generate_and_score_completions(inputs)
-        if not self.model.training:  # evaluation has no advantages to learn from
+        self.mask_truncated_completions = masks
+        if not self.model.training:  # there are no advantages to learn from
+            self._mask = output["completion_mask"]
             return output
         length, entropy = self._measure(output)
         _same_prompts(inputs, self.num_generations, self.accelerator.device)
@@ -150,25 +150,60 @@ class FGOTrainer(GRPOTrainer):
             # The log holds one generation batch: these rows push out TRL's own, appended just before.
             self._logs["advantages"].extend(advantages.tolist())
         self._report(groups)
+        if self.accelerator.is_main_process:
+            self._watch(
+                self._raw_rewards[:, self._correct_column],
+                self._metrics["train"]["completions/clipped_ratio"][-1],
+                self.args.max_completion_length or 0,
+                (inputs[0].get("answer"), text_of(self._logs["completion"][0])),
+            )
         return output
 
     @torch.no_grad()
     def _measure(self, output: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(length, entropy) of every response of all processes, by one more forward pass."""
+        """(length, entropy) of every response of all processes.
+
+        From the pass in which TRL computed the old log-probs, if it made one and the model has no dropout;
+        else by one more forward pass, in eval mode.
+        """
         if found := [name for name in PICTURES if output.get(name) is not None]:
             raise NotImplementedError(f"FGOTrainer reads text responses only; the batch has {found}")
-        mask = output["completion_mask"]
-        passed = self._get_per_token_logps_and_entropies(
-            self.model,
-            torch.cat([output["prompt_ids"], output["completion_ids"]], 1),
-            torch.cat([output["prompt_mask"], mask], 1),
-            output["completion_ids"].shape[1],
-            batch_size=self.args.per_device_train_batch_size,
-            compute_entropy=True,
-        )
-        logprob, token_entropy = passed[0], passed[1]
-        entropy = response_entropy(logprob.float(), token_entropy.float(), mask)[self.args.entropy]
-        return gather(mask.sum(1)), gather(entropy)  # groups may straddle processes
+        mask, old = output["completion_mask"], output.get("old_per_token_logps")
+        passed = next((one for one in self._passes if one[0] is old and not drops(self.model)), None)
+        if passed is None:
+            self.model.eval()
+            passed = self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([output["prompt_ids"], output["completion_ids"]], 1),
+                torch.cat([output["prompt_mask"], mask], 1),
+                output["completion_ids"].shape[1],
+                batch_size=self.args.per_device_train_batch_size,
+            )
+            self.model.train()
+        self._passes = []
+        # groups may straddle processes
+        return gather(mask.sum(1)), gather(self._entropy(passed, mask))
+
+    def _entropy(self, passed: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+        return response_entropy(passed[0].float(), passed[1].float(), mask)[self.args.entropy]
+
+    @torch.no_grad()
+    def _examine(self) -> torch.Tensor:
+        """correct, length and entropy of the evaluation's last batch, (rows of all processes, 3).
+
+        TRL has just computed its log-probs for the loss.
+        """
+        length = self._mask.sum(1)
+        start = self.accelerator.process_index * len(length)
+        correct = self._correct()[start : start + len(length)]
+        known = self._passes[-1:]  # a fused loss computes none
+        entropy = self._entropy(known[0], self._mask) if known else torch.full_like(correct, torch.nan)
+        return gather(torch.stack([correct, length.to(correct), entropy], 1))
+
+    def _correct(self) -> torch.Tensor:
+        """1 right, 0 wrong, NaN unscorable, (rows of all processes,)."""
+        judged = self._raw_rewards[:, self._correct_column]
+        return torch.where(judged.isnan(), judged, (judged > 0).to(judged.dtype))
 
     def _judge(self, length, entropy, own_advantages) -> dict[str, torch.Tensor]:
         """The batch as (Q, G) tensors with the advantages that will be used."""
@@ -176,9 +211,7 @@ class FGOTrainer(GRPOTrainer):
         raw = self._raw_rewards
         reward = (raw * self.reward_weights.to(raw.device)).nansum(1)
         reward = reward.masked_fill(raw.isnan().all(1), torch.nan).view(shape)
-        judged = raw[:, self._correct_column].view(shape)
-        correct = torch.where(judged.isnan(), judged, (judged > 0).to(judged.dtype))
-        length, entropy = length.view(shape), entropy.view(shape)
+        correct, length, entropy = self._correct().view(shape), length.view(shape), entropy.view(shape)
         if self.args.method == "fgo":
             advantages = objective_advantages(self.args.objective, correct, length, entropy)
         else:
@@ -203,21 +236,6 @@ class FGOTrainer(GRPOTrainer):
         self.last_counts = {name: values[name] for name in ("invalid_groups", "constant_groups")}
         for name, value in values.items():
             self._metrics["train"][f"fgo/{name}"].append(value)
-
-
-@contextmanager
-def _reference(model: Any, beta: float) -> Iterator[None]:
-    """Let TRL load the reference of a model without a name: it reads the folder that the config names."""
-    if not beta or not isinstance(model, PreTrainedModel) or model.config._name_or_path:
-        yield
-        return
-    with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        model.config._name_or_path = folder
-        try:
-            yield
-        finally:
-            model.config._name_or_path = ""
 
 
 def _same_prompts(inputs: list[dict[str, Any]], size: int, device: torch.device) -> None:

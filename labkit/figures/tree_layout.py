@@ -18,6 +18,10 @@ FATES = {
     PRUNED: ("pruned candidate", theme.MUTED, "x", "x-thin-open"),
     MERGED: ("merged: the same as a better one", theme.PURPLE, "+", "cross-thin-open"),
 }
+NAMES = {  # of strategies, where they are not their own capitalised
+    "soar": "SOAR", "pbs": "PBS", "fast_dllm": "Fast-dLLM", "factor": "Fast-dLLM's factor rule",
+    "eb": "EB-Sampler", "klass": "KLASS", "rcr": "RCR", "order_token": "Order-token search",
+}  # fmt: skip
 STUB = 0.42  # how far along a step a dropped candidate ends
 
 
@@ -78,7 +82,7 @@ def finding(
     offset  forward calls spent before this trace began; rival: what to say of another decode's calls
     """
     sure = int((one.beam_mode[answer] == ACCELERATE).sum())
-    name = {"soar": "SOAR", "pbs": "PBS"}.get(one.meta["strategy"], one.meta["strategy"].capitalize())
+    name = NAMES.get(one.meta["strategy"], one.meta["strategy"].capitalize())
     verb = "finished"
     if truth is not None:
         verb = "solved it" if (one.sequences[0] == truth).all() else "got it wrong"
@@ -93,15 +97,20 @@ def finding(
 def commits(
     trace: BeamTrace, candidate: int, side: int | None, vocabulary: Callable[[int], str] | None
 ) -> list[str]:
-    """What a candidate commits, one text per token: r1c2=3 on a board, else 12=3, or 12: a in a text."""
+    """What a candidate commits, one text per token: r1c2=3 on a board, else 12=3, or 12: a in a text.
+
+    A position that it masks again has no token: r1c2 masked again.
+    """
     texts = []
     for position, token in zip(trace.cand_positions[candidate], trace.cand_tokens[candidate], strict=True):
         if position >= 0:
-            if vocabulary is not None and side is None:
-                texts.append(f"{position}: {vocabulary(int(token))}")
-                continue
             where = str(position) if side is None else f"r{position // side + 1}c{position % side + 1}"
-            texts.append(f"{where}={token}")
+            if token == trace.meta.get("mask_id"):
+                texts.append(f"{where} masked again")
+            elif vocabulary is not None and side is None:
+                texts.append(f"{where}: {vocabulary(int(token))}")
+            else:
+                texts.append(f"{where}={token}")
     return texts
 
 

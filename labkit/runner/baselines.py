@@ -11,7 +11,6 @@ The allowed move is abs + rel * |value|; direction says what counts as worse:
 higher  fails below value - move      lower  fails above value + move      equal  fails outside
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any
 
 from labkit.checks import choice, number
 from labkit.paths import BASELINES, write_json
+from labkit.reading import read_json
+from labkit.studies import files
 
 DIRECTIONS = ("higher", "lower", "equal")
 
@@ -30,10 +31,7 @@ def path_of(notebook: str, preset: str, device: str) -> Path:
 
 def load(path: Path) -> dict[str, dict[str, Any]]:
     """Read and check one baseline file; ValueError names the metric and what is wrong with it."""
-    try:
-        baseline = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"baseline must be valid JSON; {path.name} is not: {error}") from None
+    baseline = read_json(path, "baseline")
     check(path.name, baseline)
     return baseline
 
@@ -45,6 +43,7 @@ def check(name: str, baseline: dict[str, dict[str, Any]]) -> None:
         raise ValueError(
             f"baseline must hold the mappings recorded and metrics, and seconds; {name} does not"
         )
+    files.check(f"{name}: recorded", baseline["recorded"], {str: str})
     number(f"{name}: seconds", baseline["seconds"], 0)
     for metric, entry in baseline["metrics"].items():
         check_entry(f"{name}: {metric}", entry)
@@ -53,10 +52,13 @@ def check(name: str, baseline: dict[str, dict[str, Any]]) -> None:
 def check_entry(name: str, entry: dict[str, Any]) -> None:
     """Refuse an entry without a reason, or so loose that zero or the trivial score would pass."""
     wanted = {"value", "abs", "rel", "direction", "why"}
+    files.check(name, entry, {})
     if missing := wanted - set(entry):
         raise ValueError(
             f"{name} must have {', '.join(sorted(wanted))}; it lacks {', '.join(sorted(missing))}"
         )
+    for score in ("value", "trivial"):
+        number(f"{name}.{score}", entry.get(score, 0), -math.inf)
     number(f"{name}.abs", entry["abs"], 0)
     number(f"{name}.rel", entry["rel"], 0)
     choice(f"{name}.direction", entry["direction"], DIRECTIONS)

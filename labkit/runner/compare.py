@@ -3,29 +3,50 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from labkit.checks import choice, fail
 from labkit.notebooks import find_notebooks
 from labkit.paths import NOTEBOOKS, ROOT
+from labkit.reading import read_json
 from labkit.runner import baselines, cost
+from labkit.studies import files
 
-KEYS = {"preset", "overrides", "device_class", "seconds", "provenance", "notebooks"}  # of run.json
-ITEM = {"notebook", "error", "metrics"}  # of each of its notebooks
+TEXTS = {str: str}
+RUN = {  # what run.json holds at least
+    "preset": str, "overrides": {str: object}, "device_class": str, "seconds": float,
+    "provenance": {"versions": TEXTS, "device": str, "commit": str, "time": str}, "setting": TEXTS,
+    "notebooks": [{"notebook": str, "error": str, "metrics": {str: {"value": float, "unit": str}}}],
+}  # fmt: skip
+NOWHERE = {"versions": {}, "device": "", "commit": "", "time": ""}
+LATER: dict[str, Any] = {  # of its notebooks, where an older run.json lacks it
+    "parameters": {}, "seconds": 0.0, "gpu_memory": 0, "cached": False, "inputs": {}, "verdicts": {},
+    "origin": "",
+}  # fmt: skip
+ITEM = {
+    "parameters": {str: object}, "seconds": float, "gpu_memory": float, "cached": bool, "inputs": TEXTS,
+    "baseline": {"metrics": {str: {"value": float, "abs": float, "rel": float, "direction": str}}},
+    "verdicts": TEXTS, "origin": str,
+}  # fmt: skip
 
 
 def read_run(folder: str | Path) -> dict:
-    """A run's run.json; ValueError if the folder holds none that ``labkit run`` wrote."""
+    """A run's run.json; ValueError names the file and what in it ``labkit run`` would not have written."""
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise ValueError(f"folder must be a run's folder with run.json; got {str(folder)!r}")
-    try:
-        run = json.loads(path.read_text())
-    except ValueError as error:  # no JSON, or no text
-        raise ValueError(f"run.json must be valid JSON; {path} is not: {error}") from None
-    if not isinstance(run, dict) or KEYS - run.keys():
-        raise ValueError(f"run.json must hold a mapping with {', '.join(sorted(KEYS))}; {path} does not")
-    items = run["notebooks"] if isinstance(run["notebooks"], list) else [None]
-    if not all(isinstance(item, dict) and item.keys() >= ITEM for item in items):
-        raise ValueError(f"run.json must hold notebooks with {', '.join(sorted(ITEM))}; {path} does not")
+    run = read_json(path, "run.json")
+    files.check(str(path), run, {"provenance": {}})
+    run["provenance"] = NOWHERE | run["provenance"]
+    files.check(str(path), {"setting": {}} | run, RUN)
+    choice(f"{path}: device_class", run["device_class"], ("cpu", "cuda"))
+    for index, item in enumerate(run["notebooks"]):
+        run["notebooks"][index] = item = LATER | item
+        item["baseline"] = {"metrics": {}} | (item.get("baseline") or {})
+        files.check(f"{path}: notebooks[{index}]", item, ITEM)
+        name = item["notebook"]  # of files beside run.json, and of a baseline
+        if not name.strip(".") or set(name) & set("/\\\0"):
+            fail(f"{path}: notebook", name, "the name of a file, without a folder")
     return run
 
 

@@ -22,7 +22,7 @@ VISUAL = ("image/png", "image/svg+xml", "application/vnd.plotly.v1+json", "text/
 
 
 def drop_widget_views(notebook) -> None:
-    """Remove widget views that have a static twin in the same output; their state is not stored."""
+    """Remove widget views where the same output has a picture; their state is not stored."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})

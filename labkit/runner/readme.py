@@ -14,7 +14,7 @@ from pathlib import Path
 from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
 from labkit.paths import ROOT, write_atomic
-from labkit.runner import cost
+from labkit.runner import baselines, cost
 from labkit.studies.elas.claims import straight_through
 from labkit.studies.fgo import records as fgo
 from labkit.studies.report import findings
@@ -25,6 +25,7 @@ from labkit.traces import TrainTrace
 
 SOAR_RESULTS = "labkit/studies/soar/results/README.md"
 README = (ROOT or Path.cwd()) / "README.md"
+MASKS = baselines.path_of("01_elas_masks", "smoke", "cpu")
 PASSES = (", forward against torch.compile", "forward + backward against torch.compile")
 
 
@@ -38,7 +39,12 @@ def finds() -> dict[str, str]:
     silent = {arm: spread([_first_silent(run) for run in arms[arm]], ".0f") for arm in ("GRPO", "FGO")}
     asked, seeds = arms["GRPO"][0].meta["questions"], len(arms["GRPO"])
     pretraining, entropy = said["02_elas_pretraining"], said["06_fgo_entropy"]
+    masks = baselines.load(MASKS)["metrics"]
+    parts = ("natural_zeros", "enforced_zeros", "energy_kept")
+    zeros, taken, energy = (masks[f"recorded_model_{part}"]["value"] for part in parts)
     return {
+        "01": f"in the model trained on an H100, {_percent(zeros)} of activations are zero anyway; the "
+        f"mask takes {100 * taken:.1f} % more and keeps {100 * energy:.1f} % of the energy",
         "02": f"{pretraining.measured} ({pretraining.conditions})",
         "03": "puzzles that greedy decoding loses and the search solves; in words "
         f"{sums['prompts']:,} held-out sums in {plain['soar']['calls']:.1f} forward calls each instead of "

@@ -2,7 +2,8 @@
 
 <stem>.ipynb  the executed copy (also of a failed notebook)   <stem>.log  what it printed
 metrics.json  {notebook: {metric: value}}                     run.json    parameters, durations
-report.html   everything on one page                          ../latest   points here
+report.html   what failed, what moved, findings, figures      <stem>.html  a notebook as a page
+../latest     points here
 """
 
 import datetime
@@ -213,10 +214,7 @@ def execute_notebook(
     elif code:
         item.error = failure or last or f"exit code {code}"
     if whole:
-        try:
-            item.read(executed)
-        except ValueError as problem:  # an output that only looks like a metric
-            item.error = item.error or str(problem)
+        item.read(executed)
 
 
 def _keep_whole(partial: Path, target: Path) -> bool:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from labkit.soar.config import DecodeConfig
-from labkit.soar.prompts import Layout
-from labkit.soar.strategies import NEVER, Proposal, Rule
+from labkit.soar.prediction import NEVER, Proposal
+from labkit.soar.prompts import Layout, whole_blocks
+from labkit.soar.strategies import Rule
 from labkit.traces import KEPT, MERGED, PRUNED
 
 
@@ -39,8 +40,6 @@ class Beams:
     ) -> "Beams":
         """One beam, nothing committed, for each of ``prompts``."""
         zero = torch.zeros(len(prompts), width, dtype=torch.long, device=tokens.device)
-        exists = zero.bool()
-        exists[:, 0] = True
         return cls(
             prompt=prompts,
             tokens=tokens[prompts][:, None].repeat(1, width, 1),
@@ -50,7 +49,7 @@ class Beams:
             block=zero.clone(),
             step=zero.clone(),
             parent=zero - 1,
-            exists=exists,
+            exists=zero + torch.arange(width, device=zero.device) == 0,
         )
 
     @property
@@ -76,15 +75,19 @@ class Beams:
 class Windows:
     """Where each beam may commit: the positions to fill, in runs of ``block_length`` slots."""
 
-    slots: Tensor  # (P, M) int64 positions to fill, ascending
+    slots: Tensor  # (P, M) int64 positions to fill, ascending; with ``masks`` given ones between them too
     count: Tensor  # (P,) int64 how many of them
     block_length: int
     mask_id: int
+    masks: Tensor | None = None  # (P, blocks) int64 what each block has to fill; None: all its slots
 
     @classmethod
-    def of(cls, config: DecodeConfig, layout: Layout, device: torch.device) -> "Windows":
+    def of(cls, config: DecodeConfig, layout: Layout, device: torch.device, aligned: bool) -> "Windows":
+        """``aligned``: blocks begin at multiples of ``block_length`` in a row, not at its first mask."""
         block_length = config.block_length or layout.slots.shape[1]
-        return cls(layout.slots.to(device), layout.count.to(device), block_length, config.mask_id)
+        parts = whole_blocks(layout, block_length) if aligned else (layout.slots, layout.count)
+        slots, count, *masks = (part.to(device) for part in parts)
+        return cls(slots, count, block_length, config.mask_id, *masks)
 
     def positions(self, beams: Beams) -> tuple[Tensor, Tensor]:
         """Positions (A, K, W) of each beam's own block, and bool (A, K, W): a mask stands there.
@@ -102,16 +105,25 @@ class Windows:
 
     def sizes(self, beams: Beams) -> Tensor:
         """Long (A, K): masks the beam's block had when the beam entered it."""
+        if self.masks is not None:
+            return self.masks[beams.prompt].gather(1, beams.block)
         count = self.count[beams.prompt][:, None]
         return (count - beams.block * self.block_length).clamp(max=self.block_length)
 
+    def progress(self, beams: Beams) -> Tensor:
+        """fp64 (A, K) in (0, 1]: the next step's number among as many as there are masks to fill."""
+        count, before = self.count, beams.block * self.block_length
+        if self.masks is not None:
+            count, passed = self.masks.sum(-1), self.masks.cumsum(-1) - self.masks
+            before = passed[beams.prompt].gather(1, beams.block)
+        return (before + beams.step + 1).double() / count[beams.prompt][:, None]
+
     def ranks(self, length: int) -> Tensor:
         """Long (P, length): which slot a position is; -1: given by the prompt, or padding."""
-        prompts, slots = self.slots.shape
-        every = torch.arange(slots, device=self.slots.device).expand(prompts, -1)
+        every = torch.arange(self.slots.shape[1], device=self.slots.device).expand_as(self.slots)
         # An extra column takes what is no slot.
         where = torch.where(every < self.count[:, None], self.slots, length)
-        found = torch.full((prompts, length + 1), -1, device=where.device).scatter(1, where, every)
+        found = torch.full((len(where), length + 1), -1, device=where.device).scatter(1, where, every)
         return found[:, :length].contiguous()
 
     def advance(self, beams: Beams) -> None:
@@ -158,11 +170,15 @@ def select(
     prompts, width = beams.exists.shape
     # 1) Score and fingerprint (A, K, K) of every candidate.
     real = proposal.real
+    gain = torch.where(real, rule.worth(proposal.confidence), 0.0)
     gained = real.sum(-1)
+    if proposal.removed is not None:
+        gain = torch.where(proposal.removed, -gain, gain)
+        gained = gained - 2 * proposal.removed.sum(-1)
     valid = gained > 0
     valid[..., 0] |= beams.exists & (beams.left == 0)
     committed = beams.committed[..., None] + gained
-    total = beams.total[..., None] + torch.where(real, proposal.confidence.double(), 0.0).sum(-1)
+    total = beams.total[..., None] + gain.sum(-1)
     score = torch.where(valid, total / committed.clamp(min=1) if rule.mean else total, NEVER)
     old = beams.tokens.gather(2, proposal.positions.flatten(2)).view(real.shape)
     change = torch.where(real, (proposal.tokens - old) * codes[proposal.positions], 0).sum(-1)
@@ -171,9 +187,8 @@ def select(
     # 2) Best first; of equal sequences the first stays.
     score, order = torch.sort(score.view(prompts, -1), dim=-1, descending=True, stable=True)
     valid = score > NEVER
-    committed, total, fingerprint = (
-        item.view(prompts, -1).gather(1, order) for item in (committed, total, fingerprint)
-    )
+    ordered = (item.view(prompts, -1).gather(1, order) for item in (committed, total, fingerprint))
+    committed, total, fingerprint = ordered
     same = (fingerprint[:, :, None] == fingerprint[:, None, :]) & valid[:, None, :]
     merged = torch.tril(same, diagonal=-1).any(-1)
 

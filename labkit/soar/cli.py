@@ -1,6 +1,10 @@
-"""labkit decode: a question to a masked diffusion language model, the answer filling in, its trace."""
+"""labkit decode: a question to a masked diffusion language model, the answer filling in, its trace.
+labkit lm-eval: lm-evaluation-harness with these models."""
 
 import argparse
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from labkit.soar.generate import generate
 from labkit.soar.load import load_model
 
 PASSED = ("beam", "threshold", "gen_length", "block_length", "temperature", "seed")
+LM_EVAL = ("run", "ls", "validate")  # its commands
 
 
 def decode(given: argparse.Namespace) -> int:
@@ -36,6 +41,26 @@ def decode(given: argparse.Namespace) -> int:
         f"\n{trace.calls[0]} forward calls, {trace.rows[0]} rows, {found.seconds:.2f} s, "
         f"ended by {found.finish_reason}\ntrace: {output}"
     )
+    return 0
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """lm_eval's command line, in which "labkit" is a model, and the one unless another is named; 0."""
+    if find_spec("lm_eval") is None:
+        raise ValueError("lm_eval must be installed: pip install labkit[eval]")
+    from lm_eval.__main__ import cli_evaluate
+    from lm_eval.api.registry import model_registry
+
+    if "labkit" not in model_registry:
+        model_registry.register("labkit", target="labkit.soar.harness:LabkitLM")
+    command, rest = (argv[0], argv[1:]) if argv[:1] and argv[0] in LM_EVAL else ("run", argv)
+    named = any(word in ("-M", "--model") or word.startswith("--model=") for word in rest)
+    model = ["--model", "labkit"] if command == "run" and not named else []
+    before, sys.argv = sys.argv, ["labkit lm-eval", command, *model, *rest]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = before
     return 0
 
 

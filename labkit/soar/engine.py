@@ -39,15 +39,16 @@ class Search:
     ):
         self.stop, self.watch = stop, watch
         self.layout, self.rule = layout, Rule.of(config, layout.count, device)
-        self.windows = Windows.of(config, layout, device)
+        aligned = getattr(model, "block_causal", None) is not None
+        self.windows = Windows.of(config, layout, device, aligned)
         self.scorer = Scorer(model, layout, config)
         self.recorder = Recorder(self.rule, layout, config.record)
         self.eos_ids = eos_ids(model) if config.eos_early_stop and config.gen_length else ()
         self.tokens = layout.tokens.to(device)  # (P, L)
         prompts, length = self.tokens.shape
-        self.ranks = self.windows.ranks(length)
+        self.ranks = self.windows.ranks(length).masked_fill(self.tokens != config.mask_id, -1)
         self.fixed = self.ranks < 0  # bool (P, L): given by the prompt, or padding
-        self.sequences = self.tokens.clone()
+        self.sequences, self.count = self.tokens.clone(), layout.count.to(device)
         self.scores = torch.zeros(prompts, dtype=torch.float64, device=device)
         self.calls, self.rows = np.zeros((2, prompts), int)
         # By length, so that prompts which share a batch need little padding.
@@ -127,14 +128,14 @@ class Search:
         # 2) Tokens (R, L) and the positions (R, W) where each may commit, scored.
         beams, where = self.move.beams.tokens.flatten(0, 1), self.move.where.flatten(0, 1)
         tokens, positions = beams.index_select(0, index), where.index_select(0, index)
-        token, confidence = self.scorer(tokens, positions, self.fixed, prompt_of_row)
+        scores = self.scorer(tokens, positions, self.fixed, prompt_of_row)
         self.rows += np.bincount(prompt_of_row, minlength=len(self.rows))
         self.calls[self.batch[active.any(1)]] += 1
         # 3) Propose, rank, merge, keep.
-        self.move(rows, token, confidence)
+        self.move(rows, *scores)
 
     def _start(self, prompts: np.ndarray) -> Beams:
-        return Beams.start(self.tokens, self.windows.count, self.rule.width, self._on_device(prompts))
+        return Beams.start(self.tokens, self.count, self.rule.width, self._on_device(prompts))
 
     def _on_device(self, index: np.ndarray) -> Tensor:
         return torch.tensor(index, device=self.tokens.device)  # always a copy
@@ -143,7 +144,7 @@ class Search:
         """Of a search that ended with masks: what the model says there now tells which."""
         prompt = unfilled.any(1).nonzero()[:1, 0]
         where = self.windows.slots[prompt]
-        _, confidence = self.scorer(self.sequences[prompt], where, self.fixed, prompt.cpu().numpy())
+        _, confidence, *_ = self.scorer(self.sequences[prompt], where, self.fixed, prompt.cpu().numpy())
         masked = unfilled[prompt].gather(1, where)
         broken, masks, name = (confidence.isnan() & masked).sum().item(), masked.sum().item(), prompt.item()
         if broken:
@@ -179,7 +180,9 @@ def _move(
 ) -> Move:
     """The kernel, which knows one end of a text, where it can run and nobody records; else torch."""
     given = beams, rule, windows, ranks, ends
-    kernel = None if recorder.keep or stop or len(ends) > 1 else fused_move(ranks.device)
+    scheduled = rule.steps is not None and windows.masks is not None  # by masks the kernel does not count
+    plain = not rule.fused or recorder.keep or stop or len(ends) > 1 or scheduled
+    kernel = None if plain else fused_move(ranks.device)
     if kernel and kernel.suits(beams, rule, windows):
         from labkit.soar.beam_check import trusted  # late: needs Triton
 

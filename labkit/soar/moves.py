@@ -8,8 +8,10 @@ from torch import Tensor
 
 from labkit.soar.beams import Beams, Windows, fingerprint_codes, select
 from labkit.soar.models.diffusion_lm import as_ids
+from labkit.soar.prediction import NEVER, UNMEASURED, Prediction
 from labkit.soar.recorder import Recorder
-from labkit.soar.strategies import NEVER, Prediction, Rule
+from labkit.soar.remasking import RunningConfidence
+from labkit.soar.strategies import Rule
 
 
 class Move:
@@ -41,7 +43,7 @@ class Move:
     def __call__(
         self,
         rows: Tensor,  # (A * K,) int64: which row below is of this beam; -1: none
-        token: Tensor,  # (R, W) int64
+        token: Tensor,  # (R, W) int64, or (R, W * branches), see ``Rule``
         confidence: Tensor,  # (R, W) fp32; a beam that is shown NaN proposes nothing
     ) -> None:
         """One step of all beams, given what the model predicts at ``where``."""
@@ -61,6 +63,10 @@ class TorchMove(Move):
     ):
         super().__init__(*given)
         self._open, self._recorder, self._stop = self._ranks >= 0, recorder, stop
+        self._remasking = None
+        if self.rule.strategy == "rcr":
+            prompts, length = self._ranks.shape
+            self._remasking = RunningConfidence(prompts, length, self._ranks.device)
         self._ends = torch.tensor(self.eos_ids, device=self._ranks.device)
 
     @property
@@ -74,16 +80,30 @@ class TorchMove(Move):
     def keep(self, index: Tensor) -> None:
         self.beams = self.beams.pick(index)
 
-    def __call__(self, rows: Tensor, token: Tensor, confidence: Tensor) -> None:
+    def __call__(
+        self, rows: Tensor, token: Tensor, confidence: Tensor, measure: Tensor | None = None
+    ) -> None:
         beams, rule, windows = self.beams, self.rule, self.windows
         # 1) What the model predicts in the block of each beam; the last row for a beam without one.
         where, masked = windows.positions(beams)
+        if rule.branches > 1:
+            where, masked = (item.repeat(1, 1, rule.branches) for item in (where, masked))
         confidence = torch.where(masked, confidence[rows].view(where.shape), NEVER)
         confidence = torch.where(confidence.isnan().any(-1, keepdim=True), NEVER, confidence)
         prediction = Prediction(where, token[rows].view(where.shape), confidence)
+        if measure is not None:
+            prediction.measure = measure[rows].view(where.shape)
         # 2) Candidates, and the best of them.
-        number = rule.num_transfer_tokens(confidence, beams.prompt, windows.sizes(beams), beams.step)
-        self.beams, decision = select(beams, rule, rule.propose(prediction, number), self._codes)
+        offered = rule.offered(prediction)
+        progress = windows.progress(beams) if rule.strategy == "prophet" else UNMEASURED
+        number = rule.num_transfer_tokens(offered, beams.prompt, windows.sizes(beams), beams.step, progress)
+        if self._remasking is None:
+            proposal = rule.propose(offered, number)
+        else:
+            inside = torch.arange(where.shape[-1], device=where.device) < windows.sizes(beams)[..., None]
+            given = beams.tokens, beams.prompt, inside, number, windows.mask_id
+            proposal = self._remasking.propose(offered, *given)
+        self.beams, decision = select(beams, rule, proposal, self._codes)
         # 3) Full beams end, full blocks give way to the next.
         if self.eos_id is not None:
             self._fill_behind_ends(self.eos_id)

@@ -8,6 +8,7 @@ import torch
 
 from labkit import checks
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 ALLOWED = "a LongTensor (P, L) or a list of non-empty lists of token ids >= 0, at least one prompt"
 
 
@@ -57,17 +58,42 @@ def lay_out(
         open_ = (place >= lengths[:, None]) & (place < lengths[:, None] + gen_length)
         rows = torch.where(open_, mask_id, rows)
         lengths = lengths + gen_length
-    count = open_.sum(1)
+    return Layout(rows, lengths.tolist(), prompt_length, *_ascending(open_))
+
+
+def whole_blocks(layout: Layout, block_length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The blocks of ``block_length`` positions, counted from the start of a row, that hold masks to fill.
+
+    Returns ``slots`` and ``count`` as a Layout has them, of all positions of these blocks, given ones
+    included (the last block ends where the row does); and long (P, blocks), the masks in each of them.
+    """
+    prompts, length = layout.tokens.shape
+    blocks = -(-length // block_length)
+    every = torch.arange(blocks * block_length)
+    real = torch.arange(layout.slots.shape[1]) < layout.count[:, None]
+    # An extra column takes what is no slot.
+    open_ = torch.zeros(prompts, len(every) + 1, dtype=torch.bool)
+    open_ = open_.scatter(1, torch.where(real, layout.slots, len(every)), True)[:, :-1]
+    masks = open_.view(prompts, blocks, block_length).sum(-1)
+    inside = every < torch.tensor(layout.lengths)[:, None]
+    slots, count = _ascending((masks > 0).repeat_interleave(block_length, 1) & inside)
+    index, number = _ascending(masks > 0)
+    masks = masks.gather(1, index) * (torch.arange(index.shape[1]) < number[:, None])
+    return slots, count, masks
+
+
+def _ascending(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where bool (P, L) is true, long (P, M), ascending, padded with 0; and how often, long (P,)."""
+    count = chosen.sum(1)
     most = max(1, int(count.max()))
-    slots = torch.argsort(~open_, dim=1, stable=True)[:, :most]  # open positions first, ascending
-    slots = torch.where(torch.arange(most) < count[:, None], slots, 0)
-    return Layout(rows, lengths.tolist(), prompt_length, slots, count)
+    slots = torch.argsort(~chosen, dim=1, stable=True)[:, :most]
+    return torch.where(torch.arange(most) < count[:, None], slots, 0), count
 
 
 def _padded(prompts: torch.Tensor | Sequence) -> tuple[torch.Tensor, torch.Tensor]:
     """Long (P, L) on the host, padded with 0 on the right, and the lengths (P,)."""
     if isinstance(prompts, torch.Tensor):
-        whole = prompts.ndim == 2 and not prompts.is_floating_point() and prompts.dtype != torch.bool
+        whole = prompts.ndim == 2 and prompts.dtype in INTEGERS
         if not whole or not prompts.numel() or prompts.min() < 0:
             given = f"{prompts.dtype} {tuple(prompts.shape)}" if not whole else "no or negative tokens"
             checks.fail("prompts", given, ALLOWED)

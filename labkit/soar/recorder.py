@@ -7,17 +7,20 @@ import torch
 from torch import Tensor
 
 from labkit.soar.beams import Beams, Decision
+from labkit.soar.prediction import NEVER, Prediction
 from labkit.soar.prompts import Layout
-from labkit.soar.strategies import NEVER, Prediction, Rule
+from labkit.soar.strategies import Rule
 from labkit.traces import ACCELERATE, FINISHED, SEARCH, BeamTrace
 
+# Ids and positions in 4 bytes, probabilities as they are computed: 12 bytes a position of a state.
+ID, SURE = np.int32, np.float32
 BEAM = {
     "prompt": int, "step": int, "slot": int, "parent": int, "score": float, "committed": int,
-    "mode": int, "tokens": int, "prediction": int, "confidence": float,
+    "mode": int, "tokens": ID, "prediction": ID, "confidence": SURE,
 }  # fmt: skip
 CANDIDATE = {
-    "prompt": int, "step": int, "parent": int, "positions": int, "tokens": int,
-    "confidence": float, "score": float, "fate": int, "child": int,
+    "prompt": int, "step": int, "parent": int, "positions": ID, "tokens": ID,
+    "confidence": SURE, "score": float, "fate": int, "child": int,
 }  # fmt: skip
 PER_POSITION = {"tokens", "prediction", "confidence"}
 PER_COMMIT = {"positions", "tokens", "confidence"}
@@ -48,16 +51,18 @@ class Recorder:
         mode = torch.where(num_transfer_tokens > 0, ACCELERATE, SEARCH)
         mode = torch.where(beams.left > 0, mode, FINISHED)
         # An extra column takes the entries that are no candidates.
-        where = torch.where(prediction.confidence > NEVER, prediction.positions, self.length)
+        window = prediction.positions.shape[-1] // self.rule.branches  # the likeliest tokens
+        sure = prediction.confidence[..., :window]
+        where = torch.where(sure > NEVER, prediction.positions[..., :window], self.length)
         *lead, _ = beams.tokens.shape
-        tokens = where.new_full((*lead, self.length + 1), -1).scatter(2, where, prediction.tokens)
-        confidence = prediction.confidence.new_full(tokens.shape, float("nan"))
-        confidence = confidence.scatter(2, where, prediction.confidence)
+        tokens = where.new_full((*lead, self.length + 1), -1)
+        tokens = tokens.scatter(2, where, prediction.tokens[..., :window])
+        confidence = sure.new_full(tokens.shape, float("nan")).scatter(2, where, sure)
         self._beams(beams, mode, tokens[..., :-1], confidence[..., :-1])
         # 2) The candidates that exist.
         row = (decision.score > NEVER).cpu().numpy()
         prompt = beams.prompt.cpu().numpy()[np.nonzero(row)[0]]
-        columns = {name: getattr(decision, name).cpu().numpy()[row] for name in (
+        columns = {name: getattr(decision, name).cpu().numpy()[row].astype(CANDIDATE[name]) for name in (
             "parent", "positions", "tokens", "confidence", "score", "fate", "child")}  # fmt: skip
         self.candidates.append({"prompt": prompt, "step": self._steps[prompt], **columns})
         self._steps[beams.prompt.cpu().numpy()] += 1
@@ -84,8 +89,8 @@ class Recorder:
             "parent": beams.parent, "score": beams.score(self.rule), "committed": beams.committed,
             "mode": mode, "tokens": beams.tokens, "prediction": prediction, "confidence": confidence,
         }  # fmt: skip
-        columns = {name: item.cpu().numpy()[row] for name, item in device.items()}
-        columns["tokens"] = np.where(self.padding[prompt], -1, columns["tokens"])
+        columns = {name: item.cpu().numpy()[row].astype(BEAM[name]) for name, item in device.items()}
+        columns["tokens"] = np.where(self.padding[prompt], ID(-1), columns["tokens"])
         self.beams.append({"prompt": prompt, "step": self._steps[prompt], "slot": slot, **columns})
 
     def trace(self, **rest: Any) -> BeamTrace:

@@ -1,15 +1,25 @@
-"""Beam rows to (token, confidence) at the positions a search asks about: the one caller of the model."""
+"""Beam rows to tokens and confidences at the positions a search asks about: the one caller of the model."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from labkit import checks
 from labkit.soar.config import DecodeConfig
+from labkit.soar.models.diffusion_lm import eos_ids
 from labkit.soar.noise import PromptNoise
 from labkit.soar.prompts import Layout
+from labkit.soar.stability import Stability
 from tokenstats import token_stats
+
+MEASURES = {
+    "eb": "entropy",
+    "klass": "stability",
+    "prophet": "gap",
+}  # what a strategy asks for beside the confidence
 
 
 class Scorer:
@@ -27,6 +37,11 @@ class Scorer:
         self._lengths = np.array(layout.lengths)
         self._uniform = len(set(layout.lengths)) == 1
         self._noise = None if config.seed is None else PromptNoise(layout, config.seed)
+        self._stability = Stability(len(layout.lengths), config.kl_threshold)
+        self._ends = torch.tensor(eos_ids(model), dtype=torch.long)
+        for name, unused in (("suppress_eos", None), ("eos_penalty", 0)):
+            if (given := getattr(config, name)) and not len(self._ends):
+                checks.fail(name, given, f"{unused} for a model without eos_id")
 
     def __call__(
         self,
@@ -34,8 +49,8 @@ class Scorer:
         positions: Tensor,  # (R, W) int64 where to look
         fixed: Tensor,  # (P, L) bool: given by the prompt, hidden in the unconditional half of CFG
         prompt: np.ndarray,  # (R,) int64 the prompt each row belongs to
-    ) -> tuple[Tensor, Tensor]:
-        """Token int64 and confidence fp32, (R, W) each, of R beam rows."""
+    ) -> tuple[Tensor, ...]:
+        """Token int64 and confidence fp32, (R, W) each, of R beam rows; then the measure, if any."""
         mask_id, cfg_scale = self.config.mask_id, self.config.cfg_scale
         lengths = None if self._uniform else self._lengths[prompt].tolist()
         logits = self._logits(rows, positions, lengths)
@@ -47,14 +62,63 @@ class Scorer:
             logits = empty + (cfg_scale + 1) * (logits - empty)
         if mask_id < logits.shape[-1]:
             logits[..., mask_id] = float("-inf")  # a mask is never an answer
+        self._ends = self._ends.to(logits.device)
+        if self.config.suppress_eos == "logits":
+            logits.index_fill_(-1, self._ends, float("-inf"))
+        elif self.config.eos_penalty:
+            logits[..., self._ends] -= self.config.eos_penalty
         flat = logits.flatten(0, 1)
-        if self._noise:
-            noise = self._noise(prompt, positions.shape[1], flat.shape[1], flat.device)
-            token = (flat.float() / self.config.temperature + noise.flatten(0, 1)).argmax(-1)
-            confidence = token_stats(flat, token).logprob.exp()
-        else:
-            token, confidence, *_ = token_stats(flat)
-        return token.view(positions.shape), confidence.view(positions.shape)
+        drawn = self._heated(flat, prompt, positions.shape[1]) if self._noise else None
+        if self.config.strategy == "order_token":
+            return self._branches(flat, drawn, len(rows))
+        token = None if drawn is None else drawn.argmax(-1)
+        scores = tuple(item.view(positions.shape) for item in self._stats(flat, token))
+        if MEASURES.get(self.config.strategy) == "stability":
+            scores += (self._stability(logits, positions, prompt),)
+        return scores
+
+    def _heated(self, flat: Tensor, prompt: np.ndarray, width: int) -> Tensor:
+        """fp32 (N, V): noise over logits (N, V) by temperature, top_p and top_k; its argmax is a sample."""
+        assert self._noise is not None
+        heated = flat.float() / self.config.temperature
+        if self.config.top_p < 1 or self.config.top_k is not None:
+            heated = _filtered(heated, self.config.top_p, self.config.top_k)
+        noise = self._noise(prompt, width, flat.shape[1], flat.device)
+        return heated + noise.flatten(0, 1)
+
+    def _branches(self, flat: Tensor, drawn: Tensor | None, rows: int) -> tuple[Tensor, Tensor]:
+        """The ``token_beam`` likeliest tokens of logits (N, V), or of those with noise, best first.
+
+        Int64 and probability fp32, (rows, token_beam * N / rows) each: the first of all positions, then
+        the second ones. -inf where there is no such token.
+        """
+        ranked = (flat.float() if drawn is None else drawn).clone()
+        tokens, confidences = [], []
+        for _ in range(self.config.token_beam):
+            best, token = ranked.max(-1)
+            sure = token_stats(flat, token).logprob.exp()
+            tokens.append(token.view(rows, -1))
+            confidences.append(sure.masked_fill(best == float("-inf"), float("-inf")).view(rows, -1))
+            ranked.scatter_(1, token[:, None], float("-inf"))
+        return torch.cat(tokens, 1), torch.cat(confidences, 1)
+
+    def _stats(self, flat: Tensor, token: Tensor | None) -> tuple[Tensor, ...]:
+        """What is said of each row of logits (N, V), (N,) each; ``token`` None: the argmax."""
+        best, top, logprob, entropy = token_stats(flat, token)
+        confidence = top if token is None else logprob.exp()
+        if self.config.confidence == "margin":  # p1 - p2 = p1 (1 - exp(l2 - l1))
+            confidence = -top * torch.expm1(-_gap(flat))
+        elif self.config.confidence == "entropy":
+            confidence = -entropy
+        token = best if token is None else token
+        if self.config.suppress_eos == "confidence":
+            # The least there is: no probability, or the entropy of a uniform distribution.
+            lowest = -math.log(flat.shape[1]) if self.config.confidence == "entropy" else 0.0
+            confidence = torch.where(torch.isin(token, self._ends), lowest, confidence)
+        measure = MEASURES.get(self.config.strategy)
+        if measure in (None, "stability"):
+            return token, confidence
+        return token, confidence, entropy if measure == "entropy" else _gap(flat)
 
     def _logits(self, rows: Tensor, positions: Tensor, lengths: list[int] | None) -> Tensor:
         """Logits (R, W, V) at ``positions``; lengths: of each row, None if all have one."""
@@ -82,3 +146,26 @@ class Scorer:
                 f"for tokens {tuple(rows.shape)} it gave {tuple(shape) or type(logits).__name__}"
             )
         return torch.take_along_dim(logits, positions[..., None], 1)
+
+
+def _gap(flat: Tensor) -> Tensor:
+    """fp32 (N,): how far the largest logit of each row of (N, V) lies above the second."""
+    if flat.shape[1] < 2:
+        return flat.new_full(flat.shape[:1], float("inf"), dtype=torch.float32)
+    first, second = flat.float().topk(2).values.unbind(-1)
+    return first - second
+
+
+def _filtered(logits: Tensor, top_p: float, top_k: int | None) -> Tensor:
+    """Logits (N, V) with -inf where a token may not be sampled, as Dream's ``sample_tokens`` has it.
+
+    A token stays if those that are likelier hold at most ``top_p``, and are fewer than ``top_k``; of
+    equal ones the lower id is likelier.
+    """
+    ranked, order = torch.sort(logits, dim=-1, descending=True, stable=True)
+    share = ranked.softmax(-1)
+    kept = share.cumsum(-1) - share <= top_p
+    kept[:, 0] = True
+    if top_k is not None:
+        kept[:, top_k:] = False
+    return torch.full_like(logits, float("-inf")).scatter(1, order, ranked.where(kept, float("-inf")))

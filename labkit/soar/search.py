@@ -1,4 +1,4 @@
-"""decode: greedy, parallel, adaptive, PBS and SOAR as one search, prompts x beams in one forward."""
+"""decode: SOAR and what users compare it with as one search, prompts x beams in one forward."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,12 +26,23 @@ def decode(
     block_length: int | None = None,
     steps: int | None = None,
     beam: int = 2,
+    token_beam: int = 2,
     threshold: float = 0.9,
     min_parallel: int = 1,
     max_parallel: int = 5,
     min_collapse: int = 1,
+    factor: float = 1.0,
+    gamma: float = 0.1,
+    kl_threshold: float = 0.01,
+    kl_history: int = 2,
+    gap: float = 7.5,
     score: str = "mean",
+    confidence: str = "probability",
     temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    suppress_eos: str | None = None,
+    eos_penalty: float = 0.0,
     cfg_scale: float = 0.0,
     seed: int | None = None,
     eos_early_stop: bool = True,
@@ -49,24 +60,45 @@ def decode(
     Args:
         model: tokens (B, L) int64 -> logits (B, L, V), or what ``load_model`` returns.
         prompts: int64 (P, L), or P token lists of any lengths.
-        strategy: "greedy", "parallel", "adaptive", "pbs" or "soar".
+        strategy: "greedy", "parallel", "adaptive", "fast_dllm", "factor", "eb", "klass", "prophet", "rcr",
+            "pbs", "order_token" or "soar". ``labkit.soar.strategies`` says what each is and where it
+            comes from.
         mask_id: The mask token; None: the model's own ``mask_id``.
         gen_length: Masks appended to each prompt. None or 0 is infill: the masks that the prompts
             contain are filled, wherever they stand.
-        block_length: Blocks of so many masks are filled left to right; None: one block.
-        steps: Forward calls of greedy and parallel, a multiple of the number of blocks. Each block
+        block_length: Blocks of so many masks are filled left to right; None: one block. For a model whose
+            attention is causal over blocks (``block_causal``: SDAR, Fast-dLLM v2) a divisor of their
+            length, None: their length; blocks are counted from the first token of the prompt then, so
+            the first one may begin in the prompt and hold fewer masks, and the last one too.
+        steps: Forward calls of greedy, parallel and rcr, a multiple of the number of blocks. Each block
             of m masks spends S of them: m // S tokens a step, one more in the first m % S. None: one
-            token a step (greedy), ``max_parallel`` (parallel). The other strategies stop when
+            token a step (greedy, rcr), ``max_parallel`` (parallel). The other strategies stop when
             nothing is masked and take no ``steps``.
-        beam: Beams kept per prompt (pbs, soar).
-        threshold: Confidence in [0, 1] above which a mask may be filled at once (adaptive, soar).
+        beam: Beams kept per prompt (pbs, order_token, soar).
+        token_beam: Tokens of a position that are proposed (order_token).
+        threshold: Confidence in [0, 1] above which a mask may be filled at once (adaptive, fast_dllm,
+            klass, soar).
         min_parallel: Fewest masks above the threshold that accelerate.
-        max_parallel: Most tokens in one commit.
+        max_parallel: Most tokens in one commit (parallel, adaptive, soar).
         min_collapse: soar: one beam is kept after a step in which some beam accelerated and the best
             candidate has at least so many tokens more than the best beam had (LLaDA's code 1, Dream's 1
             or 2).
+        factor: Of Fast-dLLM's factor rule: the bound on (n + 1) (1 - the n-th confidence) (factor).
+        gamma: Most nats that what is committed at once may hold beyond its most uncertain token (eb).
+        kl_threshold, kl_history: A distribution is stable if the last ``kl_history`` changes of it in this
+            block were below ``kl_threshold`` nats, as KL(new || old) (klass).
+        gap: Mean difference of the two largest logits that ends a block in the first third of a decode;
+            2/3 and 1/3 of it do in the others (prophet).
         score: Rank beams by the "mean" confidence of their committed tokens, or by the "sum".
+        confidence: Of a predicted token: its "probability"; the "margin" of the likeliest token over the
+            second (Kim et al., arXiv 2502.06768); or the negative "entropy" of the position in nats
+            (Dream), which no threshold takes.
         temperature: Of Gumbel noise on the logits before the argmax; the confidence stays the model's.
+        top_p, top_k: With ``temperature``: sample among the likeliest tokens that hold ``top_p``, and
+            among ``top_k``.
+        suppress_eos: Of a model with ``eos_id``: "logits": no end of text is predicted; "confidence": one
+            is filled in last (LLaDA's ``logits_eos_inf`` and ``confidence_eos_eot_inf``).
+        eos_penalty: Subtracted from the logits of the model's ends of text (Dream-Coder).
         cfg_scale: Classifier-free guidance, the prompt hidden in the second half; doubles the rows.
         seed: For ``temperature`` > 0; samples depend on seed and prompt, not on the batch. A GPU's
             logarithms may round otherwise than a CPU's, which can decide between two tokens.
@@ -91,13 +123,25 @@ def decode(
     """
     if not callable(model):
         checks.fail("model", type(model).__name__, "callable: tokens (B, L) -> logits (B, L, V)")
+    for name, call in (("stop", stop), ("watch", watch)):
+        if call is not None and not callable(call):
+            checks.fail(name, type(call).__name__, "callable or None")
+    size = getattr(model, "block_causal", None)
+    if size is not None:
+        block_length = size if block_length is None else checks.integer("block_length", block_length, 1)
+        if size % block_length:
+            allowed = f"a divisor of {size}, the model's block of attention, which is filled block by block"
+            checks.fail("block_length", block_length, allowed)
     own_mask_id: Any = getattr(model, "mask_id", None)
     config = DecodeConfig(
         mask_id=own_mask_id if mask_id is None else mask_id, strategy=strategy,
         gen_length=0 if gen_length is None else gen_length, block_length=block_length,
-        steps=steps, beam=beam, threshold=threshold, min_parallel=min_parallel,
-        max_parallel=max_parallel, min_collapse=min_collapse, score=score, temperature=temperature,
-        cfg_scale=cfg_scale, seed=seed, eos_early_stop=eos_early_stop, batch_size=batch_size, record=record,
+        steps=steps, beam=beam, token_beam=token_beam, threshold=threshold, min_parallel=min_parallel,
+        max_parallel=max_parallel, min_collapse=min_collapse, factor=factor, gamma=gamma,
+        kl_threshold=kl_threshold, kl_history=kl_history, gap=gap, score=score, confidence=confidence,
+        temperature=temperature, top_p=top_p, top_k=top_k, suppress_eos=suppress_eos,
+        eos_penalty=eos_penalty, cfg_scale=cfg_scale, seed=seed, eos_early_stop=eos_early_stop,
+        batch_size=batch_size, record=record,
     )  # fmt: skip
     layout = lay_out(prompts, config.mask_id, config.gen_length, getattr(model, "vocab_size", None))
     limit, longest = getattr(model, "max_length", None), max(layout.lengths)

@@ -1,21 +1,46 @@
-"""What a beam proposes: the five strategies as one rule, "commit n at once, or try positions one by one".
+"""What a beam proposes: every strategy as one rule, "commit n at once, or try positions one by one".
 
-greedy     one beam; n by schedule, 1 a step by default
-parallel   one beam; n by schedule, ``max_parallel`` a step by default
-adaptive   one beam; all above the threshold (at most ``max_parallel``), at least one (Fast-dLLM)
-pbs        ``beam`` beams; always one by one (position beam search, SOAR section 3)
-soar       ``beam`` beams; n at once where enough masks pass the threshold, else one by one
+greedy       one beam; n by schedule, 1 a step by default
+parallel     one beam; n by schedule, ``max_parallel`` a step by default
+adaptive     one beam; all above the threshold, at most ``max_parallel``, at least one: SOAR with one beam
+fast_dllm    the same without a cap: Fast-dLLM's threshold rule (arXiv 2505.22618, section 3.3)
+factor       one beam; Fast-dLLM's factor rule (counts.by_factor)
+eb           one beam; EB-Sampler (counts.by_entropy)
+klass        one beam; all that are sure and stable, else one (counts.ready, stability)
+prophet      one beam; one a step, then the whole block (counts.by_gap)
+rcr          one beam; n by schedule, and what is less sure than the new is masked again (remasking)
+pbs          ``beam`` beams; always one by one (position beam search, SOAR section 3)
+order_token  ``beam`` beams; one by one, over positions and tokens, by likelihood
+soar         ``beam`` beams; n at once where enough masks pass the threshold, else one by one
+
+Order-Token Search (Shen et al., arXiv 2601.20339) keeps the beams of highest likelihood among children
+that differ in order and in tokens. Of the paper we could read the abstract, a summary and a rewrite by
+others, not its algorithm. By these it draws children with Gumbel noise where a block begins and scores
+each by one more forward: the log-likelihood of the new block, masked again in the model's full
+prediction. Ours branches at every step over the most probable (position, token) pairs, ``token_beam``
+tokens a position, and scores a commit by its log-likelihood in the state that proposes it: no noise
+without ``temperature``, no further forward. It is a beam search over the paper's space, not the paper's
+algorithm; its published gains are not claimed for it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from labkit import checks
+from labkit.soar import counts
 from labkit.soar.config import DecodeConfig
+from labkit.soar.prediction import NEVER, UNMEASURED, Prediction, Proposal
 
-NEVER = float("-inf")  # confidence of what is not a candidate
+FUSED = ("greedy", "parallel", "adaptive", "fast_dllm", "pbs", "soar")  # what ``beam_kernel`` can do
+UNCAPPED = ("fast_dllm", "factor", "eb", "klass", "prophet", "rcr")  # one candidate may fill a whole block
+BOUND = {
+    "factor": "factor",
+    "eb": "gamma",
+    "klass": "kl_history",
+    "prophet": "gap",
+}  # the option that bounds a strategy
 
 
 @dataclass(frozen=True)
@@ -30,6 +55,9 @@ class Rule:
     collapse: int  # soar: keep one beam after an accelerate step that committed at least so many tokens
     mean: bool  # score = mean confidence of the committed tokens, else their sum
     steps: Tensor | None = None  # (P,) int64 steps per block (greedy, parallel); None: ``reach`` a step
+    bound: float = 0.0  # what the strategy compares its measure with (BOUND)
+    fused: bool = True  # ``beam_kernel`` may move the beams
+    branches: int = 1  # tokens proposed of a position: W * branches candidates, all W likeliest first
 
     @classmethod
     def of(
@@ -41,7 +69,9 @@ class Rule:
         """ValueError if ``steps`` is not a multiple of the number of blocks of every prompt."""
         most = max(1, int(count.max()))
         block_length, steps = config.block_length or most, None
-        reach = {"greedy": 1, "pbs": 1}.get(config.strategy, min(config.max_parallel, block_length))
+        reach = {"greedy": 1, "pbs": 1, "order_token": 1}.get(
+            config.strategy, min(config.max_parallel, block_length)
+        )
         if config.steps is not None:
             blocks = (-(-count // block_length)).clamp(min=1)
             for number in blocks.unique().tolist():
@@ -51,8 +81,10 @@ class Rule:
             steps = config.steps // blocks
             reach = max(1, -(-min(block_length, most) // int(steps.min())))
             steps = steps.to(device)
+        if config.strategy in UNCAPPED:
+            reach = min(block_length, most)
         return cls(
-            strategy=config.strategy,
+            strategy={"fast_dllm": "adaptive"}.get(config.strategy, config.strategy),
             width=config.beam,
             reach=reach,
             threshold=config.threshold,
@@ -60,23 +92,53 @@ class Rule:
             collapse=config.min_collapse,
             mean=config.score == "mean",
             steps=steps,
+            bound=getattr(config, BOUND.get(config.strategy, ""), 0.0),
+            # The kernel takes a confidence below 0, a negative entropy, for 0.
+            fused=config.strategy in FUSED and config.confidence != "entropy",
+            branches=config.token_beam if config.strategy == "order_token" else 1,
         )
+
+    def worth(self, confidence: Tensor) -> Tensor:
+        """fp64: what a commit of this ``confidence`` adds to the score; its logarithm for a likelihood."""
+        exact = confidence.double()
+        return exact.log() if self.strategy == "order_token" else exact
+
+    def offered(self, prediction: Prediction) -> Prediction:
+        """What may be committed in this step of ``prediction``: all of it, but for KLASS."""
+        if self.strategy != "klass":
+            return prediction
+        confidence = prediction.confidence
+        chosen = counts.ready(confidence, prediction.measure, self.bound, self.threshold)
+        hidden = chosen.any(-1, keepdim=True) & ~chosen
+        return replace(prediction, confidence=confidence.masked_fill(hidden, NEVER))
 
     def num_transfer_tokens(
         self,
-        confidence: Tensor,  # (A, K, W) fp32, -inf where there is nothing to commit
+        prediction: Prediction,
         prompt: Tensor,  # (A,) int64
         size: Tensor,  # (A, K) int64 masks the block began with
         step: Tensor,  # (A, K) int64 steps spent in the block
+        progress: Tensor = UNMEASURED,  # (A, K) fp64, prophet: share of a decode one by one, this step too
     ) -> Tensor:
         """How many tokens a beam commits at once, int64 (A, K); 0: it tries positions one by one."""
+        confidence, measure = prediction.confidence, prediction.measure
         masks = (confidence > NEVER).sum(-1)
-        if self.strategy == "pbs":
+        if self.strategy in ("pbs", "order_token"):
             return torch.zeros_like(masks)
         if self.strategy in ("adaptive", "soar"):
             num_confident = (confidence > self.threshold).sum(-1)
             return torch.where(num_confident >= self.min_parallel, num_confident.clamp(max=self.reach), 0)
-        if self.steps is None:
+        if self.strategy == "klass":
+            quota = counts.ready(confidence, measure, self.bound, self.threshold).sum(-1)
+        elif self.strategy == "factor":
+            quota = counts.by_factor(confidence, self.bound)
+        elif self.strategy == "eb":
+            quota = counts.by_entropy(confidence, measure, self.bound)
+        elif self.strategy == "prophet":
+            quota = counts.by_gap(confidence, measure, progress, self.bound)
+        elif self.steps is None and self.strategy == "rcr":
+            quota = masks.clamp(max=1)
+        elif self.steps is None:
             quota = masks.clamp(max=self.reach)
         else:  # m masks over S steps: the first m mod S steps take one more
             steps = self.steps[prompt][:, None]
@@ -85,9 +147,9 @@ class Rule:
 
     def propose(
         self,
-        prediction: "Prediction",
+        prediction: Prediction,
         num_transfer_tokens: Tensor,  # (A, K) int64
-    ) -> "Proposal":
+    ) -> Proposal:
         """The candidates of every beam, K columns of D commits each.
 
         Where a beam commits n tokens at once, column 0 holds its n most confident positions; otherwise
@@ -116,23 +178,3 @@ class Rule:
             confidence=confidence,
             accelerated=(num_transfer_tokens > 0).any(-1),
         )
-
-
-@dataclass
-class Prediction:
-    """What the model predicts where a beam may commit."""
-
-    positions: Tensor  # (A, K, W) int64 positions of the beam's block
-    tokens: Tensor  # (A, K, W) int64 argmax there
-    confidence: Tensor  # (A, K, W) fp32 its probability, -inf where there is no mask to fill
-
-
-@dataclass
-class Proposal:
-    """K candidates of each beam with up to D commits: A prompts, K beams, K candidates, D commits."""
-
-    real: Tensor  # (A, K, K, D) bool: this commit is meant
-    positions: Tensor  # (A, K, K, D) int64
-    tokens: Tensor  # (A, K, K, D) int64
-    confidence: Tensor  # (A, K, K, D) fp32
-    accelerated: Tensor  # (A,) bool: some beam commits by threshold or schedule, not in search of one

@@ -74,8 +74,8 @@ def check(name: str, value: Any, shape: Any) -> None:
         name: What the value is called in the error.
         value: Dicts, lists, strings, numbers, booleans and None.
         shape: ``float``, ``int | None`` and so on: a value of that type, where an int is also a float and
-            a bool is neither. ``[shape]``: a list of such. ``{str: shape}``: a dict of such under any
-            keys. Another dict: those keys at least, each of its shape.
+            a bool is neither; ``object`` is any. ``[shape]``: a list of such. ``{str: shape}``: a dict of
+            such under any keys. Another dict: those keys at least, each of its shape.
     """
     if isinstance(shape, list):
         _container(name, value, list)
@@ -100,7 +100,7 @@ def _container(name: str, value: Any, kind: type) -> None:
 def _is(value: Any, kind: type | UnionType) -> bool:
     kinds = kind.__args__ if isinstance(kind, UnionType) else (kind,)
     if isinstance(value, bool):
-        return bool in kinds
+        return bool in kinds or object in kinds
     return isinstance(value, (*kinds, int) if float in kinds else kinds)
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from scipy import stats
 
 from labkit.checks import fail
+from labkit.intervals import LEVEL, TAILS, t_half, wilson
 
-LEVEL, TAILS = 0.95, (0.025, 0.975)
 FEWEST_SEEDS = 3
 RESAMPLES = 10_000
 
@@ -76,8 +76,7 @@ def t_interval(values: Sequence[float]) -> Estimate:
         fail("values", list(values), "finite numbers, at least one")
     if len(values) < FEWEST_SEEDS:
         return _points(values)
-    half = stats.t.ppf(TAILS[1], len(values) - 1) * stats.sem(values)
-    return _around(values, half, len(values), "seeds", "t over seeds")
+    return _around(values, t_half(values), len(values), "seeds", "t over seeds")
 
 
 def paired_t(a: Mapping[int, float], b: Mapping[int, float]) -> Estimate:
@@ -156,9 +155,9 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Paired:
 def proportion(right: np.ndarray, unit: str = "questions") -> Estimate:
     """Share of bool (Q,) answers of one model that are right, with Wilson's interval over questions."""
     right = _answers("right", right)
-    ends = stats.binomtest(int(right.sum()), right.size).proportion_ci(LEVEL, method="wilson")
+    low, high = wilson(int(right.sum()), right.size)
     share = float(right.mean())
-    return Estimate(share, float(ends.low), float(ends.high), right.size, unit, "Wilson", (share,))
+    return Estimate(share, low, high, right.size, unit, "Wilson", (share,))
 
 
 def spread(values: Sequence[float] | np.ndarray, form: str = ".3f") -> str:

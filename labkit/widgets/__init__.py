@@ -1,4 +1,4 @@
-"""Live controls over traces; each has a static twin for headless runs."""
+"""Live controls over traces; each is also a page without Python (labkit.widgets.export)."""
 
 from labkit.widgets.base import explore
 from labkit.widgets.beam_tree import beam_tree

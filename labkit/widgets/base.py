@@ -1,6 +1,6 @@
-"""What every live widget shares: a static twin when headless, visible errors, nothing left by re-runs.
+"""What every live widget shares: a twin that needs no kernel, visible errors, nothing left by re-runs.
 
-present   a widget or, headless, its static twin; running the cell again closes the previous widget
+present   a widget and its twin (headless: the twin alone); a re-run closes the previous widget
 explore   a figure redrawn by controls
 static    styles of static/ as text (labkit.widgets.esm: scripts): part of the widget, nothing is fetched
 """
@@ -9,8 +9,10 @@ import html
 import os
 import threading
 import traceback
+import uuid
 from collections.abc import Callable
 from importlib.resources import files
+from typing import Any
 
 import anywidget
 import ipywidgets
@@ -18,8 +20,10 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from traitlets import Unicode
 
 from labkit.widgets.esm import esm
+from labkit.widgets.export import UNTRUSTED, Picture, picture, twin
 
 _drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
 _open: dict[str, ipywidgets.Widget] = {}  # panel name -> the panel now shown, closed on re-run
@@ -54,24 +58,40 @@ def alert(error: BaseException) -> str:
     return f"<pre role='alert' style='color:#b00020;white-space:pre-wrap'>{text}</pre>"
 
 
-def present(
-    build: Callable[[], ipywidgets.Widget], twin: Callable[[], None], *, name: str
-) -> ipywidgets.Widget | None:
-    """Display the widget that ``build()`` makes and return it; headless call ``twin()`` instead.
+def present(build: Callable[[], Any], *, name: str) -> Any:
+    """Display the widget that ``build()`` makes and, for when there is no kernel, its twin.
 
-    twin   shows figures and text that say the same without a browser
+    build  its widget has ``instrument`` (an ``Instrument`` or None) and ``still()``: figures and HTML
     name   unique in the notebook; running the cell again closes the widget of that name first
 
+    The twin is the page of the widget's instrument, if it has one, over its pictures; the live widget hides
+    it. Headless there is only the twin, and None is returned.
     In a cell keep what is returned (``grid = mask_grid(...)``): as a last line it would show twice.
     """
-    if headless():
-        twin()
-        return None
     if previous := _open.pop(name, None):
         close(previous)
-    widget = _open[name] = build()
+    widget = build()
+    key = f"labkit-{uuid.uuid4().hex}"
+    parts = [_still(one) for one in widget.still()]
+    if parts or widget.instrument:
+        display(twin(key, parts, widget.instrument, widget=not headless()), raw=True)
+    if headless():
+        close(widget)
+        return None
+    _open[name] = widget
+    for part in (widget, *getattr(widget, "children", ())):
+        if part.has_trait("twin"):
+            part.twin = key
     display(widget)
     return widget
+
+
+def _still(part: Any) -> Picture | str:
+    """A figure as a picture, which is then released; an HTML display object or a text as HTML."""
+    if isinstance(part, Figure):
+        pyplot.close(part)
+        return picture(part)
+    return f"<p>{html.escape(part)}</p>" if isinstance(part, str) else part.data
 
 
 def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Widget) -> None:
@@ -81,14 +101,12 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
     name      unique in the notebook; running the cell again replaces the panel of that name
     controls  ipywidgets with a ``value``, keyed by the argument of ``draw`` they feed
 
-    Headless, the figure at the initial values is shown (the static twin) and errors raise; live,
-    an error appears in red in the panel and the controls stay usable.
+    Headless, the figure at the initial values is shown and errors raise; live, an error appears in red
+    in the panel and the controls stay usable.
     """
-    present(
-        lambda: _panel(draw, controls),
-        lambda: show(draw(**{key: control.value for key, control in controls.items()})),
-        name=name,
-    )
+    if headless():
+        return show(draw(**{key: control.value for key, control in controls.items()}))
+    present(lambda: _panel(draw, controls), name=name)
 
 
 class OwnKeys(anywidget.AnyWidget):
@@ -99,10 +117,24 @@ class OwnKeys(anywidget.AnyWidget):
     """
 
     _esm = esm("own_keys.js")
+    twin = Unicode().tag(sync=True)  # as in Instrument: of the whole box
 
 
-def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) -> ipywidgets.VBox:
-    picture, problem = ipywidgets.Output(), ipywidgets.HTML()
+class Panel(ipywidgets.VBox):
+    """Controls over a picture that Python draws: without it, the first picture alone."""
+
+    instrument = None
+    first: object = None
+
+    def __repr__(self) -> str:
+        return UNTRUSTED
+
+    def still(self) -> list[object]:
+        return [self.first] if isinstance(self.first, Figure) else []
+
+
+def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) -> Panel:
+    output, problem = ipywidgets.Output(), ipywidgets.HTML()
 
     def redraw(_change=None):
         with _drawing:
@@ -110,17 +142,19 @@ def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) 
                 figure = draw(**{key: control.value for key, control in controls.items()})
             except Exception as error:
                 problem.value = alert(error)
-                return
+                return None
             problem.value = ""
-            with picture:
-                picture.clear_output(wait=True)
+            with output:
+                output.clear_output(wait=True)
                 show(figure)
+            return figure
 
     _flush_in_turn()
     for control in controls.values():
         control.observe(redraw, "value")
-    redraw()
-    return ipywidgets.VBox([*controls.values(), problem, picture, OwnKeys()])
+    panel = Panel([*controls.values(), problem, output, OwnKeys()])
+    panel.first = redraw()
+    return panel
 
 
 def _flush_in_turn() -> None:

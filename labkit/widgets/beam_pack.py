@@ -14,7 +14,7 @@ from labkit.figures.tree_layout import finding
 from labkit.traces import KEPT, BeamTrace
 
 BUDGET = 40_000  # fills listed over all states, where a state has more masks than that affords
-USES_THRESHOLD = ("soar", "adaptive")
+USES_THRESHOLD = ("soar", "adaptive", "fast_dllm")
 
 
 def pack(
@@ -73,7 +73,7 @@ def pack(
         "cand_score": trace.cand_score[order].astype("<f4").tobytes(),
         "cand_fate": trace.cand_fate[order].astype("u1").tobytes(),
         "cand_child": child.astype("<u2").tobytes(),
-        "cand_commits": (trace.cand_positions[order] >= 0).sum(1).astype("<u2").tobytes(),
+        "cand_commits": _committed(trace)[order].sum(1).astype("<u2").tobytes(),
         "commit_rank": ranks.astype("<u2").tobytes(), "answer": np.array(answer[::-1], "<i4").tobytes(),
     }  # fmt: skip
 
@@ -96,22 +96,41 @@ def _changes(trace: BeamTrace, parent: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return differ.sum(1), position, trace.beam_tokens[row, position]
 
 
+def _committed(trace: BeamTrace) -> np.ndarray:
+    """Bool (c, D): entries of the candidates that fill a mask, and do not bring one back."""
+    return (trace.cand_positions >= 0) & (trace.cand_tokens != trace.meta["mask_id"])
+
+
 def _fills(trace: BeamTrace, owner: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, ...]:
     """Each state's most confident fills, and every candidate's commits as ranks among them.
 
     ``owner``: the state of each candidate in ``order``. Equal confidences: the lower position first,
-    as in the search, so a commit is always among its state's first ``depth`` fills.
+    as in the search, so a commit is always among its state's first ``depth`` fills. Commits of another
+    token than the position's likeliest follow as fills of their own.
     """
-    confidence = np.where(np.isnan(trace.beam_confidence), -1, trace.beam_confidence)
+    scored = ~np.isnan(trace.beam_confidence)
+    confidence = np.where(scored, trace.beam_confidence, -np.inf)
     ranked = np.argsort(-confidence, axis=1, kind="stable")
     rank_of = np.argsort(ranked, axis=1, kind="stable")
-    position = trace.cand_positions[order]
-    real = position >= 0
-    ranks = np.take_along_axis(rank_of[owner], np.where(real, position, 0), 1)[real]
-    afford = max(BUDGET // len(confidence), int(ranks.max(initial=0)) + 1)
-    there = (confidence >= 0).sum(1)
-    fills = np.minimum(there, checks.integer("fills", afford, 1))
+    real = _committed(trace)[order]
+    state = np.broadcast_to(owner[:, None], real.shape)[real]
+    position, token, chosen = (
+        table[order][real] for table in (trace.cand_positions, trace.cand_tokens, trace.cand_confidence)
+    )
+    ranks = rank_of[state, position]
+    other = token != trace.beam_prediction[state, position]
+    afford = max(BUDGET // len(confidence), int(ranks[~other].max(initial=0)) + 1)
+    fills = np.minimum(scored.sum(1), checks.integer("fills", afford, 1))
     listed = np.arange(confidence.shape[1]) < fills[:, None]
     row, column = np.nonzero(listed)
     where = ranked[row, column]
-    return fills, where, trace.beam_prediction[row, where], confidence[row, where], ranks
+    extra = state[other]  # ascending, as owner is
+    ranks[other] = fills[extra] + np.arange(len(extra)) - np.searchsorted(extra, extra)
+    place = np.argsort(np.concatenate([row, extra]), kind="stable")
+    return (
+        fills + np.bincount(extra, minlength=len(fills)),
+        np.concatenate([where, position[other]])[place],
+        np.concatenate([trace.beam_prediction[row, where], token[other]])[place],
+        np.concatenate([confidence[row, where], chosen[other]])[place],
+        ranks,
+    )

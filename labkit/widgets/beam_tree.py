@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 
@@ -14,6 +13,7 @@ from labkit.traces import SEARCH, BeamTrace
 from labkit.widgets import base
 from labkit.widgets.beam_pack import pack, texts
 from labkit.widgets.esm import esm
+from labkit.widgets.export import NOTEBOOK, Instrument
 
 
 def beam_tree(
@@ -27,7 +27,7 @@ def beam_tree(
     vocabulary: Callable[[int], str] | None = None,
     name: str = "beam tree",
 ) -> "BeamTree | None":
-    """Show the tree of one prompt as an instrument; headless, its static twin.
+    """Show the tree of one prompt as an instrument, and without a kernel.
 
     trace       what ``decode`` returned for any number of prompts
     run         run(prompts, strategy, **parameters) -> BeamTrace, normally ``partial(decode, model)``;
@@ -41,23 +41,15 @@ def beam_tree(
     ValueError if a trace was made with record=False, or an argument does not fit the trace.
     """
 
-    def twin() -> None:
-        right = None if truth is None else truth[prompt]
-        base.show(
-            static_tree(trace, prompt, truth=right, baseline=compare, side=side, vocabulary=vocabulary)
-        )
-        if compare is not None:
-            base.show(static_tree(compare, prompt, truth=right, side=side, vocabulary=vocabulary))
-
     def build() -> BeamTree:
         return BeamTree(
             trace, run, compare=compare, prompt=prompt, truth=truth, side=side, vocabulary=vocabulary
         )
 
-    return base.present(build, twin, name=name)
+    return base.present(build, name=name)
 
 
-class BeamTree(anywidget.AnyWidget):
+class BeamTree(Instrument):
     """The widget behind ``beam_tree``. The traits below are what browser and kernel share.
 
     trees      one or two packed traces (labkit.widgets.beam_pack)
@@ -67,7 +59,8 @@ class BeamTree(anywidget.AnyWidget):
     note, problem          what was done last; the error of the last request, empty if it worked
     """
 
-    _esm = esm("beam_tree.js")
+    _entry = "beam_tree.js"
+    _esm = esm(_entry)
     _css = base.static("instrument.css", "beam_tree.css")
     trees: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     tree = traitlets.Int(0).tag(sync=True)
@@ -115,6 +108,22 @@ class BeamTree(anywidget.AnyWidget):
         self._load()
         self.observe(self._guarded(self._load), "prompt")
         self.on_msg(lambda _widget, content, _buffers: self._guarded(self._answer)(content))
+
+    def still(self) -> list[object]:
+        right = None if self._truth is None else self._truth[self.prompt]
+        rest: dict[str, Any] = {"truth": right, "side": self.side or None, "vocabulary": self._vocabulary}
+        first, *others = self._recorded
+        drawn = [static_tree(first, self.prompt, baseline=others[0] if others else None, **rest)]
+        return [*drawn, *(static_tree(one, self.prompt, **rest) for one in others)]
+
+    def heading(self) -> str:
+        return self.trees[0]["finding"]
+
+    def frozen(self, room: int) -> tuple[dict[str, Any], str]:
+        missing = f"Forcing a token, other settings or another prompt {NOTEBOOK}"
+        if not self.can_run and self.prompts == 1:
+            missing = ""
+        return {"can_run": False, "prompts": 1, "busy": False, "problem": ""}, missing
 
     def _guarded(self, work: Callable[..., None]) -> Callable[..., None]:
         """``work`` with its errors shown in the panel: an exception in a callback would vanish."""

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from labkit import checks
 from labkit.notebooks import find_notebooks
 from labkit.progress import Stopped
-from labkit.widgets.base import OwnKeys, alert, close, present, show
+from labkit.widgets.base import OwnKeys, alert, close, headless, present, show
+from labkit.widgets.export import Instrument
 from labkit.widgets.take_away import CopyText, preset, strip
 
 PERIOD = 0.1  # seconds between two updates of the bar
@@ -60,6 +61,7 @@ class RunPanel(ipywidgets.VBox):
                 control.style.description_width = "initial"  # no name is cut
         self._describe()
         self._strip.value = strip(self.values)
+        self._figures: list[Figure] = []  # the picture, where matplotlib made it
         self._drawn = self.values  # what the picture was made with
         if result is not None:
             self._show(result)
@@ -68,6 +70,15 @@ class RunPanel(ipywidgets.VBox):
     def values(self) -> dict[str, object]:
         """Every parameter's value as it stands in the panel, as plain YAML knows it."""
         return {name: _plain(control.value) for name, control in self._inputs.items()}
+
+    @property
+    def instrument(self) -> Instrument | None:
+        """The instrument that draws the result, if one does."""
+        return next((one for one in self._picture.children if isinstance(one, Instrument)), None)
+
+    def still(self) -> list[object]:
+        """The result, as it stands, without controls."""
+        return self.instrument.still() if self.instrument else list(self._figures)
 
     def start(self) -> None:
         """Run with the values as they are now; a run that is under way goes on instead."""
@@ -133,6 +144,7 @@ class RunPanel(ipywidgets.VBox):
     def _show(self, result: object) -> None:
         """Put what ``draw`` made of the result in the place of the former picture."""
         picture = self._draw(result)
+        self._figures = [picture] if isinstance(picture, Figure) else []
         if not isinstance(picture, ipywidgets.Widget):
             picture = _static(picture)
         former, self._picture.children = self._picture.children, [picture]
@@ -182,11 +194,11 @@ def run_panel(
     values = {key: _plain(control.value) for key, control in parameters.items()}
     text = preset(path, values)
 
-    def twin() -> None:
+    if headless():
         show(draw(run(**values, progress=False) if result is None else result))
         print("The same from a shell:", text[1], sep="\n")
-
-    return present(lambda: RunPanel(run, draw, path, parameters, result), twin, name=name)
+        return None
+    return present(lambda: RunPanel(run, draw, path, parameters, result), name=name)
 
 
 def _static(figure: object) -> ipywidgets.Output:

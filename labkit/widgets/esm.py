@@ -26,8 +26,21 @@ def esm(entry: str) -> str:
     a missing file, a name that is not exported, or itself in a circle, or that has another form of
     import or export.
     """
-    folder = files("labkit.widgets") / "static"
-    return join(entry, lambda name: (folder / name).read_text(encoding="utf-8"))
+    return join(entry, _read)
+
+
+def standalone(entry: str) -> str:
+    """``esm(entry)`` with the host that shows it in a page without Python."""
+    start = f"""import {{ host }} from "./shared/host.js";
+import {{ render }} from "./{entry}";
+
+export const shown = host(render);
+"""
+    return join("start", lambda name: start if name == "start" else _read(name))
+
+
+def _read(name: str) -> str:
+    return (files("labkit.widgets") / "static" / name).read_text(encoding="utf-8")
 
 
 def join(entry: str, read: Callable[[str], str]) -> str:

@@ -5,22 +5,23 @@ asking. Going to a layer it does not hold fetches that one and its neighbours.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-import anywidget
 import numpy as np
 from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode, observe
 
 from labkit import checks
 from labkit.figures import masks
 from labkit.traces import MaskTrace
-from labkit.widgets.base import error_text, present, show, static
+from labkit.widgets.base import error_text, present, static
 from labkit.widgets.esm import esm
+from labkit.widgets.export import NOTEBOOK, Instrument
 
 BUDGET = 880_000  # bytes of values and metadata in the widget's state, which must stay under 1 MB
 LISTED = 500  # differing groups that are sent one by one; the count is always exact
 
 
-class MaskGrid(anywidget.AnyWidget):
+class MaskGrid(Instrument):
     """The live instrument; ``mask_grid`` makes it. Set ``step, layer, token, feature`` to move its cursor.
 
     values, metadata   the planes (step * layers + layer) listed in ``held``: signed float16 roots of
@@ -29,8 +30,9 @@ class MaskGrid(anywidget.AnyWidget):
     compared           result of the kernel against the reference, or why there is none
     """
 
-    _esm = Unicode(esm("mask_grid.js")).tag(sync=True)
-    _css = Unicode(static("instrument.css", "mask_grid.css")).tag(sync=True)
+    _entry = "mask_grid.js"
+    _esm = esm(_entry)
+    _css = static("instrument.css", "mask_grid.css")
     steps = List(Unicode()).tag(sync=True)
     tokens = List(Unicode()).tag(sync=True)
     left_out = Int(0).tag(sync=True)  # tokens at the end that do not fit in the state
@@ -80,15 +82,34 @@ class MaskGrid(anywidget.AnyWidget):
             self.problem = error_text(error)
 
     def _hold(self, plane: int) -> None:
-        total = len(self._traces) * self.layers
-        room = min(total, BUDGET // self._per_plane)
-        first = min(max(0, plane - room // 2), total - room)
-        found = [self._plane(i) for i in range(first, first + room)]
         with self.hold_sync():
-            self.held = list(range(first, first + room))
-            self.scales = [scale for _, _, scale in found]
-            self.values = b"".join(values for values, _, _ in found)
-            self.metadata = b"".join(metadata for _, metadata, _ in found)
+            for name, value in self._around(plane, BUDGET).items():
+                setattr(self, name, value)
+
+    def _around(self, plane: int, room: int) -> dict[str, Any]:
+        """The traits that hold as many planes as ``room`` bytes allow, ``plane`` in the middle."""
+        total = len(self._traces) * self.layers
+        count = min(total, max(1, room // self._per_plane))
+        first = min(max(0, plane - count // 2), total - count)
+        values, metadata, scales = zip(*(self._plane(i) for i in range(first, first + count)), strict=True)
+        return {
+            "held": list(range(first, first + count)), "scales": list(scales),
+            "values": b"".join(values), "metadata": b"".join(metadata),
+        }  # fmt: skip
+
+    def still(self) -> list[object]:
+        trace, place = self._traces[self.step], (self.layer, self.token, self.feature)
+        figure = masks.mask_grid(trace, self.layer, self.token, self.feature // 4)
+        return [figure, describe(trace, *place), sentence(self.compared)]
+
+    def heading(self) -> str:
+        return f"2:4 mask of {self.layers} layers, {len(self.tokens)} tokens, {self.features} features"
+
+    def frozen(self, room: int) -> tuple[dict[str, Any], str]:
+        traits = self._around(self.step * self.layers + self.layer, room) | {"frozen": True}
+        count, total = len(traits["held"]), len(self._traces) * self.layers
+        part = f"{count} of {total} layers and steps are in this page; any other {NOTEBOOK}"
+        return traits, part if count < total else ""
 
     def _plane(self, plane: int) -> tuple[bytes, bytes, float]:
         trace = self._traces[plane // self.layers]
@@ -108,7 +129,7 @@ def mask_grid(
     feature: int = 0,
     name: str = "mask grid",
 ) -> MaskGrid | None:
-    """Show 2:4 masks to touch; headless, ``masks.mask_grid`` of the same place and its text.
+    """Show 2:4 masks to touch, and without a kernel.
 
     trace    one trace, or {label: trace} of one model at several steps (same tokens and shape)
     layer, token, feature   where the cursor starts
@@ -130,18 +151,8 @@ def mask_grid(
     checks.integer("layer", layer, 0, layers - 1)
     checks.integer("token", token, 0, tokens - 1)
     checks.integer("feature", feature, 0, features - 1)
-    last = list(traces.values())[-1]
-
-    def twin() -> None:
-        show(masks.mask_grid(last, layer, token, feature // 4))
-        print(describe(last, layer, token, feature))
-        print(sentence(_compare([item.activations for item in traces.values()])))
-
-    return present(
-        lambda: MaskGrid(traces, step=len(traces) - 1, layer=layer, token=token, feature=feature),
-        twin,
-        name=name,
-    )
+    place = {"layer": layer, "token": token, "feature": feature}
+    return present(lambda: MaskGrid(traces, step=len(traces) - 1, **place), name=name)
 
 
 def pack_rows(kept: np.ndarray) -> np.ndarray:

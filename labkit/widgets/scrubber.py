@@ -4,33 +4,35 @@ The browser holds every curve (thinned to its extremes if there are too many poi
 by itself; the completions stay in Python and come when a step is chosen.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import anywidget
 import numpy as np
-from IPython.display import display
 from traitlets import Bytes, Dict, Int, List, Unicode, observe
 
 from labkit import checks
 from labkit.figures import curves
 from labkit.traces import GroupTrace, TrainTrace
-from labkit.widgets.base import error_text, headless, present, show, static
+from labkit.widgets.base import error_text, headless, present, static
 from labkit.widgets.curve_pack import Traces, by_step, curves_of, flat, panels_of, runs_of, thin
 from labkit.widgets.esm import esm
+from labkit.widgets.export import NOTEBOOK, Instrument
 
 BUDGET = 560_000  # bytes of curves in the widget's state, which must stay under 1 MB
 RUNS, ROWS, LETTERS = 6, 8, 1200  # read at once, at most: runs, samples of each, signs of each
 
 
-class Scrubber(anywidget.AnyWidget):
+class Scrubber(Instrument):
     """The live instrument; ``scrubber`` makes it. Set ``step`` to move its cursor, ``shown`` to pick runs.
 
     points       (step int32, value float32) of all curves; ``extent`` lists [run, panel, first, count]
     sampled      int32 steps that have completions; ``completions`` holds those of ``step`` and ``shown``
     """
 
-    _esm = Unicode(esm("scrubber.js")).tag(sync=True)
-    _css = Unicode(static("instrument.css", "scrubber.css")).tag(sync=True)
+    _entry = "scrubber.js"
+    _esm = esm(_entry)
+    _css = static("instrument.css", "scrubber.css")
     title = Unicode().tag(sync=True)
     unit = Unicode("step").tag(sync=True)
     runs = List(Dict()).tag(sync=True)  # {"arm": ..., "seed": ...}
@@ -48,6 +50,7 @@ class Scrubber(anywidget.AnyWidget):
     def __init__(
         self, runs: list[tuple[str, object, TrainTrace]], panels: Mapping[str, str], **state: object
     ):
+        self._runs, self._panels = runs, panels
         self._samples = [by_step(trace) for _, _, trace in runs]
         found = curves_of([trace for _, _, trace in runs], list(panels))
         limit = max(32, BUDGET // 8 // max(1, len(found)))
@@ -76,18 +79,52 @@ class Scrubber(anywidget.AnyWidget):
         try:
             for run in self.shown:
                 checks.integer("shown", run, 0, len(self.runs) - 1)
-            found = [self._written(run) for run in self.shown[:RUNS]]
+            found = [self._written(run, self.step) for run in self.shown[:RUNS]]
             self.completions = {"step": self.step, "runs": found, "more": max(0, len(self.shown) - RUNS)}
             self.problem = ""
         except ValueError as error:
             self.problem = error_text(error)
 
-    def _written(self, run: int) -> dict:
-        samples = self._samples[run]
-        near = sorted(samples, key=lambda step: (abs(step - self.step), step))[:3]
-        found = samples.get(self.step, [])
+    def _written(self, run: int, step: int) -> dict:
+        near = sorted(self._samples[run], key=lambda known: (abs(known - step), known))[:3]
+        return {"run": run, **self._rows(run, step), "near": sorted(near)}
+
+    def _rows(self, run: int, step: int) -> dict:
+        """What one run wrote at one step, and how much there was."""
+        found = self._samples[run].get(step, [])
         rows = [{key: _plain(value) for key, value in row.items()} for row in found[:ROWS]]
-        return {"run": run, "rows": rows, "of": len(found), "near": sorted(near)}
+        return {"rows": rows, "of": len(found)}
+
+    def still(self) -> list[object]:
+        arms = _by_arm([self._runs[i] for i in self.shown])
+        figure = _figure(arms, self._panels, self.title, self.unit)
+        parts: list[object] = [] if figure is None else [figure]
+        for arm, found in arms.items():
+            if steps := sorted(by_step(found[0])):
+                near = min(steps, key=lambda known: (abs(known - self.step), known))
+                parts.append(curves.sample_table(found[0], near, limit=3))
+            elif any(self._samples):
+                parts.append(f"{arm}: no completions were kept.")
+        return parts
+
+    def heading(self) -> str:
+        return self.title or "Training curves: " + ", ".join(dict.fromkeys(run["arm"] for run in self.runs))
+
+    def frozen(self, room: int) -> tuple[dict[str, Any], str]:
+        """The completions of every step, or of equally spaced ones where they are more than ``room``."""
+        steps = sorted({step for samples in self._samples for step in samples})
+        size = sum(len(json.dumps(self._rows(run, step))) for run, step in self._pairs(steps))
+        every = max(1, -(-size // room))
+        kept = steps[::every]
+        archive: list[dict[int, dict]] = [{} for _ in self.runs]
+        for run, step in self._pairs(kept):
+            archive[run][step] = self._rows(run, step)
+        part = f"The completions of {len(kept)} of {len(steps)} steps are here; any other {NOTEBOOK}"
+        missing = part if every > 1 else ""
+        return {"archive": archive, "most": RUNS, "completions": {}, "problem": ""}, missing
+
+    def _pairs(self, steps: list[int]) -> list[tuple[int, int]]:
+        return [(run, step) for run, found in enumerate(self._samples) for step in steps if step in found]
 
 
 def scrubber(
@@ -99,7 +136,7 @@ def scrubber(
     title: str = "",
     name: str = "scrubber",
 ) -> Scrubber | None:
-    """Show linked curves under one cursor; headless, the same curves as a figure and one step's samples.
+    """Show linked curves under one cursor, and without a kernel.
 
     traces  {arm: TrainTrace or list of them, one per seed}, one TrainTrace, a list of them (each tells its
             arm and seed in ``meta``), or a GroupTrace, whose questions then take the place of steps
@@ -124,19 +161,8 @@ def scrubber(
         checks.fail("shown", list(shown), "at least one arm")
     unit = "question" if isinstance(traces, GroupTrace) else "step"
 
-    def twin() -> None:
-        arms = _by_arm([runs[i] for i in picked])
-        if figure := _figure(arms, panels, title, unit):
-            show(figure)
-        for arm, found in arms.items():
-            if steps := sorted(by_step(found[0])):
-                near = min(steps, key=lambda known: (abs(known - step), known))
-                display(curves.sample_table(found[0], near, limit=3))
-            elif any(trace.samples for _, _, trace in runs):
-                print(f"{arm}: no completions were kept.")
-
     return present(
-        lambda: Scrubber(runs, panels, step=step, title=title, unit=unit, shown=picked), twin, name=name
+        lambda: Scrubber(runs, panels, step=step, title=title, unit=unit, shown=picked), name=name
     )
 
 

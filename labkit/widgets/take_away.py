@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-import anywidget
 import yaml
 from traitlets import Unicode
 
@@ -15,13 +14,15 @@ from labkit.paths import NOTEBOOKS, ROOT
 from labkit.provenance import provenance
 from labkit.widgets.base import static
 from labkit.widgets.esm import esm
+from labkit.widgets.export import Instrument
 
 
-class CopyText(anywidget.AnyWidget):
+class CopyText(Instrument):
     """A folded block with the preset as YAML and as shell commands, each with a button that copies it."""
 
-    _esm = Unicode(esm("copy_text.js")).tag(sync=True)
-    _css = Unicode(static("instrument.css")).tag(sync=True)
+    _entry = "copy_text.js"
+    _esm = esm(_entry)
+    _css = static("instrument.css")
     preset = Unicode().tag(sync=True)
     command = Unicode().tag(sync=True)
     problem = Unicode().tag(sync=True)

@@ -1,8 +1,11 @@
 """The report as a reader gets it: valid HTML, accessible, whole without a network, errors first."""
 
+import time
+
 import html5lib
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from browser.lab import PICTURES
 from html5lib.constants import E as PARSE_ERRORS
 from notebook_maker import write_notebook
 
@@ -13,6 +16,10 @@ EVERYTHING = """
 import matplotlib.pyplot as plt, pandas as pd, plotly.graph_objects as go
 from IPython.display import display
 from labkit.metrics import record
+from labkit.traces import TrainTrace
+from labkit.widgets import scrubber
+import numpy as np
+scrubber(TrainTrace(np.arange(5), {"loss": np.arange(5.0)}))
 display(pd.DataFrame({"a": [1, 2]}))
 display(go.Figure(go.Scatter(y=[1, 3, 2]), layout={"title": {"text": "three points"}}))
 plt.plot([1, 2]); plt.title("a line"); plt.show()
@@ -36,13 +43,15 @@ def report(tmp_path_factory):
     return folder / "runs" / "latest" / "report.html"
 
 
-@pytest.fixture(params=["small", "lab"])
+@pytest.fixture(params=["small", "rich", "lab", "lab/03_soar_beam_tree"])
 def any_report(request):
-    """The small report, and the whole lab's if ``make run`` has left one."""
-    if request.param == "small":
-        return request.getfixturevalue("report")
-    if not (latest := runs_dir() / "latest" / "report.html").is_file():
-        pytest.skip("no runs/latest/report.html; `make run` writes it")
+    """Page one and a notebook's page of the small report, and of the lab's if ``make run`` has left one."""
+    part, _, name = request.param.rpartition("/")
+    if "lab" not in (part, name):
+        return request.getfixturevalue("report").with_stem({"small": "report"}.get(name, name))
+    latest = runs_dir() / "latest" / f"{name if part else 'report'}.html"
+    if not latest.is_file():
+        pytest.skip(f"no {latest.name} in runs/latest; `make run` writes it")
     return latest
 
 
@@ -88,8 +97,31 @@ def test_errors_come_first(report, page):
     assert first.get_attribute("role") == "alert"
     assert "broken failed" in first.inner_text()
     first.locator("a").click()
-    assert page.url.endswith("#broken")
-    assert "division by zero" in page.locator("section#broken").inner_text()
+    assert page.url.endswith("/broken.html")
+    assert "division by zero" in page.locator("main").inner_text()
+
+
+def test_page_one_is_small_and_opens_at_once(any_report, page):
+    if any_report.stem != "report":
+        pytest.skip("of page one alone")
+    assert any_report.stat().st_size < 3_000_000
+    begin = time.monotonic()
+    page.goto(any_report.as_uri(), wait_until="load")
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert time.monotonic() - begin < 2
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / "report.png", full_page=True)
+
+
+def test_an_instrument_lives_in_the_report(report, page):
+    page.goto(report.as_uri())
+    page.locator(".labkit-twin iframe").scroll_into_view_if_needed()
+    cursor = page.locator(".labkit-twin iframe").content_frame.locator("canvas[role=slider]")
+    cursor.press("Home")
+    assert cursor.get_attribute("aria-valuenow") == "0"
+    cursor.press("ArrowRight")
+    page.wait_for_timeout(200)
+    assert cursor.get_attribute("aria-valuenow") == "1"
 
 
 def test_contents_and_skip_link_work_by_keyboard(report, page):

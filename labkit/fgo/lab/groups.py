@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from labkit import checks
@@ -22,7 +21,9 @@ from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.sampler import Sampler
 from labkit.fgo.measures import response_entropy
 from labkit.fgo.objective import ENTROPY_KINDS, Objective
+from labkit.fgo.policy import end_tokens
 from labkit.fgo.tasks import is_correct
+from labkit.progress import bar
 from labkit.provenance import provenance
 from labkit.traces import GroupTrace
 
@@ -60,7 +61,7 @@ def sample_groups(
     at_once = max(1, ROWS_AT_ONCE // group)
     texts, correct, length = list[str](), list[bool](), list[int]()
     entropies: dict[str, list[float]] = {kind: [] for kind in ENTROPY_KINDS}
-    with torch.random.fork_rng(), tqdm(total=len(rows), desc="sampling", disable=not progress) as bar:
+    with torch.random.fork_rng(), bar(progress, total=len(rows), desc="sampling") as told:
         torch.manual_seed(seed)
         for start in range(0, len(rows), at_once):
             part = rows[start : start + at_once]
@@ -73,7 +74,7 @@ def sample_groups(
             length += [len(line) for line in kept]
             for kind, values in entropy.items():
                 entropies[kind] += values.tolist()
-            bar.update(len(part))
+            told.update(len(part))
     found = {"correct": np.array(correct), "length": np.array(length)}
     found |= {kind: np.array(values) for kind, values in entropies.items()}
     return _trace(rows, texts, found, seed=seed, temperature=temperature, max_tokens=max_tokens)
@@ -125,13 +126,6 @@ def _trace(
     return reweigh(trace)
 
 
-def _end_tokens(model, tokenizer) -> list[int]:
-    """Every token that ends a response: a chat model's generation_config may name several."""
-    named = model.generation_config.eos_token_id
-    named = named if isinstance(named, list) else [named]
-    return sorted({end for end in (*named, tokenizer.eos_token_id) if end is not None})
-
-
 def _respond(model, tokenizer, rows, group, temperature, max_tokens):
     """(ids, mask, entropies) of len(rows) * group responses; the mask covers the end token."""
     prompts = tokenizer(
@@ -144,7 +138,7 @@ def _respond(model, tokenizer, rows, group, temperature, max_tokens):
     )  # fmt: skip
     width = given["input_ids"].shape[1]
     ids = whole[:, width:]
-    ended = torch.isin(ids, torch.tensor(_end_tokens(model, tokenizer), device=ids.device)).int()
+    ended = torch.isin(ids, torch.tensor(end_tokens(model, tokenizer), device=ids.device)).int()
     mask = ended.cumsum(1) - ended == 0  # the token that ends a response belongs to it
     attention = torch.cat([given["attention_mask"], mask.long()], 1)
     # Left padding shifts nothing: generate() counts positions from the first real token, and so do we.

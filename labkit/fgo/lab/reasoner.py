@@ -43,15 +43,16 @@ def load_reasoner(
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["labkit"])
             weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        about["task"]["operands"] = tuple(about["task"]["operands"])
+        with torch.device("meta"):  # a shape that the weights do not have takes no memory
+            wanted = {key: v.shape for key, v in build_char_model(**about["shape"]).named_parameters()}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"name must be {allowed}; got {str(name)!r} ({type(error).__name__})") from error
-    model = build_char_model(**about["shape"])
-    wanted = {key: value.shape for key, value in model.named_parameters()}
     found = {key: value.shape for key, value in weights.items()}
     if wanted != found:
         wrong = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
         raise ValueError(f"name must hold the weights of its shape; {path.name} differs in {wrong[:3]}")
+    model = build_char_model(**about["shape"])
     model.load_state_dict(weights, strict=False)  # the head is the embedding
-    about["task"]["operands"] = tuple(about["task"]["operands"])
     nn.Module.to(model, device)
     return model.eval(), about

@@ -1,4 +1,4 @@
-"""Block and prefix caches: most positions of a sequence are not computed again at every step.
+"""Approximate caches: most positions of a sequence are not computed again at every step.
 
 While ``decode`` fills one block, a sequence changes there and nowhere else. ``Cached`` computes the block's
 first state (the sequence with all of the block masked) once and in full, and keeps the keys and values of
@@ -8,13 +8,11 @@ and values of that part, and the kept, frozen ones of the rest:
 approximate-prefix  refreshed: what the first state has masked (this block and all later ones); frozen: the
                     prompt and earlier blocks. The prefix cache of Fast-dLLM (arXiv 2505.22618)
 approximate-dual    refreshed: the block alone. Fast-dLLM's DualCache
-exact-block         refreshed: the attention blocks that the block lies in, and what stands between. Only
-                    for attention that is causal over blocks (arXiv 2503.09573): keys and values of earlier
-                    blocks are final there, and logits equal the uncached ones
 
 In a model that attends in both directions, as LLaDA, Dream and the lab's own do, every position looks at
 the block, so the frozen ones go stale from the second layer on and no cache is exact: expect other
-answers. Exact are the first step of a block (so blocks of one position too), models of one layer, and
+answers. Where attention is causal over blocks, "exact-block" (``block_cache``) computes less and changes
+nothing. Exact are the first step of a block (so blocks of one position too), models of one layer, and
 blocks beside which nothing is frozen. Where logits stand one position to the left (Dream), the position
 before each requested one is refreshed too.
 
@@ -35,23 +33,13 @@ from labkit.soar.models.diffusion_lm import DiffusionLM, eos_ids
 from labkit.soar.models.keys_values import Fill, KeysAndValues, Patch
 from labkit.soar.models.transformer import MaskedLM
 
-CACHES = ("approximate-prefix", "approximate-dual", "exact-block")
+APPROXIMATE, EXACT = ("approximate-prefix", "approximate-dual"), "exact-block"
+CACHES = *APPROXIMATE, EXACT
 CACHE_BYTES = 16 * 2**30
 
 
-def check_cache(cache: str | None, cache_bytes: int, block_causal: int | None) -> None:
-    """ValueError if a model whose attention is ``block_causal`` (None: everywhere) can't have the cache."""
-    checks.choice("cache", cache, (None, *CACHES))
-    checks.integer("cache_bytes", cache_bytes, 1)
-    if block_causal is not None:
-        checks.integer("block_causal", block_causal, 1)
-    if cache == "exact-block" and block_causal is None:
-        allowed = "an approximate one, or None, unless block_causal is given: no cache is exact for a model"
-        checks.fail("cache", cache, f"{allowed} that attends in both directions")
-
-
 class Cached(nn.Module):
-    """``model`` with a cache of one of CACHES; for ``decode`` it is that model.
+    """``model`` with a cache of one of APPROXIMATE; for ``decode`` it is that model.
 
     cache_bytes  most memory for keys and values; it is taken as needed. What neither this call nor the
                  one before it used makes room first (classifier-free guidance alternates between two).
@@ -61,14 +49,16 @@ class Cached(nn.Module):
     ``computed`` counts the token positions that went through the layers. One host sync a forward.
     """
 
+    kinds: tuple[str, ...] = APPROXIMATE
+
     def __init__(self, model: DiffusionLM | MaskedLM, cache: str, cache_bytes: int = CACHE_BYTES):
         super().__init__()
-        check_cache(cache, cache_bytes, model.block_causal)
-        if cache is None:
-            checks.fail("cache", cache, "one of " + ", ".join(map(repr, CACHES)))
+        checks.choice("cache", cache, self.kinds)
+        checks.integer("cache_bytes", cache_bytes, 1)
         self.model, self.cache, self.computed = model, cache, 0
         self.mask_id, self.eos_id, self.eos_ids = model.mask_id, model.eos_id, eos_ids(model)
         self.max_length, self.vocab_size = model.max_length, model.vocab_size
+        self.block_causal = model.block_causal
         self._kept = KeysAndValues(model, cache_bytes)
 
     @property
@@ -128,12 +118,14 @@ class Cached(nn.Module):
                 self.computed += where.numel()
                 place = (refreshed[row].cumsum(1) - 1).gather(1, requested[row])
                 parts.append((later, torch.take_along_dim(hidden, place[..., None], 1)))
-        # 4) Back to the order of the rows.
-        hidden = parts[0][1]
-        if len(parts) > 1:
-            order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-            hidden = torch.cat([part for _, part in parts])[self._on(order)]
-        return self.model.logits_of(hidden)
+        return self.model.logits_of(self._in_order(parts))
+
+    def _in_order(self, parts: list[tuple[np.ndarray, Tensor]]) -> Tensor:
+        """Hidden states of all rows in the order of the rows, from ``parts``: (rows, theirs)."""
+        if len(parts) == 1:
+            return parts[0][1]
+        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+        return torch.cat([part for _, part in parts])[self._on(order)]
 
     def _planned(self, tokens: Tensor, positions: Tensor, lengths: Tensor | None) -> tuple[Tensor, ...]:
         """First states (B, L); where hidden states are requested (B, W); bool (B, L) what to refresh;
@@ -153,15 +145,11 @@ class Cached(nn.Module):
     def _refreshed(self, first: Tensor, positions: Tensor, requested: Tensor) -> Tensor:
         """Bool (B, L): the positions to compute again."""
         every = torch.arange(first.shape[1], device=first.device)
-        low, high = positions.amin(1, keepdim=True), positions.amax(1, keepdim=True)
+        low = positions.amin(1, keepdim=True)
         if self.cache == "approximate-prefix":
             refreshed = (first == self.mask_id) & (every >= low)  # guidance masks the prompt as well
-        elif self.cache == "approximate-dual":
-            refreshed = torch.zeros_like(first, dtype=torch.bool).scatter(1, positions, True)
         else:
-            size = self.model.block_causal
-            assert size is not None  # check_cache saw to it
-            refreshed = (every // size >= low // size) & (every // size <= high // size)
+            refreshed = torch.zeros_like(first, dtype=torch.bool).scatter(1, positions, True)
         return refreshed.scatter(1, requested, True)
 
     def _on(self, index: np.ndarray) -> Tensor:

@@ -1,13 +1,23 @@
-"""LLaDA's and Dream's config.json as those of transformers' Llama and Qwen2, and LLaDA's weight names.
+"""FAMILIES: the config.json and weight names of diffusion LMs as those of transformers' own classes.
 
 A key that lacks, has no usable value or disagrees with another is a ValueError that names it.
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
-from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.activations import ACT2FN
 
 from labkit import checks
@@ -32,6 +42,7 @@ LLADA_FIXED = {
 }  # fmt: skip
 # Of a config.json without any: the default of both original configurations and of Llama and Qwen2.
 ROPE_THETA = 10000.0
+PLAIN = "a {} checkpoint without sliding window or rope scaling"
 
 
 def llada_config(raw: dict) -> PretrainedConfig:
@@ -63,30 +74,43 @@ def llada_config(raw: dict) -> PretrainedConfig:
     )
 
 
-def dream_config(raw: dict) -> PretrainedConfig:
-    """``Qwen2Config`` of Dream's config.json."""
-    if raw.get("use_sliding_window") or raw.get("tie_word_embeddings"):
-        raise ValueError("name must be a Dream checkpoint without sliding window, rope scaling or tying")
+def qwen2_config(raw: dict, family: str) -> PretrainedConfig:
+    """``Qwen2Config`` of the config.json of a ``family`` that follows Qwen2.5: biases at Q, K and V."""
+    _divides(raw, "num_attention_heads", "hidden_size", _whole(raw, "hidden_size"))
+    return Qwen2Config(**_qwen(raw, family))
+
+
+def qwen3_config(raw: dict, family: str) -> PretrainedConfig:
+    """``Qwen3Config`` of the config.json of a ``family`` that follows Qwen3: Q and K normalised."""
+    head = 128 if raw.get("head_dim") is None else _whole(raw, "head_dim")  # Qwen3's and SDAR's default
+    if head % 2:
+        _fail("head_dim", head, "an even number")
+    bias = _flag(raw, "attention_bias")
+    return Qwen3Config(**_qwen(raw, family), head_dim=head, attention_bias=bias)
+
+
+def _qwen(raw: dict, family: str) -> dict[str, Any]:
+    """What the configurations of Qwen2 and Qwen3 have in common."""
+    if raw.get("use_sliding_window") or set(raw.get("layer_types") or ()) - {"full_attention"}:
+        raise ValueError(f"name must be {PLAIN.format(family)}")
     whole = (
         "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "max_position_embeddings",
     )  # fmt: skip
     given: dict[str, Any] = {key: _whole(raw, key) for key in whole}
-    _divides(raw, "num_attention_heads", "hidden_size", given["hidden_size"])
     kv = "num_key_value_heads"
     if kv in raw and raw[kv] is None:  # as many as queries
         raw = raw | {kv: given["num_attention_heads"]}
     activation = raw.get("hidden_act", "silu")
     if not isinstance(activation, str) or activation not in ACT2FN:
         _fail("hidden_act", activation, "an activation that transformers has, 'silu' for instance")
-    return Qwen2Config(
-        **given,
-        num_key_value_heads=_divides(raw, kv, "num_attention_heads", given["num_attention_heads"]),
-        rms_norm_eps=_number(raw, "rms_norm_eps"),
-        hidden_act=activation,
-        rope_parameters=_rope(raw, "Dream"),
-        tie_word_embeddings=False,
-    )
+    return given | {
+        kv: _divides(raw, kv, "num_attention_heads", given["num_attention_heads"]),
+        "rms_norm_eps": _number(raw, "rms_norm_eps"),
+        "hidden_act": activation,
+        "rope_parameters": _rope(raw, family),
+        "tie_word_embeddings": _flag(raw, "tie_word_embeddings"),
+    }
 
 
 def _fail(key: str, value: object, allowed: str) -> NoReturn:
@@ -99,6 +123,11 @@ def _whole(raw: dict, key: str) -> int:
 
 def _number(raw: dict, key: str) -> float:
     return checks.number(f"{key} in config.json", raw.get(key), 0)
+
+
+def _flag(raw: dict, key: str) -> bool:
+    value = False if raw.get(key) is None else raw[key]
+    return checks.choice(f"{key} in config.json", value, (True, False))
 
 
 def _divides(raw: dict, key: str, other: str, whole: int) -> int:
@@ -135,8 +164,7 @@ def _rope(raw: dict, family: str) -> dict:
         kinds = about.pop("rope_type", "default"), about.pop("type", "default")
         found[f"{key}.rope_theta"] = about.pop("rope_theta", None)
         if kinds != ("default", "default") or about:
-            allowed = f"a {family} checkpoint without sliding window, rope scaling or tying"
-            raise ValueError(f"name must be {allowed}; got {key}={raw[key]!r}")
+            raise ValueError(f"name must be {PLAIN.format(family)}; got {key}={raw[key]!r}")
     thetas = {key: value for key, value in found.items() if value is not None}
     for key, value in thetas.items():
         checks.number(f"{key} in config.json", value, 1)
@@ -156,8 +184,42 @@ def _llada_name(key: str) -> str:
     return f"model.layers.{block}.{LLADA_BLOCK.get(part, 'no place for ' + part)}.{kind}"
 
 
-# model_type: (class, configuration, names, logits shifted by one)
-FAMILIES: dict[str, tuple[Any, Callable[[dict], PretrainedConfig], Callable[[str], str], bool]] = {
-    "llada": (LlamaForCausalLM, llada_config, _llada_name, False),
-    "Dream": (Qwen2ForCausalLM, dream_config, str, True),
-}
+@dataclass(frozen=True)
+class Family:
+    """How the checkpoints of one ``model_type`` become a model of transformers.
+
+    net           its class
+    config        its configuration, of what config.json holds
+    rename        the name of a weight there, of its name in the checkpoint
+    shift         True if the logits at position i - 1 predict position i
+    block_key     the key of config.json that holds how many positions a block has, over which attention is
+                  causal; None: see block_causal
+    block_causal  that number itself, where there is no such key (labkit.soar.models.adapted); None:
+                  attention is bidirectional, unless ``load_model`` is told otherwise
+    mask_token    what the mask is called in the vocabulary, for checkpoints in which no file says its id
+    fp32_rope     True if its own code rotates in fp32 whatever the weights are
+    """
+
+    net: Any
+    config: Callable[[dict], PretrainedConfig]
+    rename: Callable[[str], str] = str
+    shift: bool = False
+    block_key: str | None = None
+    block_causal: int | None = None
+    mask_token: str | None = None
+    fp32_rope: bool = False
+
+
+FAMILIES = {
+    "llada": Family(LlamaForCausalLM, llada_config, rename=_llada_name, fp32_rope=True),
+    "Dream": Family(Qwen2ForCausalLM, partial(qwen2_config, family="Dream"), shift=True),
+    "sdar": Family(
+        Qwen3ForCausalLM, partial(qwen3_config, family="SDAR"), block_key="block_size",
+        mask_token="<|MASK|>",
+    ),
+    "Fast_dLLM_Qwen": Family(
+        Qwen2ForCausalLM, partial(qwen2_config, family="Fast-dLLM v2"), shift=True, block_key="bd_size",
+        mask_token="|<MASK>|",
+    ),
+    "a2d-qwen3": Family(Qwen3ForCausalLM, partial(qwen3_config, family="A2D"), mask_token="<|mask|>"),
+}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Keys and values of start states, and what puts them into a model's attention (see ``caches``)."""
+"""Keys and values that a cache keeps, and what puts them into a model's attention."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -80,6 +80,16 @@ class KeysAndValues:
         self._used[oldest] = self._clock
         return slots, known
 
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Slots of ``keys``, -1 where one is not kept; the next ``place`` takes others first."""
+        slots = np.array([self._slot.get(key, -1) for key in keys.tolist()])
+        self._used[slots[slots >= 0]] = self._clock  # as if used by the last ``place``
+        return slots
+
+    def forget(self) -> None:
+        """Drop all that is kept, as after a forward that ended half-way."""
+        self._laid_out = None
+
     def _grow(self, lacking: int) -> None:
         size = len(self._used)
         if lacking <= 0 or size == self.most:
@@ -103,6 +113,25 @@ class Fill:
         for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
             kept[layer][self.slots, : new.shape[2]] = new.transpose(1, 2).to(kept[layer].dtype)
         return key, value
+
+
+class Extend:
+    """A forward over ``where`` (B, n): what ``parents`` (B,) hold and the new ones are kept in ``slots``.
+
+    length  how many positions of the slots the forward looks at
+    """
+
+    def __init__(self, kept: KeysAndValues, parents: Tensor, slots: Tensor, where: Tensor, length: int):
+        self.kept, self.slots, self.where, self.length = kept, slots, where, length
+        for tensor in (*kept.keys, *kept.values):
+            tensor[slots, :length] = tensor[parents, :length]
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        both = []
+        for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
+            kept[layer][self.slots[:, None], self.where] = new.transpose(1, 2).to(kept[layer].dtype)
+            both.append(kept[layer][self.slots, : self.length].transpose(1, 2))
+        return both[0], both[1]
 
 
 class Patch:

@@ -1,7 +1,26 @@
 """load_checkpoint: diffusion language models in transformers' own classes, without remote code or pickle.
 
-LLaDA  -> LlamaForCausalLM under other names; Dream -> Qwen2ForCausalLM under the same names. Both see
-the whole sequence (``is_causal`` off), and Dream's logits stand one position to the left.
+LLaDA            LlamaForCausalLM under other names; attends in both directions
+Dream            Qwen2ForCausalLM; attends in both directions; logits one position to the left
+SDAR             Qwen3ForCausalLM; attention causal over blocks of ``block_size``, 4 for SDAR-1.7B-Chat
+                 (arXiv 2510.06303)
+Fast-dLLM v2     Qwen2ForCausalLM; causal over blocks of ``bd_size`` = 32; logits one position to the left
+                 (arXiv 2509.26328)
+A2D Qwen3        Qwen3ForCausalLM, of dllm (arXiv 2602.22661); its MDLM checkpoints attend in both
+                 directions, its BD3LM ones causally over blocks of 32. Their files do not say which they
+                 are: ``block_causal=32`` does
+labkit           Llama-, Qwen2- or Qwen3ForCausalLM, made by ``labkit train dlm`` or the stage gsm of
+                 soar-models; config.json says the rest (labkit.soar.models.adapted)
+
+What was read, November 2026: SDAR's generate.py and modeling_sdar.py; Fast-dLLM v2's modeling.py, in copies
+of the checkpoint's file; dllm's modeling_qwen3.py, its trainers and samplers. In all of them blocks are
+counted from the first token of the prompt, and the tail of a prompt shares its block with what follows
+(dllm trains so; its sampler for several prompts pads them to whole blocks on the left instead).
+
+Not seen: the published checkpoints, their config.json and tokenizer files included. Their layout is taken
+from the code that reads it, and nothing here was compared with their weights. Fast-dLLM v2's own sampler
+fills the first position of a block before all others; ``decode`` lets it compete. dllm asks Qwen3's chat
+template for ``enable_thinking=False``; ``generate`` takes the template as it is.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,41 +31,65 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from labkit import checks
+from labkit.soar.models.adapted import adapted, is_adapted
 from labkit.soar.models.diffusion_lm import DiffusionLM
-from labkit.soar.models.families import FAMILIES
+from labkit.soar.models.families import FAMILIES, Family
 from labkit.soar.models.rope import rotate_in_fp32
 from labkit.soar.models.token_ids import mask_and_ends, read_json
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"  # one weight where they are tied
 
 
 def load_checkpoint(
     name: str | Path, *, device: str | torch.device, dtype: torch.dtype, block_causal: int | None
 ) -> DiffusionLM:
-    """LLaDA or Dream, in eval mode and without gradients; arguments and errors are ``load_model``'s."""
+    """A diffusion LM in eval mode and without gradients; arguments and errors are ``load_model``'s."""
     folder = folder_of(name)
     about = folder / "config.json"
     if not about.exists():
         checks.fail("name", str(name), "a folder with config.json and *.safetensors")
     raw = read_json(about)
     kind = raw.get("model_type")
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    if is_adapted(raw):
+        family = adapted(raw)
+    elif isinstance(kind, str) and kind in FAMILIES:
+        family = FAMILIES[kind]
+    else:
         checks.fail(
             "name", f"{name} with model_type {kind!r}",
-            "a checkpoint of model_type 'llada' or 'Dream' (others would need remote code)",
+            f"a checkpoint of model_type {', '.join(map(repr, FAMILIES))}, or one that labkit train dlm "
+            "made (others would need remote code)",
         )  # fmt: skip
-    build, config, rename, shift = FAMILIES[kind]
-    settings = config(raw)
-    mask_id, eos_ids = mask_and_ends(folder, raw, settings.vocab_size)
+    settings = family.config(raw)
+    block_causal = _block(family, raw, block_causal)
+    mask_id, eos_ids = mask_and_ends(folder, raw, settings.vocab_size, family.mask_token)
     settings.is_causal = False  # holds with and without a padding mask; self_attn.is_causal does not
     with torch.device("meta"):
-        net = build(settings)
-    _fill(net, folder, rename, torch.device(device), dtype)
+        net = family.net(settings)
+    _fill(net, folder, family.rename, torch.device(device), dtype)
     # Its buffers are computed, not stored; on the meta device they were not.
     net.model.rotary_emb = type(net.model.rotary_emb)(settings).to(device)
-    if kind == "llada":
+    if family.fp32_rope:
         rotate_in_fp32(net)
     length = settings.max_position_embeddings
-    model = DiffusionLM(net, mask_id, eos_ids, length, shift, block_causal, folder)
+    model = DiffusionLM(net, mask_id, eos_ids, length, family.shift, block_causal, folder)
     return model.eval().requires_grad_(False)
+
+
+def _block(family: Family, raw: dict, given: int | None) -> int | None:
+    """Positions of a block that attention is causal over; None: it is not."""
+    key, own = family.block_key, family.block_causal
+    if key is not None:
+        if raw.get(key) is None:
+            allowed = f"given, the positions of a block: config.json has no {key}"
+            return checks.fail("block_causal", None, allowed) if given is None else given
+        own = checks.integer(f"{key} in config.json", raw[key], 1)
+    if own is None:
+        return given
+    if given not in (None, own):
+        named = key or "diffusion.block_causal"
+        checks.fail("block_causal", given, f"None or {own}, the {named} in config.json")
+    return own
 
 
 def _fill(
@@ -67,6 +110,11 @@ def _fill(
             shapes.append(f"{key} {tuple(tensor.shape)} instead of {wanted[target]}")
         else:
             found[target] = tensor.to(device, dtype)
+    tied = net.config.tie_word_embeddings
+    one = found.get(EMBEDDING) if tied else None
+    if one is not None and not torch.equal(found.setdefault(HEAD, one), one):
+        allowed = f"a folder whose {HEAD} is its {EMBEDDING}, for config.json ties them"
+        checks.fail("name", str(folder), allowed)
     wrong_shape = {text.split(" ")[0] for text in shapes}
     missing = [key for key in wanted if key not in found and key not in map(rename, wrong_shape)]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
@@ -78,6 +126,8 @@ def _fill(
         )
         raise ValueError(f"name must hold exactly the weights of {type(net).__name__}; {folder} has {diff}")
     net.load_state_dict(found, assign=True)
+    if tied:
+        net.tie_weights()
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:

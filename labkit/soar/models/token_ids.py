@@ -23,12 +23,15 @@ def read_json(file: Path) -> dict:
     return found
 
 
-def mask_and_ends(folder: Path, config: dict, size: int) -> tuple[int, tuple[int, ...]]:
+def mask_and_ends(
+    folder: Path, config: dict, size: int, mask_token: str | None = None
+) -> tuple[int, tuple[int, ...]]:
     """(mask id, ids that end a text) of the checkpoint in ``folder`` with ``size`` tokens.
 
-    The mask id stands in config.json or generation_config.json. A text is ended by any of the ids that
-    these call ``eos_token_id``, the first of them first; by the tokenizer's ``eos_token``; and by the
-    ends of a turn, END_OF_TURN, that its tokens include.
+    The mask id stands in config.json or generation_config.json; where neither has one it is that of the
+    tokenizer's ``mask_token``, or else of the token called ``mask_token`` here. A text is ended by any of
+    the ids that these files call ``eos_token_id``, the first of them first; by the tokenizer's
+    ``eos_token``; and by the ends of a turn, END_OF_TURN, that its tokens include.
 
     ValueError names the key that lacks, is no token id, or disagrees.
     """
@@ -40,6 +43,8 @@ def mask_and_ends(folder: Path, config: dict, size: int) -> tuple[int, tuple[int
         given = about.get("eos_token_id")
         for end in given if isinstance(given, list) else [given] if given is not None else []:
             ends.append(checks.integer(f"eos_token_id in {file}", end, 0, size - 1))
+    if not masks and (number := _mask_of_tokenizer(folder, mask_token)) is not None:
+        masks["the tokenizer"] = checks.integer("the id of the mask token", number, 0, size - 1)
     if not masks:
         checks.fail("mask_token_id in config.json", None, f"an integer between 0 and {size - 1}")
     if len(set(masks.values())) > 1:
@@ -53,17 +58,27 @@ def mask_and_ends(folder: Path, config: dict, size: int) -> tuple[int, tuple[int
 
 def _tokenizer_ends(folder: Path) -> list[int]:
     """Ids of the tokenizer's ``eos_token`` and of END_OF_TURN, those of them that it has."""
-    about = read_json(folder / "tokenizer_config.json")
-    named: Any = about.get("eos_token") or read_json(folder / "special_tokens_map.json").get("eos_token")
-    named = named.get("content") if isinstance(named, dict) else named
+    named, ids = _named(folder, "eos_token"), _ids(folder)
     wanted = {named, *END_OF_TURN} - {None}
-    ids = _ids(folder, about)
     found = [ids.get(token) for token in sorted(wanted, key=lambda token: token != named)]
     return [number for number in found if isinstance(number, int)]
 
 
-def _ids(folder: Path, tokenizer_config: dict) -> dict[str, Any]:
+def _mask_of_tokenizer(folder: Path, default: str | None) -> Any:
+    ids = _ids(folder)
+    return ids.get(_named(folder, "mask_token"), ids.get(default))
+
+
+def _named(folder: Path, role: str) -> Any:
+    """The text of the tokenizer's special token ``role``; None if it has none."""
+    about = read_json(folder / "tokenizer_config.json")
+    named: Any = about.get(role) or read_json(folder / "special_tokens_map.json").get(role)
+    return named.get("content") if isinstance(named, dict) else named
+
+
+def _ids(folder: Path) -> dict[Any, Any]:
     """Ids of the tokens in ``folder``'s vocabulary files, added ones over others."""
+    tokenizer_config = read_json(folder / "tokenizer_config.json")
     whole = read_json(folder / "tokenizer.json")
     vocabulary = (whole.get("model") or {}).get("vocab")
     decoder = tokenizer_config.get("added_tokens_decoder") or {}

@@ -1,7 +1,10 @@
 """load_tokenizer: a checkpoint's tokenizer and chat template from its own files, without remote code."""
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from labkit import checks
@@ -23,7 +26,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     if (folder / "tokenizer.json").exists():
         kind = PreTrainedTokenizerFast
     elif all((folder / name).exists() for name in ("vocab.json", "merges.txt")):
-        kind = Qwen2Tokenizer
+        kind = _Qwen2
     else:
         checks.fail("name", str(folder), "a folder with tokenizer.json, or vocab.json and merges.txt")
     try:
@@ -31,11 +34,21 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # tokenizers (Rust) raises Exception itself
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise ValueError(f"name must hold a tokenizer that can be read; {folder} has {reason}") from error
-    # transformers gives a token that the vocabulary lacks the next free id, whatever is asked for.
     about = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     asked = {token["content"]: int(number) for number, token in about.items()}
-    if wrong := {token: id for token, id in asked.items() if tokenizer.convert_tokens_to_ids(token) != id}:
+    ids = tokenizer.get_vocab()
+    tokens = Counter(ids.values())  # of each id
+    if wrong := {token: id for token, id in asked.items() if ids.get(token) != id or tokens[id] > 1}:
         checks.fail(
             "added_tokens_decoder in tokenizer_config.json", wrong, "in agreement with the vocabulary"
         )
     return tokenizer
+
+
+class _Qwen2(Qwen2Tokenizer):
+    """Added tokens keep the ids they ask for: one that the vocabulary lacks would get the next free one."""
+
+    def __init__(self, vocab: str, merges: str, **options: Any):
+        pairs, joined = BPE.read_file(vocab, merges)
+        added = {str(token): id for id, token in options.get("added_tokens_decoder", {}).items()}
+        super().__init__(added | pairs, joined, **options)  # type: ignore[arg-type]  # pairs, as BPE wants

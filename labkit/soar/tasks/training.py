@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit import checks
 from labkit.paths import cache_dir
 from labkit.provenance import provenance
+from labkit.soar.masking import masked_loss
 from labkit.soar.models import transformer
 from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
@@ -83,8 +85,7 @@ def train(
         inputs, targets, masked = draw()
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             logits = model(inputs)
-        nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        loss = (nats * masked.flatten()).sum() / masked.sum().clamp(min=1)
+        loss = masked_loss(logits, targets, masked)
         adam.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -144,8 +145,8 @@ def train_sudoku(
     config, given = config or SudokuConfig(), Recipe(**recipe)
     arguments = asdict(given)
     weights, curves = _cached(config, arguments | {"device": torch.device(device).type})
-    if cache and weights.exists() and curves.exists():
-        return SudokuLM.load(weights)[0].to(device), TrainTrace.load(curves)
+    if cache and (kept := _kept(weights, curves)):
+        return kept[0].to(device), kept[1]
     began = time.perf_counter()
     model, log = _train(config, given, torch.device(device), progress)
     size = sum(p.numel() for p in model.parameters())
@@ -193,6 +194,17 @@ def _train(
             learning_rate=recipe.learning_rate, warmup=recipe.warmup,
         )  # fmt: skip
     return model, log
+
+
+def _kept(weights: Path, curves: Path) -> tuple[SudokuLM, TrainTrace] | None:
+    """What an earlier call kept; None where a file is missing or damaged."""
+    if not (weights.exists() and curves.exists()):
+        return None
+    try:
+        return SudokuLM.load(weights)[0], TrainTrace.load(curves)
+    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        print(f"{weights}: damaged ({type(error).__name__}); the model is trained again", file=sys.stderr)
+        return None
 
 
 def _cached(config: SudokuConfig, arguments: dict[str, Any]) -> tuple[Path, Path]:

@@ -16,6 +16,7 @@ import numpy as np
 from labkit.checks import choice
 from labkit.elas.config import LORO_REVISION
 from labkit.paths import write_atomic
+from labkit.reading import read_npz
 from labkit.traces import TrainTrace
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -86,8 +87,7 @@ def save_curves(path: Path, traces: Sequence[TrainTrace]) -> None:
 
 def load_curves(path: Path) -> list[TrainTrace]:
     """What ``save_curves`` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_npz(path, "path")
     traces = []
     for i, meta in enumerate(json.loads(str(arrays.pop("json")))):
         own = {name.removeprefix(f"{i}/"): v for name, v in arrays.items() if name.startswith(f"{i}/")}

@@ -109,7 +109,7 @@ def _generate(model, rows, group, max_tokens, device) -> Draw:
 def _trl(model, rows, group, max_tokens, device, folder) -> dict[str, Draw]:
     from datasets import Dataset
 
-    from labkit.fgo.trainer import FGOConfig, FGOTrainer
+    from labkit.fgo import FGOConfig, FGOTrainer
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

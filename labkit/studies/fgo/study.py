@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import Qwen2ForCausalLM
 
 from labkit.fgo.lab.exam import Exam

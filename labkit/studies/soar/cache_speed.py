@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from labkit.soar.models.block_cache import BlockCached
 from labkit.soar.models.caches import Cached
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.search import decode
@@ -22,7 +23,7 @@ def llada(device: str, rounds: int, shape: str, deadline: float) -> dict:
     causal = DiffusionLM(free.net, *about, block_causal=block)
     models: dict[tuple[bool, str | None], torch.nn.Module] = {(False, None): free, (True, None): causal}
     models |= {(False, cache): Cached(free, cache) for cache in ("approximate-prefix", "approximate-dual")}
-    models[True, "exact-block"] = Cached(causal, "exact-block")
+    models[True, "exact-block"] = BlockCached(causal)
     source = torch.Generator().manual_seed(0)
     prompts = torch.randint(0, free.mask_id - 1, (8, length), generator=source)
     given: dict[str, Any] = {

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit.soar.load import load_model
 from labkit.soar.models.caches import CACHES, Cached

@@ -2,6 +2,7 @@
 
 python -m labkit.studies soar-models [--out DIR]                 lab/sudoku9 and lab/sudoku9-early, on a GPU
 python -m labkit.studies soar-models --stages sums [--out DIR]   lab/sums; small enough for a CPU core
+python -m labkit.studies soar-models --stages gsm ...            lab/gsm and lab/gsm-early, see gsm_run
 
 Masked diffusion: what a text leaves open is masked with one rate U(0, 1) per row, and the loss is the
 cross-entropy on masked positions (Nie et al. 2025, without the 1/t weight). AdamW, on a GPU bf16 autocast
@@ -20,7 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit import checks
 from labkit.provenance import provenance
@@ -34,6 +35,7 @@ from labkit.soar.tasks.sums import QUESTION, SumsConfig, SumsLM, encode, right, 
 from labkit.soar.tasks.training import Batch, mask_at_random_rates
 from labkit.studies.files import write_json
 from labkit.studies.harness import Context, Option, Stage, Study
+from labkit.studies.soar import gsm_run
 from labkit.studies.soar.puzzles import training_puzzles
 from labkit.traces import TrainTrace
 
@@ -220,7 +222,11 @@ def _stage(what: str, make: Callable, seconds: float) -> Stage:
 STUDY = Study(
     "soar-models",
     "Train the lab's diffusion models: weights, a card and the curves of each.",
-    {"sudoku9": _stage("sudoku9", _sudoku, 200), "sums": _stage("sums", _sums, 30)},
+    {
+        "sudoku9": _stage("sudoku9", _sudoku, 200),
+        "sums": _stage("sums", _sums, 30),
+        "gsm": gsm_run.STAGE,
+    },
     {
         "training_seconds": Option(
             None, "of training (default: the stage's)", tiny=1.0, kind=float, least=0
@@ -231,8 +237,9 @@ STUDY = Study(
         "judge": Option(1024, "validation puzzles or sums", tiny=2),
         "width": Option(None, "of the model (default: 256 and 96)", tiny=16, kind=int),
         "layers": Option(None, "of the model (default: 7 and 4)", tiny=1, kind=int),
-        "learning_rate": Option(1e-3, "of AdamW", least=0),
+        "learning_rate": Option(1e-3, "at its highest", least=0),
         "seed": Option(0, "of weights and batches", least=0),
+        **gsm_run.OPTIONS,
     },
     default=("sudoku9",),
 )

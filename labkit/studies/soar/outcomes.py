@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit import checks
 from labkit.soar.search import decode

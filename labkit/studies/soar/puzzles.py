@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit import checks
 from labkit.paths import cache_dir, write_atomic
+from labkit.reading import read_npz
 from labkit.soar.tasks.puzzle_sets import SHIPPED, SIZES, load_puzzles, unpack
 from labkit.soar.tasks.sudoku import puzzles
 
@@ -37,8 +38,8 @@ def training_puzzles(count: int, workers: int = 1) -> tuple[np.ndarray, np.ndarr
         held = [load_puzzles(name)[1] for name in SIZES]
         fresh = ~np.isin(symmetry_class(answers), symmetry_class(np.concatenate(held)))
         _write(file, {"train": (boards[fresh], answers[fresh])})
-    with np.load(file, allow_pickle=False) as kept:
-        return unpack(kept["train_digits"], kept["train_clues"])
+    kept = read_npz(file, "cache")
+    return unpack(kept["train_digits"], kept["train_clues"])
 
 
 def generate(name: str, count: int, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:

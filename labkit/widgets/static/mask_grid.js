@@ -175,7 +175,10 @@ class MaskGrid {
 
   /** @param {Plane} plane */
   layerTitle(plane) {
-    const step = this.get("steps")[this.get("step")];
+    const [at, layers, held] = ["step", "layers", "held"].map((name) => this.get(name));
+    if (this.get("frozen") && !held.includes(at * layers + this.get("layer")))
+      return `Layer ${this.get("layer")} is not in this page: without Python it shows layer ${plane.number % layers}.`;
+    const step = this.get("steps")[at];
     return layerTitle(step, this.get("layer"), this.get("shares")[plane.number], this.get("left_out"));
   }
 }

@@ -1,7 +1,10 @@
 // Keeps the keys pressed in the surrounding box from the notebook's shortcuts.
 
-/** @param {{ el: HTMLElement }} props */
-export function render({ el }) {
+import { hideTwin } from "./shared/instrument.js";
+
+/** @param {import("./shared/instrument.js").RenderProps} props */
+export function render({ model, el }) {
+  const showTwin = hideTwin(model);
   const stop = (/** @type {Event} */ event) => event.stopPropagation();
   /** @type {Element | null} */
   let box = null;
@@ -12,6 +15,7 @@ export function render({ el }) {
   });
   return () => {
     cancelAnimationFrame(frame);
+    showTwin();
     box?.removeEventListener("keydown", stop);
   };
 }

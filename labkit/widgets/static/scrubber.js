@@ -1,6 +1,6 @@
 // Curves of many runs under one cursor. The cursor moves here; only a chosen step asks Python for its texts.
 
-import { cards } from "./scrubber/completions.js";
+import { cards, fromArchive } from "./scrubber/completions.js";
 import { Cursor } from "./scrubber/cursor.js";
 import { allSteps, rangeOf, readCurves, readIntegers, smoothed } from "./scrubber/curves.js";
 import { arrange } from "./scrubber/layout.js";
@@ -22,7 +22,9 @@ export function render(props) {
 class Scrubber {
   /** @type {import("./scrubber/paint.js").Scene | null} what is drawn */ scene = null;
   drawnFor = ""; // the traits, sizes and colours of the scene
-  /** @type {unknown} the trait that the cards show */ cardsOf = null;
+  /** @type {unknown} what the cards show */ cardsOf = null;
+  /** @type {any} what was last found in the page */ found = null;
+  foundFor = ""; // the step and runs it was found for
 
   /** @param {import("./shared/instrument.js").RenderProps} props */
   constructor({ model, el }) {
@@ -134,10 +136,23 @@ class Scrubber {
     return scene;
   }
 
+  /**
+   * What the shown runs wrote at a step: what Python sent last, or what the page has without Python.
+   * @returns {import("./scrubber/completions.js").Completions}
+   */
+  completions() {
+    const [archive, shown, most] = ["archive", "shown", "most"].map((name) => this.model.get(name));
+    if (!archive) return this.model.get("completions");
+    const wanted = [this.cursor.step, ...shown].join();
+    if (wanted !== this.foundFor) this.found = fromArchive(archive, this.cursor.step, shown, most);
+    this.foundFor = wanted;
+    return this.found;
+  }
+
   /** What the shown runs wrote at the cursor's step; Python sends it when a step is chosen. */
   drawCards() {
     const { written } = this.page;
-    const completions = this.model.get("completions");
+    const completions = this.completions();
     if (!this.kept.length) {
       if (!written.firstChild)
         written.append(make("p", { class: "lk-hint" }, "These runs kept no completions."));

@@ -92,7 +92,7 @@ function drawFilled(cell, t, p, call, names) {
   else {
     const place = lateness(t, call);
     cell.style.background = CIVIDIS(place);
-    cell.style.color = place < 0.5 ? "#ffffff" : "#101418";
+    cell.style.color = place < 0.466 ? "#ffffff" : "#000000"; // there both have a contrast above 4.5
     cell.title = `filled by call ${call}`;
     if (names.side) cell.append(make("small", {}, String(call)));
   }

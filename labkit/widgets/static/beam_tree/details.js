@@ -32,7 +32,7 @@ const LISTED = 8;
 
 /** @param {Tree} t @param {number} r @param {DetailsOptions} options @returns {HTMLElement[]} */
 export function stateDetails(t, r, options) {
-  const parts = [make("h4", {}, stateTitle(t, r)), make("p", {}, aboutState(t, r))];
+  const parts = [make("h2", {}, stateTitle(t, r)), make("p", {}, aboutState(t, r))];
   if (t.fill[r + 1] > t.fill[r]) parts.push(fillTable(t, r, options));
   if (options.chosen !== null)
     parts.push(make("p", { class: "bt-fate" }, aboutCandidate(options.names, t, r, options.chosen)));

@@ -13,7 +13,14 @@ export const STRATEGY_NAMES = {
   greedy: "greedy",
   parallel: "parallel",
   adaptive: "adaptive",
+  fast_dllm: "Fast-dLLM",
+  factor: "Fast-dLLM, factor rule",
+  eb: "EB-Sampler",
+  klass: "KLASS",
+  prophet: "Prophet",
+  rcr: "RCR",
   pbs: "PBS",
+  order_token: "order-token search",
   soar: "SOAR",
 };
 

@@ -21,6 +21,22 @@ import { numberText } from "./curves.js";
  * @property {(step: number) => void} goTo
  */
 
+/**
+ * What Python answers to a step and the shown runs, looked up in the page itself.
+ * @param {Record<number, { rows: Sample[], of: number }>[]} archive by run, then step
+ * @param {number} step @param {number[]} shown @param {number} most runs to read at once
+ * @returns {Completions}
+ */
+export function fromArchive(archive, step, shown, most) {
+  const runs = shown.slice(0, most).map((run) => {
+    const far = (/** @type {number} */ at) => Math.abs(at - step);
+    const kept = Object.keys(archive[run]).map(Number);
+    const near = kept.sort((a, b) => far(a) - far(b) || a - b).slice(0, 3);
+    return { run, ...(archive[run][step] ?? { rows: [], of: 0 }), near: near.sort((a, b) => a - b) };
+  });
+  return { step, runs, more: Math.max(0, shown.length - most) };
+}
+
 /** @param {Completions} completions @param {CardOptions} options */
 export function cards({ step, runs, more }, options) {
   const found = runs.map((samples) => card(samples, step, options));
@@ -32,7 +48,7 @@ export function cards({ step, runs, more }, options) {
 /** @param {RunSamples} samples @param {number} step @param {CardOptions} options @returns {HTMLElement} */
 function card({ run, rows, of, near }, step, { nameOf, unit, goTo }) {
   const count = of > rows.length ? ` (${rows.length} of ${of})` : "";
-  const head = make("h4", {}, `${nameOf(run)}, ${unit} ${step}${count}`);
+  const head = make("h2", {}, `${nameOf(run)}, ${unit} ${step}${count}`);
   if (rows.length) return make("section", { class: "sc-card" }, head, make("ol", {}, ...rows.map(item)));
   const nothing = near.length
     ? `No completions were kept at ${unit} ${step}. The nearest: `

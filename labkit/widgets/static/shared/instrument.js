@@ -22,6 +22,7 @@ import { make } from "./dom.js";
  * @returns {{ redraw: () => void, close: () => void }} close: the clean-up
  */
 export function instrument({ model, el, root, draw, watch }) {
+  const showTwin = hideTwin(model);
   const problem = make("pre", { class: "lk-problem", role: "alert", hidden: true });
   root.append(problem);
   el.append(root);
@@ -52,9 +53,25 @@ export function instrument({ model, el, root, draw, watch }) {
   const close = () => {
     cancelAnimationFrame(frame);
     unwatchPage();
+    showTwin();
     for (const name of events) model.off(name, redraw);
   };
   return { redraw, close };
+}
+
+/**
+ * Hide what stands in the notebook for a widget that has no kernel; returns what shows it again.
+ * @param {Model} model
+ */
+export function hideTwin(model) {
+  const id = model.get("twin");
+  /** @type {NodeListOf<HTMLElement> | never[]} */
+  const twins = id ? document.querySelectorAll(`#${id}`) : []; // a notebook can be open twice
+  const hide = (/** @type {boolean} */ on) => {
+    for (const twin of twins) twin.hidden = on;
+  };
+  hide(true);
+  return () => hide(false);
 }
 
 /**

@@ -1,0 +1,130 @@
+"""labkit train dlm: make a Llama, Qwen2 or Qwen3 causal LM a masked diffusion LM, from prompts and answers.
+
+The output folder gets model/, which labkit.soar.load_model and labkit decode open, the curves
+(train_trace.npz), result.json, and with --lora_rank adapter/. Several GPUs: torchrun --nproc_per_node N -m
+labkit train dlm ...
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainerState, TrainingArguments
+
+from labkit import checks
+from labkit.causal_lm import load_causal_lm, newest_checkpoint, step_of
+from labkit.options import parse_options
+from labkit.paths import runs_dir, write_json
+from labkit.provenance import provenance
+from labkit.rows import FORMATS, read_rows
+from labkit.soar.adapt import Adaptation, DiffusionTrainer, Rows, add_mask, with_lora
+from labkit.soar.models.adapted import save_adapted
+from labkit.traces import TrainTrace
+
+DEFAULTS: dict[str, Any] = {
+    "max_steps": 1000, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "logging_steps": 10,
+    "save_steps": 200, "save_total_limit": 2, "lr_scheduler_type": "cosine", "warmup_steps": 50,
+    "weight_decay": 0.01, "report_to": "none",
+}  # fmt: skip
+SETTINGS = (
+    "max_steps", "learning_rate", "lr_scheduler_type", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "weight_decay", "logging_steps",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command is told beside the fields of Adaptation and TrainingArguments."""
+
+    model: str = field(metadata={"help": "a folder or a name on the hub: Llama, Qwen2 or Qwen3"})
+    dataset: str = field(
+        metadata={"help": f"a {FORMATS}, or owner/name on the hub, with the columns prompt and answer"}
+    )
+    resume: bool = field(
+        default=False, metadata={"help": "go on from the newest checkpoint in the output folder"}
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train, save model and curves into the output folder; 0. ValueError or OSError for bad input."""
+    # 1) everything that was typed is checked before a model is loaded
+    on_gpu = torch.cuda.is_available()
+    defaults = DEFAULTS | {"bf16": on_gpu, "use_cpu": not on_gpu, "output_dir": str(runs_dir() / "dlm")}
+    arguments, adaptation, config = parse_options(
+        (Arguments, Adaptation, TrainingArguments), argv, defaults=defaults, prog="labkit train dlm",
+        description=__doc__,
+    )  # fmt: skip
+    output = Path(str(config.output_dir))
+    last = newest_checkpoint(output)
+    if arguments.resume and last is None:
+        checks.fail("--output_dir", str(output), "a folder with a checkpoint to resume from")
+    if not arguments.resume and last is not None:
+        checks.fail(
+            "--output_dir", str(output), f"new or empty, or come with --resume: it holds {last.name}"
+        )
+    rows = read_rows(arguments.dataset)
+    # 2) the model
+    net, tokenizer = load_causal_lm(arguments.model)
+    mask_id = add_mask(net, tokenizer)
+    data = Rows(rows, tokenizer, adaptation.answer_length, net.config.max_position_embeddings)
+    model = with_lora(net, adaptation.lora_rank, mask_id) if adaptation.lora_rank else net
+    # 3) training
+    config.remove_unused_columns = False
+    trainer = DiffusionTrainer(
+        model=model, args=config, rows=data, adaptation=adaptation, mask_id=mask_id,
+        processing_class=tokenizer,
+    )  # fmt: skip
+    if trainer.accelerator.is_main_process and data.left_out:
+        print(
+            f"{data.left_out} of {len(rows)} rows are too long for --answer_length or the model: left out"
+        )
+    _train(trainer, last)
+    # 4) what is left behind
+    if trainer.accelerator.is_main_process:
+        _save(trainer, tokenizer, output, model=arguments.model, dataset=arguments.dataset)
+    return 0
+
+
+def _train(trainer: DiffusionTrainer, last: Path | None) -> None:
+    if last is not None and 0 < trainer.args.max_steps <= step_of(last):  # Trainer would take one more step
+        print(f"{last.parent}: already finished at step {step_of(last)}")
+        trainer._load_from_checkpoint(str(last))
+        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if trainer.state.global_step == 0:
+        given = {name: getattr(trainer.args, name) for name in ("max_steps", "num_train_epochs")}
+        checks.fail("--max_steps", given, "such that a step is taken")
+
+
+def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: str) -> None:
+    about, model = trainer.adaptation, trainer.accelerator.unwrap_model(trainer.model)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    size = sum(p.numel() for p in model.parameters())
+    if about.lora_rank:
+        model.save_pretrained(output / "adapter")
+        model = model.merge_and_unload()
+    assert isinstance(model, PreTrainedModel)
+    save_adapted(
+        model, tokenizer, output / "model", mask_id=trainer.mask_id, shift=about.shift,
+        block_causal=about.block_causal,
+    )  # fmt: skip
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    meta = provenance(
+        arm="dlm", seed=trainer.args.seed, **sources, parameters=size, trained_parameters=trained,
+        **asdict(about), **{name: getattr(trainer.args, name) for name in SETTINGS},
+    )  # fmt: skip
+    TrainTrace.from_log(log, meta=meta).save(output / "train_trace.npz")
+    result: dict[str, float] = {"steps": trainer.state.global_step, "parameters": size}
+    result |= (
+        {"loss": round(log[-1]["loss"], 4)} if log else {}
+    )  # logging_steps may be more than were taken
+    write_json(output / "result.json", result)
+    print(
+        f"{trained:,} of {size:,} parameters trained: {json.dumps(result)}\n"
+        f"model: {output / 'model'}   (labkit decode --model {output / 'model'} QUESTION)\n"
+        f"curves: {output / 'train_trace.npz'}"
+    )

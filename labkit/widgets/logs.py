@@ -1,0 +1,61 @@
+"""Training logs of other tools as TrainTraces: TRL's and transformers' state, TensorBoard's files.
+
+read_logs   every run under a folder
+"""
+
+import json
+from pathlib import Path
+
+from labkit import checks
+from labkit.traces import TrainTrace
+
+STATE, EVENTS = "trainer_state.json", "events.out.tfevents.*"
+KINDS = f"a folder with a .npz trace, {STATE} or TensorBoard's {EVENTS}"
+
+
+def read_logs(folder: str | Path) -> dict[str, TrainTrace]:
+    """{run: its curves}; a run is a folder, its checkpoints are one run, told by the newest.
+
+    ValueError if the folder has no log, one that is damaged, or event files alone without tensorboard.
+    """
+    folder = Path(folder)
+    newest: dict[Path, list[dict]] = {}
+    for path in folder.glob(f"**/{STATE}"):
+        run = path.parent
+        if run.name.startswith("checkpoint-"):
+            run = run.parent
+        newest[run] = max(newest.get(run, []), _history(path), key=len)
+    runs = {_name(run, folder): TrainTrace.from_log(log) for run, log in sorted(newest.items()) if log}
+    if not runs:
+        events = sorted({path.parent for path in folder.glob(f"**/{EVENTS}")})
+        runs = {_name(run, folder): _events(run) for run in events}
+    if not runs:
+        checks.fail("TRACE_OR_FOLDER", str(folder), KINDS)
+    return runs
+
+
+def _name(run: Path, folder: Path) -> str:
+    return str(run.relative_to(folder)) if run != folder else folder.resolve().name
+
+
+def _history(path: Path) -> list[dict]:
+    try:
+        log = json.loads(path.read_text())["log_history"]
+        return [entry for entry in log if isinstance(entry["step"], int)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{STATE} must hold transformers' log_history; {path} does not: {error}") from None
+
+
+def _events(run: Path) -> TrainTrace:
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        raise ValueError(f"TensorBoard's files in {run} need its reader: pip install tensorboard") from None
+    read = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    read.Reload()
+    entries = [
+        {"step": event.step, tag.removeprefix("train/"): event.value}
+        for tag in read.Tags()["scalars"]
+        for event in read.Scalars(tag)
+    ]
+    return TrainTrace.from_log(entries)

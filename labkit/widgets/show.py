@@ -1,0 +1,61 @@
+"""labkit show: a trace, or the logs of a training, as one page that needs no Python."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from labkit import checks
+from labkit.figures import theme
+from labkit.traces import BeamTrace, GroupTrace, MaskTrace, Trace, TrainTrace
+from labkit.widgets.beam_tree import BeamTree
+from labkit.widgets.curve_pack import Traces, panels_of, runs_of
+from labkit.widgets.export import Instrument
+from labkit.widgets.logs import read_logs
+from labkit.widgets.mask_grid import MaskGrid
+from labkit.widgets.scrubber import Scrubber
+
+BOARDS = (4, 9)  # sides of a Sudoku
+
+
+def show(options: Namespace) -> int:
+    """Write the page of ``options.trace`` to ``options.output`` and print where it is; 0."""
+    source = Path(options.trace)
+    if source.is_dir() and len(traces := sorted(source.glob("*.npz"))) == 1:
+        source = traces[0]
+    output = Path(options.output) if options.output else source.with_suffix(".html")
+    theme.apply()
+    print(instrument(source, options.prompt).export(output))
+    return 0
+
+
+def instrument(source: Path, prompt: int = 0) -> Instrument:
+    """What shows the trace in a file, or the logs in a folder. ValueError if there is none."""
+    if source.is_dir():
+        return _curves(read_logs(source), source.resolve().name)
+    trace = Trace.load(source)
+    if isinstance(trace, MaskTrace):
+        return MaskGrid({"": trace})
+    if isinstance(trace, BeamTrace):
+        rest = {"compare": None, "truth": None, "vocabulary": None}
+        return BeamTree(trace, None, prompt=prompt, side=_side(trace), **rest)
+    if isinstance(trace, TrainTrace | GroupTrace):
+        return _curves(trace, "")
+    checks.fail("TRACE_OR_FOLDER", type(trace).__name__, "a trace of masks, a decode, groups or a training")
+
+
+def _curves(traces: Traces, title: str) -> Scrubber:
+    runs = runs_of(traces)
+    last = max(int(trace.step[-1]) for *_, trace in runs)
+    unit = "question" if isinstance(traces, GroupTrace) else "step"
+    return Scrubber(runs, panels_of([trace for *_, trace in runs], None), step=last, title=title, unit=unit)
+
+
+def _side(trace: BeamTrace) -> int | None:
+    """The side of the board, if the decode is of a Sudoku: n x n cells of the digits 1 to n, 0 masked."""
+    length = trace.sequences.shape[1]
+    for side in BOARDS:
+        digits = np.unique(trace.sequences)
+        if length == side**2 and trace.meta["mask_id"] == 0 and set(digits) <= set(range(1, side + 1)):
+            return side
+    return None
