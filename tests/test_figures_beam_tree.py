@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
+from matplotlib.collections import LineCollection
 
 from labkit.figures import beam_tree, hover_tree, theme, tree_layout
 from labkit.soar import decode
@@ -36,6 +37,10 @@ def _close_figures():
     pyplot.close("all")
 
 
+def edges(figure):
+    return [part for part in figure.axes[0].collections if isinstance(part, LineCollection)]
+
+
 @pytest.mark.parametrize("prompt", [0, 1])
 def test_one_marker_per_state_and_per_dropped_candidate(trace, prompt):
     one = trace.of_prompt(prompt)
@@ -49,7 +54,7 @@ def test_one_marker_per_state_and_per_dropped_candidate(trace, prompt):
         assert drawn[name] == (one.beam_mode == mode).sum()
     for fate, (name, *_) in beam_tree.FATES.items():
         assert drawn[name] <= (one.cand_fate == fate).sum()  # those of the last step are faded
-    assert len(figure.axes[0].lines) == len(one.cand_step)
+    assert sum(len(part.get_segments()) for part in edges(figure)) == len(one.cand_step)
 
 
 @pytest.mark.parametrize("prompt", [0, 1])
@@ -58,8 +63,8 @@ def test_the_bold_path_leads_from_the_start_to_the_answer(trace, prompt):
     place = tree_layout.place_all(one)
     assert one.beam_step[place.answer].tolist() == list(range(one.calls[0] + 1))
     assert one.beam_tokens[place.answer[-1]].tolist() == one.sequences[0].tolist()
-    bold = [line for line in beam_tree.beam_tree(trace, prompt).axes[0].lines if line.get_linewidth() == 3]
-    assert len(bold) == one.calls[0]
+    bold = [part for part in edges(beam_tree.beam_tree(trace, prompt)) if part.get_linewidth()[0] == 3]
+    assert sum(len(part.get_segments()) for part in bold) == one.calls[0]
 
 
 def test_nothing_lies_on_top_of_anything(trace):
@@ -151,3 +156,14 @@ def test_bad_arguments(trace):
         beam_tree.beam_tree(trace, step=99)
     with pytest.raises(ValueError, match="side must be the side of a board of 16 cells; got 9"):
         beam_tree.beam_tree(trace, side=9)
+
+
+def test_a_long_text_is_drawn_as_points():
+    sure = 4 * torch.rand(256, 9, generator=torch.Generator().manual_seed(0))
+    one = decode(lambda t: sure.expand(len(t), -1, -1), [[7]], "pbs", mask_id=0, gen_length=255, beam=4)
+    text = beam_tree.beam_tree(one, vocabulary=str).axes[-1]
+    assert not text.texts  # 65,536 of them take a minute
+    kinds = text.images[0].get_array()
+    assert kinds.shape == (256, 256)
+    assert (kinds == 3).sum() == 255  # each of the 255 calls fills one position
+    assert (kinds == 1).sum() == 256  # the prompt's token is grey in every line

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -91,22 +92,22 @@ def _draw_tree(
     axes: Axes, trace: BeamTrace, place: Places, step: int, side: int | None,
     vocabulary: Callable[[int], str] | None,
 ) -> None:  # fmt: skip
-    path = set(place.answer.tolist())
-    crowded, size = len(path) > ROOM, 95 * min(1, LITTLE_ROOM / len(path)) ** 2
-    for c, (source, target) in enumerate(zip(place.source, place.target, strict=True)):
-        start = place.beam[source]
-        end = place.stub[c] if target < 0 else place.beam[target]
-        bold = target in path and source in path
-        shown = trace.cand_step[c] < step
-        axes.plot(
-            *np.column_stack([start, end]), color=theme.INK if bold else theme.MUTED,
-            zorder=2 if bold else 1, linewidth=3 if bold else 0.9, alpha=1 if shown else 0.15,
-            solid_capstyle="round",
-        )  # fmt: skip
-        if bold and shown and len(path) <= LITTLE_ROOM:
-            told = commits(trace, c, side, vocabulary)
+    crowded, size = len(place.answer) > ROOM, 95 * min(1, LITTLE_ROOM / len(place.answer)) ** 2
+    ends = np.where(place.target[:, None] < 0, place.stub, place.beam[place.target])
+    lines = np.stack([place.beam[place.source], ends], axis=1)  # (candidates, both ends, x and y)
+    bold = np.isin(place.source, place.answer) & np.isin(place.target, place.answer)
+    shown = trace.cand_step < step
+    for chosen, colour, width in ((~bold, theme.MUTED, 0.9), (bold, theme.INK, 3)):
+        for part, alpha in ((chosen & shown, 1), (chosen & ~shown, 0.15)):
+            axes.add_collection(LineCollection(
+                list(lines[part]), colors=colour, linewidths=width, alpha=alpha, capstyle="round",
+                zorder=2 if colour == theme.INK else 1,
+            ))  # fmt: skip
+    if len(place.answer) <= LITTLE_ROOM:
+        for c in np.flatnonzero(bold & shown):
+            told = commits(trace, int(c), side, vocabulary)
             text = f"+{len(told)}" if crowded else theme.drawable("\n".join(told))
-            middle = start + 0.7 * (end - start)  # clear of the dropped candidates
+            middle = lines[c, 0] + 0.7 * (lines[c, 1] - lines[c, 0])  # clear of the dropped candidates
             axes.annotate(
                 text, middle, (0, 7), textcoords="offset points", ha="center", va="bottom",
                 fontsize=8 if crowded else 7,

@@ -6,12 +6,15 @@ from itertools import pairwise
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.patches import Rectangle
 
 from labkit import checks
 from labkit.figures import theme
 from labkit.traces import BeamTrace
+
+GIVEN = "#d9dce1"
+TOKENS = 3000  # more in one picture, calls by positions, are too small to read and take minutes to draw
 
 
 def draw_board(axes: Axes, trace: BeamTrace, step: int, side: int, truth: np.ndarray | None) -> None:
@@ -28,7 +31,7 @@ def draw_board(axes: Axes, trace: BeamTrace, step: int, side: int, truth: np.nda
     for cell, token in enumerate(tokens):
         y, x = divmod(cell, side)
         filled = when[cell] > 0
-        face = colours(scale(when[cell])) if filled else "#d9dce1" if token else theme.PAPER
+        face = colours(scale(when[cell])) if filled else GIVEN if token else theme.PAPER
         axes.add_patch(Rectangle((x, y), 1, 1, facecolor=face, edgecolor=theme.PAPER, linewidth=1))
         if not token:
             continue
@@ -61,13 +64,35 @@ def draw_board(axes: Axes, trace: BeamTrace, step: int, side: int, truth: np.nda
 
 def draw_text(axes: Axes, trace: BeamTrace, step: int, vocabulary: Callable[[int], str]) -> None:
     """One line per forward call of a one-prompt trace, down to ``step``: the text that led to the best
-    one of it. What a call committed is boxed; masks are dots in the middle of the line.
+    one of it. What a call committed is boxed; masks are dots in the middle of the line. More than TOKENS
+    tokens are coloured points.
 
     vocabulary  token id -> its text; every position gets the same width
     """
     lines = _history(trace, step)
     length = trace.sequences.shape[1]
     mask = trace.meta["mask_id"]
+    if len(lines) * length <= TOKENS:
+        _draw_words(axes, lines, mask, vocabulary)
+        says = "boxed = filled by this call"
+    else:
+        tokens, when = (np.stack(part) for part in zip(*lines, strict=True))
+        now = when == np.arange(len(lines))[:, None]
+        kind = np.select([tokens == mask, now, when > 0], [0, 3, 2], 1)
+        colours = ListedColormap([theme.PAPER, GIVEN, theme.SKY, theme.BLUE])
+        axes.imshow(kind, colours, vmin=0, vmax=3, aspect="auto", interpolation="nearest")
+        says = "dark = filled by this call, light = before, grey = given"
+    axes.set(xlim=(-0.7, length - 0.3), ylim=(len(lines) - 0.4, -0.6), ylabel="forward calls so far")
+    axes.set_xticks([])
+    axes.set_yticks(range(0, len(lines), max(1, len(lines) // 8)))
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    axes.set_title(f"how the best text grew: {says}", fontsize=9, fontweight="normal")
+
+
+def _draw_words(
+    axes: Axes, lines: list[tuple[np.ndarray, np.ndarray]], mask: int, vocabulary: Callable[[int], str]
+) -> None:
     for y, (tokens, when) in enumerate(lines):
         for x, token in enumerate(tokens):
             if token == mask:
@@ -81,12 +106,6 @@ def draw_text(axes: Axes, trace: BeamTrace, step: int, vocabulary: Callable[[int
                 color=theme.INK if when[x] > 0 else theme.MUTED, fontweight="bold" if new else "normal",
                 bbox=box,
             )  # fmt: skip
-    axes.set(xlim=(-0.7, length - 0.3), ylim=(len(lines) - 0.4, -0.6), ylabel="forward calls so far")
-    axes.set_xticks([])
-    axes.set_yticks(range(0, len(lines), max(1, len(lines) // 8)))
-    axes.spines[:].set_visible(False)
-    axes.grid(visible=False)
-    axes.set_title("how the best text grew: boxed = filled by this call", fontsize=9, fontweight="normal")
 
 
 def _history(trace: BeamTrace, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
