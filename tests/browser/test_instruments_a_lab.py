@@ -71,6 +71,15 @@ def test_the_instruments_in_jupyterlab(lab, open_notebook):
     notebook.evaluate("setattr(grid, 'layer', 1)")
     page.get_by_text("layer 1: ReLU² zeroes").wait_for()
 
+    # A kernel that is slow to answer loses no key.
+    notebook.evaluate("grid.observe(lambda change: time.sleep(0.2), 'token')")
+    page.locator("canvas.mg-grid").focus()
+    for _ in range(12):
+        press("ArrowDown")
+        page.wait_for_timeout(60)
+    page.wait_for_timeout(1000)
+    assert notebook.evaluate("grid.token") == 16
+
     # Completions come from the kernel for the step that is chosen.
     page.locator("canvas[role=slider]").first.focus()
     press("ArrowRight")

@@ -10,7 +10,7 @@ import { Plane } from "./mask_grid/plane.js";
 import { drawSide } from "./mask_grid/side.js";
 import { comparedTitle, layerTitle } from "./mask_grid/words.js";
 import { palette } from "./shared/dom.js";
-import { instrument, lazySetter } from "./shared/instrument.js";
+import { instrument, setTraits } from "./shared/instrument.js";
 import { clamp } from "./shared/values.js";
 
 const TRAITS = [
@@ -34,7 +34,6 @@ class MaskGrid {
   /** @param {import("./shared/instrument.js").RenderProps} props */
   constructor({ model, el }) {
     this.model = model;
-    this.setter = lazySetter(model);
     this.page = page((name) => this.get(name), {
       set: (changes) => this.set(changes),
       seek: () => this.seek(),
@@ -44,7 +43,6 @@ class MaskGrid {
   }
 
   close() {
-    this.setter.close();
     this.panel.close();
   }
 
@@ -55,7 +53,7 @@ class MaskGrid {
 
   /** @param {Record<string, unknown>} changes of traits */
   set(changes) {
-    this.setter.set(changes);
+    setTraits(this.model, changes);
     this.panel.redraw();
   }
 

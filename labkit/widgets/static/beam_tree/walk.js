@@ -1,6 +1,6 @@
 // Walking the trees: the selection, which is the model's, and the view, which is the browser's alone.
 
-import { lazySetter } from "../shared/instrument.js";
+import { setTraits } from "../shared/instrument.js";
 import { actionOf } from "./keys.js";
 import { Layout } from "./layout.js";
 import { answerAt, callOf, lastCallOf } from "./tree.js";
@@ -25,7 +25,6 @@ export class Walk {
   /** @param {import("../shared/instrument.js").Model} model @param {Page} page */
   constructor(model, { width, redraw, say, onPlay }) {
     this.model = model;
-    this.setter = lazySetter(model);
     this.width = width;
     this.redraw = redraw;
     this.say = say;
@@ -33,7 +32,6 @@ export class Walk {
   }
 
   close() {
-    this.setter.close();
     clearInterval(this.playing);
   }
 
@@ -44,7 +42,7 @@ export class Walk {
 
   /** @param {Record<string, unknown>} changes */
   set(changes) {
-    this.setter.set(changes);
+    setTraits(this.model, changes);
   }
 
   /** The selected tree. */

@@ -1,6 +1,6 @@
 // The cursor over all steps, which is the model's, and the pointer and the stretch in view, the browser's alone.
 
-import { lazySetter } from "../shared/instrument.js";
+import { setTraits } from "../shared/instrument.js";
 import { clamp } from "../shared/values.js";
 import { indexAt, nearestStep } from "./curves.js";
 import { actionOf } from "./keys.js";
@@ -27,7 +27,6 @@ export class Cursor {
    */
   constructor(model, steps, kept, { redraw, onPlay, boxes }) {
     this.model = model;
-    this.setter = lazySetter(model);
     this.steps = steps;
     this.whole = { from: steps[0], to: steps[steps.length - 1] };
     this.stretch = this.whole; // the steps in view
@@ -39,12 +38,11 @@ export class Cursor {
 
   close() {
     cancelAnimationFrame(this.playing);
-    this.setter.close();
   }
 
   /** @param {Record<string, unknown>} changes of traits */
   set(changes) {
-    this.setter.set(changes);
+    setTraits(this.model, changes);
     this.redraw();
   }
 

@@ -95,20 +95,11 @@ function watchPage(root, changed) {
 }
 
 /**
- * A setter of traits whose values travel to Python at most every `wait` ms, and always the last ones.
- * @param {Model} model @param {number} wait
+ * Set traits here and in Python. Unsent values would be lost: an echo of the ones before overwrites them.
+ * How often they travel is the model's affair: it holds back what comes while Python is busy.
+ * @param {Model} model @param {Record<string, unknown>} changes
  */
-export function lazySetter(model, wait = 120) {
-  let timer = 0;
-  const save = () => {
-    timer = 0;
-    model.save_changes();
-  };
-  return {
-    set: (/** @type {Record<string, unknown>} */ changes) => {
-      for (const [name, value] of Object.entries(changes)) model.set(name, value);
-      timer ||= window.setTimeout(save, wait);
-    },
-    close: () => clearTimeout(timer),
-  };
+export function setTraits(model, changes) {
+  for (const [name, value] of Object.entries(changes)) model.set(name, value);
+  model.save_changes();
 }
