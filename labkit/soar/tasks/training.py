@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from tqdm import tqdm
 
 from labkit import checks
 from labkit.paths import cache_dir
+from labkit.progress import bar
 from labkit.provenance import provenance
 from labkit.soar.masking import masked_loss
 from labkit.soar.models import transformer
@@ -180,10 +180,10 @@ def _train(
         target, masked = answers[pick], (boards[pick] == sudoku.BLANK) & chosen
         return torch.where(masked, model.mask_id, target), target, masked
 
-    with tqdm(total=recipe.steps, desc="train sudoku", disable=not progress) as bar:
+    with bar(progress, total=recipe.steps, desc="train sudoku") as shown:
 
         def watch(step: int, share: float) -> dict[str, float]:
-            bar.update(min(step, 1))
+            shown.update(min(step, 1))
             if step % recipe.eval_every and share < 1:
                 return {}
             found = decode(model, torch.from_numpy(test), "greedy", record=False).sequences

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import Qwen2ForCausalLM
 
 from labkit.fgo.lab.exam import Exam
 from labkit.fgo.lab.reasoner import LONGEST_PROMPT, NAME, load_reasoner
 from labkit.fgo.tasks import verbose_sums
+from labkit.progress import bar
 from labkit.provenance import provenance
 from labkit.studies.fgo.lockstep import ARMS, Lockstep, Plan
 from labkit.studies.harness import Context, Option, Stage, Study
@@ -59,8 +59,8 @@ def study(
     samples: list[list[dict]] = [[] for _ in runs]
     began = time.perf_counter()
     torch.manual_seed(0)
-    bar = tqdm(range(1, plan.steps + 1), desc=f"{len(runs)} runs", disable=not progress)
-    for step in bar:
+    shown = bar(progress, range(1, plan.steps + 1), desc=f"{len(runs)} runs")
+    for step in shown:
         if (step - 1) % plan.exam_every == 0:
             look(step, logs, samples)
         columns = together.step(step)
@@ -68,7 +68,7 @@ def study(
             log.append({"step": step, **{name: values[index] for name, values in columns.items()}})
         if time.perf_counter() - began > seconds:
             break
-    bar.close()
+    shown.close()
     spent = time.perf_counter() - began
     look(step + 1, logs, samples)
     after, after_greedy = _examine(exam, held_out)

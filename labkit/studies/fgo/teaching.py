@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 from transformers import Qwen2ForCausalLM
 
 from labkit import checks
@@ -19,6 +18,7 @@ from labkit.fgo.lab.char_model import build_char_model
 from labkit.fgo.lab.exam import Exam, encode
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.tasks import CHARACTERS, PAD, stream_sums, verbose_sums
+from labkit.progress import bar
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
 
@@ -105,8 +105,8 @@ def _fit(model: Qwen2ForCausalLM, recipe: Recipe, seconds: float, progress: bool
     exam = Exam(fleet, len(questions), longest, recipe.max_tokens)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, betas=(0.9, 0.98))
     log: list[dict[str, Any]] = []
-    bar = tqdm(range(1, max_steps + 1), desc="supervised", disable=not progress, leave=False)
-    for step in bar:
+    shown = bar(progress, range(1, max_steps + 1), desc="supervised", leave=False)
+    for step in shown:
         # 2) one step, the learning rate warming up over 20 and falling to zero
         rate = min(step / 20, 1 - (step - 1) / max_steps)
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * rate
@@ -119,10 +119,10 @@ def _fit(model: Qwen2ForCausalLM, recipe: Recipe, seconds: float, progress: bool
         if step == max_steps or (step >= recipe.first_exam and step % recipe.exam_every == 0):
             fleet.read(model)
             log[-1]["accuracy"] = exam(questions, greedy=recipe.greedy)[0][0]["accuracy"]
-            bar.set_postfix(accuracy=f"{log[-1]['accuracy']:.2f}")
+            shown.set_postfix_str(f"accuracy {log[-1]['accuracy']:.2f}")
             if log[-1]["accuracy"] >= recipe.target or time.perf_counter() > end:
                 break
-    bar.close()
+    shown.close()
     model.eval()
     for entry in log:  # one wait for the device at the end, none per step
         entry["loss"] = float(entry["loss"])

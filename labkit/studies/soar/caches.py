@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from labkit.progress import bar
 from labkit.soar.load import load_model
 from labkit.soar.models.caches import CACHES, Cached
 from labkit.soar.search import decode
@@ -99,7 +99,7 @@ def quality(
     """
     models, (count, length) = _with_caches(model), task.prompts.shape
     arms, answers, positions = [], {}, {}
-    for arm in tqdm(task.arms(), desc="caches", disable=not progress):
+    for arm in bar(progress, task.arms(), desc="caches"):
         if time.time() > deadline:
             break
         strategy, block, cache = arm

@@ -17,13 +17,14 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from labkit import checks
+from labkit.progress import bar
 from labkit.provenance import provenance
 from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
@@ -45,8 +46,8 @@ HEADROOM = (0.60, 0.75, 0.85)  # what the early checkpoint should solve by greed
 class Clock:
     """The share of ``seconds`` that training has taken; the first step, which compiles, does not count."""
 
-    def __init__(self, seconds: float, bar: tqdm):
-        self.seconds, self.bar, self.spent = seconds, bar, 0.0
+    def __init__(self, seconds: float, shown: Any):
+        self.seconds, self.bar, self.spent = seconds, shown, 0.0
 
     def __call__(self, step: int) -> float:
         if step == 1:
@@ -80,8 +81,8 @@ def train(
     device = next(model.parameters()).device
     source = torch.Generator(device).manual_seed(seed)
     snapshots: list[dict] = []
-    with tqdm(total=round(seconds), unit="s", desc="train") as bar:
-        clock = Clock(seconds, bar)
+    with bar(True, total=round(seconds), unit="s", desc="train") as shown:
+        clock = Clock(seconds, shown)
 
         def watch(step: int, share: float) -> dict[str, float]:
             if share < 1 and clock.spent < every * (len(snapshots) + 1):

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from labkit import checks
+from labkit.progress import bar
 from labkit.soar.search import decode
 from labkit.soar.tasks.sudoku import solved
 from labkit.studies import stats
@@ -86,7 +86,7 @@ def compare(
         raise ValueError("settings, boards and truths must be non-empty, boards and truths equally many")
     prompts = torch.as_tensor(boards)
     found: list[Outcome] = []
-    for setting in tqdm(settings, desc="settings", disable=not progress):
+    for setting in bar(progress, settings, desc="settings"):
         if found and time.time() > deadline:
             break
         began = time.perf_counter()

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from labkit import checks
 from labkit.paths import cache_dir, write_atomic
+from labkit.progress import bar
 from labkit.reading import read_npz
 from labkit.soar.tasks.puzzle_sets import SHIPPED, SIZES, load_puzzles, unpack
 from labkit.soar.tasks.sudoku import puzzles
@@ -48,10 +48,10 @@ def generate(name: str, count: int, workers: int = 1) -> tuple[np.ndarray, np.nd
     slices = range(-(-checks.integer("count", count, 1) // SLICE))
     make = partial(_slice, name, count)
     if checks.integer("workers", workers, 1) == 1:
-        parts = [make(index) for index in tqdm(slices, desc=f"{name} puzzles")]
+        parts = [make(index) for index in bar(True, slices, desc=f"{name} puzzles")]
     else:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            parts = list(tqdm(pool.imap(make, slices), total=len(slices), desc=f"{name} puzzles"))
+            parts = list(bar(True, pool.imap(make, slices), total=len(slices), desc=f"{name} puzzles"))
     boards, answers = zip(*parts, strict=True)
     return np.concatenate(boards), np.concatenate(answers)
 
