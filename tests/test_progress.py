@@ -1,7 +1,10 @@
 """The progress argument: a bar, silence, or a function that is told and can stop real training."""
 
+from pathlib import Path
+
 import pytest
 
+import labkit
 from labkit.elas import PretrainConfig, pretrain
 from labkit.fgo.lab.char_model import build_char_model
 from labkit.fgo.lab.live import reinforce
@@ -38,6 +41,13 @@ def test_no_bar_is_silent_and_a_bar_shows_its_name(capsys):
     assert capsys.readouterr().err == ""
     assert list(bar(True, range(2), desc="seen")) == [0, 1]
     assert "seen" in capsys.readouterr().err
+
+
+def test_every_bar_that_a_notebook_may_show_is_drawn_here():
+    package = Path(labkit.__file__).parent
+    texts = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
+    found = {name for name, text in texts.items() if "from tqdm" in text or "import tqdm" in text}
+    assert found == {"progress.py", "soar/harness_work.py"}  # the second is that of a command
 
 
 def test_pretrain_stops_at_the_step_where_the_function_raises(tmp_path, monkeypatch):
