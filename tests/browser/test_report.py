@@ -27,7 +27,7 @@ record("loss", 1.5, "nats")
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # of a module it would be made anew between stolen tests
 def report(tmp_path_factory):
     """A report with everything in it: tables, both kinds of figures, formulas, headings, an error."""
     folder = tmp_path_factory.mktemp("report")
