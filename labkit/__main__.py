@@ -64,7 +64,7 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
     "decode": (_late("labkit.soar.cli", "decode"), {
         "question": {"metavar": "QUESTION", "help": "text; a user's message by the chat template"},
         "--model": {"required": True, "metavar": "NAME_OR_FOLDER",
-                    "help": "a LLaDA, Dream or SDAR folder, its name on the hub, or lab/sums"},
+                    "help": "a LLaDA, Dream or SDAR folder, its name on the hub, lab/gsm or lab/sums"},
         "--strategy": {"default": "soar", "help": "greedy, parallel, adaptive, fast_dllm, factor, eb, "
                        "klass, prophet, rcr, pbs, order_token or soar (default)"},
         "--beam": {"type": int, "help": "beams of pbs, order_token and soar (default: 2)"},

@@ -322,7 +322,7 @@ def test_the_labs_own_models_answer_by_the_command_or_are_refused_in_one_line(
     for words, told in (
         (
             ["lab/sudoku9", "1"],
-            "model must be one that reads text (a LLaDA, Dream or SDAR folder, lab/sums)",
+            "model must be one that reads text (a LLaDA, Dream or SDAR folder, lab/gsm, ...)",
         ),
         (["lab/sums", "12+34+5"], "must be an integer between 1 and 30; got 34"),
         (["lab/sums", "twelve"], "question must be 3 numbers from 1 to 30 like 12+30+5; got 'twelve'"),

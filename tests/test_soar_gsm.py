@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from labkit.paths import CHECKPOINTS
 from labkit.soar import load_model
+from labkit.soar.generate import generate_batch
 from labkit.soar.tasks import gsm
 from labkit.soar.tasks.gsm import Problem
 from labkit.studies import harness
@@ -188,6 +190,22 @@ def test_what_is_left_loads_and_solves_what_its_card_says(data, tmp_path):
     assert card["parameters"] == sum(p.numel() for p in model.parameters())
     assert (tmp_path / "gsm_training.npz").exists()
     assert not model.shift
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("gsm", 0.75, 1), ("gsm-early", 0.15, 0.85)])
+def test_a_shipped_model_comes_with_its_card_and_can_do_what_it_says(name, least, most):
+    folder = CHECKPOINTS / name
+    card = json.loads((folder / "card.json").read_text())
+    model = load_model(f"lab/{name}")
+    assert sum(p.numel() for p in model.parameters()) == card["parameters"]
+    assert all(file.stat().st_size < 16e6 for file in folder.iterdir())
+    asked = gsm.load_problems("test", 16)
+    options = {"block_length": 32, "gen_length": ANSWER, "threshold": 0.9, "record": False}
+    found = generate_batch(model, [problem.question for problem in asked], "fast_dllm", **options)
+    solved = gsm.right([one.text for one in found], asked).mean()
+    assert least <= solved <= most
+    if name == "gsm":
+        assert card["greedy_on_validation"] >= 0.7 > 0.1 > card["greedy_on_unseen_templates"]
 
 
 def test_a_missing_folder_is_named(tmp_path, capsys):

@@ -52,8 +52,8 @@ def generate(
     """Answer one question with a masked diffusion language model.
 
     Args:
-        model: What ``load_model`` returns for a checkpoint's folder or "lab/sums"; with ``tokenizer``
-            anything that ``decode`` takes.
+        model: What ``load_model`` returns for a checkpoint's folder, "lab/gsm" or "lab/sums"; with
+            ``tokenizer`` anything that ``decode`` takes.
         question: Text, or chat messages, each a mapping with ``role`` and ``content``. Where the tokenizer
             has a chat template, text is a user's message; otherwise it is the prompt as it stands.
         strategy: "greedy", "parallel", "adaptive", "pbs" or "soar".
@@ -90,7 +90,7 @@ def generate_batch(
     if tokenizer is None:
         checks.fail(
             "model", type(model).__name__,
-            "one that reads text (a LLaDA, Dream or SDAR folder, lab/sums), or come with a tokenizer",
+            "one that reads text (a LLaDA, Dream or SDAR folder, lab/gsm, ...), or come with a tokenizer",
         )  # fmt: skip
     stops, ends = stop_strings(stop), eos_ids(model)
     if isinstance(questions, (str, bytes)) or not isinstance(questions, Sequence) or not questions:

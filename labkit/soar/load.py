@@ -20,10 +20,12 @@ from labkit.soar.tasks.sudoku_model import SudokuLM
 from labkit.soar.tasks.sums import SumsLM
 from labkit.soar.tasks.training import train_sudoku
 
-# What is shipped.
-LAB: dict[str, type[MaskedLM]] = {
+# What is shipped: models of the lab's own classes, and folders of a network of transformers.
+OWN: dict[str, type[MaskedLM]] = {
     "lab/sudoku9": SudokuLM, "lab/sudoku9-early": SudokuLM, "lab/sums": SumsLM
 }  # fmt: skip
+FOLDERS = ("lab/gsm", "lab/gsm-early")
+LAB = (*OWN, *FOLDERS)
 
 
 def load_model(
@@ -40,7 +42,8 @@ def load_model(
 
     Args:
         name: "lab/sudoku9": the lab's 9x9 Sudoku model, "lab/sudoku9-early": the same half taught,
-            "lab/sums": chain sums as text (all three shipped, see labkit/checkpoints);
+            "lab/gsm": word problems as text, "lab/gsm-early": the same half taught, "lab/sums": chain
+            sums as text (all shipped, see labkit/checkpoints);
             "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
             a .safetensors file that ``python -m labkit.studies soar-models`` wrote;
             a folder with config.json and *.safetensors of LLaDA, Dream, SDAR, Fast-dLLM v2, dllm's A2D
@@ -99,17 +102,16 @@ def _whole(name: str | Path, **how: Any) -> DiffusionLM:
 
 
 def _shipped(name: str) -> Path | None:
-    """The folder of a lab model that is a network of transformers, as ``labkit train dlm`` leaves it."""
-    folder = CHECKPOINTS / name.removeprefix("lab/")
-    return folder if name.startswith("lab/") and (folder / "config.json").exists() else None
+    """The folder of a shipped model that is a network of transformers."""
+    return CHECKPOINTS / name.removeprefix("lab/") if name in FOLDERS else None
 
 
 def _own(name: str) -> MaskedLM:
     """A model of the lab's own classes: shipped, trained here, or in a file."""
     if name == "lab/sudoku4":
         return train_sudoku(cache=True)[0]
-    if name in LAB:
-        return LAB[name].load(CHECKPOINTS / f"{name.removeprefix('lab/')}.safetensors")[0]
+    if name in OWN:
+        return OWN[name].load(CHECKPOINTS / f"{name.removeprefix('lab/')}.safetensors")[0]
     if not name.endswith(".safetensors"):
         checks.choice("name", name, ("lab/sudoku4", *LAB))
     try:
