@@ -159,7 +159,8 @@ def propose(
 def measured_move(value: float, others: Sequence[float], drawn: str) -> dict[str, Any]:
     """{"abs", "rel", "why"}: the largest move from ``value`` over other seeds and settings.
 
-    No more: what is compared has the seed of the baseline, and its rounding moves it far less.
+    No more: what is compared has the seed of the baseline, and its rounding moves it far less. Where that
+    is not so, as after a long training on a GPU, the file has a wider one, set by hand, and says why.
     """
     moved = max(abs(other - value) for other in others)
     if moved == 0:
