@@ -42,8 +42,7 @@ def load_model(
 
     Args:
         name: "lab/sudoku9": the lab's 9x9 Sudoku model, "lab/sudoku9-early": the same half taught,
-            "lab/gsm": word problems as text, "lab/gsm-early": the same half taught, "lab/sums": chain
-            sums as text (all shipped, see labkit/checkpoints);
+            "lab/gsm", "lab/gsm-early", "lab/sums": word problems, sums (all in labkit/checkpoints);
             "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
             a .safetensors file that ``python -m labkit.studies soar-models`` wrote;
             a folder with config.json and *.safetensors of LLaDA, Dream, SDAR, Fast-dLLM v2, dllm's A2D
