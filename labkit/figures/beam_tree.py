@@ -97,11 +97,11 @@ def _draw_tree(
     lines = np.stack([place.beam[place.source], ends], axis=1)  # (candidates, both ends, x and y)
     bold = np.isin(place.source, place.answer) & np.isin(place.target, place.answer)
     shown = trace.cand_step < step
-    for chosen, colour, width in ((~bold, theme.MUTED, 0.9), (bold, theme.INK, 3)):
+    for chosen, colour, width, order in ((~bold, theme.MUTED, 0.9, 1), (bold, theme.INK, 3, 2)):
         for part, alpha in ((chosen & shown, 1), (chosen & ~shown, 0.15)):
             axes.add_collection(LineCollection(
                 list(lines[part]), colors=colour, linewidths=width, alpha=alpha, capstyle="round",
-                zorder=2 if colour == theme.INK else 1,
+                zorder=order,
             ))  # fmt: skip
     if len(place.answer) <= LITTLE_ROOM:
         for c in np.flatnonzero(bold & shown):
