@@ -56,7 +56,7 @@ def generate(
             ``tokenizer`` anything that ``decode`` takes.
         question: Text, or chat messages, each a mapping with ``role`` and ``content``. Where the tokenizer
             has a chat template, text is a user's message; otherwise it is the prompt as it stands.
-        strategy: "greedy", "parallel", "adaptive", "pbs" or "soar".
+        strategy: One of those of ``decode``.
         stop: One or several strings; the answer ends before the first of them. An added token such as
             "<|eot_id|>" may be one. What would stand behind is not decoded, as behind an end-of-text token.
         gen_length: Tokens to generate. None: 128; for "lab/sums" what its fixed length leaves.
