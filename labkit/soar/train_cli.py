@@ -105,7 +105,8 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = sum(p.numel() for p in model.parameters())
     if about.lora_rank:
-        model.save_pretrained(output / "adapter")
+        # The mask's row is in it by itself; without the word, peft would add both whole embeddings.
+        model.save_pretrained(output / "adapter", save_embedding_layers=False)
         model = model.merge_and_unload()
     assert isinstance(model, PreTrainedModel)
     save_adapted(
