@@ -75,7 +75,8 @@ def label(setting: Setting) -> str:
     told = [f"{setting[part]:g}".lstrip("0") for part in parts if part in setting]
     told += ["uncapped"] * (setting["strategy"] == "adaptive" and setting.get("max_parallel") == UNCAPPED)
     told += ["sum"] * (setting.get("score") == "sum") + ["collapse 1"] * (setting.get("min_collapse") == 1)
-    told += [f"blocks of {setting['block_length']}"] * ("block_length" in setting)
+    if "block_length" in setting:
+        told.append(f"blocks of {setting['block_length']}")
     return f"{setting['strategy']} {', '.join(told)}".strip()
 
 
