@@ -13,7 +13,7 @@ from test_fgo_cli import command
 from labkit.__main__ import main
 from labkit.fgo import rewards
 from labkit.fgo.cli import _parse, presets
-from labkit.fgo.lab.char_model import build_char_model
+from labkit.fgo.lab.reasoner import build_char_model
 from labkit.fgo.policy import load_policy
 from labkit.fgo.prompts import as_prompts
 from labkit.fgo.tasks import char_tokenizer, verbose_sums

@@ -1,8 +1,7 @@
 """Real text for language models: held-out split, byte-level BPE, packing (sources.py has the sources).
 
-load_text(source)          tokenizer and token streams, trained and encoded once and cached
-validation_and_test(text)  the held-out stream in two: to choose on, and to judge with once
-windows(stream, n)         the stream as rows for next-token prediction; no token is predicted twice
+load_text(source)   tokenizer and token streams, trained and encoded once and cached
+windows(stream, n)  the stream as rows for next-token prediction; no token is predicted twice
 """
 
 import hashlib
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.checks import fail, integer
+from labkit.checks import integer
 from labkit.elas.sources import check_source, documents, edition
 from labkit.paths import cache_dir, write_atomic
 from labkit.reading import read_npz
@@ -101,18 +100,6 @@ def _cached(vocabulary: Path, path: Path) -> tuple[Any, np.ndarray, np.ndarray] 
     except Exception as error:  # tokenizers raises Exception itself, a damaged npz a handful of others
         print(f"{path}: damaged ({type(error).__name__}); the text is encoded again", file=sys.stderr)
         return None
-
-
-def validation_and_test(text: Text) -> tuple[np.ndarray, np.ndarray]:
-    """The held-out stream in two at the end of a file near its middle, so that no file is on both sides.
-
-    ValueError if it has fewer than two files.
-    """
-    ends = np.flatnonzero(text.held_out == text.tokenizer.token_to_id(END))[:-1] + 1
-    if not len(ends):
-        fail("text", text.name, "one with at least two held-out files")
-    validation, test = np.split(text.held_out, [ends[np.abs(ends - len(text.held_out) / 2).argmin()]])
-    return validation, test
 
 
 def token_bytes(tokenizer) -> np.ndarray:

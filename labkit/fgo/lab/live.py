@@ -10,10 +10,10 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from labkit import checks
 from labkit.fgo.config import METHODS, FGOConfig
-from labkit.fgo.lab.exam import encode, summarise
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.groups import sample_groups, sample_sums
-from labkit.fgo.lab.sampler import Sampler
+from labkit.fgo.lab.sampler import Sampler, encode
+from labkit.fgo.measures import summarise
 from labkit.fgo.record import latest_samples
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
 from labkit.fgo.trainer import FGOTrainer
