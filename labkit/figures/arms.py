@@ -71,7 +71,7 @@ def trade_off(
     axes[0, 0].set_ylabel("held-out accuracy (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     if title:
-        figure.suptitle(theme.drawable(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
+        theme.headline(figure, theme.drawable(title))
     return figure
 
 

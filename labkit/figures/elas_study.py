@@ -27,7 +27,6 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
     """
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11.5, 4.4))
     forms = list(dict.fromkeys(row["form"] for row in record["ffn"]))
-    looks = {form: (theme.CYCLE[i], theme.MARKERS[i], theme.DASHES[i]) for i, form in enumerate(forms)}
     saved: dict[str, dict[int, float]] = {form: {} for form in forms}
     for row in record["ffn"]:
         saved[row["form"]][row["batch"]] = row["saved_bytes"] / 2**20
@@ -40,14 +39,14 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
             peaks[row["form"]][row["batch"]] = row["peak_bytes"] / 2**30
     top = 1.08 * max(value for by in peaks.values() for value in by.values())
     lost: dict[int, int] = {}
-    for form, (colour, marker, dash) in looks.items():
-        look = {"color": colour, "marker": marker, "linestyle": dash}
+    for i, form in enumerate(forms):
+        look = theme.look(i)
         left.plot(list(saved[form]), list(saved[form].values()), label=form, **look)
         right.plot(list(peaks[form]), list(peaks[form].values()), **look)
         for batch in too_big[form]:
             height = top * (1 + 0.055 * lost.setdefault(batch, 0))
             lost[batch] += 1
-            right.plot(batch, height, "x", color=colour, markersize=10, markeredgewidth=3)
+            right.plot(batch, height, "x", color=look["color"], markersize=10, markeredgewidth=3)
     for axis in (left, right):
         axis.set_xscale("log", base=2)
         axis.set(xlabel="batch (rows of 256 tokens)")
@@ -123,10 +122,10 @@ def speed_bars(record: Mapping[str, Any], tokens: int = 16384) -> Figure:
     gains = [
         times[rival, kind]["p50"] / times[ours, kind]["p50"] for kind in ("forward", "forward + backward")
     ]
-    figure.suptitle(
-        f"Against the low-rank FFN without a mask: {gains[0]:.2f}× forward, {gains[1]:.2f}× with backward",
-        fontweight="bold", fontsize=11, x=0.01, ha="left",
-    )  # fmt: skip
+    title = (
+        f"Against the low-rank FFN without a mask: {gains[0]:.2f}× forward, {gains[1]:.2f}× with backward"
+    )
+    theme.headline(figure, title)
     return figure
 
 
@@ -142,10 +141,7 @@ def headroom(traces: Sequence[TrainTrace]) -> Figure:
         config = run.meta["config"]
         label = f"{config['size']}, {kind}, learning rate {config['lr']:g}"
         later = steps > 0
-        axis.plot(
-            steps[later], peak[later].max(1), label=label, color=theme.CYCLE[i % 8],
-            marker=theme.MARKERS[i % 8], linestyle=theme.DASHES[i % 8],
-        )  # fmt: skip
+        axis.plot(steps[later], peak[later].max(1), label=label, **theme.look(i))
     axis.axhline(FLOAT16, color=theme.INK, linewidth=1.4)
     axis.text(0.99, FLOAT16, "float16 ends here, 65,504 ", transform=axis.get_yaxis_transform(),
               ha="right", va="bottom", fontsize=9)  # fmt: skip

@@ -89,7 +89,7 @@ def one_group(trace: GroupTrace, group: int) -> Figure:
     theme.caption(
         figure, f"group {group}: alpha {chosen['alpha']:g}, beta {chosen['beta']:g}, entropy {kind}"
     )
-    figure.suptitle(finding(trace, group), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    theme.headline(figure, finding(trace, group))
     return figure
 
 
@@ -190,10 +190,8 @@ def silent_groups(trace: GroupTrace) -> Figure:
     for axis in (bars, lines):
         axis.set_xticks(range(size + 1))
     silent = {method: silent_share(trace, method) for method in ("grpo", "fgo")}
-    figure.suptitle(
-        f"{silent['grpo']:.0%} of groups teach GRPO nothing; for FGO it is {silent['fgo']:.0%}",
-        x=0.01, ha="left", fontsize=11, fontweight="bold",
-    )  # fmt: skip
+    title = f"{silent['grpo']:.0%} of groups teach GRPO nothing; for FGO it is {silent['fgo']:.0%}"
+    theme.headline(figure, title)
     return figure
 
 
@@ -212,11 +210,11 @@ def entropy_kinds(trace: GroupTrace) -> Figure:
             )  # fmt: skip
         axis.set(xlabel="response length (tokens)", ylabel=UNITS[kind])
     axes[0].legend(loc="upper left")
-    figure.suptitle(
+    theme.headline(
+        figure,
         f"Correlation with length: {correlation['sampled_sum']:.2f} for the summed entropy, "
         f"{correlation['full_mean']:.2f} per token",
-        x=0.01, ha="left", fontsize=11, fontweight="bold",
-    )  # fmt: skip
+    )
     return figure
 
 

@@ -155,7 +155,7 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
     )
     axis.margins(x=0.15)
     axis.grid(axis="y", visible=False)
-    figure.suptitle(_resolved(list(found.values())), fontweight="bold", fontsize=11, x=0.01, ha="left")
+    theme.headline(figure, _resolved(list(found.values())))
     return figure
 
 
