@@ -161,7 +161,7 @@ def test_an_adapter_is_trained_resumed_and_read_back(model, dataset, tmp_path, c
 
 
 def test_without_peft_one_line_says_how_to_get_it(model, dataset, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("labkit.fgo.policy.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "peft", None)
     told = refused(command(model, dataset, tmp_path / "o", "--lora_r", "2"), capsys)
     assert "--lora_r needs peft, which is not installed: pip install 'labkit[lora]'" in told
     (tmp_path / "adapter").mkdir()
