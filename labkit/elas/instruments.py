@@ -1,7 +1,5 @@
 """What goes on inside an ELAS model: masks for a picture, per-layer statistics, gradients, saved bytes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -120,26 +118,19 @@ def gradient_agreement(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> d
     }
 
 
-@contextmanager
-def _collect_saved(saved: list[Tensor]) -> Iterator[None]:
+def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
+    """Bytes that autograd keeps from the forward pass to the backward pass, measured, weights excluded.
+
+    Every storage counts once, whole, however many views of it are saved.
+    """
+    saved: list[Tensor] = []
+
     def pack(tensor: Tensor) -> Tensor:
         saved.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield
-
-
-def saved_bytes(module: nn.Module, *inputs: Tensor, call: Callable | None = None) -> int:
-    """Bytes that autograd keeps from the forward pass to the backward pass, measured, weights excluded.
-
-    call   what to run on ``inputs`` (default: ``module`` itself); its weights are ``module``'s
-
-    Every storage counts once, whole, however many views of it are saved.
-    """
-    saved: list[Tensor] = []
-    with _collect_saved(saved):
-        result = (call or module)(*inputs)
+        result = module(*inputs)
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
     del result  # held until here: a freed storage's address could be given to another

@@ -206,7 +206,6 @@ def trace_of(config, model, text, held_out, log, seconds: float, findings: list[
 
 
 def _not_finite(log: list[dict]) -> list[dict]:
-    """The first row whose loss is NaN or infinite, as a finding."""
     for row in log:
         for name in ("loss", "eval_nats"):
             if not math.isfinite(row.get(name, 0.0)):

@@ -55,16 +55,8 @@ def trade_off(
         for index, (arm, runs) in enumerate(arms.items()):
             colour, marker = (cycle[index % len(cycle)] for cycle in (theme.CYCLE, theme.MARKERS))
             length, right = _read(runs, "length", when), 100 * _read(runs, "accuracy", when)
-            axis.scatter(
-                length,
-                right,
-                s=60,
-                c=colour,
-                marker=marker,
-                label=theme.drawable(arm),
-                edgecolors="white",
-                zorder=3,
-            )
+            how = {"s": 60, "c": colour, "marker": marker, "edgecolors": "white", "zorder": 3}
+            axis.scatter(length, right, label=theme.drawable(arm), **how)
         axis.set_title(theme.drawable(words), fontsize=10, fontweight="normal", loc="left")
         axis.set_xlabel("length of held-out responses (tokens)")
         axis.margins(0.08)
@@ -76,7 +68,6 @@ def trade_off(
 
 
 def _read(runs: Sequence[TrainTrace], name: str, when: str | int) -> np.ndarray:
-    """(seeds,) of one number of an exam."""
     if when == "after":
         return np.array([run.meta["after"][name] for run in runs])
     found = [run.curve(f"exam/{name}") for run in runs]

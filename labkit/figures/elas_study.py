@@ -54,10 +54,8 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
     left.set_yscale("log")
     left.set(ylabel="MiB that one FFN keeps for backward")
     left.legend(fontsize=8.5)
-    right.set(
-        ylabel="GiB, peak of a training step",
-        ylim=(0, top * (1.04 + 0.055 * max(lost.values(), default=0))),
-    )
+    crosses = max(lost.values(), default=0)
+    right.set(ylabel="GiB, peak of a training step", ylim=(0, top * (1.04 + 0.055 * crosses)))
     for batch in lost:
         right.annotate("does not fit  ", (batch, top), (-8, 0), textcoords="offset points", ha="right")
     plain, best = forms[0], "ELAS packed, masked gradient"
@@ -69,7 +67,7 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def byte_bars(measured: Mapping[str, float], title: str = "") -> Figure:
+def byte_bars(measured: Mapping[str, float]) -> Figure:
     """Horizontal bars of measured bytes per token, each with its change against the second bar's form."""
     names, values = list(measured), np.array(list(measured.values()))
     reference = values[1] if len(values) > 1 else values[0]
@@ -84,9 +82,7 @@ def byte_bars(measured: Mapping[str, float], title: str = "") -> Figure:
     axis.set(xlabel="bytes per token kept for the backward pass", xlim=(0, values.max() * 1.18))
     axis.grid(axis="y", visible=False)
     smallest = int(values.argmin())
-    axis.set_title(
-        title or f"{names[smallest]} keeps {1 - values[smallest] / reference:.0%} less than {names[1]}"
-    )
+    axis.set_title(f"{names[smallest]} keeps {1 - values[smallest] / reference:.0%} less than {names[1]}")
     return figure
 
 

@@ -77,9 +77,8 @@ def one_group(trace: GroupTrace, group: int) -> Figure:
             axis.margins(x=0.1, y=0.25)
         if np.abs(advantage).max() < SILENT:
             axis_row[0].set_ylim(-1, 1)
-            axis_row[0].text(
-                0.5, 0.8, "silent: every advantage is 0", ha="center", transform=axis_row[0].transAxes
-            )
+            inside = axis_row[0].transAxes
+            axis_row[0].text(0.5, 0.8, "silent: every advantage is 0", ha="center", transform=inside)
         axis_row[0].set_ylabel(f"{method.upper()} advantage")
         if row:
             axis_row[0].set_xlabel("response length (tokens)")

@@ -224,7 +224,6 @@ def _draw_labels(axis: Axes, tokens: list[str], picked: slice, x: np.ndarray) ->
 
 
 def _with_gaps(cells: np.ndarray, filler: object) -> list[list]:
-    """Rows of cells with an empty column after every four."""
     fours = (row.reshape(-1, 4).tolist() for row in cells)
     return [[cell for four in row for cell in (*four, filler)][:-1] for row in fours]
 

@@ -100,16 +100,14 @@ def _trainer(model: PreTrainedModel, rows: list[dict[str, str]], settings: dict[
     return trainer
 
 
-def examine(
-    model: Any, *, questions: int = 64, group: int = 4, max_tokens: int = 72, seed: int = 0
-) -> dict[str, float]:
-    """Means over sampled responses to fixed questions; one seed draws the same for any model.
+def examine(model: Any, *, max_tokens: int = 72, seed: int = 0) -> dict[str, float]:
+    """Means over four responses each to 64 fixed questions; one seed draws the same for any model.
 
     accuracy in [0, 1], length in tokens, entropy (sampled sum) and entropy_per_token in nats, and act,
     accuracy in % per 100 tokens.
     """
-    rows = verbose_sums(questions, seed=seed + 4000)
-    options: dict[str, Any] = {"group": group, "max_tokens": max_tokens, "seed": seed}
+    rows = verbose_sums(64, seed=seed + 4000)
+    options: dict[str, Any] = {"group": 4, "max_tokens": max_tokens, "seed": seed}
     if model.device.type == "cuda":
         trace = sample_sums(model, rows, **options)
     else:
