@@ -138,6 +138,12 @@ def test_the_rules_of_choice():
             {"strategy": "adaptive", "threshold": 0.9, "max_parallel": study.UNCAPPED},
             "adaptive .9, uncapped",
         ),
+        ({"strategy": "greedy", "block_length": 32}, "greedy blocks of 32"),
+        ({"strategy": "klass", "threshold": 0.9, "kl_threshold": 0.01}, "klass .9, .01"),
+        (
+            {"strategy": "soar", "beam": 4, "threshold": 0.99, "block_length": 64},
+            "soar 4, .99, blocks of 64",
+        ),
     ],
 )
 def test_labels(setting, text):
@@ -145,7 +151,7 @@ def test_labels(setting, text):
 
 
 def test_bad_studies():
-    with pytest.raises(ValueError, match="settings, boards and truths must be non-empty"):
+    with pytest.raises(ValueError, match="truths must be as many as the boards, 0, at least one"):
         study.compare(guessing, np.zeros((0, 16), int), np.zeros((0, 16), int), [{"strategy": "greedy"}])
 
 

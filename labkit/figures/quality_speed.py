@@ -26,7 +26,11 @@ LOOKS = {  # family: colour, marker
     "parallel": (theme.PURPLE, "s"),
     "adaptive": (theme.ORANGE, "^"),
     "adaptive uncapped": (theme.GREEN, "v"),
+    "factor": (theme.OLIVE, "P"),
+    "eb": (theme.RED, "*"),
+    "klass": (theme.MUTED, "<"),
     "pbs": (theme.SKY, "D"),
+    "order_token": (theme.INK, "p"),
     "soar": (theme.BLUE, "o"),
 }
 # Read off the plot in the authors' repository: mean accuracy (%) of GSM8K, MBPP and HumanEval, and

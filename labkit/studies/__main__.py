@@ -14,6 +14,7 @@ from labkit.studies import harness
 STUDIES = {  # name: the module that has it as STUDY
     "elas": "labkit.studies.elas.study",
     "soar": "labkit.studies.soar.study",
+    "soar-words": "labkit.studies.soar.words",
     "soar-bench": "labkit.studies.soar.bench",
     "soar-caches": "labkit.studies.soar.caches",
     "soar-models": "labkit.studies.soar.lab_model",

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from labkit.checks import fail
 from labkit.paths import write_atomic
 
+Join = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 LINE = 300  # characters of JSON that may stand in one line
 
 
@@ -41,14 +42,18 @@ def _lines(value: Any, depth: int) -> str:
     return f"{start}\n{' ' * (depth + 1)}{inner}\n{' ' * depth}{end}"
 
 
-def put(path: Path, body: Mapping[str, Any], *keys: str) -> None:
-    """Write ``body`` under ``keys`` of a JSON file, beside what stands there; without keys, as the file."""
+def put(path: Path, body: Mapping[str, Any], *keys: str, join: Join | None = None) -> None:
+    """Write ``body`` under ``keys`` of a JSON file, beside what stands there; without keys, as the file.
+
+    join  is given what stands under the keys and ``body``, and returns what will stand there
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path.parent):
         whole = json.loads(path.read_text()) if keys and path.exists() else {}
         place = whole
         for key in keys:
             place = place.setdefault(key, {})
+        body = join(dict(place), dict(body)) if join and place else body
         place.clear()
         place.update(body)
         write_json(path, whole)

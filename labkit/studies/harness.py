@@ -27,7 +27,7 @@ from typing import Any
 from labkit import checks, device
 from labkit.paths import runs_dir
 from labkit.provenance import provenance
-from labkit.studies.files import check, digest, put
+from labkit.studies.files import Join, check, digest, put
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,15 @@ class Context:
         """Some of the options by name."""
         return {name: getattr(self.options, name) for name in names}
 
-    def write(self, body: Mapping[str, Any], file: str, *keys: str, **made: Any) -> None:
-        """Put ``body`` into the JSON ``file``, under ``keys`` beside what stands there.
+    def write(
+        self, body: Mapping[str, Any], file: str, *keys: str, join: Join | None = None, **made: Any
+    ) -> None:
+        """Put ``body`` into the JSON ``file``, under ``keys`` beside what stands there, see ``put``.
 
         Its provenance is that of this call, of ``made`` and of what ``body`` has under "provenance".
         """
         about = provenance(command=self.command, **made | body.get("provenance", {}))
-        put(self.out / file, {**body, "provenance": about}, *keys)
+        put(self.out / file, {**body, "provenance": about}, *keys, join=join)
 
     def tell(self, what: str, error: BaseException) -> None:
         """Keep an error in errors.txt and show it: nothing else is lost."""

@@ -10,23 +10,24 @@ import numpy as np
 from labkit.studies.claims import Claim, where
 from labkit.studies.soar import records as recorded
 from labkit.studies.soar.outcomes import FAMILIES, Outcome, Row, gain_words, over_seeds
-from labkit.studies.soar.records import Records, chosen_by, missing, note, tested
+from labkit.studies.soar.records import Records, chosen_by, greedy_of, missing, note, unit
 
 NOTEBOOK = "04_soar_quality_speed"
 QUESTIONS = {  # the rule -> what it answers
-    "accurate, 3x": "More puzzles than greedy, with a third of its forward calls?",
-    "accurate": "Who solves most puzzles, at any cost?",
+    "accurate, 3x": "More {unit} than greedy, with a third of its forward calls?",
+    "accurate": "Who solves most {unit}, at any cost?",
 }
 
 
 def claims() -> list[Claim]:
     """A row per model and rule of QUESTIONS. FileNotFoundError without a recorded study."""
     rows = []
-    for model, records in recorded.study().items():
+    for model, records in recorded.everything().items():
         made = "; ".join(filter(None, [max(map(where, records.values())), note(records)]))
+        about = {"conditions": made, "notebook": NOTEBOOK}
         rows += [
-            Claim("SOAR", f"{question} ({model})", sentence(records, rule), made, notebook=NOTEBOOK)
-            for rule, question in QUESTIONS.items()
+            Claim("SOAR", f"{ask.format(unit=unit(records))} ({model})", sentence(records, rule), **about)
+            for rule, ask in QUESTIONS.items()
         ]
     return rows
 
@@ -36,11 +37,11 @@ def summary(records: Records, rule: str) -> list[Row]:
 
     A family in which the rule found nothing for some seed is left out; see ``records.missing``.
     """
-    greedy = [tested(record, "greedy") for record in records.values()]
-    rows = [over_seeds("greedy", greedy, greedy)]
+    greedy, of_what = greedy_of(records), unit(records)
+    rows = [over_seeds(_labels(greedy), greedy, greedy, of_what)]
     for of in FAMILIES[1:]:
         if own := chosen_by(records, of, rule):
-            rows.append(over_seeds(_labels(own), own, greedy))
+            rows.append(over_seeds(_labels(own), own, greedy, of_what))
     return sorted(rows, key=lambda row: -row.share.estimate)
 
 
@@ -58,20 +59,22 @@ def strongest_rival(records: Records, rule: str) -> str:
 def sentence(records: Records, rule: str = "accurate, 3x") -> str:
     """SOAR and its strongest rival by ``rule`` against greedy, the better first, and against each other;
     then, if it is a third, the arm of the rule "fast" with the fewest forward calls."""
-    greedy = [tested(record, "greedy") for record in records.values()]
+    greedy, of_what = greedy_of(records), unit(records)
     own, rival = (chosen_by(records, of, rule) for of in ("soar", strongest_rival(records, rule)))
-    rows = [over_seeds(_labels(outcomes), outcomes, greedy) for outcomes in (own, rival) if outcomes]
+    rows = [
+        over_seeds(_labels(outcomes), outcomes, greedy, of_what) for outcomes in (own, rival) if outcomes
+    ]
     parts = [f"{row.label}: {gain_words(row)}, {row.speed:.1f}x fewer forward calls"
              for row in sorted(rows, key=lambda row: -row.gain.estimate)]  # fmt: skip
     if own and rival:
-        parts.append(f"SOAR {gain_words(over_seeds('', own, rival), _labels(rival))}")
+        parts.append(f"SOAR {gain_words(over_seeds('', own, rival, of_what), _labels(rival))}")
     cheapest = max(summary(records, "fast"), key=lambda row: row.speed)
     if cheapest.label not in [row.label for row in rows]:
         parts.append(f"fewest calls: {cheapest.label}, {gain_words(cheapest)}, {cheapest.speed:.1f}x fewer")
     parts += [f"not run: {', '.join(missing(records))}"] * bool(missing(records))
-    puzzles = next(iter(records.values()))["puzzles"]
-    parts.append(f"settings chosen per training seed on {puzzles['validation']:,} puzzles, tested once on "
-                 f"{puzzles['test']:,}")  # fmt: skip
+    sizes = next(iter(records.values()))["puzzles"]
+    parts.append(f"settings chosen per training seed on {sizes['validation']:,} {of_what}, tested once on "
+                 f"{sizes['test']:,}")  # fmt: skip
     return "; ".join(parts)
 
 

@@ -1,13 +1,15 @@
 """Make what lab/gsm is trained on: its tokenizer, millions of problems as tokens, the held-out problems.
 
-python -m labkit.studies.soar.gsm_data DIR [--each 33000] [--workers 2]
+python -m labkit.studies.soar.gsm_data DIR [--each 33000] [--workers 2] [--text 0]
 
 Needs reasoning-gym (extra ``tasks``). Writes DIR/tokenizer.json (kept if it is there), DIR/train.npz and
-DIR/gsm_problems.jsonl.gz, the last two without problems that do not fit PROMPT and ANSWER tokens. Numbers
+DIR/gsm_problems.jsonl.gz, the last two without problems that do not fit PROMPT and ANSWER tokens; with
+--text DIR/train.jsonl, training problems of each template as ``labkit train dlm`` reads them. Numbers
 are split into digits, a word keeps its blank, and a word before a number takes the blank behind it too.
 """
 
 import argparse
+import json
 import multiprocessing
 import time
 from collections.abc import Iterable, Iterator
@@ -71,13 +73,16 @@ def tokens(tokenizer: Tokenizer, problem: Problem) -> tuple[list[int], list[int]
 
 
 def make_template(
-    template: int, each: int, tokenizer: str
-) -> tuple[dict[str, list[Problem]], dict[str, Any]]:
-    """Of one template: its held-out problems by part, and up to ``each`` training problems packed."""
+    template: int, each: int, tokenizer: str, text: int = 0
+) -> tuple[dict[str, list[Problem]], dict[str, Any], list[str]]:
+    """Of one template: its held-out problems by part, up to ``each`` training problems packed, and the
+    first ``text`` of these as lines of JSON.
+    """
     reader = Tokenizer.from_str(tokenizer)
     held: dict[str, list[Problem]] = {part: [] for part in PARTS[1:]}
     flat: list[np.ndarray] = []
     lengths: list[tuple[int, int]] = []
+    lines: list[str] = []
     for problem in distinct(template, 4 * each):
         part = part_of(problem)
         if part != "train" and len(held[part]) >= HELD_OUT_EACH[part]:
@@ -89,6 +94,8 @@ def make_template(
             continue
         flat.append(np.array(found[0] + found[1], np.uint16))
         lengths.append((len(found[0]), len(found[1])))
+        if len(lines) < text:
+            lines.append(json.dumps({"prompt": problem.question, "answer": problem.solution}) + "\n")
         if len(lengths) == each:
             break
     packed = {
@@ -96,11 +103,11 @@ def make_template(
         "lengths": np.array(lengths, np.uint8).reshape(-1, 2),
         "template": np.full(len(lengths), template, np.uint8),
     }
-    return held, packed
+    return held, packed, lines
 
 
-def make(folder: Path, each: int, workers: int) -> None:
-    """Write the three files and print what they hold."""
+def make(folder: Path, each: int, workers: int, text: int = 0) -> None:
+    """Write the files and print what they hold."""
     began = time.perf_counter()
     numbers, kept = gsm.templates(), folder / "tokenizer.json"
     if not kept.exists():
@@ -108,12 +115,18 @@ def make(folder: Path, each: int, workers: int) -> None:
         sample = [p for some in shown for p in some if part_of(p) == "train"]
         tokenizer = train_tokenizer(text for p in sample for text in (p.question, p.solution))
         write_atomic(kept, lambda path: tokenizer.save(str(path)))
-    job = partial(make_template, each=each, tokenizer=kept.read_text())
+    job = partial(make_template, each=each, tokenizer=kept.read_text(), text=text)
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         made = pool.map(job, numbers, chunksize=1)
-    packed: dict[str, Any] = {name: np.concatenate([one[name] for _, one in made]) for name in made[0][1]}
+    packed: dict[str, Any] = {
+        name: np.concatenate([one[name] for _, one, _ in made]) for name in made[0][1]
+    }
     write_atomic(folder / "train.npz", lambda path: np.savez_compressed(path, **packed))
-    held = {part: [p for one, _ in made for p in one[part]] for part in PARTS[1:]}
+    lines = [line for *_, some in made for line in some]
+    if lines:
+        Random(0).shuffle(lines)
+        write_atomic(folder / "train.jsonl", lambda path: path.write_text("".join(lines)))
+    held = {part: [p for one, *_ in made for p in one[part]] for part in PARTS[1:]}
     for part in held.values():
         Random(0).shuffle(part)
     write_atomic(folder / gsm.SHIPPED.name, lambda path: path.write_bytes(gsm.write_problems(held)))
@@ -131,9 +144,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--each", type=int, default=33_000, help="most training problems of a template")
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--text", type=int, default=0, help="problems of a template in train.jsonl")
     given = parser.parse_args(words)
     checks.integer("each", given.each, 1)
-    make(given.folder, given.each, checks.integer("workers", given.workers, 1))
+    workers, text = checks.integer("workers", given.workers, 1), checks.integer("text", given.text, 0)
+    make(given.folder, given.each, workers, text)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labkit import checks
 from labkit.provenance import provenance
+from labkit.soar.generate import encode, read
 from labkit.soar.models.adapted import save_adapted
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.search import decode
@@ -32,7 +33,7 @@ from labkit.studies.soar import gsm_problems as gsm
 from labkit.studies.soar.gsm_data import ANSWER, SPECIAL
 from labkit.studies.soar.gsm_model import EOS, MASK, Problems, Run, load_state, save_state, train_step
 from labkit.studies.soar.gsm_problems import Problem
-from labkit.traces import TrainTrace
+from labkit.traces import BeamTrace, TrainTrace
 
 EARLY = (0.35, 0.50, 0.65)  # what lab/gsm-early should solve by greedy: from, best, to
 EXAM_BLOCK = 32
@@ -150,14 +151,17 @@ def shipped(model: DiffusionLM) -> DiffusionLM:
 
 def solves(model: DiffusionLM, tokenizer: Any, asked: list[Problem], **options: Any) -> float:
     """Share of problems that a decode, greedy in blocks of EXAM_BLOCK unless told, gets right."""
-    prompts = [tokenizer(problem.question)["input_ids"] for problem in asked]
+    prompts = [encode(tokenizer, problem.question) for problem in asked]
     given: dict[str, Any] = {"strategy": "greedy", "block_length": EXAM_BLOCK} | options
-    found = decode(model, prompts, gen_length=ANSWER, record=False, **given).sequences
-    texts = []
-    for row, prompt in zip(found.tolist(), prompts, strict=True):
-        answer = row[len(prompt) : len(prompt) + ANSWER]
-        texts.append(tokenizer.decode(answer[: answer.index(EOS)] if EOS in answer else answer))
-    return float(gsm.right(texts, asked).mean())
+    trace = decode(model, prompts, gen_length=ANSWER, record=False, **given)
+    return float(gsm.right(answers(trace, tokenizer), asked).mean())
+
+
+def answers(trace: BeamTrace, tokenizer: Any) -> list[str]:
+    """The texts behind the prompts of a decode of ANSWER tokens, each up to its end of text."""
+    starts = zip(trace.sequences.tolist(), trace.prompt_length.tolist(), strict=True)
+    ends = [tokenizer.eos_token_id]
+    return [read(tokenizer, row[start : start + ANSWER], ends)[0] for row, start in starts]
 
 
 def _save(context: Context, run: Run, tokenizer: Any, name: str, entry: dict[str, float]) -> None:

@@ -1,7 +1,8 @@
-"""Accuracy against forward calls, paired puzzle by puzzle: the study behind notebook 04.
+"""Accuracy against forward calls, paired puzzle by puzzle: the studies behind notebook 04.
 
 grid        the settings to compare, greedy first
-compare     what one model solves with every setting, on the same puzzles
+measure     what any decodes of the same questions give, setting by setting
+compare     what one model solves of the same puzzles with every setting
 choose      one setting of a family, by its outcomes on validation puzzles
 against     every setting beside the first (greedy): differences with intervals and exact tests, one model
 over_seeds  the same for one arm of several trainings
@@ -21,10 +22,19 @@ from labkit.progress import bar
 from labkit.soar.search import decode
 from labkit.soar.tasks.sudoku import solved
 from labkit.studies import stats
+from labkit.traces import BeamTrace
 
 Setting = dict[str, Any]  # {"strategy": ..., other keywords of decode}
 Outcome = dict[str, Any]  # what ``compare`` returns of one setting
-FAMILIES = ("greedy", "parallel", "adaptive", "adaptive uncapped", "pbs", "soar")
+FAMILIES = (
+    "greedy", "parallel", "adaptive", "adaptive uncapped", "factor", "eb", "klass", "pbs", "order_token",
+    "soar",
+)  # fmt: skip
+PARTS = {  # of a label
+    "parallel": ("max_parallel",), "adaptive": ("threshold",), "factor": ("factor",), "eb": ("gamma",),
+    "klass": ("threshold", "kl_threshold"), "pbs": ("beam",), "order_token": ("beam",),
+    "soar": ("beam", "threshold"),
+}  # fmt: skip
 UNCAPPED = 10_000  # max_parallel of adaptive decoding that may fill a whole block in one step
 
 
@@ -60,39 +70,37 @@ def family(setting: Setting) -> str:
 
 
 def label(setting: Setting) -> str:
-    """A setting in a few characters: ``soar 4, .999``."""
-    parts = {"parallel": ("max_parallel",), "adaptive": ("threshold",), "pbs": ("beam",),
-             "soar": ("beam", "threshold")}.get(setting["strategy"], ())  # fmt: skip
+    """A setting in a few characters: ``soar 4, .999``; ``greedy blocks of 32``."""
+    parts = PARTS.get(setting["strategy"], ())
     told = [f"{setting[part]:g}".lstrip("0") for part in parts if part in setting]
     told += ["uncapped"] * (setting["strategy"] == "adaptive" and setting.get("max_parallel") == UNCAPPED)
     told += ["sum"] * (setting.get("score") == "sum") + ["collapse 1"] * (setting.get("min_collapse") == 1)
+    told += [f"blocks of {setting['block_length']}"] * ("block_length" in setting)
     return f"{setting['strategy']} {', '.join(told)}".strip()
 
 
-def compare(
-    model: Callable, boards: np.ndarray, truths: np.ndarray, settings: Sequence[Setting],
-    *, progress: bool = True, deadline: float = float("inf"),
+def measure(
+    run: Callable[[Setting], BeamTrace], judge: Callable[[BeamTrace], np.ndarray],
+    settings: Sequence[Setting], *, progress: bool = True, deadline: float = float("inf"),
 ) -> list[Outcome]:  # fmt: skip
-    """Decode the same N puzzles with every setting.
+    """Decode the same N questions by ``run`` with every setting, and have them judged: bool (N,).
 
-    boards, truths   int (N, L) puzzles and their solutions
-    deadline         a ``time.time()`` after which no further setting is started
+    deadline  a ``time.time()`` after which no further setting is started
 
     Returns one dict per setting: ``setting``, ``family``, ``label``, ``right`` bool (N,), ``accuracy`` its
-    mean; means per puzzle ``calls`` (forward calls) and ``rows``; ``speed`` = the first setting's calls /
-    calls; ``seconds`` for all; ``beams_moved_by``, as decode's meta has it.
+    mean; means per question ``calls`` (forward calls) and ``rows``; ``speed`` = the first setting's calls
+    / calls; ``seconds`` for all; ``beams_moved_by``, as decode's meta has it.
     """
-    if not settings or len(boards) != len(truths) or not len(boards):
-        raise ValueError("settings, boards and truths must be non-empty, boards and truths equally many")
-    prompts = torch.as_tensor(boards)
+    if not settings:
+        checks.fail("settings", settings, "at least one")
     found: list[Outcome] = []
     for setting in bar(progress, settings, desc="settings"):
         if found and time.time() > deadline:
             break
         began = time.perf_counter()
-        trace = decode(model, prompts, record=False, **setting)
+        trace = run(setting)
         spent = time.perf_counter() - began
-        right = solved(trace.sequences, truths)
+        right = judge(trace)
         calls, rows = float(trace.calls.mean()), float(trace.rows.mean())
         found.append({
             "setting": dict(setting), "family": family(setting), "label": label(setting), "right": right,
@@ -101,6 +109,19 @@ def compare(
             "beams_moved_by": trace.meta["beams_moved_by"],
         })  # fmt: skip
     return found
+
+
+def compare(
+    model: Callable, boards: np.ndarray, truths: np.ndarray, settings: Sequence[Setting], **how: Any
+) -> list[Outcome]:
+    """``measure`` of the same N puzzles: boards and their solutions, int (N, L); ``how`` is measure's."""
+    if len(boards) != len(truths) or not len(boards):
+        checks.fail("truths", len(truths), f"as many as the boards, {len(boards)}, at least one")
+    prompts = torch.as_tensor(boards)
+    return measure(
+        lambda setting: decode(model, prompts, record=False, **setting),
+        lambda trace: solved(trace.sequences, truths), settings, **how,
+    )  # fmt: skip
 
 
 def choose(
@@ -137,20 +158,27 @@ class Row:
     seconds: float
 
 
-def against(outcomes: Sequence[Outcome]) -> list[Row]:
-    """Every outcome of one model beside the first; intervals are over puzzles and hold for this model."""
+def against(outcomes: Sequence[Outcome], unit: str = "puzzles") -> list[Row]:
+    """Every outcome of one model beside the first; intervals are over questions and hold for this model."""
     return [
-        _row(o["label"], [o], [outcomes[0]], stats.proportion(o["right"], "puzzles"),
-             stats.bootstrap_questions(o["right"], outcomes[0]["right"], "puzzles"))
+        _row(o["label"], [o], [outcomes[0]], stats.proportion(o["right"], unit),
+             stats.bootstrap_questions(o["right"], outcomes[0]["right"], unit))
         for o in outcomes
     ]  # fmt: skip
 
 
-def over_seeds(name: str, own: Sequence[Outcome], base: Sequence[Outcome]) -> Row:
-    """One arm beside a baseline, an outcome of each per training seed: the seed is the unit."""
+def over_seeds(name: str, own: Sequence[Outcome], base: Sequence[Outcome], unit: str = "puzzles") -> Row:
+    """One arm beside a baseline, an outcome of each per training seed, which is the unit.
+
+    Of one training the interval is over questions, as in ``against``, and holds for this model alone.
+    """
     right, other = (np.stack([o["right"] for o in outcomes]) for outcomes in (own, base))
-    share = stats.t_interval([o["accuracy"] for o in own])
-    return _row(name, own, base, share, stats.bootstrap_questions(right, other, "puzzles"))
+    if len(own) == 1:
+        share, gain = stats.proportion(right[0], unit), stats.bootstrap_questions(right[0], other[0], unit)
+    else:
+        share = stats.t_interval([o["accuracy"] for o in own])
+        gain = stats.bootstrap_questions(right, other, unit)
+    return _row(name, own, base, share, gain)
 
 
 def _row(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from labkit.studies.soar import records as recorded
 from labkit.studies.soar.claims import summary
 from labkit.studies.soar.outcomes import Row
-from labkit.studies.soar.records import OLD_KERNEL, RULES, Records, missing, note
+from labkit.studies.soar.records import OLD_KERNEL, RULES, Records, missing, note, unit
 
 MEANS = {
     "fast": "fewest forward calls among the settings that lose nothing on validation",
-    "accurate": "most validation puzzles solved",
-    "accurate, 3x": "most validation puzzles solved with at most a third of greedy's forward calls",
+    "accurate": "most solved on validation",
+    "accurate, 3x": "most solved on validation with at most a third of greedy's forward calls",
 }
 HEAD = """# Recorded SOAR results
 
@@ -22,6 +22,7 @@ record is the state the work started from, not the state that ran.
 | files | command | what |
 |---|---|---|
 | study.json | `python -m labkit.studies soar --checkpoints ...` | per model and training seed: settings chosen on validation puzzles, tested once on others |
+| words.json | `python -m labkit.studies soar-words` | the same of the lab's word problems, one training per model: its intervals are over problems |
 | bench_lab.json, bench_share.json, bench_llada.json, bench_identity.json | `python -m labkit.studies soar-bench` | speed, share of the forward, one prompt alone against many |
 | caches.json | `python -m labkit.studies soar-caches` | what caches cost in answers and save in seconds |
 | sudoku9_training.npz, sums_training.npz | `python -m labkit.studies soar-models`, [as on their cards](../../../checkpoints/README.md) | training curves of the shipped models |
@@ -35,7 +36,7 @@ Rules, applied to each family of settings and each training seed on its validati
 def page() -> str:
     """The whole page."""
     parts = [HEAD, *(f"- *{rule}*: {MEANS[rule]}" for rule in RULES), ""]
-    for model, records in recorded.study().items():
+    for model, records in recorded.everything().items():
         parts += study_lines(model, records)
     parts += ["## Speed", "", *_speed(), ""]
     return "\n".join(parts)
@@ -46,24 +47,30 @@ def study_lines(model: str, records: Records) -> list[str]:
     first = next(iter(records.values()))
     tried = ", ".join(f"{of} {count}" for of, count in first["tried"].items())
     sizes, made = first["puzzles"], max(r["provenance"]["time"][:10] for r in records.values())
-    trained = "; ".join(
-        f"seed {seed}: {r['training']['steps']:,} steps in {r['training']['training_seconds']:.0f} s"
-        for seed, r in records.items()
-    )
+    trained = "; ".join(f"seed {seed}: {_training(r['training'])}" for seed, r in records.items())
     lines = [
-        f"### {model}", "", f"Trained: {trained}. {first['provenance']['device']}, {made}, bfloat16.",
-        f"Settings tried on {sizes['validation']:,} puzzles: {tried}; tested on {sizes['test']:,} others.",
-    ]  # fmt: skip
+        f"### {model}",
+        "",
+        f"Trained: {trained}. {first['provenance']['device']}, {made}, {first['provenance']['dtype']}.",
+        f"Settings tried on {sizes['validation']:,} {unit(records)}: {tried}; tested on "
+        f"{sizes['test']:,} others.",
+    ]
     lines += [f"**{note(records)}.**"] * bool(note(records))
     lines += [f"Not run: {', '.join(missing(records))}."] * bool(missing(records))
     lines += [
         "",
-        "| rule | setting | solved, % | against greedy, points | exact p, a seed | forward calls | rows |",
-        "|---|---|---|---|---|---|---|",
+        "| rule | setting | solved, % | against greedy, points | exact p, a seed | forward calls | rows | "
+        "seconds for all |",
+        "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for rule in RULES:
         lines += [_line(rule, row) for row in summary(records, rule)]
     return [*lines, ""]
+
+
+def _training(about: dict) -> str:
+    seconds = about.get("training_seconds")
+    return f"{about['steps']:,} steps" + (f" in {seconds:.0f} s" if seconds else "")
 
 
 def _line(rule: str, row: Row) -> str:
@@ -71,7 +78,9 @@ def _line(rule: str, row: Row) -> str:
     if row.family == "greedy":
         gain = p = ""
     share, calls = row.share.text(".2f", scale=100), f"{row.calls:.1f} ({row.speed:.2f}x fewer)"
-    return f"| {rule} | {row.label} | {share} | {gain} | {p} | {calls} | {row.rows:.1f} |"
+    return (
+        f"| {rule} | {row.label} | {share} | {gain} | {p} | {calls} | {row.rows:.1f} | {row.seconds:.1f} |"
+    )
 
 
 def _speed() -> list[str]:

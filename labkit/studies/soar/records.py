@@ -1,6 +1,7 @@
 """What the lab keeps of its SOAR studies on a GPU, and the outcomes in them.
 
-study                  {model: {training seed: record}} of ``studies soar``
+study                  {model: {training seed: record}} of ``studies soar`` or of ``soar-words``
+everything             of both
 bench, caches          of ``studies soar-bench`` and ``soar-caches``;  training: of ``soar-models``
 chosen_by, tested      test outcomes of a record;  solved_only_by: the puzzles on which two of them differ
 missing, note          what was not run; what must be known of a record before its numbers
@@ -20,7 +21,7 @@ from labkit.studies.soar.outcomes import FAMILIES, Outcome
 from labkit.traces import TrainTrace
 
 RESULTS = Path(__file__).parent / "results"
-STUDY = "study.json"
+STUDY, WORDS = "study.json", "words.json"
 BEAM_KERNEL = Path(labkit.soar.__file__).with_name("beam_kernel.py")
 UNREAD = tokenize.COMMENT, tokenize.NL  # of no meaning to Python
 RULES = {  # name: (choose's want, least speed against greedy)
@@ -44,6 +45,16 @@ def study(path: Path | None = None) -> dict[str, Records]:
     return found
 
 
+def everything() -> dict[str, Records]:
+    """The lab's own records of both studies, puzzles and words, by model."""
+    return {model: records for file in (STUDY, WORDS) for model, records in study(RESULTS / file).items()}
+
+
+def pack(right: np.ndarray) -> str:
+    """Bool (N,) answers as bits, as hexadecimal digits; ``study`` unpacks them."""
+    return np.packbits(right).tobytes().hex()
+
+
 def bench(stage: str) -> dict:
     """What a stage of soar-bench gave on an H100: "lab", "share", "llada" or "identity"."""
     checks.choice("stage", stage, ("lab", "share", "llada", "identity"))
@@ -60,6 +71,16 @@ def training(what: str) -> tuple[TrainTrace, dict[str, dict]]:
     checks.choice("what", what, ("sudoku9", "sums"))
     cards = {file.stem: json.loads(file.read_text()) for file in sorted(CHECKPOINTS.glob(f"{what}*.json"))}
     return TrainTrace.load(RESULTS / f"{what}_training.npz"), cards
+
+
+def unit(records: Records) -> str:
+    """What the study of these records asks: puzzles or problems."""
+    return next(iter(records.values())).get("unit", "puzzles")
+
+
+def greedy_of(records: Records) -> list[Outcome]:
+    """Per seed, the test outcome of greedy, in the blocks that the study chose for it."""
+    return [next(o for o in record["test"] if o["family"] == "greedy") for record in records.values()]
 
 
 def tested(record: dict, name: str) -> Outcome:
@@ -84,8 +105,9 @@ def solved_only_by(record: dict, winner: str, loser: str = "greedy") -> np.ndarr
 
 
 def missing(records: Records) -> list[str]:
-    """Families of which a seed has no outcome at all: what was not run."""
-    return [of for of in FAMILIES if not all(record["tried"].get(of) for record in records.values())]
+    """Families of the study of which a seed has no outcome at all: what was not run."""
+    tried = [record["tried"] for record in records.values()]
+    return [of for of in tried[0] if not all(counts.get(of) for counts in tried)]
 
 
 def note(records: Records) -> str:

@@ -13,9 +13,9 @@ validation short; a later call goes on.
 
 import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from labkit.paths import CHECKPOINTS
@@ -25,7 +25,7 @@ from labkit.soar.tasks.sudoku_model import SudokuLM
 from labkit.studies.files import check
 from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.studies.soar import page, records
-from labkit.studies.soar.outcomes import FAMILIES, Outcome, Setting, choose, compare, grid, label
+from labkit.studies.soar.outcomes import FAMILIES, Outcome, Setting, choose, compare, family, grid, label
 from labkit.studies.soar.records import RULES, kernel_digest
 from labkit.studies.soar.records import STUDY as FILE
 
@@ -63,14 +63,10 @@ def study(name: str, device: str, sizes: dict[str, int], known: dict, deadline: 
     began = time.perf_counter()
     seen = _outcomes(model, "validation", sizes, settings() + ablations(), known, deadline)
     candidates = [o for o in seen if o["setting"] in settings()]
-    chosen = {}
-    for of in FAMILIES[1:]:
-        for rule, (want, speed) in RULES.items():
-            if any(o["family"] == of and o["speed"] >= speed for o in candidates):
-                chosen[f"{of}, {rule}"] = choose(candidates, of, want, speed)
+    chosen = choices(candidates)
     tested = [{"strategy": "greedy"}, *(o["setting"] for o in chosen.values())]
     tested = [s for index, s in enumerate(tested) if s not in tested[:index]]
-    tried = {of: sum(o["family"] == of for o in candidates) for of in FAMILIES}
+    tried = {of: sum(o["family"] == of for o in candidates) for of in map(family, settings())}
     return about | {
         "training": trained(name), "tried": tried,
         "chosen": {rule: outcome["label"] for rule, outcome in chosen.items()},
@@ -78,6 +74,16 @@ def study(name: str, device: str, sizes: dict[str, int], known: dict, deadline: 
         "test": _outcomes(model, "test", sizes, tested, known),
         "provenance": {"dtype": "bfloat16", "seconds": time.perf_counter() - began},
     }  # fmt: skip
+
+
+def choices(candidates: Sequence[Outcome]) -> dict[str, Outcome]:
+    """{"FAMILY, RULE": what the rule chooses among the outcomes, of which the first is the baseline}."""
+    return {
+        f"{of}, {rule}": choose(candidates, of, want, speed)
+        for of in FAMILIES[1:]
+        for rule, (want, speed) in RULES.items()
+        if any(o["family"] == of and o["speed"] >= speed for o in candidates)
+    }
 
 
 def _outcomes(
@@ -111,7 +117,7 @@ def trained(name: str) -> dict:
 
 def save(record: dict, context: Context) -> None:
     """Put a record into study.json, its answers as bits, as hexadecimal digits."""
-    test = [o | {"right": np.packbits(o["right"]).tobytes().hex()} for o in record["test"]]
+    test = [o | {"right": records.pack(o["right"])} for o in record["test"]]
     body, about = record | {"test": test}, record["training"]
     check(about["name"], body, RECORD)
     context.write(body, FILE, about["name"], str(about["seed"]))
