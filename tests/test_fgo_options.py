@@ -15,9 +15,9 @@ from labkit.fgo import rewards
 from labkit.fgo.cli import _parse, presets
 from labkit.fgo.lab.reasoner import build_char_model
 from labkit.fgo.policy import load_policy
-from labkit.fgo.prompts import as_prompts
 from labkit.fgo.tasks import char_tokenizer, verbose_sums
 from labkit.paths import PACKAGE
+from labkit.rows import as_prompts
 from labkit.traces import TrainTrace
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")

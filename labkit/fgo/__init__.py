@@ -5,7 +5,7 @@ objective   Objective: alpha, beta, clamp, scale, entropy; measures: entropies o
 trainer     FGOTrainer: TRL's GRPOTrainer with FGO's advantages; config: FGOConfig; watch: its warnings
 cli         labkit train fgo: any causal LM, any data set with checkable answers; presets: the paper's
 policy      loading what is trained, LoRA on it
-datasets    rows from the hub, .jsonl, .parquet, .csv, save_to_disk folders; prompts: how they are asked
+datasets    (labkit.rows) from the hub, .jsonl, .parquet, .csv, save_to_disk folders; how they are asked
 evaluate    responses to questions, judged
 record      sampled completions and counts of a run
 rewards     those answers: files, LaTeX (math_judge), reasoning-gym; smollm: a public model to train

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from labkit import checks
 from labkit.causal_lm import check_steps, checkpoint_to_resume, step_of
 from labkit.fgo.policy import load_policy, lora_config
-from labkit.fgo.prompts import Rows, as_prompts
 from labkit.options import help_field, parse_options
 from labkit.paths import PACKAGE, runs_dir, write_json
 from labkit.provenance import provenance
+from labkit.rows import Rows, as_prompts
 from labkit.yaml_values import read_yaml
 
 if TYPE_CHECKING:

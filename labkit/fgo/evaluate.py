@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from labkit import checks
 from labkit.fgo.measures import Interval, with_intervals
 from labkit.fgo.policy import end_tokens
-from labkit.fgo.prompts import Rows
 from labkit.options import help_field
 from labkit.progress import Progress, bar
+from labkit.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 from labkit import checks, device
 from labkit.fgo.evaluate import Examination, Responses, Sampling, examine, respond
 from labkit.fgo.policy import load_policy
-from labkit.fgo.prompts import Rows, as_prompts
 from labkit.fgo.rewards import find_reward
 from labkit.options import help_field, parse_options
 from labkit.paths import runs_dir, write_json
 from labkit.provenance import provenance
+from labkit.rows import Rows, as_prompts
 from labkit.studies import published
 from labkit.studies.fgo.benchmarks import BENCHMARKS, BOXED, load_benchmark
 
