@@ -8,7 +8,7 @@ labkit eval       a causal LM on a benchmark: accuracy, length, ACT, the paper's
 labkit decode     a question to a masked diffusion language model: the answer fills in, its trace is kept
 labkit lm-eval    lm-evaluation-harness on such a model; its options are those of `lm_eval run`
 labkit show       a trace or a folder of training logs as one HTML page that needs no Python
-labkit sweep      one notebook over a grid of parameters, on this machine or a dask cluster
+labkit sweep      one notebook over a grid of parameters, here or on a dask cluster; repeated, it goes on
 labkit report     write report.html of a finished run again
 labkit compare    two runs, metric by metric
 labkit baseline   accept the metrics of a run as the new baselines, after showing what moves

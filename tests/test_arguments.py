@@ -4,6 +4,7 @@ Allowed are a result, or a ValueError, TypeError or NotImplementedError that nam
 """
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import torch
 import sparse24
 import tokenstats
 from labkit import elas, fgo, metrics, soar, traces
+from labkit.elas.data import Text
 
 X = torch.arange(128.0).reshape(8, 16) % 7
 STEP = np.arange(2)
+IDS = np.arange(12).reshape(2, 6)
 STRANGE = {
     "None": None, "text": "x", "minus one": -1, "zero": 0, "a half": 0.5, "NaN": float("nan"),
     "infinity": float("inf"), "huge": 10**400, "True": True, "list": [], "dict": {}, "object": object(),
@@ -30,6 +33,24 @@ def one_hot(tokens):
     return torch.nn.functional.one_hot(tokens, 8).float()
 
 
+class Bytes:
+    """A tokenizer for ``generate`` and ``trace_masks``: a letter's code modulo 7 is its token."""
+
+    chat_template = None
+
+    def encode(self, text):
+        return SimpleNamespace(ids=[ord(letter) % 7 for letter in text])
+
+    def __call__(self, text):
+        return {"input_ids": self.encode(text).ids}
+
+    def decode(self, tokens, skip_special_tokens=False):
+        return "".join(map(str, tokens))
+
+    def get_added_vocab(self):
+        return {}
+
+
 def group(*shape):
     return torch.ones(shape)
 
@@ -37,7 +58,8 @@ def group(*shape):
 def calls():
     """name: (function, arguments it takes)."""
     packed, tiny = sparse24.compress(X), elas.ElasConfig.from_name("tiny", vocab_size=300, warmup_steps=0)
-    yes = torch.ones(2, 3, dtype=torch.bool)
+    net, yes = elas.ElasForCausalLM(tiny), torch.ones(2, 3, dtype=torch.bool)
+    text = Text(Bytes(), IDS[0], IDS[1], np.ones(300, int), "two rows")
     tables = {name: np.zeros((1, 2, 4), kind) for name, kind in (("activations", "f4"), ("kept", bool))}
     return {
         "sparse24.mask24": (sparse24.mask24, {"x": X}),
@@ -58,9 +80,25 @@ def calls():
         "elas.load_checkpoint": (elas.load_checkpoint, {"name": "no model of this name"}),
         "elas.pretrain": (elas.pretrain, {"config": 3}),
         "elas.ElasConfig.from_name": (elas.ElasConfig.from_name, {"name": "tiny"}),
-        "elas.Loro.for_model": (elas.Loro.for_model, {"model": elas.ElasForCausalLM(tiny), "lr": 0.1}),
+        "elas.Loro.for_model": (elas.Loro.for_model, {"model": net, "lr": 0.1}),
+        "elas.evaluate": (elas.evaluate, {"model": net, "rows": IDS, "token_bytes": np.ones(300, int)}),
+        "elas.unigram": (elas.unigram, {"text": text, "rows": IDS}),
+        "elas.trace_masks": (elas.trace_masks, {"model": net, "text": "if", "tokenizer": Bytes()}),
+        "elas.layer_statistics": (elas.layer_statistics, {"model": net, "tokens": IDS}),
+        "elas.gradient_agreement": (elas.gradient_agreement, {"model": net, "tokens": IDS}),
+        "elas.saved_bytes": (
+            lambda module, call=None: elas.saved_bytes(module, X, call=call),
+            {"module": torch.nn.Linear(16, 2)},
+        ),
+        "elas.ffn_saved_bytes": (elas.ffn_saved_bytes, {"size": "tiny", "tokens": 4}),
         "soar.decode": (soar.decode, {
             "model": one_hot, "prompts": [[1, 2]], "gen_length": 2, "mask_id": 7,
+        }),
+        "soar.generate": (soar.generate, {
+            "model": one_hot, "question": "a", "tokenizer": Bytes(), "gen_length": 2, "mask_id": 7,
+        }),
+        "soar.generate_batch": (soar.generate_batch, {
+            "model": one_hot, "questions": ["a", "b"], "tokenizer": Bytes(), "gen_length": 2, "mask_id": 7,
         }),
         "soar.load_model": (soar.load_model, {"name": "lab/sums"}),
         "fgo.fgo_advantages": (fgo.fgo_advantages, {
@@ -133,9 +171,6 @@ def test_every_public_name_is_tried():
         for name in module.__all__
     }
     apart = {
-        # they take a whole model
-        "elas.evaluate", "elas.unigram", "elas.trace_masks", "elas.gradient_agreement", "elas.saved_bytes",
-        "elas.layer_statistics", "elas.ffn_saved_bytes", "soar.generate", "soar.generate_batch",
         "elas.ARMS", "sparse24.Packed", "tokenstats.TokenStats", "soar.Generation",  # results and constants
         "fgo.FGOConfig", "fgo.FGOTrainer",  # TRL's own arguments
         "elas.ElasConfig", "elas.ElasForCausalLM", "elas.Loro",  # by another maker above

@@ -60,6 +60,12 @@ def test_a_key_with_no_usable_value_is_named(family, key, value, tmp_path):
         (llada, {"n_heads": 5, "n_kv_heads": 5}, "^n_heads in config.json must be a divisor of d_model=32"),
         (llada, {"n_heads": 32}, "^n_heads in config.json must be d_model=32 divided by an even"),
         (llada, {"n_kv_heads": 3}, "^n_kv_heads in config.json must be a divisor of n_heads=4; got 3"),
+        (llada, {"n_layers": 10**9}, "^n_layers in config.json must be an integer between 1 and 1000"),
+        (
+            dream,
+            {"num_hidden_layers": 10**9},
+            "^num_hidden_layers in config.json must be an integer between",
+        ),
         (llada, {"multi_query_attention": True}, "^n_kv_heads in config.json must be 1 with multi_query"),
         (
             llada,
@@ -178,6 +184,17 @@ def test_the_mask_may_stand_in_the_generation_config(tmp_path):
     assert load_model(folder).mask_id == 39
     put(llada(tmp_path), "generation_config.json", {"mask_token_id": 37})
     with pytest.raises(ValueError, match=r"^mask_token_id must be the same in both files.*39.*37"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json"])
+@pytest.mark.parametrize("text", ["[]", "[" * 10**5, "{", "1" * 10**4], ids=["list", "deep", "cut", "long"])
+def test_a_json_file_of_another_kind_is_named_with_its_folder(name, text, tmp_path):
+    folder = llada(tmp_path)
+    (folder / name).write_text(text)
+    with pytest.raises(
+        ValueError, match=f"^{name} must be .* JSON.*; {folder / name} (is not: |holds a list)"
+    ):
         load_model(folder)
 
 

@@ -70,11 +70,23 @@ def test_a_file_of_another_kind_is_one_clear_error(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "plain.safetensors")
     save_file({"weight": torch.zeros(2)}, tmp_path / "fields.safetensors", {"config": '{"sides": 9}'})
     save_file({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors", {"config": '{"side": 9}'})
-    for name in ("missing", "damaged", "plain", "fields", "weights"):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "deep.safetensors", {"config": "[" * 10**5})
+    for name in ("missing", "damaged", "plain", "fields", "weights", "deep"):
         with pytest.raises(
             ValueError, match=f"name must be a file that labkit.studies soar-models.*{name}"
         ):
             load_model(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "norm"), [(10**9, 4, 4), (1, 2**40, 4), (1, 2**20, 2**20), (2, 4, 4), (1, 8, 8)]
+)
+def test_a_card_that_asks_for_more_than_the_file_holds_takes_no_memory(layers, width, norm, tmp_path):
+    weights = SudokuLM(SudokuConfig(width=4, layers=1)).state_dict() | {"norm.weight": torch.zeros(norm)}
+    card = {"config": json.dumps({"side": 4, "heads": 4, "layers": layers, "width": width}), "card": "{}"}
+    save_file(weights, tmp_path / "m.safetensors", card)
+    with pytest.raises(ValueError, match=f"weights have the shapes of SudokuConfig.*width={width}"):
+        SudokuLM.load(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize("what", ["sudoku9", "sums"])

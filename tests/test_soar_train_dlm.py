@@ -22,7 +22,7 @@ from transformers import (
 
 from labkit.__main__ import main
 from labkit.soar import generate, load_model
-from labkit.soar.adapt import Rows, add_mask, who_sees_whom
+from labkit.soar.adapt import Adaptation, Rows, add_mask, who_sees_whom
 from labkit.soar.models.adapted import save_adapted
 from labkit.traces import TrainTrace
 
@@ -186,14 +186,12 @@ def test_a_new_mask_token_begins_as_the_mean_embedding():
 
 def test_rows_are_prompt_answer_and_ends_of_text():
     tokenizer = char_tokenizer()
-    rows = Rows([{"prompt": "1+1=", "answer": "2"}, {"prompt": "9=", "answer": "9+0"}], tokenizer, None, 64)
+    two = [{"prompt": "1+1=", "answer": "2"}, {"prompt": "9=", "answer": "9+0"}]
+    rows = Rows(two, tokenizer, Adaptation(), 64)
     batch = rows.collate([rows[0], rows[1]])
     assert batch["tokens"].tolist() == [[2, 11, 2, 12, 3, 0, 0, 0], [0, 0, 10, 12, 10, 11, 1, 0]]
     assert (batch["padding"].tolist(), batch["used"].tolist()) == ([0, 2], [2, 4])
-    assert (
-        Rows([{"prompt": "1", "answer": "2"}, {"prompt": "9", "answer": "999"}], tokenizer, 2, 9).left_out
-        == 1
-    )
+    assert Rows(two, tokenizer, Adaptation(answer_length=2), 9).left_out == 1
 
 
 @pytest.mark.parametrize("more", [(), ("--gradient_accumulation_steps", "2")])

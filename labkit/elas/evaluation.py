@@ -6,11 +6,13 @@ one and its perplexity 1.5 to 2 % too low at their n. Here every predicted token
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from labkit import checks
 from labkit.elas.data import Text
 
 
@@ -37,6 +39,10 @@ def evaluate(
 
     The 2:4 mask is applied as the model's own switch says. Dropout off; the mode is restored.
     """
+    if not isinstance(model, torch.nn.Module):
+        checks.fail("model", type(model).__name__, "a torch module")
+    checks.integer("batch_size", batch_size, 1)
+    _check(rows, token_bytes)
     was_training = model.training
     model.eval()
     device, total = next(model.parameters()).device, 0.0
@@ -52,6 +58,24 @@ def evaluate(
 
 def unigram(text: Text, rows: np.ndarray) -> Loss:
     """Loss on ``rows`` of predicting each token by its (add-one smoothed) frequency in training."""
+    if not isinstance(text, Text):
+        checks.fail("text", type(text).__name__, "what load_text returns")
+    _check(rows, text.token_bytes)
     counts = np.bincount(text.train, minlength=text.vocab_size) + 1
     nats = -np.log(counts / counts.sum())
     return Loss.of(float(nats[rows[:, 1:]].sum()), rows[:, 1:], text.token_bytes)
+
+
+def _check(rows: Any, token_bytes: Any) -> None:
+    """ValueError unless these are rows of token ids, and how many bytes each token stands for."""
+    if not _integers(token_bytes, 1):
+        checks.fail("token_bytes", type(token_bytes).__name__, "an integer array (V,)")
+    most = len(token_bytes) - 1
+    if not _integers(rows, 2) or rows.shape[1] < 2 or rows.min() < 0 or rows.max() > most:
+        allowed = f"an integer array (n, length + 1) of token ids between 0 and {most}"
+        checks.fail("rows", getattr(rows, "shape", type(rows).__name__), allowed)
+
+
+def _integers(array: Any, axes: int) -> bool:
+    known = isinstance(array, np.ndarray) and array.dtype.kind in "iu"
+    return known and array.ndim == axes and array.size > 0

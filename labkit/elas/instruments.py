@@ -1,14 +1,16 @@
 """What goes on inside an ELAS model: masks for a picture, per-layer statistics, gradients, saved bytes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit.checks import fail, integer
+from labkit.checks import choice, fail, integer
+from labkit.device import of_torch
 from labkit.elas.layers import GRADIENTS, pad_to_groups
-from labkit.elas.model import ElasConfig, ElasForCausalLM, ReLU2MLP, build_mlp
+from labkit.elas.model import SIZES, ElasConfig, ElasForCausalLM, ReLU2MLP, build_mlp
 from labkit.provenance import provenance
 from labkit.traces import MaskTrace
 from sparse24 import mask24
@@ -27,10 +29,14 @@ def trace_masks(
     ValueError if the text is empty or the model has no ReLU² FFN.
     """
     integer("max_tokens", max_tokens, 1)
+    if not isinstance(text, str):
+        fail("text", type(text).__name__, "a text")
+    if not all(hasattr(tokenizer, name) for name in ("encode", "decode")):
+        fail("tokenizer", type(tokenizer).__name__, "a tokenizers.Tokenizer")
     ids = tokenizer.encode(text).ids[:max_tokens]
     if not ids:
         fail("text", text, "a text of at least one token")
-    batch = torch.tensor([ids], device=model.device)
+    batch = _ids(model, torch.tensor([ids]))
     activations = torch.stack([pad_to_groups(y[0]) for y in relu2_activations(model, batch)])
     return MaskTrace(
         activations.float().cpu().numpy(),
@@ -58,9 +64,19 @@ def layer_statistics(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> dic
     return {name: np.array(values) for name, values in found.items()}
 
 
-def _ids(model: nn.Module, tokens: Tensor | np.ndarray) -> Tensor:
-    tokens = torch.from_numpy(tokens.astype(np.int64)) if isinstance(tokens, np.ndarray) else tokens
-    return tokens.to(next(model.parameters()).device)
+def _ids(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> Tensor:
+    """``tokens`` on the model's device. ValueError names the one that is of another kind."""
+    if not isinstance(model, ElasForCausalLM):
+        fail("model", type(model).__name__, "an ElasForCausalLM")
+    if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "iu":
+        tokens = torch.from_numpy(tokens.astype(np.int64))
+    most = model.config.vocab_size - 1
+    whole = (torch.int32, torch.int64)
+    known = isinstance(tokens, Tensor) and tokens.dtype in whole and tokens.ndim == 2 and tokens.numel() > 0
+    if not isinstance(tokens, Tensor) or not known or tokens.min() < 0 or tokens.max() > most:
+        what = getattr(tokens, "shape", type(tokens).__name__)
+        fail("tokens", what, f"integers (B, L), token ids between 0 and {most}")
+    return tokens.to(model.device)
 
 
 @torch.no_grad()
@@ -118,11 +134,17 @@ def gradient_agreement(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> d
     }
 
 
-def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
+def saved_bytes(module: nn.Module, *inputs: Tensor, call: Callable | None = None) -> int:
     """Bytes that autograd keeps from the forward pass to the backward pass, measured, weights excluded.
+
+    call   what to run on ``inputs`` (default: ``module`` itself); its weights are ``module``'s
 
     Every storage counts once, whole, however many views of it are saved.
     """
+    if not isinstance(module, nn.Module):
+        fail("module", type(module).__name__, "a torch module")
+    if call is not None and not callable(call):
+        fail("call", type(call).__name__, "callable or None")
     saved: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
@@ -130,7 +152,7 @@ def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = module(*inputs)
+        result = (call or module)(*inputs)
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
     del result  # held until here: a freed storage's address could be given to another
@@ -158,14 +180,15 @@ def ffn_saved_bytes(
     {name of FFN_FORMS: bytes}; the input is counted, weights are not.
     """
     integer("tokens", tokens, 1)
-    found = {}
+    choice("size", size, tuple(SIZES))
+    place, found = of_torch(device), {}
     for name, form in FFN_FORMS.items():
         fields = options | form | {"warmup_steps": 0}
         if form.get("ffn") == "swiglu":
             fields.pop("intermediate_size", None)
         config = ElasConfig.from_name(size, **fields)
-        mlp = build_mlp(config).to(device, torch.bfloat16)
-        x = torch.randn(1, tokens, config.hidden_size, dtype=torch.bfloat16, device=device)
+        mlp = build_mlp(config).to(place, torch.bfloat16)
+        x = torch.randn(1, tokens, config.hidden_size, dtype=torch.bfloat16, device=place)
         x.requires_grad_()
         found[name] = saved_bytes(mlp, x) / tokens
     return found

@@ -5,8 +5,10 @@ loss, that of labkit.soar.masking with the weight 1/t. With ``shift``, as in Dre
 still predict position i, so that what a causal LM has learnt stays of use.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -26,13 +28,16 @@ MASK = "<|mask|>"
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What the diffusion LM will be, and the states that it is trained on."""
+    """What the diffusion LM will be, and the states that it is trained on: those that ``decode`` shows."""
 
     shift: bool = help_field("logits at i - 1 predict position i, as in Dream; else those at i", True)
     block_causal: int | None = help_field("attention causal over blocks of so many; null: none", None)
-    answer_length: int | None = help_field("slots for an answer with its end; null: the longest's", None)
+    answer_length: int | None = help_field(
+        "slots for an answer, its end included; null: the longest's, in whole blocks", None
+    )
     block_lengths: list[int] = field(
-        default_factory=lambda: [32], metadata={"help": "of the blocks in the states of block decoding"}
+        default_factory=list,
+        metadata={"help": "of the blocks in the states of block decoding; none: block_causal, else 32"},
     )
     block_share: float = help_field("rows in states of block decoding; others are masked uniformly", 0.5)
     lora_rank: int | None = help_field("train LoRA of this rank (needs peft), not all weights", None)
@@ -41,9 +46,30 @@ class Adaptation:
         for name in ("block_causal", "answer_length", "lora_rank"):
             if getattr(self, name) is not None:
                 checks.integer(name, getattr(self, name), 1)
+        if not self.block_lengths:
+            object.__setattr__(self, "block_lengths", [self.block_causal or 32])
         for length in self.block_lengths:
             checks.integer("block_lengths", length, 1)
+            if self.block_causal and self.block_causal % length:
+                checks.fail("block_lengths", length, f"divisors of block_causal={self.block_causal}")
         checks.number("block_share", self.block_share, 0, 1)
+        if self.answer_length and self.slots(self.answer_length) != self.answer_length:
+            allowed = (
+                f"a multiple of each of block_lengths={self.block_lengths}, as decode wants gen_length"
+            )
+            checks.fail("answer_length", self.answer_length, allowed)
+
+    def slots(self, tokens: int) -> int:
+        """Fewest slots for answers of so many tokens that ``decode`` takes with any of the block lengths.
+
+        One that is longer than the answer is the whole answer, but where attention has blocks too.
+        """
+        found = 0
+        while found != tokens:
+            found = tokens
+            size = math.lcm(*(one for one in self.block_lengths if self.block_causal or one < found))
+            tokens = -(-found // size) * size
+        return found
 
 
 def add_mask(net: Any, tokenizer: Any) -> int:
@@ -79,26 +105,28 @@ def with_lora(net: PreTrainedModel, rank: int, mask_id: int) -> Any:
 
 
 class Rows(Dataset):
-    """Prompts as ``generate`` gives them to the model, and answers with their end of text.
+    """Prompts as ``generate`` gives them to the model, and answers up to their end of text.
 
     Rows whose answer takes more than ``answer_length`` tokens, or that are longer than ``longest``, are
-    left out: ``left_out`` says how many. ValueError if none is left.
+    left out: ``left_out`` says how many. ValueError if none is left, or if one holds the mask token.
     """
 
     def __init__(
         self,
         rows: Sequence[Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
-        answer_length: int | None,
+        adaptation: Adaptation,
         longest: int,
     ):
-        prompts = [encode(tokenizer, row["prompt"]) for row in rows]
-        answers = [
-            [*tokenizer(row["answer"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-            for row in rows
-        ]
         self.eos_id: int = tokenizer.eos_token_id
-        self.answer_length = answer_length or max(map(len, answers))
+        prompts = [encode(tokenizer, row["prompt"]) for row in rows]
+        texts = [tokenizer(row["answer"], add_special_tokens=False)["input_ids"] for row in rows]
+        for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
+            if tokenizer.mask_token_id in (*prompt, *text):
+                checks.fail("--dataset", f"row {number} with it", f"text without {tokenizer.mask_token}")
+        # Decode writes nothing behind an end of text, though an answer may hold one.
+        answers = [[*takewhile(lambda token: token != self.eos_id, text), self.eos_id] for text in texts]
+        self.answer_length = adaptation.answer_length or adaptation.slots(max(map(len, answers)))
         self.rows = [
             (prompt, answer)
             for prompt, answer in zip(prompts, answers, strict=True)
@@ -144,6 +172,7 @@ class DiffusionTrainer(Trainer):
     def __init__(self, *, rows: Rows, adaptation: Adaptation, mask_id: int, **given: Any):
         super().__init__(train_dataset=rows, data_collator=rows.collate, **given)
         self.slots, self.adaptation, self.mask_id = rows.answer_length, adaptation, mask_id
+        self.block_lengths = [min(length, self.slots) for length in adaptation.block_lengths]
         self.model_accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it by accumulation
         self.drawn = (-1, -1)  # step, micro-batch
 
@@ -163,11 +192,12 @@ class DiffusionTrainer(Trainer):
         about = self.adaptation
         draws = draw(
             len(tokens) * processes, self.slots, source,
-            block_lengths=[min(length, self.slots) for length in about.block_lengths],
-            block_share=about.block_share,
+            block_lengths=self.block_lengths, block_share=about.block_share,
         ).part(self.accelerator.process_index, processes).to(device)  # fmt: skip
         answers = tokens[:, -self.slots :]
-        states = mask_answers(answers, inputs["used"], draws, self.mask_id)
+        # Attention's blocks begin with the prompt, and decode fills those; else blocks begin behind it.
+        before = tokens.shape[1] - self.slots - inputs["padding"] if about.block_causal else 0
+        states = mask_answers(answers, inputs["used"], draws, self.mask_id, before)
         masked = torch.cat([tokens[:, : -self.slots], states.inputs], 1)
         output = model(
             input_ids=masked, use_cache=False, logits_to_keep=self.slots + about.shift,

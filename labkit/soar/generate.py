@@ -18,6 +18,7 @@ from labkit.traces import BeamTrace
 Question = str | Sequence[Mapping[str, Any]]  # text, or chat messages
 GEN_LENGTH = 128
 MASK = "░"  # a mask in a text that is not finished
+NEEDED = "decode", "get_added_vocab", "chat_template"  # of a tokenizer
 QUESTION = "text, or chat messages [{'role': 'user', 'content': 'text'}, ...]"
 
 
@@ -67,7 +68,7 @@ def generate(
     Raises:
         ValueError: names the argument that is wrong and what is allowed.
     """
-    tell = None if watch is None else lambda _, text: watch(text)
+    tell = (lambda _, text: watch(text)) if callable(watch) else watch
     return generate_batch(
         model, [question], strategy, stop=stop, gen_length=gen_length, tokenizer=tokenizer, watch=tell,
         **options,
@@ -86,12 +87,15 @@ def generate_batch(
     **options: Any,
 ) -> list[Generation]:
     """``generate`` for several questions in one ``decode``; ``watch`` is given their number and text."""
-    tokenizer = tokenizer or getattr(model, "tokenizer", None)
-    if tokenizer is None:
+    if tokenizer is None and (tokenizer := getattr(model, "tokenizer", None)) is None:
         checks.fail(
             "model", type(model).__name__,
             "one that reads text (a LLaDA, Dream or SDAR folder, lab/gsm, ...), or come with a tokenizer",
         )  # fmt: skip
+    if not (callable(tokenizer) and all(hasattr(tokenizer, name) for name in NEEDED)):
+        checks.fail("tokenizer", type(tokenizer).__name__, f"callable, with {', '.join(NEEDED)}")
+    if watch is not None and not callable(watch):
+        checks.fail("watch", type(watch).__name__, "callable or None")
     stops, ends = stop_strings(stop), eos_ids(model)
     if isinstance(questions, (str, bytes)) or not isinstance(questions, Sequence) or not questions:
         checks.fail("questions", questions, f"a list of questions, each {QUESTION}")

@@ -118,5 +118,13 @@ def _own(name: str) -> MaskedLM:
             config = json.loads(file.metadata()["config"])
         kind: type[MaskedLM] = SudokuLM if "side" in config else SumsLM
         return kind.load(name)[0]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        RecursionError,
+    ) as error:
         checks.fail("name", name, f"a file that labkit.studies soar-models wrote ({type(error).__name__})")

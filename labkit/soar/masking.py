@@ -4,8 +4,10 @@ A row is a prompt and G slots for the answer, which end-of-text tokens fill up. 
 Two kinds of states, drawn with a rate t each:
 
 uniform  each slot masked with probability t (MDLM, arXiv 2406.07524; LLaDA, arXiv 2502.09992)
-block    what block decoding sees: each slot of one block masked with probability t, all slots before it
-         clean, all behind it masked; the loss counts that block's masks alone
+block    what ``decode`` sees of a text, block by block: each slot of one block masked with probability t,
+         all slots before it clean, all behind it masked; the loss counts that block's masks alone. Once
+         nothing before the end of the text is masked, decode fills what is behind it: such a row is
+         clean, and nothing of it is counted
 
 The loss of a row, with M its counted masks and n the slots that t was applied to (all, or the block's), is
 
@@ -93,22 +95,29 @@ def draw(
     return Draws(rate, block, torch.rand(count, **place), torch.rand(count, slots, **place))
 
 
-def mask_answers(answers: Tensor, used: Tensor, draws: Draws, mask_id: int) -> States:
+def mask_answers(
+    answers: Tensor, used: Tensor, draws: Draws, mask_id: int, before: Tensor | int = 0
+) -> States:
     """The states that ``draws`` make of answers, long (B, G).
 
-    used  long (B,): slots until the first end of text, that included, at least 1. Block decoding stops
-          there, so that blocks behind it are not chosen.
+    used    long (B,): slots until the first end of text, that included, at least 1. Block decoding stops
+            there, so that blocks behind it are not chosen.
+    before  long (B,): positions before the answer, where blocks are counted from the start of the row, as
+            for a model whose attention is causal over them; 0: from the answer's first slot.
     """
     slots = answers.shape[1]
     whole, size = draws.block == 0, draws.block.clamp(min=1)
-    blocks = (used - 1).div(size, rounding_mode="floor") + 1
-    first = (draws.chosen * blocks).long() * size
-    low = torch.where(whole, 0, first)[:, None]
+    offset = before % size  # of the answer's first block, its part in the prompt
+    blocks = (offset + used - 1).div(size, rounding_mode="floor") + 1
+    first = (draws.chosen * blocks).long() * size - offset
+    low = torch.where(whole, 0, first.clamp(min=0))[:, None]
     high = torch.where(whole, slots, (first + size).clamp(max=slots))[:, None]
     slot = torch.arange(slots, device=answers.device)
     counted = (slot >= low) & (slot < high) & (draws.struck < draws.rate)
-    inputs = torch.where(counted | (slot >= high), mask_id, answers)
-    return States(inputs, counted, 1 / (draws.rate * (high - low)))
+    masked = counted | (slot >= high)
+    going_on = whole[:, None] | (masked & (slot < used[:, None])).any(1, keepdim=True)
+    inputs = torch.where(masked & going_on, mask_id, answers)
+    return States(inputs, counted & going_on, 1 / (draws.rate * (high - low)))
 
 
 def masked_loss(logits: Tensor, targets: Tensor, counted: Tensor, weight: Tensor | None = None) -> Tensor:

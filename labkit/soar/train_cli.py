@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     # 2) the model
     net, tokenizer = load_causal_lm(arguments.model)
     mask_id = add_mask(net, tokenizer)
-    data = Rows(rows, tokenizer, adaptation.answer_length, net.config.max_position_embeddings)
+    data = Rows(rows, tokenizer, adaptation, net.config.max_position_embeddings)
     model = with_lora(net, adaptation.lora_rank, mask_id) if adaptation.lora_rank else net
     # 3) training
     config.remove_unused_columns = False
@@ -92,7 +92,8 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = sum(p.numel() for p in model.parameters())
     if about.lora_rank:
-        model.save_pretrained(output / "adapter")
+        # The mask's row is in it by itself; without the word, peft would add both whole embeddings.
+        model.save_pretrained(output / "adapter", save_embedding_layers=False)
         model = model.merge_and_unload()
     assert isinstance(model, PreTrainedModel)
     save_adapted(
@@ -111,6 +112,7 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
     write_json(output / "result.json", result)
     print(
         f"{trained:,} of {size:,} parameters trained: {json.dumps(result)}\n"
-        f"model: {output / 'model'}   (labkit decode --model {output / 'model'} QUESTION)\n"
+        f"model: {output / 'model'}   (labkit decode --model {output / 'model'} "
+        f"--gen-length {trainer.slots} --block-length {max(trainer.block_lengths)} QUESTION)\n"
         f"curves: {output / 'train_trace.npz'}"
     )

@@ -35,8 +35,9 @@ from labkit.soar.models.adapted import adapted, is_adapted
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.models.families import FAMILIES, Family
 from labkit.soar.models.rope import rotate_in_fp32
-from labkit.soar.models.token_ids import mask_and_ends, read_json
+from labkit.soar.models.token_ids import mask_and_ends, read_object
 
+MOST_LAYERS = 1000  # a network has them before it has weights
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"  # one weight where they are tied
 
 
@@ -48,7 +49,10 @@ def load_checkpoint(
     about = folder / "config.json"
     if not about.exists():
         checks.fail("name", str(name), "a folder with config.json and *.safetensors")
-    raw = read_json(about)
+    raw = read_object(about)
+    for key in ("n_layers", "num_hidden_layers"):
+        if raw.get(key) is not None:
+            checks.integer(f"{key} in config.json", raw[key], 1, MOST_LAYERS)
     kind = raw.get("model_type")
     if is_adapted(raw):
         family = adapted(raw)

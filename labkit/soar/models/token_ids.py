@@ -1,25 +1,20 @@
 """Which token is the mask, and which end a text: from a checkpoint's JSON files, without its tokenizer."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from labkit import checks
+from labkit.reading import read_json
 
 # Ends of a turn that chat models write although only their chat template names them.
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>")
 
 
-def read_json(file: Path) -> dict:
-    """The object in ``file``; {} if there is no such file. ValueError if it holds anything else."""
-    if not file.exists():
-        return {}
-    try:
-        found = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file.name} must be JSON; {file} is not: {error}") from error
+def read_object(file: Path) -> dict:
+    """The JSON object in ``file``; {} if there is no such file. ValueError if it holds anything else."""
+    found = read_json(file, file.name) if file.exists() else {}
     if not isinstance(found, dict):
-        checks.fail(file.name, found, "a JSON object")
+        raise ValueError(f"{file.name} must be a JSON object; {file} holds a {type(found).__name__}")
     return found
 
 
@@ -37,7 +32,7 @@ def mask_and_ends(
     """
     other = "generation_config.json"
     masks, ends = {}, []
-    for file, about in (("config.json", config), (other, read_json(folder / other))):
+    for file, about in (("config.json", config), (other, read_object(folder / other))):
         if about.get("mask_token_id") is not None:
             masks[file] = checks.integer(f"mask_token_id in {file}", about["mask_token_id"], 0, size - 1)
         given = about.get("eos_token_id")
@@ -71,21 +66,21 @@ def _mask_of_tokenizer(folder: Path, default: str | None) -> Any:
 
 def _named(folder: Path, role: str) -> Any:
     """The text of the tokenizer's special token ``role``; None if it has none."""
-    about = read_json(folder / "tokenizer_config.json")
-    named: Any = about.get(role) or read_json(folder / "special_tokens_map.json").get(role)
+    about = read_object(folder / "tokenizer_config.json")
+    named: Any = about.get(role) or read_object(folder / "special_tokens_map.json").get(role)
     return named.get("content") if isinstance(named, dict) else named
 
 
 def _ids(folder: Path) -> dict[Any, Any]:
     """Ids of the tokens in ``folder``'s vocabulary files, added ones over others."""
-    tokenizer_config = read_json(folder / "tokenizer_config.json")
-    whole = read_json(folder / "tokenizer.json")
+    tokenizer_config = read_object(folder / "tokenizer_config.json")
+    whole = read_object(folder / "tokenizer.json")
     vocabulary = (whole.get("model") or {}).get("vocab")
     decoder = tokenizer_config.get("added_tokens_decoder") or {}
     return (
-        read_json(folder / "vocab.json")
+        read_object(folder / "vocab.json")
         | (vocabulary if isinstance(vocabulary, dict) else {})
-        | read_json(folder / "added_tokens.json")
+        | read_object(folder / "added_tokens.json")
         | {token["content"]: int(number) for number, token in decoder.items()}
         | {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
     )

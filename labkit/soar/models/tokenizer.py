@@ -8,7 +8,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from labkit import checks
-from labkit.soar.models.token_ids import read_json
+from labkit.soar.models.token_ids import read_object
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -34,7 +34,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # tokenizers (Rust) raises Exception itself
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise ValueError(f"name must hold a tokenizer that can be read; {folder} has {reason}") from error
-    about = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    about = read_object(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     asked = {token["content"]: int(number) for number, token in about.items()}
     ids = tokenizer.get_vocab()
     tokens = Counter(ids.values())  # of each id

@@ -128,11 +128,25 @@ class MaskedLM(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Self, dict]:
-        """(model in eval mode, card) that ``save`` wrote; weights in the dtype they were saved in."""
+        """(model in eval mode, card) that ``save`` wrote; weights in the dtype they were saved in.
+
+        ValueError if the file is of another kind, or its weights are not those that its card tells of.
+        """
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
+            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         if "config" not in about:
             checks.fail("path", str(path), f"a {cls.__name__} safetensors file")
-        model = cls(cls.Config(**json.loads(about["config"])))
+        config = cls.Config(**json.loads(about["config"]))
+        # A card may ask for any size: nothing is made that the file does not hold.
+        layers = {key.split(".")[1] for key in found if key.startswith("blocks.")}
+        held = len(layers) == config.layers and found.get("norm.weight") == (config.width,)
+        with torch.device("meta"):
+            wanted = (
+                {key: tuple(one.shape) for key, one in cls(config).state_dict().items()} if held else {}
+            )
+        if found != wanted:
+            checks.fail("path", str(path), f"a {cls.__name__} whose weights have the shapes of {config}")
+        model = cls(config)
         model.load_state_dict(load_file(path), assign=True)
         return model.eval().requires_grad_(False), json.loads(about["card"])

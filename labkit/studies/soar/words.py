@@ -5,8 +5,9 @@ python -m labkit.studies soar-words [--models lab/gsm lab/gsm-early FOLDER] [--o
 The problems have the numbers of no training problem. Every family that takes one number gets the same
 number of settings as SOAR; each is tried in blocks of BLOCKS. The baseline is greedy in the blocks that
 serve it best on validation problems. Writes words.json, {model: {seed: record}}, shaped as study.json's;
-several processes, one a card, may write to one file, of other models or of other families of one model
-(greedy is among each one's). --seconds cuts the validation short at its end.
+several processes, one a card, may write to one file, of other models or of other families of one model;
+the first one validates greedy, which decides the baseline for all. What is validated is not run again.
+--validate-only leaves the test to a later call, --seconds cuts the validation short.
 """
 
 import json
@@ -35,6 +36,7 @@ from labkit.studies.soar.outcomes import (
     Setting,
     choose,
     family,
+    label,
     measure,
 )
 from labkit.studies.soar.records import WORDS, kernel_digest
@@ -73,24 +75,33 @@ def settings(families: Sequence[str] = FAMILIES, blocks: Sequence[int] = BLOCKS)
 
 def study(
     name: str, device: str, sizes: dict[str, int], candidates: list[Setting],
-    deadline: float = float("inf"),
+    known: dict | None = None, deadline: float = float("inf"), test: bool = True,
 ) -> Iterator[dict]:  # fmt: skip
-    """Both stages for one model in bf16 (fp32 on a CPU): its record, again after each tested setting."""
+    """Both stages for one model in bf16 (fp32 on a CPU): its record, again after each tested setting.
+
+    known  an earlier record of the model: of the same problems its validation stands
+    """
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model: Any = load_model(name, device=device, dtype=dtype)
+    about = {"weights": weights_of(model), "kernel": kernel_digest(), "puzzles": sizes}
     held = {part: gsm.load_problems(part, count) for part, count in sizes.items()}
-    seen = _outcomes(model, held["validation"], candidates, deadline)
+    before = {o["label"]: o for o in known["validation"]} if known and same_test(known, about) else {}
+    new = [setting for setting in candidates if label(setting) not in before]
+    before |= {o["label"]: o for o in _outcomes(model, held["validation"], new, deadline)}
+    seen = [before[label(s)] for s in candidates if label(s) in before]
     base = choose(seen, "greedy", "accurate")
     seen = [base, *(o for o in seen if o is not base)]
     _against(base, seen)
     chosen = choices(seen)
-    record = {
-        "training": trained(name), "weights": weights_of(model), "kernel": kernel_digest(),
+    record = about | {
+        "training": trained(name), "unit": "problems",
         "tried": {of: sum(o["family"] == of for o in seen) for of in map(family, candidates)},
-        "unit": "problems", "puzzles": sizes,
         "validation": [{k: v for k, v in o.items() if k not in ("right", "texts")} for o in seen],
         "provenance": {"dtype": str(dtype).removeprefix("torch.")},
     }  # fmt: skip
+    if not test:
+        yield record | {"chosen": {}, "test": []}
+        return
     tested: list[Outcome] = []
     own_first = sorted(chosen.values(), key=lambda o: o["family"] != "soar")  # should the time run out
     for setting in {o["label"]: o["setting"] for o in (base, *own_first)}.values():
@@ -122,7 +133,7 @@ def _outcomes(
             model, prompts, gen_length=ANSWER, record=False, batch_size=max(1, LOGITS // logits), **setting
         )
 
-    found = measure(run, judge, wanted, deadline=deadline)
+    found = measure(run, judge, wanted, deadline=deadline) if wanted else []
     return [outcome | {"texts": own[:KEPT]} for outcome, own in zip(found, texts, strict=True)]
 
 
@@ -139,13 +150,14 @@ def trained(name: str) -> dict:
     }
 
 
+def same_test(known: dict, new: dict) -> bool:
+    """Whether two records are of the same weights, kernel and problems."""
+    return all(known.get(key) == new[key] for key in ("weights", "kernel", "puzzles"))
+
+
 def merged(known: dict, new: dict) -> dict:
     """Two records of one model, each of some families; ``new`` alone unless they are of the same test."""
-    same = ("weights", "kernel", "puzzles")
-    if (
-        any(known.get(key) != new[key] for key in same)
-        or known["test"][0]["label"] != new["test"][0]["label"]
-    ):
+    if not same_test(known, new):
         return new
     lists = {}
     for part in ("validation", "test"):
@@ -158,13 +170,16 @@ def _run(context: Context) -> None:
     o, path = context.options, context.out / WORDS
     for name in o.models:
         sizes, candidates = context.pick("validation", "test"), settings(o.families, o.blocks)
-        for record in study(name, context.device, sizes, candidates, context.deadline):
-            about = record["training"]
+        about = trained(name)
+        keys = about["name"], str(about["seed"])
+        known = json.loads(path.read_text()).get(keys[0], {}).get(keys[1]) if path.exists() else None
+        test = not o.validate_only
+        for record in study(name, context.device, sizes, candidates, known, context.deadline, test):
             body = record | {"test": [o | {"right": records.pack(o["right"])} for o in record["test"]]}
             check(about["name"], body, RECORD)
-            keys = about["name"], str(about["seed"])
             context.write(body, WORDS, *keys, join=merged)
-        print("\n".join(page.study_lines(keys[0], records.study(path)[keys[0]])), flush=True)
+        if test:
+            print("\n".join(page.study_lines(keys[0], records.study(path)[keys[0]])), flush=True)
 
 
 RECORD = {
@@ -178,9 +193,10 @@ STUDY = Study(
     {"words": Stage(_run, "a record per model, of one training each")},
     {
         "models": Option(("lab/gsm", "lab/gsm-early"), "names, or folders of labkit train dlm"),
-        "validation": Option(384, "problems to choose on", tiny=2),
+        "validation": Option(256, "problems to choose on", tiny=2),
         "test": Option(2048, "problems to test on", tiny=2),
         "families": Option(FAMILIES, "greedy and what to compare with it", choices=FAMILIES),
         "blocks": Option(BLOCKS, "lengths of blocks"),
+        "validate_only": Option(False, "leave the test to a later call", kind=bool),
     },
 )
