@@ -1,10 +1,15 @@
-"""What trainers of any causal LM share: loading it, and Trainer's checkpoints."""
+"""What the training commands share: loading a causal LM, Trainer's checkpoints, its bar, peft."""
 
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from transformers import Trainer, TrainerCallback
+
+from labkit.checks import fail
 from labkit.paths import is_json
+from labkit.progress import Progress, bar
 
 
 def load_causal_lm(name: str, others: str = "", **settings: Any):
@@ -40,3 +45,51 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def step_of(checkpoint: Path) -> int:
     """The step at which Trainer wrote a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def checkpoint_to_resume(folder: Path, resume: bool, option: str) -> Path | None:
+    """The newest checkpoint; ValueError, in which ``option`` is at fault, unless it is there as wanted."""
+    last = newest_checkpoint(folder)
+    if resume and last is None:
+        fail(option, str(folder), "a folder with a checkpoint to resume from")
+    if not resume and last is not None:
+        fail(option, str(folder), f"new or empty, or come with --resume: it holds {last.name}")
+    return last
+
+
+def check_steps(trainer: Trainer) -> None:
+    """ValueError if the trainer has taken no step."""
+    if trainer.state.global_step == 0:
+        given = {name: getattr(trainer.args, name) for name in ("max_steps", "num_train_epochs")}
+        fail("--max_steps", given, "such that a step is taken")
+
+
+def import_peft(option: str) -> ModuleType:
+    """peft; ValueError, which ``option`` needs it, where it is not installed."""
+    try:
+        return import_module("peft")
+    except ImportError as error:
+        told = "needs peft, which is not installed: pip install 'labkit[lora]'"
+        raise ValueError(f"{option} {told}") from error
+
+
+class StepBar(TrainerCallback):
+    """One bar of optimiser steps, with the last training loss."""
+
+    def __init__(self, progress: Progress, **options: Any):
+        self.progress, self.options = progress, options
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        total, done = state.max_steps, state.global_step
+        self.bar = bar(self.progress, total=total, initial=done, unit="step", **self.options)
+        self.bar.update(0)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in (logs or {}):
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()

@@ -63,14 +63,12 @@ def cards() -> list[Card]:
         told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
         found = [[field.strip() for field in line.split(",")] for line in told.splitlines() if line.strip()]
         order = range(len(found)) if _shown is None else _visible(_shown, [(f[0], f[1]) for f in found])
-        return [_card(number, *found[place][1:]) for number, place in enumerate(order)]
+        return [
+            Card(number, uuid, name, tuple(map(int, capability.split("."))), int(free), int(total))
+            for number, (_, uuid, name, capability, free, total) in enumerate(found[i] for i in order)
+        ]
     except (OSError, ValueError, subprocess.SubprocessError):  # no driver, or one that answers otherwise
         return []
-
-
-def _card(number: int, uuid: str, name: str, capability: str, free: str, total: str) -> Card:
-    major, minor = map(int, capability.split("."))
-    return Card(number, uuid, name, (major, minor), int(free), int(total))
 
 
 def _visible(wanted: str, known: list[tuple[str, str]]) -> list[int]:

@@ -42,7 +42,7 @@ def read_metrics(notebook: str | Path) -> dict[str, dict]:
 
     An output that only looks like ``record``'s costs itself alone: it is left out, in a line on stderr.
     """
-    found = _read(notebook, MIME, {"name", "value", "unit"}, _metric)
+    found = _read(notebook, MIME, {"name", "value", "unit"}, lambda bundle: _check(**bundle))
     return {metric.pop("name"): metric for metric in found}
 
 
@@ -52,13 +52,7 @@ def read_inputs(notebook: str | Path) -> dict[str, str]:
     return {one["name"]: one["fingerprint"] for one in found}
 
 
-def _metric(bundle: dict) -> None:
-    """ValueError unless ``record`` could have left it."""
-    _check(**bundle)
-
-
 def _input(bundle: dict) -> None:
-    """ValueError unless ``record_input`` could have left it."""
     if not all(isinstance(text, str) for text in bundle.values()):
         raise ValueError(f"name and fingerprint must be text; got {bundle!r}")
 

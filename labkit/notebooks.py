@@ -124,7 +124,6 @@ def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> d
 
 
 def _is_text(default: str) -> bool:
-    """Whether a default, given as its source, is a string."""
     try:
         return isinstance(ast.literal_eval(default), str)
     except (SyntaxError, ValueError):

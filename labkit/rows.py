@@ -1,4 +1,8 @@
-"""Rows with ``prompt`` and ``answer`` from files in the usual formats or from the hub."""
+"""Rows with ``prompt`` and ``answer``.
+
+read_rows   from files in the usual formats or from the hub
+as_prompts  as a model is asked them, in training (labkit train fgo) as in evaluation (labkit eval)
+"""
 
 import gzip
 import json
@@ -13,6 +17,7 @@ from typing import Any
 from labkit import checks
 from labkit.reading import DATA_BYTES, gunzip, read_bytes
 
+Rows = list[dict[str, Any]]
 JSON = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 TABLES = (".parquet", ".csv", ".csv.gz")
 MOST_ROWS = 10_000_000  # of a table: a column of one value takes no bytes in parquet
@@ -48,6 +53,22 @@ def columns_of(name: str) -> set[str]:
     """The columns of the first row of a file or folder; ValueError if it cannot be read."""
     rows = _read(name, (), None, "train")
     return set(rows[0]) if isinstance(rows, list) and rows and isinstance(rows[0], dict) else set()
+
+
+def as_prompts(rows: Rows, *, instruction: str | None = None, chat: bool = False) -> Rows:
+    """``rows`` with ``instruction`` on a line behind each prompt and, for ``chat``, as a user's message.
+
+    ValueError if a prompt is a conversation already and either is asked for.
+    """
+    if not instruction and not chat:
+        return rows
+    if not all(isinstance(row["prompt"], str) for row in rows):
+        checks.fail("--instruction and --chat", "prompts that are conversations", "left out for these")
+    made = []
+    for row in rows:
+        text = f"{row['prompt']}\n{instruction}" if instruction else row["prompt"]
+        made.append({**row, "prompt": [{"role": "user", "content": text}] if chat else text})
+    return made
 
 
 def _read(name: str, built_in: Sequence[str], config: str | None, split: str) -> Any:

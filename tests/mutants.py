@@ -308,7 +308,7 @@ FAULTS = (
           "if received:", "if False:", ("tests/test_processes.py",)),
     Fault("a damaged cache entry is taken", "labkit/runner/store.py",
           'if found["sha256"] == _sha256(notebook):', "if True:", ("tests/test_store.py",)),
-    Fault("printed output has no end", "labkit/runner/engine.py", "if len(text) > room:", "if False:",
+    Fault("printed output has no end", "labkit/runner/execute.py", "if len(text) > room:", "if False:",
           ("tests/test_runs.py::test_a_notebook_that_prints_too_much_is_cut_and_says_so",)),
     Fault("errors are read as markup", "labkit/runner/commands.py",
           "Console(markup=False, emoji=False)", "Console()",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from labkit.elas import data, sources
+from labkit.studies.elas.fastloop import validation_and_test
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_another_text_gets_another_name(text, tmp_path, monkeypatch):
 
 
 def test_validation_and_test_share_no_file_and_lose_none(text):
-    validation, test = data.validation_and_test(text)
+    validation, test = validation_and_test(text)
     assert np.array_equal(np.concatenate((validation, test)), text.held_out)
     end = text.tokenizer.token_to_id(data.END)
     assert validation[-1] == test[-1] == end
@@ -86,7 +87,7 @@ def test_validation_and_test_share_no_file_and_lose_none(text):
 def test_one_held_out_file_cannot_be_on_two_sides(text):
     one = text.held_out[: int(np.argmax(text.held_out == text.tokenizer.token_to_id(data.END))) + 1]
     with pytest.raises(ValueError, match="text must be one with at least two held-out files; got 'sympy-"):
-        data.validation_and_test(dataclasses.replace(text, held_out=one))
+        validation_and_test(dataclasses.replace(text, held_out=one))
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 9])

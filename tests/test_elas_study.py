@@ -14,9 +14,9 @@ from labkit.elas import (
     evaluate,
     load_text,
 )
-from labkit.elas.data import validation_and_test, windows
+from labkit.elas.data import windows
 from labkit.studies.elas import variants
-from labkit.studies.elas.fastloop import FastRun
+from labkit.studies.elas.fastloop import FastRun, validation_and_test
 from labkit.studies.elas.trainstep import TrainStep, logits_of
 
 SMALL = {

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from labkit.__main__ import main
 from labkit.causal_lm import newest_checkpoint
 from labkit.fgo import FGOConfig, rewards, smollm
-from labkit.fgo.lab.char_model import build_char_model
+from labkit.fgo.lab.reasoner import build_char_model
 from labkit.fgo.policy import load_policy
 from labkit.fgo.tasks import char_tokenizer, verbose_sums
 from labkit.options import parse_options

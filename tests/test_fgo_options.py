@@ -13,11 +13,11 @@ from test_fgo_cli import command
 from labkit.__main__ import main
 from labkit.fgo import rewards
 from labkit.fgo.cli import _parse, presets
-from labkit.fgo.lab.char_model import build_char_model
+from labkit.fgo.lab.reasoner import build_char_model
 from labkit.fgo.policy import load_policy
-from labkit.fgo.prompts import as_prompts
 from labkit.fgo.tasks import char_tokenizer, verbose_sums
 from labkit.paths import PACKAGE
+from labkit.rows import as_prompts
 from labkit.traces import TrainTrace
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -161,7 +161,7 @@ def test_an_adapter_is_trained_resumed_and_read_back(model, dataset, tmp_path, c
 
 
 def test_without_peft_one_line_says_how_to_get_it(model, dataset, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("labkit.fgo.policy.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "peft", None)
     told = refused(command(model, dataset, tmp_path / "o", "--lora_r", "2"), capsys)
     assert "--lora_r needs peft, which is not installed: pip install 'labkit[lora]'" in told
     (tmp_path / "adapter").mkdir()

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from labkit.fgo.lab.char_model import build_char_model
 from labkit.fgo.lab.groups import sample_sums
-from labkit.fgo.lab.reasoner import load_reasoner
+from labkit.fgo.lab.reasoner import build_char_model, load_reasoner
 from labkit.fgo.tasks import is_correct, verbose_sums
 from labkit.figures import arms as figures
 from labkit.studies import published, report

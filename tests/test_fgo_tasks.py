@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from labkit.fgo.advantages import fgo_advantages, grpo_advantages
-from labkit.fgo.lab import char_model
+from labkit.fgo.lab import reasoner
 from labkit.fgo.lab.groups import reweigh, sample_groups, telling_group
 from labkit.fgo.measures import act, entropy_per_token, response_entropy
-from labkit.fgo.tasks import CHARACTERS, END, char_tokenizer, is_correct, sum_reward, verbose_sums
+from labkit.fgo.tasks import CHARACTERS, char_tokenizer, is_correct, sum_reward, verbose_sums
 from labkit.studies.fgo import teaching
 from labkit.traces import GroupTrace
 
@@ -23,7 +23,7 @@ from labkit.traces import GroupTrace
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return char_model.build_char_model(hidden=16, layers=1, heads=2)
+    return reasoner.build_char_model(hidden=16, layers=1, heads=2)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_tokenizer_ends_pads_left_and_drops_specials():
         (lambda: verbose_sums(1, split="dev"), "split must be one of 'all', 'train', 'test'; got 'dev'"),
         (lambda: verbose_sums(1, slip=1.5), "slip must be a number in [0, 1]; got 1.5"),
         (
-            lambda: char_model.build_char_model(hidden=60),
+            lambda: reasoner.build_char_model(hidden=60),
             "hidden must be a multiple of 2 * heads = 8; got 60",
         ),
         (lambda: teaching.Recipe(target=70), "target must be a number in [0, 1]; got 70"),
@@ -247,17 +247,6 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_random_state(model, trace
     other = sample_groups(model, char_tokenizer(), rows, **keywords, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     assert again.texts == trace.texts != other.texts
-
-
-def test_another_task_brings_its_own_score(model):
-    rows = [{"prompt": "Q1+1=", "answer": "even"}, {"prompt": "Q1+2=", "answer": "odd"}]
-    trace = sample_groups(
-        model, char_tokenizer(), rows, group=4, max_tokens=12, progress=False,
-        score=lambda text, answer: (len(text) % 2 == 0) == (answer == "even"),
-    )  # fmt: skip
-    for texts, correct, even in zip(trace.texts, trace.correct, (True, False), strict=True):
-        plain = [text.removesuffix(END) for text in texts]
-        assert [(len(text) % 2 == 0) == even for text in plain] == correct.tolist()
 
 
 def test_reweigh_uses_the_entropy_it_is_told(trace, tmp_path):

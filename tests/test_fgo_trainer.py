@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from labkit.fgo import FGOConfig, FGOTrainer, fgo_advantages
-from labkit.fgo.lab.char_model import build_char_model
 from labkit.fgo.lab.live import examine, reinforce
+from labkit.fgo.lab.reasoner import build_char_model
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
 from labkit.fgo.watch import Watch
 

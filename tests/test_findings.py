@@ -9,8 +9,8 @@ from labkit.figures.tables import findings_table
 from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
 from labkit.paths import ROOT
-from labkit.runner import baselines, readme
-from labkit.studies import harness, report
+from labkit.runner import baselines
+from labkit.studies import harness, readme, report
 from labkit.studies.elas import claims as elas
 from labkit.studies.elas import records as elas_records
 from labkit.studies.fgo import claims as fgo
@@ -138,7 +138,7 @@ def test_fgo_row_names_both_horizons_and_shows_two_seeds_as_values():
 
 def test_the_numbers_of_the_readme_are_those_of_the_records():
     page = (ROOT / "README.md").read_text()
-    assert readme.update(page) == page, "python -m labkit.runner.readme --write"
+    assert readme.update(page) == page, "python -m labkit.studies.readme --write"
     goals = {g["name"]: g["value"] for n in ("sparse24", "tokenstats") for g in bench_results(n)["goals"]}
     values = [value for name, value in goals.items() if "sparse product" in name]
     assert f"| {min(values):.2f} to {max(values):.2f}x |" in page

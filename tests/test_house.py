@@ -92,8 +92,8 @@ HOUSE = {name_of(path): path for path in MODULES}
 ROOMS = (("labkit.elas", "labkit.soar", "labkit.fgo"), ("labkit.studies",), ("labkit.figures",),
          ("labkit.widgets",), ("labkit.runner",), ("labkit.__main__",))  # fmt: skip
 PLOTTING = ("matplotlib", "plotly", "ipywidgets", "anywidget")
-# The papers' options, one keyword each; sample_groups: how to sample and how to score.
-LONG_SIGNATURE = ("decode", "fgo_advantages", "decode_one", "sample_groups")
+# The papers' options, one keyword each.
+LONG_SIGNATURE = ("decode", "fgo_advantages", "decode_one")
 
 
 def within(name, rooms):

@@ -6,8 +6,8 @@ import pytest
 
 import labkit
 from labkit.elas import PretrainConfig, pretrain
-from labkit.fgo.lab.char_model import build_char_model
 from labkit.fgo.lab.live import reinforce
+from labkit.fgo.lab.reasoner import build_char_model
 from labkit.progress import Stopped, bar
 
 SMALL = {

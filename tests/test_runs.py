@@ -234,9 +234,9 @@ def test_errors_and_paths_are_printed_as_they_are(tmp_path, runs_at, capsys):
 
 def test_a_notebook_that_prints_too_much_is_cut_and_says_so(tmp_path, monkeypatch):
     """What it computes and how it fails is kept."""
-    from labkit.runner import engine
+    from labkit.runner import execute as executing
 
-    monkeypatch.setattr(engine, "PRINTED", 1000)
+    monkeypatch.setattr(executing, "PRINTED", 1000)
     source = write_notebook(
         tmp_path / "long.ipynb", "print('a' * 600)", "print('b' * 600)\nprint('c' * 600)\n7",
         "print('d')\nraise ValueError('no beams')",

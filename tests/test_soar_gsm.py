@@ -15,11 +15,11 @@ from tokenizers import Tokenizer
 from labkit.paths import CHECKPOINTS
 from labkit.soar import load_model
 from labkit.soar.generate import generate_batch
-from labkit.soar.tasks import gsm
-from labkit.soar.tasks.gsm import Problem
 from labkit.studies import harness
 from labkit.studies.soar import gsm_data, gsm_model, gsm_run, lab_model
+from labkit.studies.soar import gsm_problems as gsm
 from labkit.studies.soar.gsm_data import ANSWER, PROMPT
+from labkit.studies.soar.gsm_problems import Problem
 
 
 def problem(a, b, name="Tom", template=0):

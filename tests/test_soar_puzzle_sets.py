@@ -7,10 +7,9 @@ import pytest
 import torch
 from test_soar_sudoku import solutions
 
-from labkit.soar.tasks import carve
 from labkit.soar.tasks.puzzle_sets import SIZES, load_puzzles, unpack
-from labkit.soar.tasks.sudoku import puzzles
 from labkit.soar.tasks.sums import ALPHABET, LENGTH, QUESTION, encode, question, right, sums, text_of
+from labkit.studies.soar import carve
 from labkit.studies.soar import puzzles as puzzle_sets
 from labkit.studies.soar.lab_model import augment
 from labkit.studies.soar.puzzles import pack, symmetry_class
@@ -18,7 +17,7 @@ from labkit.studies.soar.puzzles import pack, symmetry_class
 
 @pytest.fixture(scope="module")
 def few():
-    return puzzles(12, 9, seed=8, clues=(22, 30))
+    return carve.carved(12, np.random.default_rng(8), 22, 30)
 
 
 def turned(grids, rng):
@@ -82,7 +81,7 @@ def test_slices_are_the_same_for_any_number_of_workers(monkeypatch):
     monkeypatch.setattr(puzzle_sets, "SLICE", 2)
     whole = puzzle_sets.generate("test", 5)
     assert whole[0].shape == (5, 81)
-    assert (whole[0][2:4] == puzzles(2, 9, seed=3_000_001, clues=(22, 28))[0]).all()
+    assert (whole[0][2:4] == carve.carved(2, np.random.default_rng(3_000_001), 22, 28)[0]).all()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is optional")

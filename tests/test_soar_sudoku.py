@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from labkit.soar import decode
-from labkit.soar.tasks.sudoku import CLUES, _small_grids, puzzles, solved
+from labkit.soar.tasks.sudoku import _small_grids, puzzles, solved
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.tasks.training import train_sudoku
+from labkit.studies.soar.carve import carved
 
 
 def units(board, side):
@@ -42,13 +43,13 @@ def solutions(board):
     yield from filled(list(board))
 
 
-@pytest.mark.parametrize(("side", "count"), [(4, 200), (9, 6)])
-def test_a_puzzle_has_exactly_the_solution_it_comes_with(side, count):
-    puzzle, answer = puzzles(count, side, seed=3)
+@pytest.mark.parametrize(("side", "count", "low", "high"), [(4, 200, 4, 6), (9, 6, 24, 32)])
+def test_a_puzzle_has_exactly_the_solution_it_comes_with(side, count, low, high):
+    made = puzzles(count, seed=3) if side == 4 else carved(count, np.random.default_rng(3), low, high)
+    puzzle, answer = made
     assert puzzle.shape == answer.shape == (count, side**2)
     given = puzzle > 0
     assert (puzzle[given] == answer[given]).all()
-    low, high = CLUES[side]
     assert given.sum(1).min() >= low
     assert np.median(given.sum(1)) <= high
     for board, truth in zip(puzzle, answer, strict=True):
@@ -74,17 +75,17 @@ def test_a_seed_is_a_puzzle():
     one, two, other = (puzzles(50, seed=seed)[0] for seed in (4, 4, 5))
     assert (one == two).all()
     assert (one != other).any()
-    assert (puzzles(3, 9, seed=4)[0] == puzzles(3, 9, seed=4)[0]).all()
+    nine, again = (carved(3, np.random.default_rng(4), 24, 32)[0] for _ in range(2))
+    assert (nine == again).all()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"count": 0}, "count must be an integer >= 1; got 0"),
-        ({"count": 1, "side": 6}, "side must be one of 4, 9; got 6"),
         ({"count": 1, "clues": (3, 5)}, "clues must be an integer between 4 and 5; got 3"),
         ({"count": 1, "clues": (5, 16)}, "clues must be an integer between 5 and 15; got 16"),
-        ({"count": 1, "side": 9, "grids": "test"}, "grids must be one of 'all'; got 'test'"),
+        ({"count": 1, "grids": "other"}, "grids must be one of 'all', 'train', 'test'; got 'other'"),
         ({"count": 1, "seed": -1}, "seed must be an integer >= 0; got -1"),
     ],
 )

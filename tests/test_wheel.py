@@ -11,7 +11,7 @@ import pytest
 
 from labkit.notebooks import describe, find_notebooks
 from labkit.paths import ROOT
-from labkit.runner import readme
+from labkit.studies import readme
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "labkit", "kernels", "notebooks", "tests/baselines")
 PIP = (sys.executable, "-m", "pip", "-q", "--disable-pip-version-check")
@@ -90,6 +90,6 @@ def test_the_wheel_runs_a_notebook_against_its_baseline_and_writes_to_runs_here(
 
 
 def test_the_wheel_reads_its_records(home):
-    told = call(home, "python", "-m", "labkit.runner.readme")
+    told = call(home, "python", "-m", "labkit.studies.readme")
     wanted = {**readme.finds(), **readme.speed()}
     assert told == "".join(f"{what}: {text}\n" for what, text in wanted.items())

@@ -1,7 +1,7 @@
 """labkit train elas: pre-train one arm from the shell, with a bar, checkpoints and a clear error."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from labkit import checks
 from labkit.elas.config import PretrainConfig
 from labkit.elas.pretrain import is_main_process, pretrain
 from labkit.elas.sources import SOURCES
-from labkit.options import parse_options
+from labkit.options import help_field, parse_options
 from labkit.paths import runs_dir
 from labkit.traces import TrainTrace
 
@@ -36,12 +36,8 @@ PRESETS["130m"] = PRESETS["60m"] | {"size": "130m", "steps": 20000, "lr_warmup":
 class Arguments:
     """What the command is told beside the fields of PretrainConfig."""
 
-    output: str | None = field(
-        default=None, metadata={"help": "folder for checkpoints, model and curves; default: runs/elas"}
-    )
-    resume: bool = field(
-        default=False, metadata={"help": "go on from the newest checkpoint in the output folder"}
-    )
+    output: str | None = help_field("folder for checkpoints, model and curves; default: runs/elas", None)
+    resume: bool = help_field("go on from the newest checkpoint in the output folder", False)
 
 
 def parse(argv: Sequence[str]) -> tuple[PretrainConfig, Arguments]:

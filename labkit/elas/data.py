@@ -1,8 +1,7 @@
 """Real text for language models: held-out split, byte-level BPE, packing (sources.py has the sources).
 
-load_text(source)          tokenizer and token streams, trained and encoded once and cached
-validation_and_test(text)  the held-out stream in two: to choose on, and to judge with once
-windows(stream, n)         the stream as rows for next-token prediction; no token is predicted twice
+load_text(source)   tokenizer and token streams, trained and encoded once and cached
+windows(stream, n)  the stream as rows for next-token prediction; no token is predicted twice
 """
 
 import hashlib
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from labkit.checks import fail, integer
+from labkit.checks import integer
 from labkit.elas.sources import check_source, documents, edition
 from labkit.paths import cache_dir, write_atomic
 from labkit.reading import read_npz
@@ -76,8 +77,9 @@ def load_text(source: str = "sympy", *, vocab_size: int = 1024, max_bytes: int |
         integer("max_bytes", max_bytes, 1)
     # the checksums are known without a download
     editions, checksums = zip(*map(edition, check_source(source)), strict=True)
-    content = ",".join([*checksums, str(max_bytes), str(HELD_OUT)])
-    name = f"{'+'.join(editions)}-{vocab_size}-{_fingerprint(content)}"
+    content = ",".join([tokenizers.__version__, *checksums, str(max_bytes), str(HELD_OUT)])
+    fingerprint = hashlib.sha256(content.encode()).hexdigest()[:12]
+    name = f"{'+'.join(editions)}-{vocab_size}-{fingerprint}"
     folder = cache_dir("elas")
     vocabulary, path = folder / f"{name}.json", folder / f"{name}.npz"
     if (found := _cached(vocabulary, path)) is None:
@@ -97,22 +99,10 @@ def _cached(vocabulary: Path, path: Path) -> tuple[Any, np.ndarray, np.ndarray] 
         streams = read_npz(path, "cache")
         if any(part.dtype != np.uint16 or part.ndim != 1 for part in streams.values()):
             raise ValueError("no streams of tokens")
-        return _read(vocabulary), streams["train"], streams["held_out"]
+        return Tokenizer.from_file(str(vocabulary)), streams["train"], streams["held_out"]
     except Exception as error:  # tokenizers raises Exception itself, a damaged npz a handful of others
         print(f"{path}: damaged ({type(error).__name__}); the text is encoded again", file=sys.stderr)
         return None
-
-
-def validation_and_test(text: Text) -> tuple[np.ndarray, np.ndarray]:
-    """The held-out stream in two at the end of a file near its middle, so that no file is on both sides.
-
-    ValueError if it has fewer than two files.
-    """
-    ends = np.flatnonzero(text.held_out == text.tokenizer.token_to_id(END))[:-1] + 1
-    if not len(ends):
-        fail("text", text.name, "one with at least two held-out files")
-    validation, test = np.split(text.held_out, [ends[np.abs(ends - len(text.held_out) / 2).argmin()]])
-    return validation, test
 
 
 def token_bytes(tokenizer) -> np.ndarray:
@@ -141,21 +131,7 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
 
 
-def _fingerprint(content: str) -> str:
-    from tokenizers import __version__
-
-    return hashlib.sha256(f"{__version__},{content}".encode()).hexdigest()[:12]
-
-
-def _read(path: Path):
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(path))
-
-
 def _train(path: Path, texts: list[str], vocab_size: int):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
     new = Tokenizer(models.BPE())
     new.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     new.decoder = decoders.ByteLevel()
@@ -165,7 +141,7 @@ def _train(path: Path, texts: list[str], vocab_size: int):
     )
     new.train_from_iterator(texts, trainer)
     write_atomic(path, lambda temporary: new.save(str(temporary)))
-    return _read(path)
+    return Tokenizer.from_file(str(path))
 
 
 def _encode(tokenizer, texts: list[str]) -> np.ndarray:

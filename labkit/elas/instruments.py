@@ -1,7 +1,6 @@
 """What goes on inside an ELAS model: masks for a picture, per-layer statistics, gradients, saved bytes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -135,16 +134,6 @@ def gradient_agreement(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> d
     }
 
 
-@contextmanager
-def _collect_saved(saved: list[Tensor]) -> Iterator[None]:
-    def pack(tensor: Tensor) -> Tensor:
-        saved.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield
-
-
 def saved_bytes(module: nn.Module, *inputs: Tensor, call: Callable | None = None) -> int:
     """Bytes that autograd keeps from the forward pass to the backward pass, measured, weights excluded.
 
@@ -157,7 +146,12 @@ def saved_bytes(module: nn.Module, *inputs: Tensor, call: Callable | None = None
     if call is not None and not callable(call):
         fail("call", type(call).__name__, "callable or None")
     saved: list[Tensor] = []
-    with _collect_saved(saved):
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = (call or module)(*inputs)
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from labkit.checks import choice, fail
 from labkit.elas.config import PretrainConfig, build_model, read_text
-from labkit.paths import write_atomic
+from labkit.paths import write_json
 from labkit.progress import Progress
 from labkit.reading import read_json
 from labkit.traces import TrainTrace
@@ -111,4 +111,4 @@ def _claim(path: Path, config: PretrainConfig, resume: bool) -> None:
                 f"that of {path.parent}, which differs in {', '.join(changed)}",
             )
         return
-    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(mine, indent=1)))
+    write_json(path, mine)

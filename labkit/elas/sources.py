@@ -97,7 +97,6 @@ def edition(part: str) -> tuple[str, str]:
 
 @cache
 def _installed_digest(part: str) -> str:
-    """Read and hashed once in a process."""
     return digest(SOURCES[part].documents(b""))
 
 

@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
-from transformers.trainer_utils import get_last_checkpoint
 
+from labkit.causal_lm import StepBar, newest_checkpoint, step_of
 from labkit.elas.config import LORO_REVISION, PretrainConfig
 from labkit.elas.data import Text, windows
 from labkit.elas.evaluation import evaluate, unigram
@@ -22,7 +22,6 @@ from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro
 from labkit.elas.model import ElasForCausalLM
 from labkit.elas.schedule import cosine_restart
-from labkit.paths import is_json
 from labkit.progress import Progress, bar
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
@@ -78,29 +77,6 @@ class Instruments(TrainerCallback):
         return row
 
 
-class Bar(TrainerCallback):
-    """One tqdm bar: optimiser steps, with the last training loss."""
-
-    def __init__(self, title: str, progress: Progress):
-        self.title, self.progress = title, progress
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = bar(
-            self.progress, total=state.max_steps, initial=state.global_step, desc=self.title, unit="step"
-        )
-        self.bar.update(0)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update()
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in (logs or {}):
-            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
-
-
 def run(
     config: PretrainConfig,
     model: ElasForCausalLM,
@@ -115,8 +91,8 @@ def run(
     # 1) where it goes on: a finished run is loaded as it is
     held_out = windows(text.held_out, config.seq_len, max(1, config.eval_tokens // config.seq_len))
     checkpoint = _last_checkpoint(folder, resume)
-    before = 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
-    if before >= config.steps:
+    before = 0 if checkpoint is None else step_of(checkpoint)
+    if checkpoint is not None and before >= config.steps:
         return _finished(config, model, text, held_out, folder, checkpoint, progress)
     # 2) the loop: Trainer with Loro, its schedule and the instruments
     every = config.exact_every if model.config.rank is not None else None
@@ -130,14 +106,14 @@ def run(
         args=_arguments(config, folder, device),
         train_dataset=Rows(windows(text.train, config.seq_len)),
         optimizers=(optimizer, schedule),
-        callbacks=[Instruments(config, model, text, held_out), Bar(config.arm, progress)],
+        callbacks=[Instruments(config, model, text, held_out), StepBar(progress, desc=config.arm)],
     )
     trainer.remove_callback(PrinterCallback)  # the trace holds every row
     # 3) the run
     if on_gpu := trainer.args.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
     if trainer.state.global_step < config.steps:
         raise RuntimeError(f"training ended at step {trainer.state.global_step} of {config.steps}")
@@ -175,31 +151,27 @@ def _arguments(config: PretrainConfig, folder: Path, device: str) -> TrainingArg
     )
 
 
-def _last_checkpoint(folder: Path, resume: bool) -> str | None:
-    """The newest whole checkpoint; without ``resume`` what an earlier run left is cleared away."""
-    if resume:
-        found = get_last_checkpoint(str(folder)) if folder.exists() else None
-        # the trainer state is written last: a checkpoint without a whole one was cut short
-        while found and not is_json(Path(found) / "trainer_state.json"):
-            shutil.rmtree(found)
-            found = get_last_checkpoint(str(folder))
-        return found
+def _last_checkpoint(folder: Path, resume: bool) -> Path | None:
+    """The newest whole checkpoint, those that were cut short cleared away; without ``resume`` all are."""
+    found = newest_checkpoint(folder) if resume else None
     for old in folder.glob("checkpoint-*"):
-        shutil.rmtree(old, ignore_errors=True)  # another process of this run may be at it too
-    (folder / "trace.npz").unlink(missing_ok=True)
-    return None
+        if found is None or step_of(old) > step_of(found):
+            shutil.rmtree(old, ignore_errors=True)  # another process of this run may be at it too
+    if not resume:
+        (folder / "trace.npz").unlink(missing_ok=True)
+    return found
 
 
 def _finished(config, model, text, held_out, folder, checkpoint, progress) -> TrainTrace:
     """Load a run that has taken all its steps into ``model``; Trainer would take one more."""
-    load_model(model, str(Path(checkpoint) / "model.safetensors"))
+    load_model(model, str(checkpoint / "model.safetensors"))
     done = config.steps
     bar(progress, total=done, initial=done, desc=f"{config.arm} already finished", unit="step").close()
     if (folder / "trace.npz").exists():
         return TrainTrace.load(folder / "trace.npz")
     # killed before the trace was written: the checkpoint has all its rows
-    log = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).log_history
-    saved = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True)
+    log = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).log_history
+    saved = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
     findings = saved["param_groups"][0].get("findings", [])
     return trace_of(config, model, text, held_out, log, 0.0, findings)
 
@@ -234,7 +206,6 @@ def trace_of(config, model, text, held_out, log, seconds: float, findings: list[
 
 
 def _not_finite(log: list[dict]) -> list[dict]:
-    """The first row whose loss is NaN or infinite, as a finding."""
     for row in log:
         for name in ("loss", "eval_nats"):
             if not math.isfinite(row.get(name, 0.0)):

@@ -5,14 +5,14 @@ objective   Objective: alpha, beta, clamp, scale, entropy; measures: entropies o
 trainer     FGOTrainer: TRL's GRPOTrainer with FGO's advantages; config: FGOConfig; watch: its warnings
 cli         labkit train fgo: any causal LM, any data set with checkable answers; presets: the paper's
 policy      loading what is trained, LoRA on it
-datasets    rows from the hub, .jsonl, .parquet, .csv, save_to_disk folders; prompts: how they are asked
-evaluate    responses to questions, judged; benchmarks: gsm8k, math500, ... by name
+datasets    (labkit.rows) from the hub, .jsonl, .parquet, .csv, save_to_disk folders; how they are asked
+evaluate    responses to questions, judged
 record      sampled completions and counts of a run
 rewards     those answers: files, LaTeX (math_judge), reasoning-gym; smollm: a public model to train
 answers     where a text states its answer; values: whether two are equal
 tasks       verbose sums with checks and slips, their tokenizer and scorer
-lab         the fast loop: char_model and reasoner (the lab's models), sampler, fleet, exam; groups (sampled
-            responses -> GroupTrace), live (a run of GRPO or FGO -> TrainTrace)
+lab         the fast loop: reasoner (the lab's models), sampler, fleet; groups (sampled responses ->
+            GroupTrace), live (a run of GRPO or FGO -> TrainTrace)
 """
 
 from importlib import import_module

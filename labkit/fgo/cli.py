@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit import checks
-from labkit.causal_lm import newest_checkpoint, step_of
+from labkit.causal_lm import check_steps, checkpoint_to_resume, step_of
 from labkit.fgo.policy import load_policy, lora_config
-from labkit.fgo.prompts import Rows, as_prompts
 from labkit.options import help_field, parse_options
-from labkit.paths import PACKAGE, runs_dir, write_atomic
+from labkit.paths import PACKAGE, runs_dir, write_json
 from labkit.provenance import provenance
+from labkit.rows import Rows, as_prompts
 from labkit.yaml_values import read_yaml
 
 if TYPE_CHECKING:
@@ -70,11 +70,7 @@ def main(argv: Sequence[str]) -> int:
     # 1) everything that was typed is checked before a model is loaded
     arguments, config = _parse(argv)
     output = Path(str(config.output_dir))
-    last = newest_checkpoint(output)
-    if arguments.resume and last is None:
-        checks.fail("--output", str(output), "a folder with a checkpoint to resume from")
-    if not arguments.resume and last is not None:
-        checks.fail("--output", str(output), f"new or empty, or come with --resume: it holds {last.name}")
+    last = checkpoint_to_resume(output, arguments.resume, "--output")
     rows, held_out, rewards = _data(arguments, config)
     # 2) the model: the finished one where no step is left
     finished = last if last is not None and 0 < config.max_steps <= step_of(last) else None
@@ -89,7 +85,8 @@ def main(argv: Sequence[str]) -> int:
         allowed = "one with a chat template, as the prompts are conversations (or use texts)"
         checks.fail("--model", given, allowed)
     # 3) training
-    adapter = None if finished else _adapter(arguments)
+    asked = (arguments.lora_r, arguments.lora_alpha, arguments.lora_target_modules)
+    adapter = None if finished or not arguments.lora_r else lora_config(*asked)
     trainer = _one_line(_trainer, model, tokenizer, rows, held_out, list(rewards.values()), config, adapter)
     if adapter is not None:  # what load_policy and transformers look for when they read it back
         trainer.model.peft_config["default"].base_model_name_or_path = arguments.model
@@ -149,11 +146,6 @@ def _data(arguments: Arguments, config: "FGOConfig") -> tuple[Rows, Rows | None,
     return as_prompts(rows, **asked), held_out and as_prompts(held_out, **asked), rewards
 
 
-def _adapter(arguments: Arguments) -> Any:
-    asked = (arguments.lora_r, arguments.lora_alpha, arguments.lora_target_modules)
-    return lora_config(*asked) if arguments.lora_r else None
-
-
 def _one_line(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """``call``'s result; what TRL, transformers or a missing library raise is one line of ValueError."""
     try:
@@ -192,9 +184,7 @@ def _train(trainer: "FGOTrainer", output: Path, last: Path | None, finished: Pat
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         except ImportError as error:  # an optimiser that is not installed, for instance
             raise ValueError(" ".join(str(error).split())) from error
-    if trainer.state.global_step == 0:
-        given = {name: getattr(trainer.args, name) for name in ("max_steps", "num_train_epochs")}
-        checks.fail("--max_steps", given, "such that a step is taken")
+    check_steps(trainer)
 
 
 def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:
@@ -218,6 +208,6 @@ def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:
     if log:  # logging_steps may be more than were taken
         shown = ("reward", "fgo/accuracy", "completions/mean_length")
         result |= {key: round(log[-1][key], 4) for key in shown}
-    write_atomic(output / "result.json", lambda part: part.write_text(json.dumps(result) + "\n"))
+    write_json(output / "result.json", result)
     print(f"{output / TRACE}: {result}")
     print(f"its curves and completions: labkit show {shlex.quote(str(output / TRACE))}")

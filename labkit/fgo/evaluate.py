@@ -6,6 +6,7 @@ examine   those judged by a reward function -> Examination: accuracy, length, AC
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from transformers import PreTrainedModel
 from labkit import checks
 from labkit.fgo.measures import Interval, with_intervals
 from labkit.fgo.policy import end_tokens
-from labkit.fgo.prompts import Rows
 from labkit.options import help_field
 from labkit.progress import Progress, bar
+from labkit.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,12 @@ class Responses:
 
 @torch.no_grad()
 def respond(
-    model: PreTrainedModel,
-    tokenizer: Any,
-    rows: Rows,
-    sampling: Sampling,
-    progress: Progress = True,
+    model: PreTrainedModel, tokenizer: Any, rows: Rows, sampling: Sampling, progress: Progress = True
 ) -> Responses:
     """Responses to each row's ``prompt``, a text or a conversation; torch's random state is kept."""
-    prompts = [_ids(tokenizer, row["prompt"]) for row in rows for _ in range(sampling.samples)]
+    chat = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=True)
+    asked = [(tokenizer if isinstance(row["prompt"], str) else chat)(row["prompt"]) for row in rows]
+    prompts = [one["input_ids"] for one in asked for _ in range(sampling.samples)]
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # the longest first: memory
     ends = end_tokens(model, tokenizer)
     texts, length, cut = [""] * len(prompts), np.zeros(len(prompts), int), np.zeros(len(prompts), bool)
@@ -80,12 +79,6 @@ def respond(
     shape = (len(rows), sampling.samples)
     grouped = [texts[i : i + shape[1]] for i in range(0, len(texts), shape[1])]
     return Responses(grouped, length.reshape(shape), cut.reshape(shape))
-
-
-def _ids(tokenizer: Any, prompt: Any) -> list[int]:
-    if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
 
 
 def _generate(model, prompts: list[list[int]], ends: list[int], sampling: Sampling) -> list[list[int]]:

@@ -9,7 +9,7 @@ or null where the answer cannot be read). It imports math-verify alone.
 
 import atexit
 import json
-import queue
+import select
 import subprocess
 import sys
 import threading
@@ -24,7 +24,6 @@ class MathJudge:
     def __init__(self, seconds: float = SECONDS):
         self.seconds = seconds
         self._process: subprocess.Popen | None = None
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._lock = threading.Lock()
         atexit.register(self.close)
 
@@ -38,8 +37,8 @@ class MathJudge:
                 assert process.stdin is not None  # a pipe
                 process.stdin.write(json.dumps([answer, completion]) + "\n")
                 process.stdin.flush()
-                return json.loads(self._lines.get(timeout=self.seconds))
-            except (queue.Empty, OSError, json.JSONDecodeError):  # too long, or it died of it
+                return json.loads(_line(process, self.seconds))
+            except (OSError, json.JSONDecodeError):  # too long, or it died of it
                 self.close()
                 return False
 
@@ -48,14 +47,7 @@ class MathJudge:
             [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
         )  # fmt: skip
-        self._lines = queue.SimpleQueue()
-        reader = threading.Thread(target=_read, args=(process.stdout, self._lines), daemon=True)
-        reader.start()
-        try:
-            ready = self._lines.get(timeout=START)
-        except queue.Empty:
-            ready = ""
-        if ready != "ready\n":
+        if _line(process, START) != "ready\n":
             self.close()
             raise RuntimeError(f"math-verify's process did not start: {sys.executable} -P {__file__}")
         return process
@@ -68,13 +60,11 @@ class MathJudge:
             self._process = None
 
 
-def _read(stream, lines: queue.SimpleQueue) -> None:
-    try:
-        for line in stream:
-            lines.put(line)
-    except ValueError:  # closed meanwhile
-        pass
-    lines.put("")  # the process is gone: wake whoever waits
+def _line(process: subprocess.Popen, seconds: float) -> str:
+    """The next line of its output; empty where none comes in time, or the process is gone."""
+    assert process.stdout is not None  # a pipe
+    ready, _, _ = select.select([process.stdout], [], [], seconds)
+    return process.stdout.readline() if ready else ""
 
 
 def _serve() -> None:

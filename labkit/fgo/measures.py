@@ -3,6 +3,7 @@
 response_entropy    the three readings of "the entropy of a response"
 entropy_per_token   over all tokens of several responses
 act                 accuracy per 100 tokens, the paper's measure of a short and right chain of thought
+summarise           all of them of a set of responses
 with_intervals      accuracy, length, ACT and entropy of an evaluation, each with its 95 % interval
 """
 
@@ -50,6 +51,23 @@ def entropy_per_token(full_sum: Any, length: Any, dim: tuple[int, ...] | None = 
 def act(accuracy: Any, tokens: Any) -> Any:
     """Accuracy in % per 100 tokens, of an accuracy in [0, 1] and the mean length (> 0, or NaN)."""
     return 100 * accuracy / tokens * 100
+
+
+def summarise(
+    correct: np.ndarray, length: np.ndarray, sampled: np.ndarray, full: np.ndarray
+) -> dict[str, float]:
+    """Means over (Q, G) responses to Q questions; for every evaluation of the lab.
+
+    correct bool; length in tokens, at least 1; sampled and full: "sampled_sum" and "full_sum" in nats.
+    """
+    accuracy, tokens = float(correct.mean()), float(length.mean())
+    return {
+        "accuracy": accuracy,
+        "length": tokens,
+        "entropy": float(sampled.mean()),
+        "entropy_per_token": float(entropy_per_token(full, length)),
+        "act": act(accuracy, tokens),
+    }
 
 
 class Interval(NamedTuple):

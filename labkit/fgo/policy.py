@@ -10,7 +10,6 @@ reference    lets TRL find the reference of a model in memory
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from labkit import checks
-from labkit.causal_lm import load_causal_lm
+from labkit.causal_lm import import_peft, load_causal_lm
 
 ADAPTER = "adapter_config.json"
 
@@ -55,32 +54,21 @@ def load_policy(name: str, **settings: Any):
 
 
 def _with_adapter(folder: Path, **settings: Any):
-    require_peft(f"--model {folder}")
-    from peft import PeftModel
-
+    peft = import_peft(f"--model {folder}")
     base = json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path")
     if not base or not (folder / "adapter_model.safetensors").is_file():
         told = "an adapter with adapter_model.safetensors and its base_model_name_or_path"
         checks.fail("--model", str(folder), told)
     model, tokenizer = load_policy(base, **settings)
-    return PeftModel.from_pretrained(model, folder, is_trainable=True), tokenizer
+    return peft.PeftModel.from_pretrained(model, folder, is_trainable=True), tokenizer
 
 
 def lora_config(rank: int, alpha: int | None, targets: list[str] | None) -> Any:
     """A peft ``LoraConfig`` on the layers ``targets``, by default all linear ones; None: alpha = 2 rank."""
-    require_peft("--lora_r")
-    from peft import LoraConfig
-
-    return LoraConfig(
+    return import_peft("--lora_r").LoraConfig(
         r=rank, lora_alpha=2 * rank if alpha is None else alpha, task_type="CAUSAL_LM",
         target_modules=targets or "all-linear",
     )  # fmt: skip
-
-
-def require_peft(option: str) -> None:
-    """ValueError unless peft is installed."""
-    if find_spec("peft") is None:
-        raise ValueError(f"{option} needs peft, which is not installed: pip install 'labkit[lora]'")
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: Any) -> list[int]:

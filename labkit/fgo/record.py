@@ -72,5 +72,4 @@ def read_samples(path: Path, last_step: int) -> list[dict[str, Any]]:
 
 
 def _text(message: Any) -> str:
-    """A text, or the messages of a conversation one after another."""
     return message if isinstance(message, str) else "\n".join(turn["content"] or "" for turn in message)

@@ -102,15 +102,13 @@ def gym_rows(name: str, count: int, *, seed: int = 0, **settings: Any) -> list[d
     ]  # fmt: skip
 
 
-def small_sums(count: int, *, seed: int = 0, largest: int = 50, shots: int = 3) -> list[dict[str, str]]:
-    """``count`` few-shot prompts ``a+b=`` for a model that never saw the task; (prompt, answer)."""
+def small_sums(count: int, *, seed: int = 0) -> list[dict[str, str]]:
+    """``count`` three-shot prompts ``a+b=`` for a model that never saw the task; (prompt, answer)."""
     checks.integer("count", count, 1)
-    checks.integer("largest", largest, 1)
-    checks.integer("shots", shots, 0)
     rng = random.Random(seed)
     rows = []
     for _ in range(count):
-        pairs = [(rng.randint(1, largest), rng.randint(1, largest)) for _ in range(shots + 1)]
+        pairs = [(rng.randint(1, 50), rng.randint(1, 50)) for _ in range(4)]
         solved = "".join(f"{a}+{b}={a + b}\n" for a, b in pairs[:-1])
         a, b = pairs[-1]
         rows.append({"prompt": f"{solved}{a}+{b}=", "answer": str(a + b)})
@@ -175,7 +173,6 @@ def load_rows(
 
 
 def _gold(answer: object) -> str | None:
-    """The answer that the column states; None where there is none."""
     text = "" if answer is None else str(answer).strip()
     return (stated(text) or text) or None
 

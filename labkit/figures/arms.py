@@ -55,28 +55,19 @@ def trade_off(
         for index, (arm, runs) in enumerate(arms.items()):
             colour, marker = (cycle[index % len(cycle)] for cycle in (theme.CYCLE, theme.MARKERS))
             length, right = _read(runs, "length", when), 100 * _read(runs, "accuracy", when)
-            axis.scatter(
-                length,
-                right,
-                s=60,
-                c=colour,
-                marker=marker,
-                label=theme.drawable(arm),
-                edgecolors="white",
-                zorder=3,
-            )
+            how = {"s": 60, "c": colour, "marker": marker, "edgecolors": "white", "zorder": 3}
+            axis.scatter(length, right, label=theme.drawable(arm), **how)
         axis.set_title(theme.drawable(words), fontsize=10, fontweight="normal", loc="left")
         axis.set_xlabel("length of held-out responses (tokens)")
         axis.margins(0.08)
     axes[0, 0].set_ylabel("held-out accuracy (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     if title:
-        figure.suptitle(theme.drawable(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
+        theme.headline(figure, theme.drawable(title))
     return figure
 
 
 def _read(runs: Sequence[TrainTrace], name: str, when: str | int) -> np.ndarray:
-    """(seeds,) of one number of an exam."""
     if when == "after":
         return np.array([run.meta["after"][name] for run in runs])
     found = [run.curve(f"exam/{name}") for run in runs]

@@ -84,7 +84,7 @@ def beam_tree(
     words = finding(one, place.answer, truth, rival=rival)
     if (dtype := trace.meta.get("dtype")) not in (None, "", "float32"):
         words += f"\n{dtype} on {trace.meta['provenance']['device']}"
-    figure.suptitle(theme.drawable(words), fontweight="bold", fontsize=11, x=0.01, ha="left")
+    theme.headline(figure, theme.drawable(words))
     return figure
 
 

@@ -58,7 +58,7 @@ def plane(qualities: dict[str, dict[str, Any]], speed: dict[str, Any]) -> Figure
     marks = [pyplot.Line2D([], [], color=LOOKS[c][1], marker=LOOKS[c][2], linestyle="") for c in seen]
     figure.legend(marks, [LOOKS[c][0] for c in seen], loc="outside lower left", ncols=len(seen))
     _draw_speed(right, speed)
-    figure.suptitle(_finding(qualities, speed), fontweight="bold", fontsize=11, x=0.01, ha="left")
+    theme.headline(figure, _finding(qualities, speed))
     return figure
 
 

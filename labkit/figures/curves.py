@@ -87,17 +87,14 @@ def training_curves(
     for axis, (name, label) in zip(axes.flat, panels.items(), strict=False):
         for index, (arm, runs) in enumerate(arms.items()):
             steps, table = stacked(runs, name, cumulative=name in cumulative, smooth=smooth)
-            colour = theme.CYCLE[index % len(theme.CYCLE)]
+            look = theme.look(index)
             few = len(table) < FEWEST_SEEDS
             for line in table if few else [table.mean(0)]:
-                drawn = axis.plot(
-                    steps, line, color=colour, linestyle=theme.DASHES[index % len(theme.DASHES)],
-                    marker=theme.MARKERS[index % len(theme.MARKERS)], markevery=max(1, len(steps) // 5),
-                    markersize=5,
-                )  # fmt: skip
+                drawn = axis.plot(steps, line, markevery=max(1, len(steps) // 5), markersize=5, **look)
             drawn[0].set_label(theme.drawable(arm))  # once per arm
             if not few:
-                axis.fill_between(steps, table.min(0), table.max(0), color=colour, alpha=0.15, linewidth=0)
+                low, high = table.min(0), table.max(0)
+                axis.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
         axis.set_title(theme.drawable(label), fontsize=9, fontweight="normal", loc="left")
         if name in cumulative:
             axis.set_ylim(bottom=0)
@@ -108,7 +105,7 @@ def training_curves(
         axes[(len(panels) - 1 - column) // columns, column].tick_params(labelbottom=True)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=len(arms))
     if title:
-        figure.suptitle(theme.drawable(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
+        theme.headline(figure, theme.drawable(title))
     return figure
 
 
@@ -127,11 +124,7 @@ def before_after(arms: Arms, panels: Mapping[str, str] = EXAM) -> Figure:
         for axis, (name, label) in zip(np.atleast_1d(axes), panels.items(), strict=True):
             pairs = np.array([[run.meta[when][name] for when in ("before", "after")] for run in runs])
             means[name] = pairs.mean(0)
-            lines = axis.plot(
-                [0, 1], pairs.T, color=theme.CYCLE[index % len(theme.CYCLE)],
-                linestyle=theme.DASHES[index % len(theme.DASHES)],
-                marker=theme.MARKERS[index % len(theme.MARKERS)], markersize=6,
-            )  # fmt: skip
+            lines = axis.plot([0, 1], pairs.T, markersize=6, **theme.look(index))
             lines[0].set_label(theme.drawable(arm))
             axis.set_title(theme.drawable(label), fontsize=9, fontweight="normal", loc="left")
             axis.set_xticks([0, 1], ["before", "after"])
@@ -142,7 +135,7 @@ def before_after(arms: Arms, panels: Mapping[str, str] = EXAM) -> Figure:
         )
     handles = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower right", ncols=len(arms))
-    figure.suptitle("; ".join(words), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    theme.headline(figure, "; ".join(words))
     return figure
 
 

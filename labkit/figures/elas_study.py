@@ -27,7 +27,6 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
     """
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11.5, 4.4))
     forms = list(dict.fromkeys(row["form"] for row in record["ffn"]))
-    looks = {form: (theme.CYCLE[i], theme.MARKERS[i], theme.DASHES[i]) for i, form in enumerate(forms)}
     saved: dict[str, dict[int, float]] = {form: {} for form in forms}
     for row in record["ffn"]:
         saved[row["form"]][row["batch"]] = row["saved_bytes"] / 2**20
@@ -40,14 +39,14 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
             peaks[row["form"]][row["batch"]] = row["peak_bytes"] / 2**30
     top = 1.08 * max(value for by in peaks.values() for value in by.values())
     lost: dict[int, int] = {}
-    for form, (colour, marker, dash) in looks.items():
-        look = {"color": colour, "marker": marker, "linestyle": dash}
+    for i, form in enumerate(forms):
+        look = theme.look(i)
         left.plot(list(saved[form]), list(saved[form].values()), label=form, **look)
         right.plot(list(peaks[form]), list(peaks[form].values()), **look)
         for batch in too_big[form]:
             height = top * (1 + 0.055 * lost.setdefault(batch, 0))
             lost[batch] += 1
-            right.plot(batch, height, "x", color=colour, markersize=10, markeredgewidth=3)
+            right.plot(batch, height, "x", color=look["color"], markersize=10, markeredgewidth=3)
     for axis in (left, right):
         axis.set_xscale("log", base=2)
         axis.set(xlabel="batch (rows of 256 tokens)")
@@ -55,10 +54,8 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
     left.set_yscale("log")
     left.set(ylabel="MiB that one FFN keeps for backward")
     left.legend(fontsize=8.5)
-    right.set(
-        ylabel="GiB, peak of a training step",
-        ylim=(0, top * (1.04 + 0.055 * max(lost.values(), default=0))),
-    )
+    crosses = max(lost.values(), default=0)
+    right.set(ylabel="GiB, peak of a training step", ylim=(0, top * (1.04 + 0.055 * crosses)))
     for batch in lost:
         right.annotate("does not fit  ", (batch, top), (-8, 0), textcoords="offset points", ha="right")
     plain, best = forms[0], "ELAS packed, masked gradient"
@@ -70,7 +67,7 @@ def memory_by_batch(record: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def byte_bars(measured: Mapping[str, float], title: str = "") -> Figure:
+def byte_bars(measured: Mapping[str, float]) -> Figure:
     """Horizontal bars of measured bytes per token, each with its change against the second bar's form."""
     names, values = list(measured), np.array(list(measured.values()))
     reference = values[1] if len(values) > 1 else values[0]
@@ -85,9 +82,7 @@ def byte_bars(measured: Mapping[str, float], title: str = "") -> Figure:
     axis.set(xlabel="bytes per token kept for the backward pass", xlim=(0, values.max() * 1.18))
     axis.grid(axis="y", visible=False)
     smallest = int(values.argmin())
-    axis.set_title(
-        title or f"{names[smallest]} keeps {1 - values[smallest] / reference:.0%} less than {names[1]}"
-    )
+    axis.set_title(f"{names[smallest]} keeps {1 - values[smallest] / reference:.0%} less than {names[1]}")
     return figure
 
 
@@ -123,10 +118,10 @@ def speed_bars(record: Mapping[str, Any], tokens: int = 16384) -> Figure:
     gains = [
         times[rival, kind]["p50"] / times[ours, kind]["p50"] for kind in ("forward", "forward + backward")
     ]
-    figure.suptitle(
-        f"Against the low-rank FFN without a mask: {gains[0]:.2f}× forward, {gains[1]:.2f}× with backward",
-        fontweight="bold", fontsize=11, x=0.01, ha="left",
-    )  # fmt: skip
+    title = (
+        f"Against the low-rank FFN without a mask: {gains[0]:.2f}× forward, {gains[1]:.2f}× with backward"
+    )
+    theme.headline(figure, title)
     return figure
 
 
@@ -142,10 +137,7 @@ def headroom(traces: Sequence[TrainTrace]) -> Figure:
         config = run.meta["config"]
         label = f"{config['size']}, {kind}, learning rate {config['lr']:g}"
         later = steps > 0
-        axis.plot(
-            steps[later], peak[later].max(1), label=label, color=theme.CYCLE[i % 8],
-            marker=theme.MARKERS[i % 8], linestyle=theme.DASHES[i % 8],
-        )  # fmt: skip
+        axis.plot(steps[later], peak[later].max(1), label=label, **theme.look(i))
     axis.axhline(FLOAT16, color=theme.INK, linewidth=1.4)
     axis.text(0.99, FLOAT16, "float16 ends here, 65,504 ", transform=axis.get_yaxis_transform(),
               ha="right", va="bottom", fontsize=9)  # fmt: skip

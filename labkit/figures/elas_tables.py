@@ -47,14 +47,13 @@ def perplexity_table(
     return html_table(head, rows, title)
 
 
-def arm_table(
-    record: Mapping[str, Any], runs: Sequence[TrainTrace], against: str = "lowrank_relu2"
-) -> HTML:
+def arm_table(record: Mapping[str, Any], runs: Sequence[TrainTrace]) -> HTML:
     """Loss and time of every arm in one table. ``record``: results("study"); ``runs``: records.runs().
 
     Means and ranges over seeds, differences paired by seed with their interval. A step's time is the
     median, alone on the card; tokens a second count the exact steps in.
     """
+    against = "lowrank_relu2"
     arms = {arm: own for arm, own in by_arm(runs).items() if own[0].meta["stage"] == "arms"}
     gaps = differences([run for own in arms.values() for run in own], against)
     rows = []
@@ -102,8 +101,5 @@ def _times(record: Mapping[str, Any], arm: str) -> list[str]:
 def claims_table(rows: Sequence[Claim]) -> HTML:
     """Claims of the paper, what it prints and what was measured."""
     head = ["claim", "the paper", "what we measured", "card, sizes, seeds"]
-    return html_table(
-        head,
-        [[row.claim, row.published, row.measured, row.conditions] for row in rows],
-        "ELAS, claim by claim",
-    )
+    cells = [[row.claim, row.published, row.measured, row.conditions] for row in rows]
+    return html_table(head, cells, "ELAS, claim by claim")

@@ -77,9 +77,8 @@ def one_group(trace: GroupTrace, group: int) -> Figure:
             axis.margins(x=0.1, y=0.25)
         if np.abs(advantage).max() < SILENT:
             axis_row[0].set_ylim(-1, 1)
-            axis_row[0].text(
-                0.5, 0.8, "silent: every advantage is 0", ha="center", transform=axis_row[0].transAxes
-            )
+            inside = axis_row[0].transAxes
+            axis_row[0].text(0.5, 0.8, "silent: every advantage is 0", ha="center", transform=inside)
         axis_row[0].set_ylabel(f"{method.upper()} advantage")
         if row:
             axis_row[0].set_xlabel("response length (tokens)")
@@ -89,7 +88,7 @@ def one_group(trace: GroupTrace, group: int) -> Figure:
     theme.caption(
         figure, f"group {group}: alpha {chosen['alpha']:g}, beta {chosen['beta']:g}, entropy {kind}"
     )
-    figure.suptitle(finding(trace, group), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    theme.headline(figure, finding(trace, group))
     return figure
 
 
@@ -190,10 +189,8 @@ def silent_groups(trace: GroupTrace) -> Figure:
     for axis in (bars, lines):
         axis.set_xticks(range(size + 1))
     silent = {method: silent_share(trace, method) for method in ("grpo", "fgo")}
-    figure.suptitle(
-        f"{silent['grpo']:.0%} of groups teach GRPO nothing; for FGO it is {silent['fgo']:.0%}",
-        x=0.01, ha="left", fontsize=11, fontweight="bold",
-    )  # fmt: skip
+    title = f"{silent['grpo']:.0%} of groups teach GRPO nothing; for FGO it is {silent['fgo']:.0%}"
+    theme.headline(figure, title)
     return figure
 
 
@@ -212,11 +209,11 @@ def entropy_kinds(trace: GroupTrace) -> Figure:
             )  # fmt: skip
         axis.set(xlabel="response length (tokens)", ylabel=UNITS[kind])
     axes[0].legend(loc="upper left")
-    figure.suptitle(
+    theme.headline(
+        figure,
         f"Correlation with length: {correlation['sampled_sum']:.2f} for the summed entropy, "
         f"{correlation['full_mean']:.2f} per token",
-        x=0.01, ha="left", fontsize=11, fontweight="bold",
-    )  # fmt: skip
+    )
     return figure
 
 

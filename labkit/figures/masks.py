@@ -49,10 +49,10 @@ def mask_grid(
     side.set(xlabel="energy kept (%)", xlim=(min(90, 100 * share.min() - 1), 100.5))
     side.grid(axis="y", visible=False)
     natural, enforced = (window == 0).mean(), ((window != 0) & ~mask).mean()
-    figure.suptitle(
-        f"Layer {layer}, this window: ReLU² zeroes {natural:.0%} by itself, the mask {enforced:.0%} more",
-        fontweight="bold", fontsize=11, x=0.01, ha="left",
-    )  # fmt: skip
+    title = (
+        f"Layer {layer}, this window: ReLU² zeroes {natural:.0%} by itself, the mask {enforced:.0%} more"
+    )
+    theme.headline(figure, title)
     return figure
 
 
@@ -132,11 +132,11 @@ def layer_shares(trace: MaskTrace) -> Figure:
     for layer, value in zip(layers, kept, strict=True):
         right.annotate(f"{value:.1f}", (value, layer), (0, 9), textcoords="offset points", ha="center")
     right.set(xlabel="energy kept (%)", xlim=(low, 100.4))
-    figure.suptitle(
+    theme.headline(
+        figure,
         f"The mask zeroes {enforced.mean():.1f} % of the values and keeps {kept.min():.1f} to "
         f"{kept.max():.1f} % of the energy",
-        fontweight="bold", fontsize=11, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -170,10 +170,8 @@ def group_counts(**traces: MaskTrace) -> Figure:
     axes[0, 0].set_ylim(0, axes[0, 0].get_ylim()[1] * 1.18)
     most = max(axes[0], key=lambda axis: len(axis.lines))
     figure.legend(*most.get_legend_handles_labels(), fontsize=8, loc="outside right upper")
-    figure.suptitle(
-        f"Groups with more than two non-zeros: {', '.join(said)} (coin flips 31.2 %)",
-        fontweight="bold", fontsize=11, x=0.01, ha="left",
-    )  # fmt: skip
+    title = f"Groups with more than two non-zeros: {', '.join(said)} (coin flips 31.2 %)"
+    theme.headline(figure, title)
     return figure
 
 
@@ -226,7 +224,6 @@ def _draw_labels(axis: Axes, tokens: list[str], picked: slice, x: np.ndarray) ->
 
 
 def _with_gaps(cells: np.ndarray, filler: object) -> list[list]:
-    """Rows of cells with an empty column after every four."""
     fours = (row.reshape(-1, 4).tolist() for row in cells)
     return [[cell for four in row for cell in (*four, filler)][:-1] for row in fours]
 

@@ -128,11 +128,8 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
     """Each arm minus the same seed of ``against``: a mark per seed; of three or more, mean and interval."""
     found = differences(traces, against)
     if not found:
-        fail(
-            "traces",
-            sorted({t.meta["arm"] for t in traces}),
-            f"runs of another arm with seeds of {against}",
-        )
+        given = sorted({t.meta["arm"] for t in traces})
+        fail("traces", given, f"runs of another arm with seeds of {against}")
     figure, axis = pyplot.subplots(figsize=(8.6, 1.7 + 0.5 * len(found)))
     axis.axvline(0, color=theme.INK, linewidth=1.2)
     for row, (arm, gap) in enumerate(found.items()):
@@ -155,7 +152,7 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
     )
     axis.margins(x=0.15)
     axis.grid(axis="y", visible=False)
-    figure.suptitle(_resolved(list(found.values())), fontweight="bold", fontsize=11, x=0.01, ha="left")
+    theme.headline(figure, _resolved(list(found.values())))
     return figure
 
 
@@ -205,24 +202,10 @@ def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> H
             spread([last_nats(run) for run in runs]), spread(bits), gap,
         ])  # fmt: skip
     meta = traces[0].meta
-    head = [
-        "arm",
-        "parameters",
-        "seeds",
-        "nats per token",
-        "bits per byte",
-        f"nats minus {NAMES[against]}, paired by seed",
-    ]
-    rows.append(
-        [
-            "unigram baseline",
-            "",
-            "",
-            f"{meta['unigram_nats']:.3f}",
-            f"{meta['unigram_bits_per_byte']:.3f}",
-            "",
-        ]
-    )
+    head = ["arm", "parameters", "seeds", "nats per token", "bits per byte"]
+    head.append(f"nats minus {NAMES[against]}, paired by seed")
+    counted = [f"{meta[f'unigram_{unit}']:.3f}" for unit in ("nats", "bits_per_byte")]
+    rows.append(["unigram baseline", "", "", *counted, ""])
     for run in traces:
         told = [f"{NAMES[run.meta['arm']]}, seed {run.meta['seed']}, {finding}" for finding in run.findings]
         rows += [[one, *[""] * (len(head) - 1)] for one in told]

@@ -88,10 +88,8 @@ def plane(
     ours.set_title(name, fontweight="normal", fontsize=10)
     _draw_published(paper)
     best = max(points, key=lambda point: point["accuracy"])
-    figure.suptitle(
-        f"To choose settings by, no test: most solved by {best['label']}, {best['accuracy']:.1%}; greedy "
-        f"{points[0]['accuracy']:.1%}", fontweight="bold", fontsize=11, x=0.01, ha="left",
-    )  # fmt: skip
+    title = f"To choose settings by, no test: most solved by {best['label']}, {best['accuracy']:.1%}; "
+    theme.headline(figure, f"{title}greedy {points[0]['accuracy']:.1%}")
     return figure
 
 
@@ -135,7 +133,7 @@ def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
     gain = others[0].gain
     method = f"95 % interval over {gain.count}" if gain.low is not None else f"{gain.count}, no interval"
     axes.set(xlabel=f"points of solved puzzles above greedy (paired; {method})")
-    figure.suptitle(_counted(others), fontweight="bold", fontsize=11, x=0.01, ha="left")
+    theme.headline(figure, _counted(others))
     return figure
 
 

@@ -1,5 +1,7 @@
 """One look for every figure: Okabe-Ito categories, cividis magnitudes, titles that state a finding."""
 
+from typing import Any
+
 import matplotlib as mpl
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -63,6 +65,17 @@ def drawable(text: str) -> str:
         except ValueError:
             pass
     return text.replace("$", r"\$")
+
+
+def headline(figure: Figure, text: str) -> None:
+    """Write what the figure finds above all its panels."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour, marker and dash of the ``index``-th line, as keywords of ``plot``."""
+    place = index % len(CYCLE)
+    return {"color": CYCLE[place], "marker": MARKERS[place], "linestyle": DASHES[place]}
 
 
 def caption(figure: Figure, text: str) -> None:

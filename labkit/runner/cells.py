@@ -91,7 +91,6 @@ def _output(output) -> str:
 
 
 def _plotly(spec: dict) -> str:
-    """A plotly figure as a div that the page's one copy of plotly.js draws."""
     title = spec.get("layout", {}).get("title", {})
     label = html.escape(title.get("text", "interactive figure") if isinstance(title, dict) else str(title))
     content = json.dumps({"data": spec["data"], "layout": spec.get("layout", {})}).replace("<", "\\u003c")

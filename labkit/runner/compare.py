@@ -51,11 +51,8 @@ def read_run(folder: str | Path) -> dict:
 
 
 def _values(run: dict) -> dict[tuple[str, str], float]:
-    return {
-        (item["notebook"], name): metric["value"]
-        for item in run["notebooks"]
-        for name, metric in item["metrics"].items()
-    }
+    items = run["notebooks"]
+    return {(item["notebook"], name): value for item in items for name, value in _metrics(item).items()}
 
 
 def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, str, str, str, str]]:
@@ -104,9 +101,8 @@ def proposals(
         raise ValueError(f"a baseline must come from a named preset; this run used {run['preset']!r}")
     items = [item for one in (run, *others) for item in one["notebooks"]]
     if strange := sorted({item["notebook"] for item in items if not _ours(item)}):
-        raise ValueError(
-            f"a baseline must be of the lab's own notebooks; {', '.join(strange)} came from elsewhere"
-        )
+        told = f"{', '.join(strange)} came from elsewhere"
+        raise ValueError(f"a baseline must be of the lab's own notebooks; {told}")
     wanted = run["preset"], run["device_class"]
     for place, other in zip(seeds, others, strict=True):
         found = other["preset"], other["device_class"]
@@ -119,7 +115,8 @@ def proposals(
     for item in run["notebooks"]:
         path = baselines.path_of(item["notebook"], run["preset"], run["device_class"])
         old = baselines.load(path)["metrics"] if path.is_file() else {}
-        twins = [(other, twin) for other in others for twin in other["notebooks"] if _same(twin, item)]
+        twins = [(other, twin) for other in others for twin in other["notebooks"]
+                 if twin["notebook"] == item["notebook"] and not twin["error"]]  # fmt: skip
         if not any(other["overrides"] for other, _ in twins):
             twins = []  # the same seed on other machines has rounding to show, and no spread
         drawn = _drawn([run, *(other for other, _ in twins)])
@@ -160,10 +157,6 @@ def _drawn(runs: Sequence[dict]) -> str:
 def _ours(item: dict) -> bool:
     """Whether it ran from notebooks/; an older run.json, without ``ours``, has only the name to tell."""
     return item.get("ours", (NOTEBOOKS / f"{item['notebook']}.ipynb").is_file())
-
-
-def _same(twin: dict, item: dict) -> bool:
-    return twin["notebook"] == item["notebook"] and not twin["error"]
 
 
 def accept(changes: dict[Path, dict]) -> None:

@@ -11,12 +11,6 @@ START = "**Cost.** "
 DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}
 
 
-def row(notebook: str) -> str:
-    """The smoke preset's seconds on a CPU and on a GPU, for a table: ``14 / 26``."""
-    paths = [baselines.path_of(notebook, "smoke", device) for device in DEVICES]
-    return " / ".join(f"{baselines.load(p)['seconds']:.0f}" if p.is_file() else "-" for p in paths)
-
-
 def line(notebook: str) -> str:
     """The line for a notebook's stem: each preset, on each device that has a baseline."""
     told = []

@@ -1,6 +1,7 @@
 """One notebook, one process: ``python -m labkit.runner.execute SOURCE TARGET PARAMETERS.json``.
 
-Exit code 0 when every cell ran, 1 otherwise; TARGET holds what was executed either way.
+Exit code 0 when every cell ran, 1 otherwise; TARGET holds what was executed either way. Papermill's engine,
+with an upper size for what a notebook prints.
 """
 
 import json
@@ -10,15 +11,52 @@ import sys
 import traceback
 from pathlib import Path
 
+import nbformat
+import papermill
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.log import logger
+
 from labkit.paths import runs_dir, write_atomic
 from labkit.provenance import kernel_threads
 from labkit.runner.processes import end_children_on_signals
 
+ENGINE = "labkit"
+PRINTED = 10_000_000  # characters, all cells of a notebook
+CUT = "\n[cut by labkit: a notebook may print {:,} characters]\n"
 START_TIMEOUT = 120
 START_ATTEMPTS = 3
 FAILED = "failed: "  # begins the line that tells the runner the error
 WIDGET = "application/vnd.jupyter.widget-view+json"
 VISUAL = ("image/png", "image/svg+xml", "application/vnd.plotly.v1+json", "text/html")
+
+
+class Client(PapermillNotebookClient):
+    """Keeps the first ``PRINTED`` characters of the streams; results, figures and errors are all kept."""
+
+    room: int | None = None  # characters; None: the notebook has not printed yet
+
+    def output(self, outs: list, msg: dict, display_id: str | None, cell_index: int):
+        if msg["msg_type"] == "stream":
+            room, text = PRINTED if self.room is None else self.room, msg["content"]["text"]
+            if room < 0:
+                return None
+            if len(text) > room:
+                msg["content"]["text"] = text[:room] + CUT.format(PRINTED)
+            self.room = -1 if len(text) > room else room - len(text)
+        return super().output(outs, msg, display_id, cell_index)
+
+
+class Engine(NBClientEngine):
+    """What papermill's own engine does, with ``Client``."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, start_timeout, input_path="", **options):
+        options |= {"startup_timeout": start_timeout, "log": logger, "timeout": None}
+        return Client(nb_man, kernel_name=kernel_name, **options).execute()
+
+
+papermill_engines.register(ENGINE, Engine)
 
 
 def drop_widget_views(notebook) -> None:
@@ -32,11 +70,6 @@ def drop_widget_views(notebook) -> None:
 
 def execute(source: str, target: str, parameters: dict) -> str:
     """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran."""
-    import nbformat
-    import papermill
-
-    from labkit.runner import engine
-
     runs = str(runs_dir())  # of this process: the kernel's own ./runs would lie beside the notebook
     os.environ |= {"LABKIT_HEADLESS": "1", "LABKIT_RUNS": runs, "OMP_NUM_THREADS": kernel_threads()}
     for attempt in range(START_ATTEMPTS):
@@ -46,7 +79,7 @@ def execute(source: str, target: str, parameters: dict) -> str:
                 _as_is(source),
                 _as_is(target),
                 parameters=parameters,
-                engine_name=engine.NAME,
+                engine_name=ENGINE,
                 cwd=str(Path(source).resolve().parent),
                 progress_bar=False,
                 log_output=True,

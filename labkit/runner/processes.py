@@ -18,7 +18,7 @@ import psutil
 MARK = "LABKIT_PROCESS"  # an environment variable: a process keeps it when it leaves its session or parent
 TICK = 0.1  # seconds between two looks at the clock
 LINE = 2**16  # bytes; a longer line is handled in pieces
-LOG = 20_000_000  # bytes of a log; more than labkit.runner.engine lets a notebook print
+LOG = 20_000_000  # bytes of a log; more than labkit.runner.execute lets a notebook print
 PATIENCE = 10.0  # seconds for the killed to be gone
 TAIL = 40  # lines kept from the end of a log that is cut
 

@@ -36,7 +36,9 @@ def write_report(folder: str | Path) -> Path:
     environment = Environment(loader=PackageLoader("labkit.runner", "."), autoescape=True)
     facts = {"run": run, "sections": sections, "plotly_js": PLOTLY_JS}
     if any(section["plotly"] for section in sections):
-        _write(folder / PLOTLY_JS, _plotly_js())
+        from plotly.offline import get_plotlyjs
+
+        _write(folder / PLOTLY_JS, get_plotlyjs())
     for section in sections:
         page = environment.get_template("notebook.html.j2").render(section=section, **facts)
         _write(folder / f"{section['notebook']}.html", page)
@@ -56,14 +58,7 @@ def _write(path: Path, text: str) -> Path:
     return write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def _plotly_js() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return get_plotlyjs()
-
-
 def _findings(run: dict) -> str:
-    """The lab's recorded findings as a table, if the lab's own notebooks ran; empty otherwise."""
     if not any(item.get("ours") for item in run["notebooks"]):
         return ""
     from labkit.figures.tables import findings_table
@@ -144,7 +139,6 @@ def _metric_rows(item: dict, past: dict) -> list[dict]:
 
 
 def _section(folder: Path, item: dict, past: dict) -> dict:
-    """What the templates show of one notebook."""
     path = folder / f"{item['notebook']}.ipynb"
     cells = read_notebook(path).cells if path.exists() else []
     body = [part for cell in cells for part in cell_html(cell)]

@@ -62,7 +62,6 @@ class NotebookRun:
         return {name: metric["value"] for name, metric in self.metrics.items()}
 
     def read(self, executed: Path) -> None:
-        """Take metrics and inputs from the executed notebook."""
         self.metrics, self.inputs = read_metrics(executed), read_inputs(executed)
 
     def compare(self, setting: dict[str, str]) -> None:
@@ -141,13 +140,11 @@ def new_folder(label: str = "") -> Path:
 def _execute_all(
     planned: list[tuple[Path, NotebookRun]], folder: Path, jobs: int, timeout: float, resume: bool
 ) -> None:
-    """Fill every item, ``jobs`` at a time, under a progress bar each."""
     name = TextColumn("{task.description:<24}", markup=False)
     columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     stop = threading.Event()
 
     def obtain(source: Path, item: NotebookRun) -> None:
-        """Take a finished execution from the store or make one and put it there."""
         key, executed = store.fingerprint(source, item.parameters), folder / f"{item.notebook}.ipynb"
         if resume and (found := store.get(key)):
             shutil.copyfile(found[0], executed)
@@ -229,7 +226,6 @@ def _keep_whole(partial: Path, target: Path) -> bool:
 
 
 def _point_latest(folder: Path) -> None:
-    """Make runs/latest point at ``folder`` in one step."""
     temporary = folder.parent / f".latest.{os.getpid()}"
     temporary.symlink_to(folder.name, target_is_directory=True)
     temporary.replace(folder.parent / "latest")

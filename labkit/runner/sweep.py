@@ -134,7 +134,7 @@ def sweep(
     planned = [parameters_for(path, values, point) for point in points]
     source = path.read_text()
     keys = [store.fingerprint(path, parameters) for parameters in planned]
-    rows = [{"seconds": 0.0, "metrics": {}, "error": LOST} for _ in points]
+    rows: list[dict[str, Any]] = [{"seconds": 0.0, "metrics": {}, "error": LOST} for _ in points]
     with connect(scheduler, jobs) as client:
         folder = new_folder(f"sweep_{path.stem}")
         found = {i: kept for i, key in enumerate(keys) if (kept := store.get(key))}
@@ -149,13 +149,14 @@ def sweep(
                 rows[i] = _keep(folder, i, keys[i], result)
                 bars.advance(task)
     ran = [{name: parameters[name] for name in grid} for parameters in planned]
-    table = pd.DataFrame([_row(point, row) for point, row in zip(ran, rows, strict=True)])
+    ends = [{"seconds": row["seconds"], "error": row["error"]} for row in rows]
+    metrics = [{name: found["value"] for name, found in row["metrics"].items()} for row in rows]
+    table = pd.DataFrame([a | b | c for a, b, c in zip(ran, metrics, ends, strict=True)])
     write_table(folder, table, list(grid))
     return folder, table
 
 
 def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
-    """Put a finished point into the store; leave a failed one's notebook in the folder."""
     text = result.pop("notebook")
     place = folder / f"point_{index:05d}.ipynb"
     if text:
@@ -164,11 +165,6 @@ def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
         store.put(key, place, result["seconds"])
         place.unlink()
     return result
-
-
-def _row(point: dict, result: dict) -> dict:
-    metrics = {name: metric["value"] for name, metric in result["metrics"].items()}
-    return {**point, **metrics, "seconds": result["seconds"], "error": result["error"]}
 
 
 class PinCard(WorkerPlugin):

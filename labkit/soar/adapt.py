@@ -8,7 +8,6 @@ still predict position i, so that what a causal LM has learnt stays of use.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from itertools import takewhile
 from typing import Any
 
@@ -18,6 +17,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from labkit import checks
+from labkit.causal_lm import import_peft
+from labkit.options import help_field
 from labkit.soar.generate import encode
 from labkit.soar.masking import draw, mask_answers, masked_loss
 from labkit.soar.models.adapted import CLASSES
@@ -29,27 +30,17 @@ MASK = "<|mask|>"
 class Adaptation:
     """What the diffusion LM will be, and the states that it is trained on: those that ``decode`` shows."""
 
-    shift: bool = field(
-        default=True, metadata={"help": "logits at i - 1 predict position i, as in Dream; else those at i"}
-    )
-    block_causal: int | None = field(
-        default=None, metadata={"help": "attention causal over blocks of so many; null: all see all"}
-    )
-    answer_length: int | None = field(
-        default=None,
-        metadata={"help": "slots for an answer, its end included; null: the longest's, in whole blocks"},
+    shift: bool = help_field("logits at i - 1 predict position i, as in Dream; else those at i", True)
+    block_causal: int | None = help_field("attention causal over blocks of so many; null: none", None)
+    answer_length: int | None = help_field(
+        "slots for an answer, its end included; null: the longest's, in whole blocks", None
     )
     block_lengths: list[int] = field(
         default_factory=list,
         metadata={"help": "of the blocks in the states of block decoding; none: block_causal, else 32"},
     )
-    block_share: float = field(
-        default=0.5, metadata={"help": "rows in states of block decoding; the others are masked uniformly"}
-    )
-    lora_rank: int | None = field(
-        default=None,
-        metadata={"help": "train LoRA of this rank (needs peft), not all weights"},
-    )
+    block_share: float = help_field("rows in states of block decoding; others are masked uniformly", 0.5)
+    lora_rank: int | None = help_field("train LoRA of this rank (needs peft), not all weights", None)
 
     def __post_init__(self) -> None:
         for name in ("block_causal", "answer_length", "lora_rank"):
@@ -108,16 +99,9 @@ def with_lora(net: PreTrainedModel, rank: int, mask_id: int) -> Any:
 
     ValueError without peft.
     """
-    try:
-        peft = import_module("peft")
-    except ImportError as error:
-        raise ValueError("--lora_rank needs peft: pip install 'labkit[lora]'") from error
-    return peft.get_peft_model(
-        net,
-        peft.LoraConfig(
-            r=rank, lora_alpha=2 * rank, target_modules="all-linear", trainable_token_indices=[mask_id]
-        ),
-    )
+    peft = import_peft("--lora_rank")
+    chosen = {"target_modules": "all-linear", "trainable_token_indices": [mask_id]}
+    return peft.get_peft_model(net, peft.LoraConfig(r=rank, lora_alpha=2 * rank, **chosen))
 
 
 class Rows(Dataset):

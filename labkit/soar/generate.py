@@ -188,7 +188,6 @@ def unfinished(tokenizer: Any, tokens: Sequence[int], ends: Sequence[int], mask_
 
 
 def _texts(tokenizer: Any, trace: BeamTrace) -> dict[str, str]:
-    """The text of every token id in ``trace``."""
     arrays = trace.sequences, trace.beam_tokens, trace.beam_prediction, trace.cand_tokens
     known = np.unique(np.concatenate([np.unique(array) for array in arrays]))
     return {str(token): str(tokenizer.decode([token])) for token in known[known >= 0].tolist()}

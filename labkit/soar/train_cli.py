@@ -7,16 +7,15 @@ labkit train dlm ...
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 
-from labkit import checks
-from labkit.causal_lm import load_causal_lm, newest_checkpoint, step_of
-from labkit.options import parse_options
+from labkit.causal_lm import check_steps, checkpoint_to_resume, load_causal_lm, step_of
+from labkit.options import help_field, parse_options
 from labkit.paths import runs_dir, write_json
 from labkit.provenance import provenance
 from labkit.rows import FORMATS, read_rows
@@ -39,13 +38,9 @@ SETTINGS = (
 class Arguments:
     """What the command is told beside the fields of Adaptation and TrainingArguments."""
 
-    model: str = field(metadata={"help": "a folder or a name on the hub: Llama, Qwen2 or Qwen3"})
-    dataset: str = field(
-        metadata={"help": f"a {FORMATS}, or owner/name on the hub, with the columns prompt and answer"}
-    )
-    resume: bool = field(
-        default=False, metadata={"help": "go on from the newest checkpoint in the output folder"}
-    )
+    model: str = help_field("a folder or a name on the hub: Llama, Qwen2 or Qwen3")
+    dataset: str = help_field(f"a {FORMATS}, or owner/name on the hub, with the columns prompt and answer")
+    resume: bool = help_field("go on from the newest checkpoint in the output folder", False)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,13 +53,7 @@ def main(argv: Sequence[str]) -> int:
         description=__doc__,
     )  # fmt: skip
     output = Path(str(config.output_dir))
-    last = newest_checkpoint(output)
-    if arguments.resume and last is None:
-        checks.fail("--output_dir", str(output), "a folder with a checkpoint to resume from")
-    if not arguments.resume and last is not None:
-        checks.fail(
-            "--output_dir", str(output), f"new or empty, or come with --resume: it holds {last.name}"
-        )
+    last = checkpoint_to_resume(output, arguments.resume, "--output_dir")
     rows = read_rows(arguments.dataset)
     # 2) the model
     net, tokenizer = load_causal_lm(arguments.model)
@@ -95,9 +84,7 @@ def _train(trainer: DiffusionTrainer, last: Path | None) -> None:
         trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    if trainer.state.global_step == 0:
-        given = {name: getattr(trainer.args, name) for name in ("max_steps", "num_train_epochs")}
-        checks.fail("--max_steps", given, "such that a step is taken")
+    check_steps(trainer)
 
 
 def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: str) -> None:
@@ -120,9 +107,8 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
     )  # fmt: skip
     TrainTrace.from_log(log, meta=meta).save(output / "train_trace.npz")
     result: dict[str, float] = {"steps": trainer.state.global_step, "parameters": size}
-    result |= (
-        {"loss": round(log[-1]["loss"], 4)} if log else {}
-    )  # logging_steps may be more than were taken
+    if log:  # logging_steps may be more than were taken
+        result["loss"] = round(log[-1]["loss"], 4)
     write_json(output / "result.json", result)
     print(
         f"{trained:,} of {size:,} parameters trained: {json.dumps(result)}\n"

@@ -4,9 +4,6 @@ A study trains many arms and seeds from the same model. One at a time, each woul
 R stacked copies every matrix product becomes one batched product, and all arms take their step together.
 Rows never mix: copy r sees its own rows, weights, gradients and optimiser state (tested against
 transformers' Qwen2 and against FGOTrainer).
-
-Fleet        the stacked weights and the forward pass
-policy_step  one clipped policy-gradient step of every copy
 """
 
 from collections.abc import Callable
@@ -55,10 +52,6 @@ class Fleet:
         """Give every copy the weights of ``model``."""
         for name, value in model.named_parameters():
             self.weights[name].copy_(value)
-
-    def member(self, index: int) -> Weights:
-        """The state dict of one copy, without its leading axis."""
-        return {name: value[index].detach().clone() for name, value in self.weights.items()}
 
     def logits(self, ids: Tensor) -> Tensor:
         """ids, int (R, B, T), padded on the RIGHT -> logits (R, B, T, V); position 0 is the first token."""
@@ -120,50 +113,3 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
-def policy_step(
-    fleet: Fleet,
-    optimizer: torch.optim.Optimizer,
-    ids: Tensor,
-    mask: Tensor,
-    advantages: Tensor,
-    *,
-    chunks: int = 1,
-    max_grad_norm: float = 1.0,
-) -> tuple[Tensor, Tensor]:
-    """One step on one freshly sampled batch: TRL's "dapo" loss with one iteration and no KL term.
-
-    Per copy, loss = -sum(A * ratio over response tokens) / number of response tokens; the ratio to the
-    sampling policy is 1 with gradient (TRL detaches the log-probability, too), so clipping never binds.
-
-    ids         (R, B, T) prompt and response, padded on the right
-    mask        bool (R, B, T) True on the response's tokens
-    advantages  (R, B)
-    chunks      the rows go through in so many parts, sorted by length: less memory, less padding
-
-    Returns (loss, gradient norm before clipping), (R,) each.
-    """
-    tokens = mask.sum((1, 2)).clamp(min=1)
-    order = (ids != fleet.config.pad_token_id).sum(2).argsort(1)
-    loss = torch.zeros(fleet.copies, device=ids.device)
-    optimizer.zero_grad(set_to_none=True)
-    for rows in order.tensor_split(chunks, 1):
-        part = rows[..., None].expand(-1, -1, ids.shape[2])
-        mine, kept = ids.gather(1, part), mask.gather(1, part)
-        width = max(int(kept.any(1).any(0).nonzero().max()) + 1, 2) if kept.any() else 2
-        mine, kept = mine[..., :width], kept[..., 1:width]
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.device.type == "cuda"):
-            logits = fleet.logits(mine)[:, :, :-1]
-        logp = logits.float().log_softmax(-1).gather(-1, mine[..., 1:, None]).squeeze(-1)
-        gain = advantages.gather(1, rows)[..., None] * (logp - logp.detach()).exp()
-        share = -(gain * kept).sum((1, 2)) / tokens
-        share.sum().backward()  # copies share no weight: the gradient of the sum is each one's own
-        loss += share.detach()
-    grads = [value.grad for value in fleet.weights.values() if value.grad is not None]
-    norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
-    scale = (max_grad_norm / (norm + 1e-6)).clamp(max=1)
-    for grad in grads:
-        grad *= scale.view(-1, *(1,) * (grad.ndim - 1))
-    optimizer.step()
-    return loss, norm

@@ -6,7 +6,6 @@ reweigh            the same groups under other FGO settings
 telling_group      which group to look at first
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,9 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2ForCausa
 
 from labkit import checks
 from labkit.fgo.advantages import grpo_advantages, objective_advantages
-from labkit.fgo.lab.exam import decode, encode, grade
 from labkit.fgo.lab.fleet import Fleet
-from labkit.fgo.lab.sampler import Sampler
+from labkit.fgo.lab.sampler import Sampler, decode, encode
 from labkit.fgo.measures import response_entropy
 from labkit.fgo.objective import ENTROPY_KINDS, Objective
 from labkit.fgo.policy import end_tokens
@@ -40,14 +38,12 @@ def sample_groups(
     temperature: float = 1.0,
     max_tokens: int = 72,
     seed: int = 0,
-    score: Callable[[str, str], bool] = is_correct,
     progress: bool = True,
 ) -> GroupTrace:
     """Sample ``group`` responses to each row's ``prompt`` and compare them with its ``answer``.
 
     rows         dicts with ``prompt`` and ``answer``, as ``verbose_sums`` makes them
     temperature  of sampling, in (0, 10]; log-probabilities and entropies are of that distribution
-    score        whether a response's text is right, given the row's answer; default: of the verbose sums
     max_tokens   responses stop there; one without the end token counts as it stands (usually wrong)
 
     The trace's advantages are "grpo" and "fgo" with the defaults; ``reweigh`` changes FGO's. Torch's
@@ -69,7 +65,7 @@ def sample_groups(
             kept = [line[m].tolist() for line, m in zip(ids, mask, strict=True)]
             plain = tokenizer.batch_decode(kept, skip_special_tokens=True)
             answers = [row["answer"] for row in part for _ in range(group)]
-            correct += [score(text, answer) for text, answer in zip(plain, answers, strict=True)]
+            correct += [is_correct(text, answer) for text, answer in zip(plain, answers, strict=True)]
             texts += tokenizer.batch_decode(kept)
             length += [len(line) for line in kept]
             for kind, values in entropy.items():
@@ -101,7 +97,8 @@ def sample_sums(
         found = sampler(ids[None].to(model.device), length[None].to(model.device), seed=seed)
     (texts,) = decode(found)
     answers = [row["answer"] for row in rows for _ in range(group)]
-    measured = {"correct": grade([texts], [answers])[0], "length": found.length[0].cpu().numpy()}
+    correct = [is_correct(text, answer) for text, answer in zip(texts, answers, strict=True)]
+    measured = {"correct": np.array(correct), "length": found.length[0].cpu().numpy()}
     measured |= {kind: values[0].double().cpu().numpy() for kind, values in found.entropies.items()}
     trace = _trace(rows, texts, measured, seed=seed, temperature=1.0, max_tokens=max_tokens)
     trace.meta["sampler"] = "CUDA graphs, bfloat16" if sampler.graphs is not None else "float32"

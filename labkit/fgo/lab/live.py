@@ -2,26 +2,26 @@
 
 import copy
 import warnings
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback
 
 from labkit import checks
+from labkit.causal_lm import StepBar
 from labkit.fgo.config import METHODS, FGOConfig
-from labkit.fgo.lab.exam import encode, summarise
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.groups import sample_groups, sample_sums
-from labkit.fgo.lab.sampler import Sampler
-from labkit.fgo.record import latest_samples
+from labkit.fgo.lab.sampler import Sampler, encode
+from labkit.fgo.measures import summarise
+from labkit.fgo.record import Recorder, read_samples
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
 from labkit.fgo.trainer import FGOTrainer
-from labkit.progress import Progress, bar
+from labkit.progress import Progress
 from labkit.provenance import provenance
 from labkit.traces import TrainTrace
-
-SAMPLES = 8  # responses of each step that a trace keeps
 
 
 def reinforce(
@@ -48,7 +48,7 @@ def reinforce(
     graph a cache length); on a CPU from transformers' ``generate``. ``meta["sampler"]`` says which.
 
     The trace's series carry TRL's names plus fgo/*; the values at step s were measured on the responses
-    sampled at that step, before its update; the first ``SAMPLES`` of them are the trace's samples.
+    sampled at that step, before its update; the first eight of them are the trace's samples.
     ``meta["before"]`` and ``meta["after"]`` are what ``examine`` finds.
     """
     checks.choice("method", method, METHODS)
@@ -70,15 +70,17 @@ def reinforce(
         warnings.filterwarnings("ignore", ".*'rollout_func', which is an experimental", UserWarning)
         trainer = _trainer(copy.deepcopy(model), rows, {"output_dir": folder} | batch | settings)
         before = examine(trainer.model, seed=seed, max_tokens=max_tokens)
-        watch = _Watch(trainer, progress)
-        trainer.add_callback(watch)
+        kept = Path(folder, "samples.jsonl")
+        for callback in (Recorder(trainer, kept), StepBar(progress, desc=method.upper(), leave=False)):
+            trainer.add_callback(callback)
         trainer.train()
+        samples = read_samples(kept, steps)
         after = examine(trainer.model, seed=seed, max_tokens=max_tokens)
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
     chosen = {"steps": steps, "questions": questions, "group": group, **settings}
     chosen["sampler"] = "CUDA graphs, bfloat16" if on_gpu else "transformers' generate"
     meta = provenance(arm=method, **chosen, before=before, after=after)
-    return TrainTrace.from_log(log, samples=watch.samples, meta=meta)
+    return TrainTrace.from_log(log, samples=samples, meta=meta)
 
 
 def _trainer(model: PreTrainedModel, rows: list[dict[str, str]], settings: dict[str, Any]) -> FGOTrainer:
@@ -98,16 +100,14 @@ def _trainer(model: PreTrainedModel, rows: list[dict[str, str]], settings: dict[
     return trainer
 
 
-def examine(
-    model: Any, *, questions: int = 64, group: int = 4, max_tokens: int = 72, seed: int = 0
-) -> dict[str, float]:
-    """Means over sampled responses to fixed questions; one seed draws the same for any model.
+def examine(model: Any, *, max_tokens: int = 72, seed: int = 0) -> dict[str, float]:
+    """Means over four responses each to 64 fixed questions; one seed draws the same for any model.
 
     accuracy in [0, 1], length in tokens, entropy (sampled sum) and entropy_per_token in nats, and act,
     accuracy in % per 100 tokens.
     """
-    rows = verbose_sums(questions, seed=seed + 4000)
-    options: dict[str, Any] = {"group": group, "max_tokens": max_tokens, "seed": seed}
+    rows = verbose_sums(64, seed=seed + 4000)
+    options: dict[str, Any] = {"group": 4, "max_tokens": max_tokens, "seed": seed}
     if model.device.type == "cuda":
         trace = sample_sums(model, rows, **options)
     else:
@@ -140,23 +140,3 @@ class _Rollout:
             "completion_ids": [row[kept].tolist() for row, kept in zip(written, mask, strict=True)],
             "logprobs": None,  # one update a step: TRL computes them again, in the trainer's precision
         }
-
-
-class _Watch(TrainerCallback):
-    """Keeps the first responses of every step and shows one progress bar."""
-
-    def __init__(self, trainer: FGOTrainer, progress: Progress):
-        self.trainer = trainer
-        self.samples: list[dict[str, Any]] = []
-        name, steps = trainer.args.method.upper(), trainer.args.max_steps
-        self.bar = bar(progress, total=steps, desc=name, leave=False)
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.bar.update(0)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.samples += latest_samples(self.trainer, SAMPLES)
-        self.bar.update()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()

@@ -3,11 +3,14 @@
 Every row starts at position 0 and walks forward one token at a time; while a row is still inside its
 prompt the prompt's token is forced, then the sampled one is taken. So rows of all prompt lengths share
 one layout without left padding, one causal span, and one graph replay per token.
+
+encode, decode   rows of the verbose sums <-> tensors of characters
 """
 
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -16,8 +19,13 @@ from labkit import checks
 from labkit.cuda_graph import capture
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.measures import response_entropy
+from labkit.fgo.tasks import CHARACTERS, PAD
 
 LOOK_EVERY = 8  # steps between two looks (a wait for the device) at whether every row has ended
+
+_CODES = np.frombuffer(CHARACTERS.encode(), np.uint8)
+_LOOKUP = np.full(128, CHARACTERS.index("?"), np.int64)
+_LOOKUP[_CODES] = np.arange(len(CHARACTERS))
 
 
 @dataclass
@@ -44,6 +52,24 @@ class Responses:
     def entropies(self) -> dict[str, Tensor]:
         """``response_entropy`` of each response, {kind: (R, B)}."""
         return response_entropy(self.logp, self.entropy, self.mask)
+
+
+def encode(prompts: list[str], width: int | None = None) -> tuple[Tensor, Tensor]:
+    """(ids, length) of prompts: int (n, width) padded on the right, and (n,)."""
+    width = width or max(map(len, prompts))
+    text = "".join(prompt.ljust(width, PAD) for prompt in prompts)
+    ids = _LOOKUP[np.frombuffer(text.encode("ascii"), np.uint8)].reshape(len(prompts), width)
+    return torch.from_numpy(ids), torch.tensor([len(prompt) for prompt in prompts])
+
+
+def decode(responses: Responses) -> list[list[str]]:
+    """The text of every response, end token included: R lists of B strings."""
+    codes = _CODES[responses.ids.cpu().numpy()]
+    mask = responses.mask.cpu().numpy()
+    return [
+        [line[kept].tobytes().decode() for line, kept in zip(block, keep, strict=True)]
+        for block, keep in zip(codes, mask, strict=True)
+    ]
 
 
 class Sampler:

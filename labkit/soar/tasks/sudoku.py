@@ -1,6 +1,7 @@
 """Sudoku as a task for masked diffusion: puzzles with one solution, made by numpy and a seed.
 
-A puzzle is a row of side² cells, 0 for blank: the blanks are the masks a model fills in.
+A puzzle is a row of side² cells, 0 for blank: the blanks are the masks a model fills in. 4x4 ones are made
+here; 9x9 ones come with the lab (puzzle_sets), made by labkit.studies.soar.puzzles.
 """
 
 from functools import cache
@@ -9,37 +10,31 @@ from itertools import permutations
 import numpy as np
 
 from labkit import checks
-from labkit.soar.tasks.carve import carved
 
 BLANK = 0
-CLUES = {4: (4, 6), 9: (24, 32)}  # default range of given cells; below it puzzles get rare and slow
 SEEN = 20  # of the 288 solved 4x4 grids: what "train" puzzles are cut from
 
 
 def puzzles(
-    count: int, side: int = 4, *, seed: int = 0, clues: tuple[int, int] | None = None, grids: str = "all"
+    count: int, *, seed: int = 0, clues: tuple[int, int] = (4, 6), grids: str = "all"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``count`` puzzles with exactly one solution: int64 (count, side²) puzzles and solutions.
+    """``count`` 4x4 puzzles with exactly one solution: int64 (count, 16) puzzles and solutions.
 
-    side   4 (thousands a second) or 9 (about 2,000 a second with numba, 50 without; same puzzles)
     clues  (low, high): each puzzle loses cells in random order until it has a number of clues drawn
            from this range, or until no cell can go without a second solution appearing
-    grids  4x4 only, where there are just 288 solved grids: "train" cuts puzzles from 20 of them,
-           "test" from the other 268, so no test solution was seen in training; or "all". A model
-           taught from many more grids solves every 4x4 puzzle, and then there is nothing to search
+    grids  of the 288 solved grids "train" cuts puzzles from 20, "test" from the other 268, so no test
+           solution was seen in training; or "all". A model taught from many more grids solves every
+           4x4 puzzle, and then there is nothing to search
 
     ValueError names the argument that is out of range.
     """
     checks.integer("count", count, 1)
-    checks.choice("side", side, (4, 9))
     checks.integer("seed", seed, 0)
-    checks.choice("grids", grids, ("all", "train", "test") if side == 4 else ("all",))
-    low, high = CLUES[side] if clues is None else clues
-    checks.integer("clues", low, 4 if side == 4 else 17, high)
-    checks.integer("clues", high, low, side**2 - 1)
+    checks.choice("grids", grids, ("all", "train", "test"))
+    low, high = clues
+    checks.integer("clues", low, 4, high)
+    checks.integer("clues", high, low, 15)
     rng = np.random.default_rng(seed)
-    if side == 9:
-        return carved(count, rng, low, high)
     # Slices bound the memory of the comparison with all grids.
     parts = [_small(min(1000, count - start), rng, low, high, grids) for start in range(0, count, 1000)]
     return np.concatenate([p for p, _ in parts]), np.concatenate([s for _, s in parts])

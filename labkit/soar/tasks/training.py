@@ -119,17 +119,15 @@ class Recipe:
 
 
 def train_sudoku(
-    config: SudokuConfig | None = None,
     *,
     device: str = "cpu",
     cache: bool = False,
     progress: bool = True,
     **recipe: Any,
 ) -> tuple[SudokuLM, TrainTrace]:
-    """Train a SudokuLM by masked diffusion. Deterministic on a CPU for a seed.
+    """Train a 4x4 SudokuLM by masked diffusion. Deterministic on a CPU for a seed.
 
     Args:
-        config: Shape of the model; None: 4x4.
         device: Where to train; batches are drawn on the host, so that devices draw the same.
         cache: Reuse the model that this code, with these arguments, trained before (runs/cache/sudoku).
         progress: Show a bar.
@@ -142,7 +140,7 @@ def train_sudoku(
     Raises:
         ValueError: names the argument that is out of range.
     """
-    config, given = config or SudokuConfig(), Recipe(**recipe)
+    config, given = SudokuConfig(), Recipe(**recipe)
     arguments = asdict(given)
     weights, curves = _cached(config, arguments | {"device": torch.device(device).type})
     if cache and (kept := _kept(weights, curves)):
@@ -162,13 +160,12 @@ def train_sudoku(
 def _train(
     config: SudokuConfig, recipe: Recipe, device: torch.device, progress: bool
 ) -> tuple[SudokuLM, list[dict[str, float]]]:
-    side, seed = config.side, recipe.seed
-    seen, held_out = ("train", "test") if side == 4 else ("all", "all")
+    seed = recipe.seed
     boards, answers = (
         torch.from_numpy(part).to(device)
-        for part in puzzles(recipe.train_puzzles, side, seed=2 * seed, grids=seen)
+        for part in puzzles(recipe.train_puzzles, seed=2 * seed, grids="train")
     )
-    test, truth = puzzles(recipe.eval_puzzles, side, seed=2 * seed + 1, grids=held_out)
+    test, truth = puzzles(recipe.eval_puzzles, seed=2 * seed + 1, grids="test")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SudokuLM(config).to(device)
@@ -176,7 +173,7 @@ def _train(
 
     def draw() -> Batch:
         pick = torch.randint(len(boards), (recipe.batch,), generator=source).to(device)
-        chosen = mask_at_random_rates((recipe.batch, side**2), source).to(device)
+        chosen = mask_at_random_rates((recipe.batch, boards.shape[1]), source).to(device)
         target, masked = answers[pick], (boards[pick] == sudoku.BLANK) & chosen
         return torch.where(masked, model.mask_id, target), target, masked
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from labkit.checks import fail
 from labkit.elas.config import PretrainConfig, build_model
-from labkit.elas.data import Text, validation_and_test, windows
+from labkit.elas.data import END, Text, windows
 from labkit.elas.evaluation import Loss, evaluate
 from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro
@@ -220,3 +220,15 @@ class FastRun:
         return row | {
             f"{name}/{i}": float(v) for name, values in found.items() for i, v in enumerate(values)
         }
+
+
+def validation_and_test(text: Text) -> tuple[np.ndarray, np.ndarray]:
+    """The held-out stream in two at the end of a file near its middle, so that no file is on both sides.
+
+    ValueError if it has fewer than two files.
+    """
+    ends = np.flatnonzero(text.held_out == text.tokenizer.token_to_id(END))[:-1] + 1
+    if not len(ends):
+        fail("text", text.name, "one with at least two held-out files")
+    validation, test = np.split(text.held_out, [ends[np.abs(ends - len(text.held_out) / 2).argmin()]])
+    return validation, test

@@ -13,9 +13,10 @@ from typing import Any
 
 from labkit.checks import fail
 from labkit.elas.config import ARMS, LORO_REVISION, PretrainConfig
-from labkit.elas.data import Text, validation_and_test, windows
+from labkit.elas.data import Text, windows
 from labkit.elas.evaluation import unigram
 from labkit.provenance import provenance
+from labkit.studies.elas.fastloop import validation_and_test
 from labkit.studies.elas.plan import RULES, TUNE_SEED, Job, rates
 from labkit.studies.elas.records import load_curves, save_curves
 from labkit.studies.files import check, write_json

@@ -17,10 +17,9 @@ import torch
 from transformers import Qwen2ForCausalLM
 
 from labkit import checks
-from labkit.fgo.lab.exam import encode
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.reasoner import LONGEST_PROMPT, NAME, load_reasoner
-from labkit.fgo.lab.sampler import Sampler
+from labkit.fgo.lab.sampler import Sampler, encode
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
 from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.studies.timing import take_turns

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from labkit import checks, device
-from labkit.fgo.benchmarks import BENCHMARKS, BOXED, load_benchmark
 from labkit.fgo.evaluate import Examination, Responses, Sampling, examine, respond
 from labkit.fgo.policy import load_policy
-from labkit.fgo.prompts import Rows, as_prompts
 from labkit.fgo.rewards import find_reward
 from labkit.options import help_field, parse_options
 from labkit.paths import runs_dir, write_json
 from labkit.provenance import provenance
+from labkit.rows import Rows, as_prompts
 from labkit.studies import published
+from labkit.studies.fgo.benchmarks import BENCHMARKS, BOXED, load_benchmark
 
 PAPER = {"math500": published.MATH500}  # what the lab has of the paper's tables
 

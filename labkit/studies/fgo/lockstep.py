@@ -1,8 +1,9 @@
 """All runs of the FGO study at once: each arm and seed is a copy of one model, a step moves them all.
 
-Plan       what is trained and how long
-Lockstep   the copies with their optimiser and sampler
-judge      the advantages that each arm gives the same kind of batch
+Plan         what is trained and how long
+Lockstep     the copies with their optimiser and sampler
+policy_step  one clipped policy-gradient step of every copy
+judge        the advantages that each arm gives the same kind of batch
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,13 @@ from transformers import Qwen2ForCausalLM
 
 from labkit import checks
 from labkit.fgo.advantages import FLAT, grpo_advantages, objective_advantages
-from labkit.fgo.lab.exam import decode, encode, grade
-from labkit.fgo.lab.fleet import Fleet, policy_step
+from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.reasoner import LONGEST_PROMPT
-from labkit.fgo.lab.sampler import Responses, Sampler
+from labkit.fgo.lab.sampler import Responses, Sampler, decode, encode
 from labkit.fgo.measures import act, entropy_per_token
 from labkit.fgo.objective import Objective
 from labkit.fgo.tasks import verbose_sums
+from labkit.studies.fgo.exam import grade
 
 # Settings of an Objective, or method "grpo". "w/o": an ablation of FGO's own terms.
 ARMS: dict[str, dict[str, Any]] = {
@@ -98,6 +99,53 @@ class Lockstep:
         )  # fmt: skip
         numbers = {"loss": loss, "grad_norm": norm, **_numbers(batch, advantages)}
         return {name: value.tolist() for name, value in numbers.items()}
+
+
+def policy_step(
+    fleet: Fleet,
+    optimizer: torch.optim.Optimizer,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    advantages: torch.Tensor,
+    *,
+    chunks: int = 1,
+    max_grad_norm: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step on one freshly sampled batch: TRL's "dapo" loss with one iteration and no KL term.
+
+    Per copy, loss = -sum(A * ratio over response tokens) / number of response tokens; the ratio to the
+    sampling policy is 1 with gradient (TRL detaches the log-probability, too), so clipping never binds.
+
+    ids         (R, B, T) prompt and response, padded on the right
+    mask        bool (R, B, T) True on the response's tokens
+    advantages  (R, B)
+    chunks      the rows go through in so many parts, sorted by length: less memory, less padding
+
+    Returns (loss, gradient norm before clipping), (R,) each.
+    """
+    tokens = mask.sum((1, 2)).clamp(min=1)
+    order = (ids != fleet.config.pad_token_id).sum(2).argsort(1)
+    loss = torch.zeros(fleet.copies, device=ids.device)
+    optimizer.zero_grad(set_to_none=True)
+    for rows in order.tensor_split(chunks, 1):
+        part = rows[..., None].expand(-1, -1, ids.shape[2])
+        mine, kept = ids.gather(1, part), mask.gather(1, part)
+        width = max(int(kept.any(1).any(0).nonzero().max()) + 1, 2) if kept.any() else 2
+        mine, kept = mine[..., :width], kept[..., 1:width]
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.device.type == "cuda"):
+            logits = fleet.logits(mine)[:, :, :-1]
+        logp = logits.float().log_softmax(-1).gather(-1, mine[..., 1:, None]).squeeze(-1)
+        gain = advantages.gather(1, rows)[..., None] * (logp - logp.detach()).exp()
+        share = -(gain * kept).sum((1, 2)) / tokens
+        share.sum().backward()  # copies share no weight: the gradient of the sum is each one's own
+        loss += share.detach()
+    grads = [value.grad for value in fleet.weights.values() if value.grad is not None]
+    norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+    scale = (max_grad_norm / (norm + 1e-6)).clamp(max=1)
+    for grad in grads:
+        grad *= scale.view(-1, *(1,) * (grad.ndim - 1))
+    optimizer.step()
+    return loss, norm
 
 
 def judge(batch: dict[str, torch.Tensor], arms: Sequence[Mapping[str, Any]], seeds: int) -> torch.Tensor:

@@ -14,12 +14,12 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from labkit.fgo.lab.exam import Exam
 from labkit.fgo.lab.fleet import Fleet
 from labkit.fgo.lab.reasoner import LONGEST_PROMPT, NAME, SMALL, file_of, load_reasoner
 from labkit.fgo.tasks import verbose_sums
 from labkit.paths import write_atomic
 from labkit.provenance import provenance
+from labkit.studies.fgo.exam import Exam
 from labkit.studies.fgo.teaching import Recipe, train_char_model
 from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.traces import TrainTrace

@@ -3,7 +3,7 @@
     python -m labkit.studies fgo --out DIR [--seconds N] [--device cuda] [--tiny]
 
 The loop is FGOTrainer's objective, nothing else: freshly sampled groups, ``fgo_advantages`` or GRPO's,
-one "dapo" step without a KL term (``fleet.policy_step``; a test holds both to the same numbers on a
+one "dapo" step without a KL term (``lockstep.policy_step``; a test holds both to the same numbers on a
 recorded batch). It exists for speed: all arms share one sampler and one batched step.
 """
 
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from transformers import Qwen2ForCausalLM
 
-from labkit.fgo.lab.exam import Exam
 from labkit.fgo.lab.reasoner import LONGEST_PROMPT, NAME, load_reasoner
 from labkit.fgo.tasks import verbose_sums
 from labkit.progress import bar
 from labkit.provenance import provenance
+from labkit.studies.fgo.exam import Exam
 from labkit.studies.fgo.lockstep import ARMS, Lockstep, Plan
 from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.traces import TrainTrace

@@ -14,12 +14,13 @@ from torch.nn.functional import cross_entropy
 from transformers import Qwen2ForCausalLM
 
 from labkit import checks
-from labkit.fgo.lab.char_model import build_char_model
-from labkit.fgo.lab.exam import Exam, encode
 from labkit.fgo.lab.fleet import Fleet
+from labkit.fgo.lab.reasoner import build_char_model
+from labkit.fgo.lab.sampler import encode
 from labkit.fgo.tasks import CHARACTERS, PAD, stream_sums, verbose_sums
 from labkit.progress import bar
 from labkit.provenance import provenance
+from labkit.studies.fgo.exam import Exam
 from labkit.traces import TrainTrace
 
 MAX_TOKENS = 72  # the longest worked solution of the default task has 70

@@ -24,8 +24,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 
 from labkit import checks
 from labkit.paths import write_atomic
-from labkit.soar.tasks import gsm
-from labkit.soar.tasks.gsm import HELD_OUT_TEMPLATES, PARTS, Problem, part_of, problems
+from labkit.studies.soar import gsm_problems as gsm
+from labkit.studies.soar.gsm_problems import HELD_OUT_TEMPLATES, PARTS, Problem, part_of, problems
 
 PROMPT, ANSWER = 112, 128  # most tokens: of a question with <answer>, of a solution with <eos>
 SPECIAL = ("<pad>", "<mask>", "<eos>", "<answer>")

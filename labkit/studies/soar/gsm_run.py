@@ -26,13 +26,13 @@ from labkit.soar.generate import encode, read
 from labkit.soar.models.adapted import save_adapted
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.search import decode
-from labkit.soar.tasks import gsm
-from labkit.soar.tasks.gsm import Problem
 from labkit.studies.files import digest, write_json
 from labkit.studies.harness import Context, Option, Stage
 from labkit.studies.soar import gsm_model
+from labkit.studies.soar import gsm_problems as gsm
 from labkit.studies.soar.gsm_data import ANSWER, SPECIAL
 from labkit.studies.soar.gsm_model import EOS, MASK, Problems, Run, load_state, save_state, train_step
+from labkit.studies.soar.gsm_problems import Problem
 from labkit.traces import BeamTrace, TrainTrace
 
 EARLY = (0.35, 0.50, 0.65)  # what lab/gsm-early should solve by greedy: from, best, to

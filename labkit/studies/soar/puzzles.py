@@ -1,7 +1,7 @@
 """Make the lab's 9x9 puzzle sets: training, validation and test; no two share a grid up to symmetry.
 
 Run as a command, it makes all three by their seeds: validation and test are shipped, training is kept
-under runs/cache (minutes with numba, see soar/tasks/carve.py). What it takes:
+under runs/cache (minutes with numba, see carve.py). What it takes:
 
 python -m labkit.studies.soar.puzzles [--train 100000] [--workers 2]
 """
@@ -20,7 +20,7 @@ from labkit.paths import cache_dir, write_atomic
 from labkit.progress import bar
 from labkit.reading import read_npz
 from labkit.soar.tasks.puzzle_sets import SHIPPED, SIZES, load_puzzles, unpack
-from labkit.soar.tasks.sudoku import puzzles
+from labkit.studies.soar.carve import carved
 
 CLUES = {"train": (22, 34), "validation": (22, 28), "test": (22, 28)}
 SEEDS = {"train": 1, "validation": 2, "test": 3}
@@ -58,7 +58,7 @@ def generate(name: str, count: int, workers: int = 1) -> tuple[np.ndarray, np.nd
 
 def _slice(name: str, count: int, index: int) -> tuple[np.ndarray, np.ndarray]:
     size = min(SLICE, count - index * SLICE)
-    return puzzles(size, 9, seed=SEEDS[name] * 1_000_000 + index, clues=CLUES[name])
+    return carved(size, np.random.default_rng(SEEDS[name] * 1_000_000 + index), *CLUES[name])
 
 
 def symmetry_class(grids: np.ndarray) -> np.ndarray:

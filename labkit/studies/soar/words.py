@@ -23,9 +23,9 @@ from labkit.paths import CHECKPOINTS
 from labkit.soar.generate import encode
 from labkit.soar.load import load_model
 from labkit.soar.search import decode
-from labkit.soar.tasks import gsm
 from labkit.studies.files import check
 from labkit.studies.harness import Context, Option, Stage, Study
+from labkit.studies.soar import gsm_problems as gsm
 from labkit.studies.soar import page, records
 from labkit.studies.soar.gsm_data import ANSWER
 from labkit.studies.soar.gsm_run import answers

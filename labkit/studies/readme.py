@@ -1,20 +1,21 @@
 """The cells of README.md that hold measured numbers, computed from the records that they cite.
 
-python -m labkit.runner.readme [--write]
+python -m labkit.studies.readme [--write]
 
 Prints the cells, and with --write puts them into README.md. A row is known by its first cell; the words
 around the computed cell stay as they are.
 """
 
 import argparse
+import json
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
-from labkit.paths import ROOT, write_atomic
-from labkit.runner import baselines, cost
+from labkit.paths import BASELINES, ROOT, write_atomic
 from labkit.studies.elas.claims import straight_through
 from labkit.studies.fgo import records as fgo
 from labkit.studies.report import findings
@@ -25,7 +26,6 @@ from labkit.traces import TrainTrace
 
 SOAR_RESULTS = "labkit/studies/soar/results/README.md"
 README = (ROOT or Path.cwd()) / "README.md"
-MASKS = baselines.path_of("01_elas_masks", "smoke", "cpu")
 PASSES = (", forward against torch.compile", "forward + backward against torch.compile")
 
 
@@ -39,7 +39,7 @@ def finds() -> dict[str, str]:
     silent = {arm: spread([_first_silent(run) for run in arms[arm]], ".0f") for arm in ("GRPO", "FGO")}
     asked, seeds = arms["GRPO"][0].meta["questions"], len(arms["GRPO"])
     pretraining, entropy = said["02_elas_pretraining"], said["06_fgo_entropy"]
-    masks = baselines.load(MASKS)["metrics"]
+    masks = _baseline("01_elas_masks", "cpu")["metrics"]
     parts = ("natural_zeros", "enforced_zeros", "energy_kept")
     zeros, taken, energy = (masks[f"recorded_model_{part}"]["value"] for part in parts)
     return {
@@ -56,6 +56,12 @@ def finds() -> dict[str, str]:
         "06": f"FGO against GRPO {entropy.measured} ({entropy.conditions})",
         "07": f"2:4 packing bit for bit like plain torch, statistics within rounding; {_copy()}",
     }
+
+
+def _baseline(notebook: str, device: str) -> dict[str, Any]:
+    """The smoke preset's baseline; empty if there is none."""
+    path = BASELINES / f"{notebook}.smoke.{device}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _percent(share: float) -> str:
@@ -155,7 +161,9 @@ def update(page: str) -> str:
     for number, text in finds().items():
         _put(lines, f"[{number} ", -2, text)
     for path in find_notebooks():
-        _put(lines, f"[{path.stem.split('_')[0]} ", 3, cost.row(path.stem))
+        took = [_baseline(path.stem, device).get("seconds") for device in ("cpu", "cuda")]
+        seconds = " / ".join("-" if one is None else f"{one:.0f}" for one in took)
+        _put(lines, f"[{path.stem.split('_')[0]} ", 3, seconds)
     for what, text in speed().items():
         _put(lines, what, 2, text)
     return "\n".join(lines)
@@ -175,7 +183,7 @@ def _put(lines: list[str], row: str, column: int, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Print the computed cells, or write them into README.md."""
-    parser = argparse.ArgumentParser(prog="labkit.runner.readme", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="labkit.studies.readme", description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="put them into README.md")
     if parser.parse_args(argv).write:
         page = update(README.read_text())

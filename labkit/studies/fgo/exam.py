@@ -1,41 +1,19 @@
 """Questions put to every copy of a fleet, and what the answers say: accuracy, length, entropy by place.
 
-encode, decode   rows of the verbose sums <-> tensors of characters
-summarise        the numbers of a set of responses, shared by every evaluation of the lab
-Exam             a sampler with fixed buffers that asks any list of questions
+grade    which texts answer right
+places   where the entropy of responses sits
+Exam     a sampler with fixed buffers that asks any list of questions
 """
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from labkit.fgo.lab.fleet import Fleet
-from labkit.fgo.lab.sampler import Responses, Sampler
-from labkit.fgo.measures import act, entropy_per_token
-from labkit.fgo.tasks import CHARACTERS, PAD, is_correct
+from labkit.fgo.lab.sampler import Responses, Sampler, decode, encode
+from labkit.fgo.measures import summarise
+from labkit.fgo.tasks import CHARACTERS, is_correct
 
-_CODES = np.frombuffer(CHARACTERS.encode(), np.uint8)
-_LOOKUP = np.full(128, CHARACTERS.index("?"), np.int64)
-_LOOKUP[_CODES] = np.arange(len(CHARACTERS))
 SEPARATOR, EQUALS, CHECK = (CHARACTERS.index(char) for char in ";=c")
-
-
-def encode(prompts: list[str], width: int | None = None) -> tuple[Tensor, Tensor]:
-    """(ids, length) of prompts: int (n, width) padded on the right, and (n,)."""
-    width = width or max(map(len, prompts))
-    text = "".join(prompt.ljust(width, PAD) for prompt in prompts)
-    ids = _LOOKUP[np.frombuffer(text.encode("ascii"), np.uint8)].reshape(len(prompts), width)
-    return torch.from_numpy(ids), torch.tensor([len(prompt) for prompt in prompts])
-
-
-def decode(responses: Responses) -> list[list[str]]:
-    """The text of every response, end token included: R lists of B strings."""
-    codes = _CODES[responses.ids.cpu().numpy()]
-    mask = responses.mask.cpu().numpy()
-    return [
-        [line[kept].tobytes().decode() for line, kept in zip(block, keep, strict=True)]
-        for block, keep in zip(codes, mask, strict=True)
-    ]
 
 
 def grade(texts: list[list[str]], answers: list[list[str]]) -> np.ndarray:
@@ -46,23 +24,6 @@ def grade(texts: list[list[str]], answers: list[list[str]]) -> np.ndarray:
             for line, right in zip(texts, answers, strict=True)
         ]
     )
-
-
-def summarise(
-    correct: np.ndarray, length: np.ndarray, sampled: np.ndarray, full: np.ndarray
-) -> dict[str, float]:
-    """Means over (Q, G) responses to Q questions; act and entropy_per_token as in ``measures``.
-
-    correct bool; length in tokens, at least 1; sampled and full: "sampled_sum" and "full_sum" in nats.
-    """
-    accuracy, tokens = float(correct.mean()), float(length.mean())
-    return {
-        "accuracy": accuracy,
-        "length": tokens,
-        "entropy": float(sampled.mean()),
-        "entropy_per_token": float(entropy_per_token(full, length)),
-        "act": act(accuracy, tokens),
-    }
 
 
 def places(responses: Responses) -> dict[str, np.ndarray]:

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import checks
-from labkit.fgo.prompts import Rows
 from labkit.fgo.rewards import BUILT_IN, load_rows
-from labkit.rows import columns_of, read_rows
+from labkit.rows import Rows, columns_of, read_rows
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 QUESTIONS = ("prompt", "question", "problem")  # columns that hold one, in files
