@@ -89,7 +89,7 @@ def present(build: Callable[[], Any], *, name: str) -> Any:
 
 def _cell() -> str:
     """Which cell runs: panels of one name in two cells are two. Empty where the frontend does not say."""
-    ask = getattr(get_ipython(), "get_parent", dict)
+    ask: Callable[[], dict[str, Any]] = getattr(get_ipython(), "get_parent", dict)
     return str(ask().get("metadata", {}).get("cellId", ""))
 
 
