@@ -58,6 +58,16 @@ def test_twenty_re_runs_leak_nothing(shown, monkeypatch):
     assert counts[-1] == counts[1]
 
 
+def test_panels_of_one_name_in_two_cells_are_two(shown, monkeypatch):
+    monkeypatch.delenv("LABKIT_HEADLESS", raising=False)
+    shell, panels = types.SimpleNamespace(), []
+    monkeypatch.setattr(base, "get_ipython", lambda: shell)
+    for cell in ("first", "second", "first"):
+        shell.get_parent = lambda cell=cell: {"metadata": {"cellId": cell}}
+        panels.append(base.present(lambda: base.Panel([ipywidgets.HTML()]), name="tree"))
+    assert [panel.comm is None for panel in panels] == [True, False, False]
+
+
 def test_the_end_of_a_cell_waits_for_a_callback_that_draws(monkeypatch):
     from IPython.core.events import EventManager
     from matplotlib_inline import backend_inline

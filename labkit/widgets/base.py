@@ -26,7 +26,7 @@ from labkit.widgets.esm import esm
 from labkit.widgets.export import UNTRUSTED, Picture, picture, twin
 
 _drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
-_open: dict[str, ipywidgets.Widget] = {}  # panel name -> the panel now shown, closed on re-run
+_open: dict[tuple[str, str], ipywidgets.Widget] = {}  # (cell, name) -> the panel, closed on re-run
 
 
 def headless() -> bool:
@@ -62,13 +62,14 @@ def present(build: Callable[[], Any], *, name: str) -> Any:
     """Display the widget that ``build()`` makes and, for when there is no kernel, its twin.
 
     build  its widget has ``instrument`` (an ``Instrument`` or None) and ``still()``: figures and HTML
-    name   unique in the notebook; running the cell again closes the widget of that name first
+    name   unique in its cell; running the cell again closes the widget of that name first
 
     The twin is the page of the widget's instrument, if it has one, over its pictures; the live widget hides
     it. Headless there is only the twin, and None is returned.
     In a cell keep what is returned (``grid = mask_grid(...)``): as a last line it would show twice.
     """
-    if previous := _open.pop(name, None):
+    place = (_cell(), name)
+    if previous := _open.pop(place, None):
         close(previous)
     widget = build()
     key = f"labkit-{uuid.uuid4().hex}"
@@ -78,12 +79,18 @@ def present(build: Callable[[], Any], *, name: str) -> Any:
     if headless():
         close(widget)
         return None
-    _open[name] = widget
+    _open[place] = widget
     for part in (widget, *getattr(widget, "children", ())):
         if part.has_trait("twin"):
             part.twin = key
     display(widget)
     return widget
+
+
+def _cell() -> str:
+    """Which cell runs: panels of one name in two cells are two. Empty where the frontend does not say."""
+    ask: Callable[[], dict[str, Any]] = getattr(get_ipython(), "get_parent", dict)
+    return str(ask().get("metadata", {}).get("cellId", ""))
 
 
 def _still(part: Any) -> Picture | str:
@@ -98,7 +105,7 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
     """Show ``controls`` above ``draw(**values)`` and redraw whenever a value changes.
 
     draw      cheap function of the control values that returns a matplotlib or plotly figure
-    name      unique in the notebook; running the cell again replaces the panel of that name
+    name      unique in its cell; running the cell again replaces the panel of that name
     controls  ipywidgets with a ``value``, keyed by the argument of ``draw`` they feed
 
     Headless, the figure at the initial values is shown and errors raise; live, an error appears in red

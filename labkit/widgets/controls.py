@@ -182,7 +182,7 @@ def run_panel(
     draw        result -> matplotlib or plotly figure, anything that can be displayed, or live a widget
     notebook    stem, number or path of the notebook whose preset the panel writes
     result      what to draw before the first Run; headless it is drawn instead of a run
-    name        unique in the notebook; running the cell again stops and replaces the panel of that name
+    name        unique in its cell; running the cell again stops and replaces the panel of that name
     parameters  ipywidgets with a ``value``, keyed by the notebook's parameter they feed
 
     ValueError if ``run`` takes no ``progress``, or a key is no parameter of the notebook.

@@ -133,7 +133,7 @@ def mask_grid(
 
     trace    one trace, or {label: trace} of one model at several steps (same tokens and shape)
     layer, token, feature   where the cursor starts
-    name     unique in the notebook; running the cell again replaces the instrument of that name
+    name     unique in its cell; running the cell again replaces the instrument of that name
 
     Under the pointer or the arrow keys: the group of four, the pair that is kept, and the bits of the
     packed metadata. The Triton kernel packs the same activations here and now (on the GPU or in

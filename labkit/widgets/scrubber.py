@@ -145,7 +145,7 @@ def scrubber(
     shown   the arms that are switched on at first (default: all)
     step    where the cursor starts (default: the last step)
     title   a finding to stand above the curves
-    name    unique in the notebook; running the cell again replaces the instrument of that name
+    name    unique in its cell; running the cell again replaces the instrument of that name
 
     ValueError names the argument at fault.
     """

@@ -36,12 +36,14 @@ CONTROLS = tuple(  # what a keyboard can move; "explicit" marks what only a butt
     for kind in (".noUi-handle", "select", *(f"input[type={i}]" for i in ("range", "checkbox", "number")))
 )
 INSTRUMENTS = ".jp-OutputArea-output .lk:not(.widget-vbox .lk), .jp-OutputArea-output > .widget-vbox"
-# One text that changes when a picture in the same output does: pixels, image data, plotly's paths, tables.
+# One text that changes when a picture in the same output does: pixels, image data, plotly's paths, tables,
+# and the bars beside a tree, for a threshold that passes no confidence changes nothing in the tree itself.
 PICTURE = """node => {
     const output = node.closest('.jp-OutputArea-output');
     const parts = [...output.querySelectorAll('canvas')].map(canvas => canvas.toDataURL());
     for (const image of output.querySelectorAll('img')) parts.push(image.src);
-    for (const plot of output.querySelectorAll('svg, .jp-RenderedHTMLCommon')) parts.push(plot.innerHTML);
+    for (const other of output.querySelectorAll('svg, .jp-RenderedHTMLCommon, .lk-side'))
+        parts.push(other.innerHTML);
     return parts.join('|');
 }"""
 TRAITS = (  # of every widget but the Output areas, which change because a picture does
@@ -294,6 +296,7 @@ class Notebook:
         while drawn and time.monotonic() < deadline:
             self.page.wait_for_timeout(80)
             drawn = "" if control.evaluate(PICTURE) != picture else "picture"
+        deadline = time.monotonic() + 10  # its own: a picture that stands still says nothing of the trait
         while trait and time.monotonic() < deadline:
             self.page.wait_for_timeout(80)
             trait = "" if self.evaluate(TRAITS) != before else "trait"

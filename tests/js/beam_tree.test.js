@@ -201,3 +201,9 @@ test("a board is read row by row, masked cells as _", () => {
   assert.equal(lateness(tree, 1), 0.08);
   assert.ok(Math.abs(lateness(tree, 2) - 0.92) < 1e-9);
 });
+
+test("a run of one special token is told once, a repeated word twice", () => {
+  const ends = ["<eos>", "<eos>", "<eos>"];
+  assert.deepEqual(words.runsOnce(["so", "so", ...ends]), ["so", "so", "<eos>", "·", "·"]);
+  assert.deepEqual(words.runsOnce(["<mask>", "<eos>"]), ["<mask>", "<eos>"]);
+});

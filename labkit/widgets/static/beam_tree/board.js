@@ -3,7 +3,7 @@
 import { make } from "../shared/dom.js";
 import { clamp, ramp } from "../shared/values.js";
 import { boardOf, lastCallOf } from "./tree.js";
-import { boardRows, boardTitle, digits, nines, placeText, tokenText } from "./words.js";
+import { boardRows, boardTitle, digits, nines, placeText, runsOnce, tokenText } from "./words.js";
 
 /**
  * @typedef {import("./tree.js").Tree} Tree
@@ -53,6 +53,7 @@ export function boardFigure(t, r, options) {
     ...cells,
   );
   if (names.side) drawSquare(box, cells, names.side);
+  else tellRunsOnce(cells);
   return make("figure", { class: "bt-figure" }, make("figcaption", {}, title), box);
 }
 
@@ -96,6 +97,14 @@ function drawFilled(cell, t, p, call, names) {
     cell.title = `filled by call ${call}`;
     if (names.side) cell.append(make("small", {}, String(call)));
   }
+}
+
+/** @param {HTMLElement[]} cells of a text */
+function tellRunsOnce(cells) {
+  const words = cells.map((cell) => cell.textContent ?? "");
+  runsOnce(words).forEach((word, p) => {
+    if (word !== words[p]) cells[p].textContent = word;
+  });
 }
 
 /**

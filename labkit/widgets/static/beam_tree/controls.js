@@ -35,7 +35,8 @@ export function drawThreshold(page, first, preview) {
 }
 
 /**
- * Two large boards stand below the trees, or beside each other where the page is wide.
+ * A text stands below the trees, where its lines have room; so do two large boards, or, where the page is
+ * wide, beside each other.
  * @param {Page} page @param {boolean} two @param {number} side
  */
 export function arrangeBoards(page, two, side) {
@@ -43,7 +44,7 @@ export function arrangeBoards(page, two, side) {
   const broad = large && page.root.clientWidth > 1500;
   page.root.classList.toggle("bt-two", two);
   page.root.classList.toggle("bt-broad", broad);
-  if (large && !broad) {
+  if (!side || (large && !broad)) {
     if (page.stages.lastChild !== page.boards) page.stages.append(page.boards);
   } else if (page.boards.parentNode !== page.side) page.side.prepend(page.boards);
 }

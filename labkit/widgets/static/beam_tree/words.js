@@ -49,6 +49,13 @@ export const placeText = ({ side }, position) =>
 /** @param {Names} names @param {number} token */
 export const tokenText = ({ texts }, token) => texts[token] ?? String(token);
 
+/**
+ * A run of one special token told once: the ends of text behind an answer would fill the page.
+ * @param {string[]} words
+ */
+export const runsOnce = (words) =>
+  words.map((word, i) => (word === words[i - 1] && /^<.+>$/.test(word) ? "·" : word));
+
 /** @param {Names} names @param {number} position @param {number} token */
 export const assignmentText = (names, position, token) =>
   names.side
