@@ -64,6 +64,13 @@ def test_labkit_imports_without_triton():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_notebooks_are_read_without_the_grammar_that_takes_a_second_to_compile():
+    code = "import sys, labkit.runner.report, labkit.runner.execute, papermill; " + (
+        "assert 'rfc3987_syntax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def name_of(path):
     """``labkit.soar.search`` of labkit/soar/search.py; a package's is that of its folder."""
     parts = path.relative_to(ROOT).with_suffix("").parts

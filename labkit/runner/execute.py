@@ -10,6 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from labkit.light_nbformat import nbformat  # before papermill, which imports it too
 from labkit.paths import runs_dir, write_atomic
 from labkit.provenance import kernel_threads
 from labkit.runner.processes import end_children_on_signals
@@ -32,7 +33,6 @@ def drop_widget_views(notebook) -> None:
 
 def execute(source: str, target: str, parameters: dict) -> str:
     """Run SOURCE with papermill in its own folder; returns the error, empty when all cells ran."""
-    import nbformat
     import papermill
 
     from labkit.runner import engine

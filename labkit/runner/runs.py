@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from labkit.checks import integer, number
 from labkit.device import Memory, class_of
+from labkit.light_nbformat import nbformat
 from labkit.metrics import read_inputs, read_metrics
 from labkit.notebooks import find_notebooks, parameters_for
 from labkit.paths import NOTEBOOKS, runs_dir, write_json
