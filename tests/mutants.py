@@ -428,7 +428,7 @@ class Server:
         mark = uuid.uuid4().hex
         request = {
             "environment": {processes.MARK: f"{os.environ.get(processes.MARK, '')} {mark}"},
-            "arguments": ["-x", "-q", "--tb=line", "-p", "no:cacheprovider", *tests],
+            "arguments": ["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "no:nbval", *tests],
         }
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(request).encode() + b"\n")

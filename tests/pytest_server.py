@@ -27,7 +27,7 @@ LARGE = (
     "ipywidgets",
     "jupyter_client.manager",
     "matplotlib.pyplot",
-    "nbformat",  # pytest's plugin nbval imports it, for seconds
+    "nbformat",
     "scipy.stats",
     "torch",
     "transformers.models.llama.modeling_llama",
