@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from labkit.notebooks import find_notebooks, parameters_for
+from labkit.notebooks import describe, find_notebooks, parameters_for
 from labkit.paths import ROOT
 from labkit.runner.presets import load_preset
 
@@ -194,3 +194,11 @@ def test_presets_name_real_parameters(preset):
     assert set(values) <= {path.stem for path in NOTEBOOKS}
     for path in NOTEBOOKS:
         parameters_for(path, values, {})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_stem)
+def test_the_smoke_preset_is_what_a_notebook_does_by_itself(path):
+    """So ``make run`` executes what nbval would, and the baselines hold for a notebook run by hand."""
+    defaults = {one["name"]: ast.literal_eval(one["default"]) for one in describe(path)["parameters"]}
+    given = parameters_for(path, load_preset("smoke"), {})
+    assert given == {name: defaults[name] for name in given}
