@@ -78,7 +78,7 @@ def _show(text: str, kind: str, bundle: dict) -> None:
 
 def _read(notebook: str | Path, kind: str, keys: set[str], check: Callable[[dict], None]) -> list[dict]:
     """The bundles of a kind with just ``keys`` that pass ``check``; what is wrong with others is told."""
-    import nbformat
+    from labkit.light_nbformat import nbformat
 
     outputs = [o for cell in nbformat.read(notebook, as_version=4).cells for o in cell.get("outputs", [])]
     found = []

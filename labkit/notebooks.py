@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from labkit.checks import did_you_mean, fail
+from labkit.light_nbformat import nbformat
 from labkit.paths import NOTEBOOKS
 from labkit.reading import DATA_BYTES, read_bytes
 from labkit.yaml_values import PLAIN, Date, as_float, brief, not_plain, walk

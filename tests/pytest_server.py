@@ -27,7 +27,7 @@ LARGE = (
     "ipywidgets",
     "jupyter_client.manager",
     "matplotlib.pyplot",
-    "nbformat",  # pytest's plugin nbval imports it, for seconds
+    "nbformat",
     "scipy.stats",
     "torch",
     "transformers.models.llama.modeling_llama",
@@ -43,12 +43,21 @@ def serve(packages: list[str]) -> None:
             importlib.import_module(name)
     if (threads := psutil.Process().num_threads()) != 1:
         sys.exit(f"only a process with 1 thread is forked; this one has {threads}")
+    keep_the_first_example()
     gc.freeze()  # or the first collection in each fork would write to, and so copy, all that they share
     for line in sys.stdin:
         if not (child := os.fork()):
             sys.exit(run(packages, **json.loads(line)))
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def keep_the_first_example() -> None:
+    """A fault is caught by any example: hypothesis need not look for the smallest, which takes seconds."""
+    if hypothesis := sys.modules.get("hypothesis"):
+        phases = [phase for phase in hypothesis.Phase if phase.name in ("explicit", "generate")]
+        hypothesis.settings.register_profile("first", phases=phases)
+        hypothesis.settings.load_profile("first")
 
 
 def run(packages: list[str], environment: dict[str, str], arguments: list[str]) -> int:

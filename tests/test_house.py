@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from labkit.notebooks import find_notebooks, parameters_for
+from labkit.notebooks import describe, find_notebooks, parameters_for
 from labkit.paths import ROOT
 from labkit.runner.presets import load_preset
 
@@ -61,6 +61,13 @@ def test_kernels_is_no_package_and_transformers_imports_from_the_root():
 def test_labkit_imports_without_triton():
     names = "labkit.elas, labkit.soar, labkit.fgo, sparse24, tokenstats"
     code = f"import sys; sys.modules['triton'] = None; import {names}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_notebooks_are_read_without_the_grammar_that_takes_a_second_to_compile():
+    code = "import sys, labkit.runner.report, labkit.runner.execute, papermill; " + (
+        "assert 'rfc3987_syntax' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -187,3 +194,11 @@ def test_presets_name_real_parameters(preset):
     assert set(values) <= {path.stem for path in NOTEBOOKS}
     for path in NOTEBOOKS:
         parameters_for(path, values, {})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=by_stem)
+def test_the_smoke_preset_is_what_a_notebook_does_by_itself(path):
+    """So ``make run`` executes what nbval would, and the baselines hold for a notebook run by hand."""
+    defaults = {one["name"]: ast.literal_eval(one["default"]) for one in describe(path)["parameters"]}
+    given = parameters_for(path, load_preset("smoke"), {})
+    assert given == {name: defaults[name] for name in given}

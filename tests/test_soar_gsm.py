@@ -1,9 +1,6 @@
 """Word problems: parts, grading, tokens; lab/gsm's training goes on exactly and alike on two processes."""
 
 import json
-import os
-import subprocess
-import sys
 from decimal import Decimal
 
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from two_processes import two_processes
 
 from labkit.paths import CHECKPOINTS
 from labkit.soar import load_model
@@ -141,13 +139,9 @@ def test_two_calls_end_where_one_does(optimizer, data, tmp_path, monkeypatch):
 
 
 def test_two_processes_take_the_mean_of_their_gradients(data, tmp_path, monkeypatch):
-    """torchrun, gloo, against two gradients averaged by hand in one process."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    more = words(data, tmp_path / "two", "--gsm-steps", "1")
-    subprocess.run(
-        [*launch, "-m", "labkit.studies", "soar-models", *more],
-        check=True, capture_output=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    """gloo, against two gradients averaged by hand in one process."""
+    more = ("--gsm-steps", "1")
+    two_processes(lambda: train(data, tmp_path / "two", *more) or 0, tmp_path / "log")
     monkeypatch.setattr(gsm_model, "CLIP", float("inf"))  # here the mean is clipped by hand
     gradients = []
     for rank in (0, 1):

@@ -183,12 +183,22 @@ def test_mistakes_are_one_line(folder, tmp_path, capsys, monkeypatch):
     assert "labkit lm-eval: lm_eval must be installed: pip install labkit[eval]" in capsys.readouterr().err
 
 
+LOCAL_MODULE = """
+import runpy
+from functools import partial
+from lm_eval import tasks
+tasks.TaskManager = partial(tasks.TaskManager, include_defaults=False)
+runpy.run_module("labkit.soar.harness", run_name="__main__")
+"""
+
+
 def test_the_module_is_the_same_command_and_knows_lm_evals_own(folder, tmp_path):
+    """As ``python -m labkit.soar.harness``, but with the local tasks alone."""
     task(tmp_path, "writes", GENERATION, QUESTIONS)
-    words = ["--tasks", "writes", "--include_path", str(tmp_path), "--limit", "1", "--model_args"]
-    command = [sys.executable, "-m", "labkit.soar.harness", "run", *words]
+    words = ["run", "--tasks", "writes", "--include_path", str(tmp_path), "--limit", "1", "--model_args"]
     given = f"pretrained={folder},gen_length=4,block_length=4"
-    done = subprocess.run([*command, given], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", LOCAL_MODULE, *words, given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.search(r"\|writes\s*\|.*exact_match", done.stdout)
 

@@ -1,9 +1,7 @@
 """labkit train dlm: tiny causal LMs become diffusion LMs that load, decode and resume."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -19,6 +17,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from two_processes import two_processes
 
 from labkit.__main__ import main
 from labkit.soar import generate, load_model
@@ -212,13 +211,9 @@ def test_a_resumed_run_goes_on_exactly(more, made, tmp_path, capsys):
 
 
 def test_two_processes_give_the_loss_of_one(made, tmp_path):
-    """torchrun, gloo, CPU: twice two rows with their masks are the same four."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    """gloo, CPU: twice two rows with their masks are the same four."""
     more = ("--per_device_train_batch_size", "2", "--ddp_backend", "gloo")
-    subprocess.run(
-        [*launch, "-m", "labkit", *words(made, tmp_path / "two", *more)],
-        check=True, capture_output=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    two_processes(lambda: main(words(made, tmp_path / "two", *more)), tmp_path / "log")
     assert main(words(made, tmp_path / "one")) == 0
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-5)
 

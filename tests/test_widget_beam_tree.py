@@ -186,14 +186,14 @@ def test_text_of_tokens(trace):
 
 def test_headless_shows_page_and_pictures(trace, monkeypatch):
     monkeypatch.setenv("LABKIT_HEADLESS", "1")
-    shown = []
+    shown, open_before = [], pyplot.get_fignums()  # of other tests in this process
     monkeypatch.setattr(base, "display", lambda thing, raw: shown.append(thing))
     greedy = RUN(PROMPTS, "greedy", mask_id=0)
     assert widgets.beam_tree(trace, RUN, compare=greedy, prompt=1, side=4) is None
     (bundle,) = shown
     assert re.findall(r'alt="Figure: (\w+)', bundle["text/html"]) == ["SOAR", "Greedy"]
     assert bundle["text/html"].count("<iframe ") == 1
-    assert not pyplot.get_fignums()
+    assert pyplot.get_fignums() == open_before
 
 
 def test_bad_arguments(trace):

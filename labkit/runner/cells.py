@@ -8,8 +8,8 @@ from pathlib import Path
 from latex2mathml.converter import convert
 from nbconvert.filters import ansi2html, markdown2html
 
+from labkit.light_nbformat import WIDGET
 from labkit.metrics import MIME as METRIC
-from labkit.runner.execute import WIDGET
 
 PLOTLY = "application/vnd.plotly.v1+json"
 INSTRUMENT = 'class="labkit-twin"'  # in the HTML of labkit.widgets.export.twin

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import nbformat
-
+from labkit.light_nbformat import nbformat
 from labkit.paths import write_atomic
 from labkit.runner import baselines
 

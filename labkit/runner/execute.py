@@ -11,7 +11,9 @@ import sys
 import traceback
 from pathlib import Path
 
-import nbformat
+from labkit.light_nbformat import WIDGET, nbformat  # before papermill, which imports it too
+
+# isort: split
 import papermill
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
@@ -19,15 +21,13 @@ from papermill.log import logger
 
 from labkit.paths import runs_dir, write_atomic
 from labkit.provenance import kernel_threads
-from labkit.runner.processes import end_children_on_signals
+from labkit.runner.processes import FAILED, end_children_on_signals
 
 ENGINE = "labkit"
 PRINTED = 10_000_000  # characters, all cells of a notebook
 CUT = "\n[cut by labkit: a notebook may print {:,} characters]\n"
 START_TIMEOUT = 120
 START_ATTEMPTS = 3
-FAILED = "failed: "  # begins the line that tells the runner the error
-WIDGET = "application/vnd.jupyter.widget-view+json"
 VISUAL = ("image/png", "image/svg+xml", "application/vnd.plotly.v1+json", "text/html")
 
 

@@ -16,6 +16,7 @@ from typing import IO
 import psutil
 
 MARK = "LABKIT_PROCESS"  # an environment variable: a process keeps it when it leaves its session or parent
+FAILED = "failed: "  # begins the line by which labkit.runner.execute tells its error
 TICK = 0.1  # seconds between two looks at the clock
 LINE = 2**16  # bytes; a longer line is handled in pieces
 LOG = 20_000_000  # bytes of a log; more than labkit.runner.execute lets a notebook print

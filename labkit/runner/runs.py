@@ -18,20 +18,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from labkit.checks import integer, number
 from labkit.device import Memory, class_of
+from labkit.light_nbformat import nbformat
 from labkit.metrics import read_inputs, read_metrics
 from labkit.notebooks import find_notebooks, parameters_for
 from labkit.paths import NOTEBOOKS, runs_dir, write_json
 from labkit.provenance import device_name, provenance, setting
 from labkit.runner import baselines, store
-from labkit.runner.execute import FAILED
 from labkit.runner.presets import load_preset
-from labkit.runner.processes import follow
+from labkit.runner.processes import FAILED, follow
 
 NOTEBOOK_TIMEOUT = 1800.0  # seconds
 

@@ -11,10 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from labkit.checks import number
 from labkit.device import class_of
+from labkit.light_nbformat import nbformat
 from labkit.paths import BENCHES, KERNELS, PACKAGE, cache_dir, write_atomic, write_json
 from labkit.provenance import kernel_threads, versions
 

@@ -39,7 +39,7 @@ class How:
 
 def start(card: int, device: str) -> None:
     """Make ``card`` this process's GPU."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(min(2, torch.get_num_threads()))  # one stays one: $OMP_NUM_THREADS
     if device == "cuda":
         torch.cuda.set_device(card)
 
