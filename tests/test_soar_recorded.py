@@ -30,7 +30,7 @@ def record(seed, solved, kernel="new"):
         "tried": {of: int(of in solved) for of in FAMILIES},
         "puzzles": {"validation": 400, "test": PUZZLES},
         "training": {"steps": 9, "training_seconds": 1.0},
-        "provenance": {"device": "Card 9", "time": "2026-01-02T03:04:05+00:00"},
+        "provenance": {"device": "Card 9", "time": "2026-01-02T03:04:05+00:00", "dtype": "bfloat16"},
     }  # fmt: skip
 
 
@@ -77,7 +77,8 @@ def test_two_seeds_claim_nothing(three):
 
 def test_the_table_counts_the_settings_tried_and_marks_the_old_kernel(three):
     text = "\n".join(page.study_lines("lab/nine", three))
-    tried = "greedy 1, parallel 0, adaptive 1, adaptive uncapped 1, pbs 1, soar 1"
+    tried = "greedy 1, parallel 0, adaptive 1, adaptive uncapped 1, factor 0, eb 0, klass 0, pbs 1, "
+    tried += "order_token 0, soar 1"
     assert f"Settings tried on 400 puzzles: {tried}" in text
     assert records.OLD_KERNEL not in text
     three[1]["kernel"] = None

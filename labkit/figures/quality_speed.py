@@ -30,7 +30,7 @@ LOOKS = {  # family: colour, marker
     "eb": (theme.RED, "*"),
     "klass": (theme.MUTED, "<"),
     "pbs": (theme.SKY, "D"),
-    "order_token": (theme.INK, "p"),
+    "order_token": (theme.BROWN, "p"),
     "soar": (theme.BLUE, "o"),
 }
 # Read off the plot in the authors' repository: mean accuracy (%) of GSM8K, MBPP and HumanEval, and

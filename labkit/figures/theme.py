@@ -15,6 +15,7 @@ INK, MUTED, GRID, PAPER = "#1b1f24", "#6b7280", "#e5e7eb", "#ffffff"
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000",
 )  # fmt: skip
+BROWN = "#7a4a21"
 OLIVE = "#8a7a00"  # Okabe and Ito's yellow, dark enough for a line on white
 CYCLE = [BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK, OLIVE]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]  # never colour alone

@@ -10,7 +10,7 @@ import numpy as np
 from labkit.studies.claims import Claim, where
 from labkit.studies.soar import records as recorded
 from labkit.studies.soar.outcomes import FAMILIES, Outcome, Row, gain_words, over_seeds
-from labkit.studies.soar.records import Records, chosen_by, greedy_of, missing, note, unit
+from labkit.studies.soar.records import Records, chosen_by, greedy_of, missing, note, one_training, unit
 
 NOTEBOOK = "04_soar_quality_speed"
 QUESTIONS = {  # the rule -> what it answers
@@ -23,6 +23,8 @@ def claims() -> list[Claim]:
     """A row per model and rule of QUESTIONS. FileNotFoundError without a recorded study."""
     rows = []
     for model, records in recorded.everything().items():
+        if not rivals(records, "accurate"):
+            continue  # of greedy and SOAR alone nothing is claimed
         made = "; ".join(filter(None, [max(map(where, records.values())), note(records)]))
         about = {"conditions": made, "notebook": NOTEBOOK}
         rows += [
@@ -37,11 +39,11 @@ def summary(records: Records, rule: str) -> list[Row]:
 
     A family in which the rule found nothing for some seed is left out; see ``records.missing``.
     """
-    greedy, of_what = greedy_of(records), unit(records)
-    rows = [over_seeds(_labels(greedy), greedy, greedy, of_what)]
+    greedy, questions = greedy_of(records), one_training(records)
+    rows = [over_seeds(_labels(greedy), greedy, greedy, questions)]
     for of in FAMILIES[1:]:
         if own := chosen_by(records, of, rule):
-            rows.append(over_seeds(_labels(own), own, greedy, of_what))
+            rows.append(over_seeds(_labels(own), own, greedy, questions))
     return sorted(rows, key=lambda row: -row.share.estimate)
 
 
@@ -53,28 +55,35 @@ def strongest_rival(records: Records, rule: str) -> str:
         return float(np.mean([o["accuracy"] for record, own in pairs for o in record["validation"]
                               if o["label"] == own["label"]]))  # fmt: skip
 
-    return max((of for of in FAMILIES[1:-1] if chosen_by(records, of, rule)), key=validated)
+    return max(rivals(records, rule), key=validated)
+
+
+def rivals(records: Records, rule: str) -> list[str]:
+    """The families but greedy and SOAR of which ``rule`` chose a setting that was tested."""
+    return [of for of in FAMILIES[1:-1] if chosen_by(records, of, rule)]
 
 
 def sentence(records: Records, rule: str = "accurate, 3x") -> str:
     """SOAR and its strongest rival by ``rule`` against greedy, the better first, and against each other;
     then, if it is a third, the arm of the rule "fast" with the fewest forward calls."""
-    greedy, of_what = greedy_of(records), unit(records)
+    greedy, questions = greedy_of(records), one_training(records)
     own, rival = (chosen_by(records, of, rule) for of in ("soar", strongest_rival(records, rule)))
     rows = [
-        over_seeds(_labels(outcomes), outcomes, greedy, of_what) for outcomes in (own, rival) if outcomes
+        over_seeds(_labels(outcomes), outcomes, greedy, questions) for outcomes in (own, rival) if outcomes
     ]
     parts = [f"{row.label}: {gain_words(row)}, {row.speed:.1f}x fewer forward calls"
              for row in sorted(rows, key=lambda row: -row.gain.estimate)]  # fmt: skip
     if own and rival:
-        parts.append(f"SOAR {gain_words(over_seeds('', own, rival, of_what), _labels(rival))}")
+        parts.append(f"SOAR {gain_words(over_seeds('', own, rival, questions), _labels(rival))}")
     cheapest = max(summary(records, "fast"), key=lambda row: row.speed)
     if cheapest.label not in [row.label for row in rows]:
         parts.append(f"fewest calls: {cheapest.label}, {gain_words(cheapest)}, {cheapest.speed:.1f}x fewer")
     parts += [f"not run: {', '.join(missing(records))}"] * bool(missing(records))
     sizes = next(iter(records.values()))["puzzles"]
-    parts.append(f"settings chosen per training seed on {sizes['validation']:,} {of_what}, tested once on "
-                 f"{sizes['test']:,}")  # fmt: skip
+    parts.append(
+        f"settings chosen per training seed on {sizes['validation']:,} {unit(records)}, tested once on "
+        f"{sizes['test']:,}"
+    )
     return "; ".join(parts)
 
 

@@ -168,17 +168,21 @@ def against(outcomes: Sequence[Outcome], unit: str = "puzzles") -> list[Row]:
     ]  # fmt: skip
 
 
-def over_seeds(name: str, own: Sequence[Outcome], base: Sequence[Outcome], unit: str = "puzzles") -> Row:
+def over_seeds(
+    name: str, own: Sequence[Outcome], base: Sequence[Outcome], questions: str | None = None
+) -> Row:
     """One arm beside a baseline, an outcome of each per training seed, which is the unit.
 
-    Of one training the interval is over questions, as in ``against``, and holds for this model alone.
+    questions  of a study of one training: what the questions are called. The interval is over them then,
+               as in ``against``, and holds for this model alone
     """
     right, other = (np.stack([o["right"] for o in outcomes]) for outcomes in (own, base))
-    if len(own) == 1:
-        share, gain = stats.proportion(right[0], unit), stats.bootstrap_questions(right[0], other[0], unit)
+    if questions:
+        (share,) = (stats.proportion(one, questions) for one in right)
+        gain = stats.bootstrap_questions(right[0], other[0], questions)
     else:
         share = stats.t_interval([o["accuracy"] for o in own])
-        gain = stats.bootstrap_questions(right, other, unit)
+        gain = stats.bootstrap_questions(right, other, "puzzles")
     return _row(name, own, base, share, gain)
 
 

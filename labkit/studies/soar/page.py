@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from labkit.studies.soar import records as recorded
 from labkit.studies.soar.claims import summary
 from labkit.studies.soar.outcomes import Row
-from labkit.studies.soar.records import OLD_KERNEL, RULES, Records, missing, note, unit
+from labkit.studies.soar.records import OLD_KERNEL, RULES, Records, missing, note, unit, untested
 
 MEANS = {
     "fast": "fewest forward calls among the settings that lose nothing on validation",
@@ -57,6 +57,7 @@ def study_lines(model: str, records: Records) -> list[str]:
     ]
     lines += [f"**{note(records)}.**"] * bool(note(records))
     lines += [f"Not run: {', '.join(missing(records))}."] * bool(missing(records))
+    lines += [f"Not tested: {', '.join(untested(records))}."] * bool(untested(records))
     lines += [
         "",
         "| rule | setting | solved, % | against greedy, points | exact p, a seed | forward calls | rows | "

@@ -4,7 +4,8 @@ study                  {model: {training seed: record}} of ``studies soar`` or o
 everything             of both
 bench, caches          of ``studies soar-bench`` and ``soar-caches``;  training: of ``soar-models``
 chosen_by, tested      test outcomes of a record;  solved_only_by: the puzzles on which two of them differ
-missing, note          what was not run; what must be known of a record before its numbers
+missing, untested      families that were not run, or not tested
+note                   what must be known of a record before its numbers
 """
 
 import json
@@ -47,7 +48,8 @@ def study(path: Path | None = None) -> dict[str, Records]:
 
 def everything() -> dict[str, Records]:
     """The lab's own records of both studies, puzzles and words, by model."""
-    return {model: records for file in (STUDY, WORDS) for model, records in study(RESULTS / file).items()}
+    words = RESULTS / WORDS
+    return study(RESULTS / STUDY) | (study(words) if words.exists() else {})
 
 
 def pack(right: np.ndarray) -> str:
@@ -75,7 +77,12 @@ def training(what: str) -> tuple[TrainTrace, dict[str, dict]]:
 
 def unit(records: Records) -> str:
     """What the study of these records asks: puzzles or problems."""
-    return next(iter(records.values())).get("unit", "puzzles")
+    return one_training(records) or "puzzles"
+
+
+def one_training(records: Records) -> str | None:
+    """What the questions are called whose intervals are over them: of the study on words."""
+    return next(iter(records.values())).get("unit")
 
 
 def greedy_of(records: Records) -> list[Outcome]:
@@ -110,9 +117,17 @@ def missing(records: Records) -> list[str]:
     return [of for of in tried[0] if not all(counts.get(of) for counts in tried)]
 
 
+def untested(records: Records) -> list[str]:
+    """Families that were tried on validation, but of which no choice was tested: the time was over."""
+    tried = [of for of, count in next(iter(records.values()))["tried"].items() if count]
+    return [of for of in tried[1:] if not any(chosen_by(records, of, rule) for rule in RULES)]
+
+
 def note(records: Records) -> str:
     """What a reader must know of the record before its numbers; empty if nothing."""
-    return OLD_KERNEL if any(record["kernel"] is None for record in records.values()) else ""
+    notes = [record.get("note", "") for record in records.values()]
+    notes += [OLD_KERNEL] * any(record["kernel"] is None for record in records.values())
+    return "; ".join(filter(None, notes))
 
 
 def kernel_digest() -> str:

@@ -66,7 +66,7 @@ def study(name: str, device: str, sizes: dict[str, int], known: dict, deadline: 
     chosen = choices(candidates)
     tested = [{"strategy": "greedy"}, *(o["setting"] for o in chosen.values())]
     tested = [s for index, s in enumerate(tested) if s not in tested[:index]]
-    tried = {of: sum(o["family"] == of for o in candidates) for of in map(family, settings())}
+    tried = {of: sum(o["family"] == of for o in candidates) for of in map(family, grid((2,), (0.9,), (2,)))}
     return about | {
         "training": trained(name), "tried": tried,
         "chosen": {rule: outcome["label"] for rule, outcome in chosen.items()},

@@ -145,9 +145,9 @@ def trained(name: str) -> dict:
         return {key: card[key] for key in ("name", "seed", "steps", "training_seconds", "device")}
     meta = TrainTrace.load(folder.parent / "train_trace.npz").meta
     steps = json.loads((folder.parent / "result.json").read_text())["steps"]
-    return {"name": folder.parent.name, "seed": meta["seed"], "steps": steps} | {
-        key: meta[key] for key in ("model", "parameters", "trained_parameters", "lora_rank", "device")
-    }
+    about = {key: meta[key] for key in ("parameters", "trained_parameters", "lora_rank", "device")}
+    of = {"name": folder.parent.name, "seed": meta["seed"], "steps": steps}
+    return of | {"model": Path(meta["model"]).name} | about
 
 
 def same_test(known: dict, new: dict) -> bool:
