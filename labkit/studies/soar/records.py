@@ -52,9 +52,11 @@ def everything() -> dict[str, Records]:
     return study(RESULTS / STUDY) | (study(words) if words.exists() else {})
 
 
-def pack(right: np.ndarray) -> str:
-    """Bool (N,) answers as bits, as hexadecimal digits; ``study`` unpacks them."""
-    return np.packbits(right).tobytes().hex()
+def packed(record: dict) -> dict:
+    """A record whose test answers, bool (N,), are bits as hexadecimal digits; ``study`` unpacks them."""
+    return record | {
+        "test": [o | {"right": np.packbits(o["right"]).tobytes().hex()} for o in record["test"]]
+    }
 
 
 def bench(stage: str) -> dict:

@@ -117,8 +117,7 @@ def trained(name: str) -> dict:
 
 def save(record: dict, context: Context) -> None:
     """Put a record into study.json, its answers as bits, as hexadecimal digits."""
-    test = [o | {"right": records.pack(o["right"])} for o in record["test"]]
-    body, about = record | {"test": test}, record["training"]
+    body, about = records.packed(record), record["training"]
     check(about["name"], body, RECORD)
     context.write(body, FILE, about["name"], str(about["seed"]))
 

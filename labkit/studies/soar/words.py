@@ -41,6 +41,7 @@ from labkit.studies.soar.outcomes import (
 )
 from labkit.studies.soar.records import WORDS, kernel_digest
 from labkit.studies.soar.study import OUTCOME, choices, weights_of
+from labkit.studies.soar.study import RECORD as PUZZLES
 from labkit.traces import BeamTrace, TrainTrace
 
 BLOCKS = (32, 16, 64, 8)  # the order is of importance: --seconds cuts off the end
@@ -175,17 +176,16 @@ def _run(context: Context) -> None:
         known = json.loads(path.read_text()).get(keys[0], {}).get(keys[1]) if path.exists() else None
         test = not o.validate_only
         for record in study(name, context.device, sizes, candidates, known, context.deadline, test):
-            body = record | {"test": [o | {"right": records.pack(o["right"])} for o in record["test"]]}
+            body = records.packed(record)
             check(about["name"], body, RECORD)
             context.write(body, WORDS, *keys, join=merged)
         if test:
             print("\n".join(page.study_lines(keys[0], records.study(path)[keys[0]])), flush=True)
 
 
-RECORD = {
-    "training": {"name": str, "seed": int, "steps": int}, "tried": {str: int}, "weights": str,
-    "puzzles": {"validation": int, "test": int}, "kernel": str | None, "chosen": {str: str},
-    "validation": [OUTCOME], "test": [OUTCOME | {"right": str, "texts": [str]}],
+RECORD = PUZZLES | {
+    "training": {"name": str, "seed": int, "steps": int}, "weights": str,
+    "test": [OUTCOME | {"right": str, "texts": [str]}],
 }  # fmt: skip
 STUDY = Study(
     "soar-words",
