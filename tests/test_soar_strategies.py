@@ -73,7 +73,7 @@ def best(count):
     return lambda masks, sure, p, at: masks[:count]
 
 
-def agree(strategy, rule, cases=16, confidence="probability", **options):
+def agree(strategy, rule, cases=40, confidence="probability", **options):
     """``decode`` gives the spec's tokens and calls for every prompt, in one batch and in several."""
     worked = set()
     for seed in range(cases):
@@ -211,7 +211,7 @@ def test_eb_bounds_the_entropy_of_what_is_committed_together(gamma, confidence):
         allowed = [n for n in range(1, len(masks) + 1) if sum(h[:n]) - max(h[:n]) <= gamma]
         return masks[: max(allowed)]
 
-    assert "together" in agree("eb", rule, confidence=confidence, gamma=gamma)
+    assert "together" in agree("eb", rule, cases=20, confidence=confidence, gamma=gamma)
 
 
 @pytest.mark.parametrize(("limit", "history"), [(0.02, 2), (0.3, 1), (0.3, 3)])
@@ -226,7 +226,7 @@ def test_klass_commits_what_is_sure_and_stood_still(limit, history):
         return [i for i in masks if streak[i] >= history and sure[i] > 0.5] or masks[:1]
 
     options = {"threshold": 0.5, "kl_threshold": limit, "kl_history": history}
-    assert "together" in agree("klass", rule, cases=30, **options)
+    assert "together" in agree("klass", rule, cases=80, **options)
 
 
 @pytest.mark.parametrize("gap", [1.5, 3.0])
@@ -275,7 +275,7 @@ def running_confidence(model, prompt, gen, block, steps):
 @pytest.mark.parametrize("pace", [None, 1, 2, 3])
 def test_running_confidence_remasking_masks_again_what_is_less_sure_than_the_new(pace):
     again = 0
-    for seed in range(30):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
         gen = int(rng.choice([0, 6, 8, 12]))
         block = int(rng.choice([2, 4])) if gen in (8, 12) and rng.random() < 0.5 else None
