@@ -23,6 +23,7 @@ import dask
 import numpy as np
 import pandas as pd
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.security import Security
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -180,7 +181,11 @@ class PinCard(WorkerPlugin):
 
 @contextlib.contextmanager
 def connect(scheduler: str | None, jobs: int | None):
-    """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes."""
+    """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes.
+
+    The local ones talk over TLS with a certificate that is made for this run and never leaves memory:
+    a scheduler runs whatever a client sends, and anybody on the machine can reach its port.
+    """
     if scheduler is None:
         cards = [card.uuid for card in device.cards() if not card.problem]
         workers = jobs or len(cards) or 2
@@ -195,7 +200,7 @@ def connect(scheduler: str | None, jobs: int | None):
         with (
             after,
             dask.config.set(settings),
-            LocalCluster(**options, env={processes.MARK: marks}) as cluster,
+            LocalCluster(**options, env={processes.MARK: marks}, security=Security.temporary()) as cluster,
             Client(cluster) as client,
         ):
             if len(cards) > 1:
