@@ -92,21 +92,27 @@ def _(values, metadata, shape, weight, strict):
     return values.new_empty(*shape[:-1], weight.shape[0])
 
 
-@custom_op("sparse24::masked_grad", mutates_args=("packed_out",))
-def masked_grad(
-    grad: Tensor,
-    metadata: Tensor,
-    values: Tensor | None,
-    layout: str,
-    packed_out: Tensor | None,
-    strict: bool,
-) -> Tensor:
-    return Checked(strict).masked_grad(grad, metadata, values, layout, packed_out).contiguous()
+@custom_op("sparse24::masked_grad", mutates_args=())
+def masked_grad(grad: Tensor, metadata: Tensor, values: Tensor | None, layout: str, strict: bool) -> Tensor:
+    return Checked(strict).masked_grad(grad, metadata, values, layout).contiguous()
 
 
 @masked_grad.register_fake
-def _(grad, metadata, values, layout, packed_out, strict):
+def _(grad, metadata, values, layout, strict):
     return grad.new_empty(grad.shape)
+
+
+@custom_op("sparse24::masked_grad_packed", mutates_args=())
+def masked_grad_packed(
+    grad: Tensor, metadata: Tensor, values: Tensor | None, like: Tensor, strict: bool
+) -> tuple[Tensor, Tensor]:
+    kept = torch.zeros_like(like)
+    return Checked(strict).masked_grad(grad, metadata, values, "cusparselt", kept).contiguous(), kept
+
+
+@masked_grad_packed.register_fake
+def _(grad, metadata, values, like, strict):
+    return grad.new_empty(grad.shape), torch.empty_like(like)
 
 
 @custom_op("sparse24::ste_grad", mutates_args=())
@@ -164,7 +170,12 @@ class Operators:
         packed_out: Tensor | None = None,
         in_place: bool = False,
     ) -> Tensor:
-        return masked_grad(grad, metadata, values, layout, packed_out, self.strict)
+        if packed_out is None:
+            return masked_grad(grad, metadata, values, layout, self.strict)
+        # An operator that writes to an argument which may be None breaks Inductor (torch 2.11).
+        dense, kept = masked_grad_packed(grad, metadata, values, packed_out, self.strict)
+        packed_out.copy_(kept)
+        return dense
 
     def ste_grad(self, grad: Tensor, h: Tensor) -> Tensor:
         return ste_grad(grad, h, self.strict)
