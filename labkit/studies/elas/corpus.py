@@ -1,0 +1,111 @@
+"""The text of the 60M run in files small enough to carry to a machine without a network.
+
+write_parts   the documents of a source as train-0.xz, train-1.xz, ..., held-out.xz and tokenizer.json
+read_parts    those files as a Text, encoded once
+
+Whole folders are held out: files of one folder share their idioms, and often their lines.
+"""
+
+import hashlib
+import json
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from labkit.checks import fail
+from labkit.elas.data import Text, encode, token_bytes, train_tokenizer
+from labkit.elas.sources import SOURCES, documents
+from labkit.paths import write_atomic, write_json
+from labkit.reading import read_npz
+
+HELD_OUT = 60  # one folder in sixty
+DEPTH = 5  # folders of a name that make the unit: "linux/drivers/net/ethernet/intel"
+END_OF_FILE = "\0"  # between documents; those that hold one are left out
+TRAINING = 120_000_000  # characters that the tokenizer is trained on
+AT_ONCE = 2000  # documents
+# 64 MiB and more between two equal passages are too far for a preset
+XZ = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**28}]
+
+
+def unit(name: str) -> str:
+    """What of a document's name decides its side: its first folders, or a name without any itself."""
+    folders = name.split("/")[:-1]
+    return "/".join(folders[:DEPTH]) if len(folders) > 1 else name
+
+
+def side(name: str, parts: int) -> str:
+    """ "held-out" or "train-I": by hashes, the folder's for the side, the file's for the part."""
+    if _hash(unit(name)) % HELD_OUT == 0:
+        return "held-out"
+    return f"train-{_hash(name) % parts}"
+
+
+def write_parts(source: str, folder: Path, parts: int, vocab_size: int) -> dict[str, Any]:
+    """Make the files of ``source`` in ``folder``; what they hold, by the name of the file.
+
+    The tokenizer has seen training text alone.
+    """
+    sides: dict[str, list[tuple[str, str]]] = {}
+    for name, text in documents(source):
+        if text and END_OF_FILE not in text:
+            name = name if "+" in source else f"{source}/{name}"
+            sides.setdefault(side(name, parts), []).append((name, text))
+    folder.mkdir(parents=True, exist_ok=True)
+    first, room = list[str](), TRAINING
+    for name, text in sorted(sides["train-0"], key=lambda item: _hash(item[0])):
+        if (room := room - len(text)) < 0 and first:
+            break
+        first.append(text)
+    train_tokenizer(folder / "tokenizer.json", first, vocab_size)
+    about: dict[str, Any] = {}
+    for file, found in sorted(sides.items()):
+        # neighbours are alike; held-out folders are mixed, for the stream is cut into validation and test
+        found.sort(key=lambda item: (_hash(unit(item[0])) if file == "held-out" else 0, item[0]))
+        data = END_OF_FILE.join(text for _, text in found).encode()
+        packed = lzma.compress(data, lzma.FORMAT_XZ, filters=XZ)
+        write_atomic(folder / f"{file}.xz", lambda path, packed=packed: path.write_bytes(packed))
+        about[file] = {"documents": len(found), "bytes": len(data), "packed_bytes": len(packed)}
+    licences = {part: SOURCES[part].licence for part in source.split("+")}
+    about = {"source": source, "licences": licences, "files": about}
+    write_json(folder / "about.json", about)
+    return about
+
+
+def read_parts(folder: Path, cache: Path) -> Text:
+    """The parts that stand in ``folder`` as a Text; ``cache`` keeps the encoded streams.
+
+    ValueError unless the folder has tokenizer.json, held-out.xz and at least one train-*.xz.
+    """
+    vocabulary, training = folder / "tokenizer.json", sorted(folder.glob("train-*.xz"))
+    files = [vocabulary, *training, folder / "held-out.xz"]
+    if not training or not all(file.is_file() for file in files):
+        fail("text", str(folder), "a folder with tokenizer.json, held-out.xz and train-*.xz")
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    about, tokenizer = json.loads((folder / "about.json").read_text()), Tokenizer.from_file(str(vocabulary))
+    name = f"{about['source']}-{tokenizer.get_vocab_size()}-{len(training)}parts-{whole.hexdigest()[:12]}"
+    path = cache / f"{name}.npz"
+    if not path.exists():
+        streams = {"train": _encoded(tokenizer, training), "held_out": _encoded(tokenizer, files[-1:])}
+        write_atomic(path, lambda temporary: np.savez(temporary, allow_pickle=False, **streams))
+    streams = read_npz(path, "cache")
+    return Text(tokenizer, streams["train"], streams["held_out"], token_bytes(tokenizer), name)
+
+
+def _encoded(tokenizer: Tokenizer, files: list[Path]) -> np.ndarray:
+    return np.concatenate([stream for file in files for stream in _streams(tokenizer, file)])
+
+
+def _streams(tokenizer: Tokenizer, file: Path) -> Iterator[np.ndarray]:
+    texts = lzma.decompress(file.read_bytes()).decode().split(END_OF_FILE)
+    for start in range(0, len(texts), AT_ONCE):
+        yield encode(tokenizer, texts[start : start + AT_ONCE])
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
