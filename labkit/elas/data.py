@@ -131,7 +131,7 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
 
 
-def train_tokenizer(path: Path, texts: list[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(path: Path, texts: list[str], vocab_size: int) -> Any:
     """Train the lab's byte-level BPE on ``texts`` and save it at ``path``."""
     new = Tokenizer(models.BPE())
     new.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -9,7 +9,7 @@ Whole folders are held out: files of one folder share their idioms, and often th
 import hashlib
 import json
 import lzma
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from labkit.elas.data import Text, encode, token_bytes, train_tokenizer
 from labkit.elas.sources import SOURCES, documents
 from labkit.paths import write_atomic, write_json
 from labkit.reading import read_npz
+from labkit.studies.files import digest
 
 HELD_OUT = 60  # one folder in sixty
 DEPTH = 5  # folders of a name that make the unit: "linux/drivers/net/ethernet/intel"
@@ -56,7 +57,7 @@ def write_parts(source: str, folder: Path, parts: int, vocab_size: int) -> dict[
             sides.setdefault(side(name, parts), []).append((name, text))
     folder.mkdir(parents=True, exist_ok=True)
     first, room = list[str](), TRAINING
-    for name, text in sorted(sides["train-0"], key=lambda item: _hash(item[0])):
+    for _, text in sorted(sides["train-0"], key=lambda item: _hash(item[0])):
         if (room := room - len(text)) < 0 and first:
             break
         first.append(text)
@@ -67,7 +68,7 @@ def write_parts(source: str, folder: Path, parts: int, vocab_size: int) -> dict[
         found.sort(key=lambda item: (_hash(unit(item[0])) if file == "held-out" else 0, item[0]))
         data = END_OF_FILE.join(text for _, text in found).encode()
         packed = lzma.compress(data, lzma.FORMAT_XZ, filters=XZ)
-        write_atomic(folder / f"{file}.xz", lambda path, packed=packed: path.write_bytes(packed))
+        write_atomic(folder / f"{file}.xz", partial(Path.write_bytes, data=packed))
         about[file] = {"documents": len(found), "bytes": len(data), "packed_bytes": len(packed)}
     licences = {part: SOURCES[part].licence for part in source.split("+")}
     about = {"source": source, "licences": licences, "files": about}
@@ -84,27 +85,21 @@ def read_parts(folder: Path, cache: Path) -> Text:
     files = [vocabulary, *training, folder / "held-out.xz"]
     if not training or not all(file.is_file() for file in files):
         fail("text", str(folder), "a folder with tokenizer.json, held-out.xz and train-*.xz")
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(hashlib.sha256(file.read_bytes()).digest())
     about, tokenizer = json.loads((folder / "about.json").read_text()), Tokenizer.from_file(str(vocabulary))
-    name = f"{about['source']}-{tokenizer.get_vocab_size()}-{len(training)}parts-{whole.hexdigest()[:12]}"
-    path = cache / f"{name}.npz"
+    streams = [_stream(tokenizer, digest(vocabulary), file, cache) for file in files[1:]]
+    name = f"{about['source']}-{tokenizer.get_vocab_size()}-{digest([digest(file) for file in files])}"
+    return Text(tokenizer, np.concatenate(streams[:-1]), streams[-1], token_bytes(tokenizer), name)
+
+
+def _stream(tokenizer: Tokenizer, vocabulary: str, file: Path, cache: Path) -> np.ndarray:
+    """The tokens of one file, from the cache where it was encoded before."""
+    path = cache / f"{file.stem}-{vocabulary}-{digest(file)}.npz"
     if not path.exists():
-        streams = {"train": _encoded(tokenizer, training), "held_out": _encoded(tokenizer, files[-1:])}
-        write_atomic(path, lambda temporary: np.savez(temporary, allow_pickle=False, **streams))
-    streams = read_npz(path, "cache")
-    return Text(tokenizer, streams["train"], streams["held_out"], token_bytes(tokenizer), name)
-
-
-def _encoded(tokenizer: Tokenizer, files: list[Path]) -> np.ndarray:
-    return np.concatenate([stream for file in files for stream in _streams(tokenizer, file)])
-
-
-def _streams(tokenizer: Tokenizer, file: Path) -> Iterator[np.ndarray]:
-    texts = lzma.decompress(file.read_bytes()).decode().split(END_OF_FILE)
-    for start in range(0, len(texts), AT_ONCE):
-        yield encode(tokenizer, texts[start : start + AT_ONCE])
+        texts = lzma.decompress(file.read_bytes()).decode().split(END_OF_FILE)
+        parts = [encode(tokenizer, texts[i : i + AT_ONCE]) for i in range(0, len(texts), AT_ONCE)]
+        stream = np.concatenate(parts)
+        write_atomic(path, lambda temporary: np.savez(temporary, allow_pickle=False, stream=stream))
+    return read_npz(path, "cache")["stream"]
 
 
 def _hash(name: str) -> int:
