@@ -28,8 +28,7 @@ DEPTH = 5  # folders of a name that make the unit: "linux/drivers/net/ethernet/i
 END_OF_FILE = "\0"  # between documents; those that hold one are left out
 TRAINING = 120_000_000  # characters that the tokenizer is trained on
 AT_ONCE = 2000  # documents
-# 64 MiB and more between two equal passages are too far for a preset
-XZ = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**28}]
+XZ = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**26}]  # equal passages up to 64 MiB apart
 
 
 def unit(name: str) -> str:
@@ -39,10 +38,24 @@ def unit(name: str) -> str:
 
 
 def side(name: str, parts: int) -> str:
-    """ "held-out" or "train-I": by hashes, the folder's for the side, the file's for the part."""
-    if _hash(unit(name)) % HELD_OUT == 0:
-        return "held-out"
-    return f"train-{_hash(name) % parts}"
+    """ "held-out" or "train-I", by the folder's hash: alike files in one part, which packs them better."""
+    held, part = divmod(_hash(unit(name)), HELD_OUT)[::-1]
+    return f"train-{part % parts}" if held else "held-out"
+
+
+def split(source: str, parts: int) -> dict[str, list[tuple[str, str]]]:
+    """{side: (name, text) of its documents}; those held out with their folders mixed.
+
+    The held-out stream is cut into validation and test, which so have the same kinds of text.
+    """
+    sides: dict[str, list[tuple[str, str]]] = {}
+    for name, text in documents(source):
+        if text and END_OF_FILE not in text:
+            name = name if "+" in source else f"{source}/{name}"
+            sides.setdefault(side(name, parts), []).append((name, text))
+    for file, found in sides.items():
+        found.sort(key=lambda item: (_hash(unit(item[0])) if file == "held-out" else 0, item[0]))
+    return dict(sorted(sides.items()))
 
 
 def write_parts(source: str, folder: Path, parts: int, vocab_size: int) -> dict[str, Any]:
@@ -50,30 +63,30 @@ def write_parts(source: str, folder: Path, parts: int, vocab_size: int) -> dict[
 
     The tokenizer has seen training text alone.
     """
-    sides: dict[str, list[tuple[str, str]]] = {}
-    for name, text in documents(source):
-        if text and END_OF_FILE not in text:
-            name = name if "+" in source else f"{source}/{name}"
-            sides.setdefault(side(name, parts), []).append((name, text))
+    sides = split(source, parts)
     folder.mkdir(parents=True, exist_ok=True)
-    first, room = list[str](), TRAINING
-    for _, text in sorted(sides["train-0"], key=lambda item: _hash(item[0])):
-        if (room := room - len(text)) < 0 and first:
-            break
-        first.append(text)
-    train_tokenizer(folder / "tokenizer.json", first, vocab_size)
-    about: dict[str, Any] = {}
-    for file, found in sorted(sides.items()):
-        # neighbours are alike; held-out folders are mixed, for the stream is cut into validation and test
-        found.sort(key=lambda item: (_hash(unit(item[0])) if file == "held-out" else 0, item[0]))
-        data = END_OF_FILE.join(text for _, text in found).encode()
-        packed = lzma.compress(data, lzma.FORMAT_XZ, filters=XZ)
-        write_atomic(folder / f"{file}.xz", partial(Path.write_bytes, data=packed))
-        about[file] = {"documents": len(found), "bytes": len(data), "packed_bytes": len(packed)}
+    train_tokenizer(folder / "tokenizer.json", some(sides), vocab_size)
+    files = {file: pack(folder / f"{file}.xz", found) for file, found in sides.items()}
     licences = {part: SOURCES[part].licence for part in source.split("+")}
-    about = {"source": source, "licences": licences, "files": about}
+    about = {"source": source, "licences": licences, "files": files}
     write_json(folder / "about.json", about)
     return about
+
+
+def some(sides: dict[str, list[tuple[str, str]]]) -> list[str]:
+    """Training texts for the tokenizer, drawn by hash until TRAINING characters are full."""
+    training = [item for file, found in sides.items() if file != "held-out" for item in found]
+    training.sort(key=lambda item: _hash(item[0]))
+    sizes = np.cumsum([len(text) for _, text in training])
+    return [text for (_, text), size in zip(training, sizes, strict=True) if size <= TRAINING]
+
+
+def pack(path: Path, found: list[tuple[str, str]]) -> dict[str, int]:
+    """Write the texts, neighbours beside each other, as one .xz; how many there are and their bytes."""
+    data = END_OF_FILE.join(text for _, text in found).encode()
+    packed = lzma.compress(data, lzma.FORMAT_XZ, filters=XZ)
+    write_atomic(path, partial(Path.write_bytes, data=packed))
+    return {"documents": len(found), "bytes": len(data), "packed_bytes": len(packed)}
 
 
 def read_parts(folder: Path, cache: Path) -> Text:

@@ -85,22 +85,34 @@ def throughput(context: Context) -> dict:
     return {"device": device_name(), "chunk": context.options.chunk, "arms": rows}
 
 
+def in_time(found: dict[str, Any]) -> str:
+    """How many steps all arms can take in so many minutes."""
+    seconds = sum(row["ms"]["p50"] / 1000 for row in found["arms"].values())
+    said = [f"{int(60 * minutes / seconds) // 20 * 20} in {minutes}" for minutes in (10, 25, 60)]
+    return f"steps of each arm that fit into minutes of all: {', '.join(said)}"
+
+
 def arms(context: Context) -> None:
-    """Train each arm, or go on with it, and write its record."""
+    """Train each arm, or go on with it, and write its record; one that fails leaves the others alone."""
     for shown in context.options.arms:
-        path = context.out / f"{shown}.json"
         if context.late:
             print(f"{shown}: no time left", flush=True)
             continue
-        run = _run(context, shown)
-        if run.rows.is_cuda:
-            torch.cuda.reset_peak_memory_stats()
-        trace = run.train(deadline=context.deadline)
-        body = record(shown, run, trace)
-        context.write(body, path.name)
-        print(f"{shown:22} step {body['steps_done']} of {run.config.steps}: {_told(body)}", flush=True)
-        run.release()
-        torch.compiler.reset()
+        try:
+            _train(context, shown)
+        except Exception as error:
+            context.tell(shown, error)
+
+
+def _train(context: Context, shown: str) -> None:
+    run = _run(context, shown)
+    if run.rows.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    body = record(shown, run, run.train(deadline=context.deadline))
+    context.write(body, f"{shown}.json")
+    print(f"{shown:22} step {body['steps_done']} of {run.config.steps}: {_told(body)}", flush=True)
+    run.release()
+    torch.compiler.reset()
 
 
 def record(shown: str, run: LongRun, trace: TrainTrace) -> dict[str, Any]:
@@ -180,7 +192,8 @@ STUDY = Study(
     {
         "corpus": Stage(corpus, "download the text and write its parts", "corpus.json",
                         inputs=lambda c: c.pick("parts") | {"source": SOURCE}),
-        "throughput": Stage(throughput, "a training step of each arm, timed alone", "throughput.json"),
+        "throughput": Stage(throughput, "a training step of each arm, timed alone", "throughput.json",
+                            show=in_time),
         "arms": Stage(arms, "train the arms, one after another"),
     },
     {
@@ -188,7 +201,7 @@ STUDY = Study(
         "steps": Option(PUBLISHED_STEPS, "of each arm", tiny=6),
         "text": Option(None, "folder of the text's parts (default: OUT/text)", kind=str),
         "state": Option(None, "folder of checkpoints and encoded text (default: OUT/state)", kind=str),
-        "parts": Option(2, "that the training text is cut into"),
+        "parts": Option(5, "that the training text is cut into"),
         "chunk": Option(16_384, "tokens whose logits exist at a time", tiny=50),
         "no_compile": Option(False, "train without torch.compile"),
         "no_graph": Option(False, "train without CUDA graphs"),
