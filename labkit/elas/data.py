@@ -84,8 +84,8 @@ def load_text(source: str = "sympy", *, vocab_size: int = 1024, max_bytes: int |
     vocabulary, path = folder / f"{name}.json", folder / f"{name}.npz"
     if (found := _cached(vocabulary, path)) is None:
         sides = split_documents(source, max_bytes)
-        tokenizer = _train(vocabulary, sides["train"], vocab_size)
-        streams: dict[str, Any] = {side: _encode(tokenizer, texts) for side, texts in sides.items()}
+        tokenizer = train_tokenizer(vocabulary, sides["train"], vocab_size)
+        streams: dict[str, Any] = {side: encode(tokenizer, texts) for side, texts in sides.items()}
         write_atomic(path, lambda temporary: np.savez_compressed(temporary, **streams))
         found = tokenizer, streams["train"], streams["held_out"]
     return Text(*found, token_bytes(found[0]), name)
@@ -131,7 +131,8 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
 
 
-def _train(path: Path, texts: list[str], vocab_size: int):
+def train_tokenizer(path: Path, texts: list[str], vocab_size: int) -> Any:
+    """Train the lab's byte-level BPE on ``texts`` and save it at ``path``."""
     new = Tokenizer(models.BPE())
     new.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     new.decoder = decoders.ByteLevel()
@@ -144,7 +145,8 @@ def _train(path: Path, texts: list[str], vocab_size: int):
     return Tokenizer.from_file(str(path))
 
 
-def _encode(tokenizer, texts: list[str]) -> np.ndarray:
+def encode(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
+    """uint16 stream of the texts' tokens, END after each text."""
     end = tokenizer.token_to_id(END)
     rows = [np.array([*encoding.ids, end], np.uint16) for encoding in tokenizer.encode_batch(texts)]
     return np.concatenate(rows) if rows else np.empty(0, np.uint16)

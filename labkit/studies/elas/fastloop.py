@@ -144,10 +144,10 @@ class FastRun:
         config, started = config or self.config, time.perf_counter()
         if built_for(config) != built_for(self.config):
             fail("config", config, f"but for {', '.join(FREE)} the one of this run, {self.config}")
-        self.start(config)
-        step = self._step(self.masked and config.dense_steps == 0)
-        log, losses = [self._measure(0, statistics)], []
-        for n in range(1, config.steps + 1):
+        log, losses = self._begin(config, statistics), []
+        n = first = int(log[-1]["step"])
+        step = self._step(self.masked and config.dense_steps <= first)
+        for n in range(first + 1, config.steps + 1):
             if self.masked and n == config.dense_steps + 1:
                 step = self._step(True)
             factor = cosine_restart(n - 1, total=config.steps, warmup=config.lr_warmup, every=self.every)
@@ -159,7 +159,8 @@ class FastRun:
                 log += [{"step": at, "loss": v.item(), "learning_rate": lr} for at, v, lr in losses]
                 losses = []
                 log.append(self._measure(n, statistics))
-                if not np.isfinite(log[-1]["eval_nats"]) or time.time() > deadline:
+                self._reached(log, late := time.time() > deadline)
+                if not np.isfinite(log[-1]["eval_nats"]) or late:
                     break
         seconds, findings = time.perf_counter() - started, self.optimizer.findings
         trace = trace_of(config, self.model, self.text, self.some, log, seconds, findings)
@@ -171,10 +172,22 @@ class FastRun:
             trace.meta["test_tokens"] = whole.tokens
         return trace
 
-    def _step(self, on: bool) -> TrainStep:
-        """The training step with the mask on or off, made at its first use."""
+    def _begin(self, config: PretrainConfig, statistics: bool) -> list[dict[str, float]]:
+        """Make ready for the first step of ``config``; the log so far."""
+        self.start(config)
+        self._switch(self.masked and config.dense_steps == 0)
+        return [self._measure(0, statistics)]
+
+    def _reached(self, log: list[dict[str, float]], late: bool) -> None:
+        """Told at every evaluation; ``late``: the run ends here."""
+
+    def _switch(self, on: bool) -> None:
         for model in (self.model, self.net):
             model.set_sparse(on)
+
+    def _step(self, on: bool) -> TrainStep:
+        """The training step with the mask on or off, made at its first use."""
+        self._switch(on)
         if on not in self.steps:
             self.steps[on] = TrainStep(self.net, self.rows[: self.config.batch_size].long(), *self.how)
         return self.steps[on]
