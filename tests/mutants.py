@@ -83,6 +83,7 @@ SPARSE24, TOKENSTATS = ("tests/test_sparse24.py",), ("tests/test_tokenstats.py",
 KERNELS = ("tests/test_sparse24_kernels.py::test_every_operation_equals_the_reference",)
 GRAPHS, PLANS = ("tests/test_sparse24_autograd.py",), ("tests/test_sparse24_plans.py",)
 SELFCHECK = ("tests/test_planted_faults.py::test_a_fault_in_sparse24_is_caught",)
+OPERATORS = ("tests/test_kernel_operators.py",)
 GRADIENTS = ("tests/test_tokenstats_gradients.py",)
 RIVALS, COUNTS = "tests/test_soar_strategies.py::test_", "labkit/soar/counts.py"
 SEARCH, BLOCKED = "tests/test_soar_search.py::test_", "tests/test_soar_block_diffusion.py::test_"
@@ -127,7 +128,22 @@ FAULTS = (
     Fault("token_stats divides by the temperature first, Triton", STATS_TRITON,
           "(x - best) * (inverse * LOG2E)", "x * (inverse * LOG2E) - best * (inverse * LOG2E)", GRADIENTS),
     Fault("token_stats divides by the temperature first, reference", STATS,
-          "log_softmax(below / temperature", "log_softmax(wide_logits / temperature", GRADIENTS),
+          "log_softmax((wide - wide.detach().amax(-1, keepdim=True)) / temperature",
+          "log_softmax(wide / temperature", GRADIENTS),
+    Fault("entropy's closed-form gradient without the entropy", STATS,
+          "(logp.masked_fill(p == 0, 0) + entropy[:, None])", "logp.masked_fill(p == 0, 0)", GRADIENTS),
+    Fault("a compiled graph loses the packed gradient", "kernels/sparse24/operators.py",
+          "packed_out.copy_(kept)", "pass", OPERATORS),
+    Fault("a graph is told another shape than it gets", "kernels/sparse24/operators.py",
+          "(columns + 7) // 8", "columns // 8", OPERATORS),
+    Fault("moved packed tensors lose their gradient", "kernels/sparse24/packed.py",
+          "None if self.link is None else Move", "None if self.link is self.link else Move", OPERATORS),
+    Fault("local sweeps without TLS", "labkit/runner/sweep.py",
+          "security=Security.temporary())", "security=None)",
+          ("tests/test_sweep.py::test_a_stranger_on_this_machine_cannot_reach_the_local_scheduler",)),
+    Fault("a crafted header builds any number of layers", "labkit/fgo/lab/reasoner.py",
+          'if about["shape"]["layers"] != layers:', "if False:",
+          ("tests/test_fgo_study.py::test_reasoner_makes_nothing_that_its_file_does_not_hold",)),
     Fault("a second derivative passes as 0", "kernels/sparse24/autograd.py",
           "if not torch.is_grad_enabled():", "if True:", GRAPHS),
     Fault("relu2_ffn ignores autocast", "kernels/sparse24/dispatch.py",

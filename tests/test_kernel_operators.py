@@ -12,7 +12,7 @@ from torch.utils import _pytree
 pytest.importorskip("triton")
 import sparse24
 import tokenstats
-from sparse24 import layouts, operators, reference
+from sparse24 import checked, layouts, operators, reference
 from sparse24 import triton as kernels
 from tokenstats import operators as statistics
 
@@ -114,6 +114,25 @@ def test_the_layout_of_the_tensor_cores_goes_through_a_graph():
     compiled = torch.compile(lambda x: product(x, "triton"), fullgraph=True, backend=COMPILER)
     for ours, theirs in zip(both(compiled), both(lambda x: product(x, "reference")), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+
+
+def test_the_ffn_in_that_layout_goes_through_a_graph(monkeypatch):
+    torch._dynamo.reset()
+    for backend in (operators.Operators, checked.Checked):
+        monkeypatch.setattr(backend, "layout_for", lambda *_: "cusparselt")
+    z, up, down = (some(*size, dtype=HALF) / 4 for size in ((70, 16), (72, 16), (8, 72)))
+
+    def gradients(run):
+        operands = [x.clone().requires_grad_() for x in (z, up, down)]
+        return torch.autograd.grad(run(*operands).float().square().sum(), operands)
+
+    def ffn(*operands):
+        return sparse24.relu2_ffn(*operands, backend="triton")
+
+    compiled = torch.compile(ffn, fullgraph=True, backend=COMPILER)
+    for ours, theirs in zip(gradients(compiled), gradients(ffn), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+        assert theirs.abs().max() > 0.1
 
 
 class FFN(torch.nn.Module):
