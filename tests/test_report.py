@@ -86,8 +86,8 @@ def test_the_metric_that_moved_most_of_what_it_may_comes_first(folder):
 
 def test_a_bar_is_shown_as_it_ended(folder):
     cell = nbformat.v4.new_code_cell("bar")
-    text = "before\n 10%|#\r 50%|##\r100%|###\nafter\n"
-    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    texts = ["before\n 10%|#", "\r 50%|##", "\r100%|###\n", "after\n"]  # as nbclient keeps them
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in texts]
     page = _page(folder, cell)
     assert "before\n100%|###\nafter" in page
     assert "50%" not in page
