@@ -44,7 +44,7 @@ SANITIZER ?= compute-sanitizer
 # pyproject.toml pytest fails.
 COVERAGE = $(shell $(PY) -c 'import sys; print("--cov --cov-report=" if sys.version_info >= (3, 12) else "")')
 
-.PHONY: another-python setup run test unit types coverage test-browser lint-js test-gpu sanitize-gpu lab app bench mutants wheelhouse docs clean
+.PHONY: another-python setup run test unit types coverage test-browser lint-js test-gpu sanitize-gpu lab app bench mutants wheelhouse docs site clean
 setup: $(READY)  ## the environment alone
 
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html; JOBS=2: two at a time
@@ -95,6 +95,9 @@ sanitize-gpu: $(if $(filter .venv/%,$(PY)),$(READY))  ## memory errors and races
 docs: $(READY)  ## API pages and the kernels' derivations as a site, runs/docs/index.html; warnings are errors
 	$(PIP) -e .[docs]
 	rm -rf docs/api && $(PY) -m sphinx -W --keep-going -q -d runs/docs/.doctrees docs runs/docs
+
+site: docs $(if $(RUN),,run)  ## the notebooks executed, findings, live instruments and API pages: runs/site; RUN=runs/latest: of that run
+	$(PY) -m labkit site $(RUN)
 
 mutants: $(READY)  ## plant known faults one by one in a copy: the tests must catch each
 	$(PY) tests/mutants.py $(MUTANTS)

@@ -13,6 +13,7 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath"]
 html_theme, html_title = "furo", f"labkit {version}"
+html_favicon = "icon.svg"  # without one a browser asks the server for it
 templates_path = ["templates"]
 autosummary_ignore_module_all = True
 autodoc_typehints, autodoc_member_order = "signature", "bysource"

@@ -10,6 +10,7 @@ labkit lm-eval    lm-evaluation-harness on such a model; its options are those o
 labkit show       a trace or a folder of training logs as one HTML page that needs no Python
 labkit sweep      one notebook over a grid of parameters, here or on a dask cluster; repeated, it goes on
 labkit report     write report.html of a finished run again
+labkit site       a finished run as a static site, runs/site
 labkit compare    two runs, metric by metric
 labkit baseline   accept the metrics of a run as the new baselines, after showing what moves
 
@@ -94,6 +95,9 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
     }),
     "report": (_late(RUNNER, "report"), {
         "folder": {"help": "the run's folder, for instance runs/latest"},
+    }),
+    "site": (_late(RUNNER, "site"), {
+        "folder": {"nargs": "?", "help": "the run's folder (default: runs/latest)"},
     }),
     "compare": (_late(RUNNER, "compare"), {"run_a": {}, "run_b": {}}),
     "baseline update": (_late(RUNNER, "update_baselines"), {

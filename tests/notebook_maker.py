@@ -1,5 +1,6 @@
-"""Tiny notebooks for the runner's tests."""
+"""Tiny notebooks, and a run of one, for the runner's tests."""
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -13,3 +14,24 @@ def write_notebook(path: Path, *cells: str, parameters: str = "") -> Path:
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(book, path)
     return path
+
+
+def write_run(folder: Path, *cells: nbformat.NotebookNode) -> Path:
+    """A finished run of the notebook ``n`` of ``cells``: its folder with run.json and the notebook."""
+    item = {
+        "notebook": "n", "parameters": {}, "seconds": 1.0, "error": "", "ours": False, "metrics": {},
+        "cached": False, "baseline": {}, "verdicts": {},
+    }  # fmt: skip
+    origin = {"versions": {}, "device": "a CPU", "commit": "abc", "time": "2026-01-01T12:30:00+00:00"}
+    run = {"preset": "smoke", "overrides": {}, "device_class": "cpu", "seconds": 1.0, "provenance": origin}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({**run, "notebooks": [item]}))
+    nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), folder / "n.ipynb")
+    return folder
+
+
+def displayed(*outputs: dict) -> nbformat.NotebookNode:
+    """An executed cell that displayed these mimebundles."""
+    cell = nbformat.v4.new_code_cell("cell")
+    cell.outputs = [nbformat.v4.new_output("display_data", data) for data in outputs]
+    return cell

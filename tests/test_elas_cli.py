@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from test_export import shown
 
 from labkit.elas import PretrainConfig, cli
 from labkit.traces import TrainTrace
@@ -49,6 +50,9 @@ def test_a_preset_trains_and_leaves_model_and_curves(preset, tmp_path, capsys):
     assert (out / "model" / "model.safetensors").exists()
     assert TrainTrace.load(out / "trace.npz").meta["seed"] == 3
     assert "bits per byte" in capsys.readouterr().out
+    curves, _ = shown(out)
+    assert curves["training loss (nats per token)"] == list(range(1, 9))
+    assert curves["held-out loss (nats per token)"] == [0, 4, 8]
     with pytest.raises(ValueError, match="--output must be new or empty, or come with --resume"):
         cli.main(["--preset", preset, "--output", str(out)])
 

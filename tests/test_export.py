@@ -60,6 +60,17 @@ def state_of(page):
     return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
+def shown(source):
+    """What `labkit show` wrote of a trace or folder: {panel: steps of its first run}, and the state."""
+    page = source.with_suffix(".show.html")
+    assert main(["show", str(source), "-o", str(page)]) == 0
+    state = state_of(page.read_text())
+    points = np.frombuffer(base64.b64decode(state["points"]["base64"]), "<i4").reshape(-1, 2)
+    curves = {state["panels"][panel]: points[i : i + n, 0].tolist()
+              for run, panel, i, n in state["extent"] if run == 0}  # fmt: skip
+    return curves, state
+
+
 def tree(beams, run=RUN):
     return BeamTree(beams, run, compare=None, prompt=1, truth=None, side=4, vocabulary=None)
 
@@ -161,6 +172,26 @@ def test_show_reads_the_logs_of_trl_one_run_for_all_its_checkpoints(tmp_path):
     assert sorted({(run, count) for run, _, _, count in state["extent"]}) == [(0, 10), (1, 2)]
 
 
+def test_show_reads_tensorboards_files_of_the_old_and_the_new_style(tmp_path):
+    writers = pytest.importorskip("torch.utils.tensorboard")
+    wanted = {"old": [3.0, 1.5, 0.25], "new": [2.0, -1.0]}
+    for name, values in wanted.items():
+        with writers.SummaryWriter(tmp_path / name) as writer:
+            writer.add_text("note", "no scalar", 1)
+            writer.add_histogram("weights", np.arange(9.0), 1)
+            for step, value in enumerate(values, 7):
+                writer.add_scalar("train/loss", value, step, new_style=name == "new")
+    (tmp_path / "cut off").mkdir()
+    (tmp_path / "cut off" / "events.out.tfevents.1.host").write_bytes(b"\x18" + b"\0" * 40)
+    assert main(["show", str(tmp_path), "-o", str(tmp_path / "page.html")]) == 0
+    state = state_of((tmp_path / "page.html").read_text())
+    assert [run["arm"] for run in state["runs"]] == ["new", "old"]
+    assert state["panels"] == ["training loss (nats per token)"]
+    points = np.frombuffer(base64.b64decode(state["points"]["base64"]), "<i4").reshape(-1, 2)
+    assert points[:, 0].tolist() == [7, 8, 7, 8, 9]
+    assert points[:, 1].view("<f4").tolist() == wanted["new"] + wanted["old"]
+
+
 def test_show_says_what_it_cannot_read(tmp_path, capsys):
     assert main(["show", str(tmp_path)]) == 2
     assert "must be a folder with a .npz trace, trainer_state.json" in capsys.readouterr().err
@@ -168,3 +199,8 @@ def test_show_says_what_it_cannot_read(tmp_path, capsys):
     assert main(["show", str(tmp_path)]) == 2
     assert "must hold transformers' log_history" in capsys.readouterr().err
     assert main(["show", str(tmp_path / "none.npz")]) == 2
+    (tmp_path / "trainer_state.json").write_text('{"log_history": []}')
+    (tmp_path / "events.out.tfevents.1.host").write_bytes(b"no event")
+    pytest.importorskip("tensorboard")
+    assert main(["show", str(tmp_path)]) == 2
+    assert "TensorBoard's events.out.tfevents.* with scalars; got" in capsys.readouterr().err

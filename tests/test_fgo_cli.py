@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from test_export import shown
 from transformers import AutoTokenizer
 
 from labkit.__main__ import main
@@ -130,6 +131,12 @@ def test_the_trace_holds_samples_settings_and_whole_counts(model, dataset, tmp_p
         "max_completion_length": 8, "clamp": 10.0, "scale": "none", "logging_steps": 3,
     }  # fmt: skip
     assert wanted.items() <= trace.meta.items()
+    found, state = shown(tmp_path)
+    assert found["reward (−1 to 1)"] == [3, 6]
+    assert state["archive"][0].keys() == {str(step) for step in range(1, 7)}
+    found, state = shown(tmp_path / "checkpoint-6")  # TRL's own log
+    assert found["response length (tokens)"] == [3, 6]
+    assert state["runs"][0]["arm"] == tmp_path.name
 
 
 def test_a_run_that_would_train_nothing_is_refused_and_leaves_no_model(model, dataset, tmp_path, capsys):

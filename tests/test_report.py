@@ -5,6 +5,7 @@ import re
 
 import nbformat
 import pytest
+from notebook_maker import displayed, write_run
 
 from labkit.runner.cells import PLOTLY
 from labkit.runner.report import write_report
@@ -12,14 +13,7 @@ from labkit.runner.report import write_report
 
 @pytest.fixture
 def folder(tmp_path):
-    item = {
-        "notebook": "n", "parameters": {}, "seconds": 1.0, "error": "", "ours": False, "metrics": {},
-        "cached": False, "baseline": {}, "verdicts": {},
-    }  # fmt: skip
-    origin = {"versions": {}, "device": "a CPU", "commit": "abc", "time": "2026-01-01"}
-    run = {"preset": "smoke", "overrides": {}, "device_class": "cpu", "seconds": 1.0, "provenance": origin}
-    (tmp_path / "run.json").write_text(json.dumps({**run, "notebooks": [item]}))
-    return tmp_path
+    return write_run(tmp_path)
 
 
 def _page(folder, *cells):
@@ -50,18 +44,10 @@ def test_a_formula_is_mathml(folder):
 def test_nothing_in_a_figure_ends_or_opens_a_script(folder):
     text = "</script><!-- <script> <b>"
     spec = {"data": [{"x": [1], "text": [text]}], "layout": {"title": {"text": text}}}
-    cell = nbformat.v4.new_code_cell("figure")
-    cell.outputs = [nbformat.v4.new_output("display_data", {PLOTLY: spec})]
-    page = _page(folder, cell)
+    page = _page(folder, displayed({PLOTLY: spec}))
     (content,) = re.findall(r'<script type="application/json">(.*?)</script></div>', page, re.S)
     assert "<" not in content
     assert json.loads(content) == spec
-
-
-def _code(*outputs):
-    cell = nbformat.v4.new_code_cell("cell")
-    cell.outputs = [nbformat.v4.new_output("display_data", data) for data in outputs]
-    return cell
 
 
 def test_page_one_shows_one_instrument_of_each_kind_then_more_then_pictures(folder):
@@ -70,11 +56,11 @@ def test_page_one_shows_one_instrument_of_each_kind_then_more_then_pictures(fold
 
     picture = {"image/png": "aa", "text/plain": "Figure: a picture"}
     outputs = [picture, live("first tree", "tree"), live("second tree", "tree"), live("curves", "curves")]
-    _page(folder, _code(*outputs), _code(picture))
+    _page(folder, displayed(*outputs), displayed(picture))
     first = (folder / "report.html").read_text()
     assert re.findall(r'data-kind="\w+">([^<]*)<', first) == ["first tree", "curves", "second tree"]
     assert "<img " not in first
-    _page(folder, _code(picture, outputs[1], picture, picture))
+    _page(folder, displayed(picture, outputs[1], picture, picture))
     first = (folder / "report.html").read_text()
     assert first.count("<img ") == 2
     assert first.index("first tree") < first.index("<img ")
@@ -100,8 +86,8 @@ def test_the_metric_that_moved_most_of_what_it_may_comes_first(folder):
 
 def test_a_bar_is_shown_as_it_ended(folder):
     cell = nbformat.v4.new_code_cell("bar")
-    text = "before\n 10%|#\r 50%|##\r100%|###\nafter\n"
-    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    texts = ["before\n 10%|#", "\r 50%|##", "\r100%|###\n", "after\n"]  # as nbclient keeps them
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in texts]
     page = _page(folder, cell)
     assert "before\n100%|###\nafter" in page
     assert "50%" not in page

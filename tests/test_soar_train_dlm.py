@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from test_export import shown as curves_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     LlamaConfig,
@@ -141,6 +142,7 @@ def test_prompts_are_shown_and_answers_masked(made, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", watched)
     assert main(words(made, tmp_path, steps=3)) == 0
+    assert curves_of(tmp_path)[0]["training loss (nats per token)"] == [1, 2, 3]
     tokenizer, prompts = char_tokenizer(), {row["prompt"] for row in ROWS}
     assert len(shown) == 3
     rows = [row for batch in shown for row in batch.tolist()]

@@ -26,10 +26,12 @@ def fail_at_three(size):
     return go.Figure(layout={"title": f"size {size}"})
 
 
-def test_headless_shows_one_figure_and_raises(shown, monkeypatch):
+def test_headless_shows_one_figure_says_what_is_missing_and_raises(shown, monkeypatch):
     monkeypatch.setenv("LABKIT_HEADLESS", "1")
     explore(fail_at_three, name="a", size=ipywidgets.IntSlider(2, 0, 5))
-    assert [figure.layout.title.text for figure in shown] == ["size 2"]
+    figure, missing = shown
+    assert figure.layout.title.text == "size 2"
+    assert missing.data.startswith("Moving the controls of this picture needs Python")
     with pytest.raises(ValueError, match="size must not be 3"):
         explore(fail_at_three, name="a", size=ipywidgets.IntSlider(3, 0, 5))
 

@@ -9,6 +9,7 @@ from labkit.figures.theme import BLUE
 from labkit.studies.claims import Claim
 
 DARK_RED = "#A84300"  # theme.RED as small text on white would have a contrast of 3.9, below WCAG's 4.5
+CLAUSE = "<div style='padding-left:1em;text-indent:-1em'>{}</div>"  # one comparison of a finding
 CODE = "font-family:monospace;overflow-wrap:anywhere"  # of what a model wrote: it has no spaces to break at
 
 
@@ -36,7 +37,10 @@ def findings_table(findings: Sequence[Claim]) -> HTML:
     rows = []
     for row in findings:
         link = Markup("<a href='{}.ipynb'>{}</a>").format(row.notebook, row.notebook[:2])
-        rows.append((row.paper, row.claim, row.measured, row.conditions, link))
+        found = Markup("<div style='min-width:min(34em,60vw)'>{}</div>").format(
+            Markup().join(Markup(CLAUSE).format(one) for one in row.measured.split("; "))
+        )
+        rows.append((row.paper, row.claim, found, row.conditions, link))
     head = ("paper", "question", "found", "measured on", "notebook")
     return html_table(head, rows, "Recorded findings, read from the lab's own results")
 

@@ -3,12 +3,14 @@
 import html
 import json
 import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 from latex2mathml.converter import convert
 from nbconvert.filters import ansi2html, markdown2html
 
-from labkit.light_nbformat import WIDGET
+from labkit.light_nbformat import WIDGET, nbformat
 from labkit.metrics import MIME as METRIC
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -32,7 +34,16 @@ def cell_html(cell) -> list[str]:
     lines = len(cell.source.splitlines())
     count = "1 line" if lines == 1 else f"{lines} lines"
     parts = [f"<details><summary>code, {count}</summary><pre>{code}</pre></details>"]
-    return parts + [part for output in cell.outputs if (part := _output(output))]
+    return parts + [part for output in _joined(cell.outputs) if (part := _output(output))]
+
+
+def _joined(outputs: Iterable[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNode]:
+    """Outputs, neighbours of one stream joined: each step of a progress bar is a message of its own."""
+    for stream, group in groupby(outputs, lambda one: one.output_type == "stream" and one.name):
+        if stream:
+            yield nbformat.v4.new_output("stream", name=stream, text="".join(one.text for one in group))
+        else:
+            yield from group
 
 
 def _prose(text: str) -> str:

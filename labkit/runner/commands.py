@@ -99,6 +99,15 @@ def report(options: Namespace) -> int:
     return 0
 
 
+def site(options: Namespace) -> int:
+    """labkit site"""
+    from labkit.paths import runs_dir
+    from labkit.runner.site import write_site
+
+    _line(write_site(options.folder or runs_dir() / "latest"))
+    return 0
+
+
 def compare(options: Namespace) -> int:
     """labkit compare"""
     from labkit.runner.compare import compare_runs, compare_settings

@@ -6,6 +6,7 @@ a notebook has its text, figures, metrics and live instruments. Nothing is fetch
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -24,25 +25,32 @@ KIND = re.compile(INSTRUMENT + ' data-kind="[^"]*"')
 PICTURE = re.compile("<img ")
 
 
-def write_report(folder: str | Path) -> Path:
-    """Write ``report.html`` and the notebooks' pages from run.json and the executed notebooks."""
+def write_report(
+    folder: str | Path, out: Path | None = None, links: Sequence[tuple[str, str]] = ()
+) -> Path:
+    """Write ``report.html`` and the notebooks' pages from run.json and the executed notebooks.
+
+    out     where to; None: beside them, in ``folder``
+    links   (text, address), at the top of every page
+    """
     folder = Path(folder)
+    out = out or folder
     run = read_run(folder)
     past = _history(folder.resolve().parent, run)
     sections = [_section(folder, item, past) for item in run["notebooks"]]
     names = {section["notebook"] for section in sections}
     for section in sections:
         section["body"] = [aim_links(part, names) for part in section["body"]]
-    environment = Environment(loader=PackageLoader("labkit.runner", "."), autoescape=True)
-    facts = {"run": run, "sections": sections, "plotly_js": PLOTLY_JS}
+    facts = {"run": run, "sections": sections, "plotly_js": PLOTLY_JS, "links": links}
     if any(section["plotly"] for section in sections):
         from plotly.offline import get_plotlyjs
 
-        _write(folder / PLOTLY_JS, get_plotlyjs())
+        _write(out / PLOTLY_JS, get_plotlyjs())
     for section in sections:
-        page = environment.get_template("notebook.html.j2").render(section=section, **facts)
-        _write(folder / f"{section['notebook']}.html", page)
-    page = environment.get_template("report.html.j2").render(
+        render("notebook.html.j2", out / f"{section['notebook']}.html", section=section, **facts)
+    return render(
+        "report.html.j2",
+        out / "report.html",
         failed=[section for section in sections if section["error"]],
         regressed=[section for section in sections if section["off"]],
         moved=_moved(sections),
@@ -51,7 +59,12 @@ def write_report(folder: str | Path) -> Path:
         figures=_figures(sections),
         **facts,
     )
-    return _write(folder / "report.html", page)
+
+
+def render(template: str, path: Path, **facts: object) -> Path:
+    """Write a page of one of the templates beside this file."""
+    environment = Environment(loader=PackageLoader("labkit.runner", "."), autoescape=True)
+    return _write(path, environment.get_template(template).render(facts))
 
 
 def _write(path: Path, text: str) -> Path:

@@ -17,14 +17,15 @@ from typing import Any
 import anywidget
 import ipywidgets
 from IPython import get_ipython
-from IPython.display import display
+from IPython.display import Markdown, display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from traitlets import Unicode
 
 from labkit.widgets.esm import esm
-from labkit.widgets.export import UNTRUSTED, Picture, picture, twin
+from labkit.widgets.export import NOTEBOOK, UNTRUSTED, Picture, picture, twin
 
+STILL = f"Moving the controls of this picture {NOTEBOOK}"
 _drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
 _open: dict[tuple[str, str], ipywidgets.Widget] = {}  # (cell, name) -> the panel, closed on re-run
 
@@ -112,7 +113,8 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
     in the panel and the controls stay usable.
     """
     if headless():
-        return show(draw(**{key: control.value for key, control in controls.items()}))
+        show(draw(**{key: control.value for key, control in controls.items()}))
+        return display(Markdown(STILL))
     present(lambda: _panel(draw, controls), name=name)
 
 
@@ -137,7 +139,7 @@ class Panel(ipywidgets.VBox):
         return UNTRUSTED
 
     def still(self) -> list[object]:
-        return [self.first] if isinstance(self.first, Figure) else []
+        return [self.first, STILL] if isinstance(self.first, Figure) else []
 
 
 def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) -> Panel:

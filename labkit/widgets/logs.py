@@ -10,7 +10,7 @@ from labkit import checks
 from labkit.traces import TrainTrace
 
 STATE, EVENTS = "trainer_state.json", "events.out.tfevents.*"
-KINDS = f"a folder with a .npz trace, {STATE} or TensorBoard's {EVENTS}"
+KINDS = f"a folder with a .npz trace, {STATE} or TensorBoard's {EVENTS} with scalars"
 
 
 def read_logs(folder: str | Path) -> dict[str, TrainTrace]:
@@ -25,17 +25,17 @@ def read_logs(folder: str | Path) -> dict[str, TrainTrace]:
         if run.name.startswith("checkpoint-"):
             run = run.parent
         newest[run] = max(newest.get(run, []), _history(path), key=len)
+    if not any(newest.values()):
+        newest = {run: _events(run) for run in {path.parent for path in folder.glob(f"**/{EVENTS}")}}
     runs = {_name(run, folder): TrainTrace.from_log(log) for run, log in sorted(newest.items()) if log}
-    if not runs:
-        events = sorted({path.parent for path in folder.glob(f"**/{EVENTS}")})
-        runs = {_name(run, folder): _events(run) for run in events}
     if not runs:
         checks.fail("TRACE_OR_FOLDER", str(folder), KINDS)
     return runs
 
 
 def _name(run: Path, folder: Path) -> str:
-    return str(run.relative_to(folder)) if run != folder else folder.resolve().name
+    inside = run != folder and run.is_relative_to(folder)  # a checkpoint's run is above it
+    return str(run.relative_to(folder)) if inside else run.resolve().name
 
 
 def _history(path: Path) -> list[dict]:
@@ -46,16 +46,18 @@ def _history(path: Path) -> list[dict]:
         raise ValueError(f"{STATE} must hold transformers' log_history; {path} does not: {error}") from None
 
 
-def _events(run: Path) -> TrainTrace:
+def _events(run: Path) -> list[dict]:
+    """The scalars of a run's event files, as a log_history; what cannot be read in them is left out."""
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.util.tensor_util import make_ndarray
     except ImportError:
         raise ValueError(f"TensorBoard's files in {run} need its reader: pip install tensorboard") from None
-    read = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    read = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0})
     read.Reload()
-    entries = [
-        {"step": event.step, tag.removeprefix("train/"): event.value}
-        for tag in read.Tags()["scalars"]
-        for event in read.Scalars(tag)
-    ]
-    return TrainTrace.from_log(entries)
+    tags = read.Tags()
+    found = [(tag, event.step, event.value) for tag in tags["scalars"] for event in read.Scalars(tag)]
+    for tag in tags["tensors"]:  # TensorFlow 2, JAX and torch's new style write scalars as tensors
+        if read.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
+            found += [(tag, one.step, make_ndarray(one.tensor_proto).item()) for one in read.Tensors(tag)]
+    return [{"step": step, tag.removeprefix("train/"): value} for tag, step, value in found]

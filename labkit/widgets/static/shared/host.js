@@ -20,7 +20,7 @@ export async function host(render) {
     el.append(make("pre", { role: "alert" }, `This page cannot be shown: ${error}`));
     throw error;
   }
-  if (window.parent !== window) tellHeight(el);
+  if (window.parent !== window) tellHeight();
 }
 
 /**
@@ -64,8 +64,9 @@ function bytesOf(text) {
   return bytes;
 }
 
-/** A frame does not know how high its page is: say it. @param {HTMLElement} el */
-function tellHeight(el) {
-  const tell = () => window.parent.postMessage({ labkitHeight: el.offsetHeight }, "*");
-  new ResizeObserver(tell).observe(el);
+/** A frame does not know how high its page is, with the line about what needs Python: say it. */
+function tellHeight() {
+  const page = document.documentElement;
+  const tell = () => window.parent.postMessage({ labkitHeight: page.offsetHeight }, "*");
+  new ResizeObserver(tell).observe(page);
 }
