@@ -14,7 +14,7 @@ from labkit.elas import (
     saved_bytes,
     trace_masks,
 )
-from labkit.elas.model import ReLU2MLP
+from labkit.elas.ffn import ReLU2MLP
 
 
 def model(**options):

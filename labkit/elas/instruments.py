@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from labkit.checks import choice, fail, integer
 from labkit.device import of_torch
+from labkit.elas.ffn import ReLU2MLP, build_mlp
 from labkit.elas.layers import GRADIENTS, pad_to_groups
-from labkit.elas.model import SIZES, ElasConfig, ElasForCausalLM, ReLU2MLP, build_mlp
+from labkit.elas.model import SIZES, ElasConfig, ElasForCausalLM
 from labkit.provenance import provenance
 from labkit.traces import MaskTrace
 from sparse24 import mask24
