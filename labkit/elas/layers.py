@@ -223,6 +223,7 @@ def pad_to_groups(x: Tensor) -> Tensor:
 def replace_linears(parent: nn.Module, rank: int) -> None:
     """Put a LowRankLinear of the same shape in the place of every nn.Linear that ``parent`` owns directly.
 
+    Its rank is ``rank``, or the full one of a smaller matrix (grouped keys and values).
     ValueError if one of them has a bias, which the low-rank layer has not.
     """
     for name, child in list(parent.named_children()):
@@ -231,4 +232,5 @@ def replace_linears(parent: nn.Module, rank: int) -> None:
         if child.bias is not None:
             fail(f"{name}.bias", True, "False: low-rank layers have no bias")
         like = {"device": child.weight.device, "dtype": child.weight.dtype}
-        setattr(parent, name, LowRankLinear(child.in_features, child.out_features, rank, **like))
+        sizes = child.in_features, child.out_features
+        setattr(parent, name, LowRankLinear(*sizes, min(rank, *sizes), **like))

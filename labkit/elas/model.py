@@ -11,12 +11,13 @@ from typing import ClassVar, Self
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from transformers import initialization as init
 
 from labkit.checks import choice, fail, integer
 from labkit.elas.ffn import build_mlp
 from labkit.elas.layers import GRADIENTS, LowRankLinear, Sparse24ReLU2, replace_linears
+from labkit.elas.llama import LlamaWeights
 from labkit.elas.warmup import DenseWarmUp
 
 # hidden, SwiGLU width i, heads, layers, rank, dense warm-up. 60m to 1b: GaLore's LLaMA family, which
@@ -139,10 +140,12 @@ class ElasConfig(LlamaConfig):
             raise ValueError(" ".join(str(error).split())) from None
 
 
-class ElasForCausalLM(DenseWarmUp, LlamaForCausalLM):
+class ElasForCausalLM(DenseWarmUp, LlamaWeights):
     """Causal language model of ``config``; called, trained, saved and loaded like transformers' own.
 
-    Its dense warm-up counts optimiser steps by itself, see DenseWarmUp.
+    Its dense warm-up counts optimiser steps by itself, see DenseWarmUp. ``from_llama`` and ``to_llama``
+    take a Llama's weights and give them back. PEFT adapts low-rank layers by the names of their factors:
+    ``LoraConfig(target_parameters=["q_proj.weight_in", "q_proj.weight_out", ...])``.
 
     Args:
         config: an ElasConfig.
