@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from transformers import initialization as init
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from labkit.checks import choice, fail, integer
 from labkit.elas.ffn import build_mlp
@@ -182,3 +183,4 @@ class ElasForCausalLM(DenseWarmUp, LlamaWeights):
 
 AutoConfig.register("elas", ElasConfig, exist_ok=True)  # auto.py has entered the name
 AutoModelForCausalLM.register(ElasConfig, ElasForCausalLM, exist_ok=True)
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["elas"] = "ElasForCausalLM"  # lm_eval reads this table
