@@ -1,6 +1,7 @@
 """Saved ELAS folders in transformers' hands: opened by path, with tokenizer and the right end of text."""
 
 import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -17,7 +18,7 @@ from labkit.elas import ElasConfig, ElasForCausalLM, PretrainConfig, load_checkp
 from labkit.elas.checkpoints import save_model
 from labkit.elas.data import END
 from labkit.fgo.policy import load_policy
-from labkit.paths import CHECKPOINTS
+from labkit.paths import CHECKPOINTS, ROOT
 
 SHIPPED = CHECKPOINTS / "elas-3m"
 TEXT = 'def f(x):\n    """Say "yes", ünder."""\n\treturn [x, -1] , !'
@@ -180,3 +181,12 @@ def test_a_model_with_other_ids_is_saved_with_the_tokenizers(tmp_path, folder):
     save_model(tmp_path, model, own)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert loaded.generation_config.eos_token_id == loaded.config.eos_token_id == own.token_to_id(END)
+
+
+def test_the_example_of_the_readme_ends_by_itself(monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    block = next(block for block in blocks if "AutoModelForCausalLM" in block)
+    assert len([line for line in block.splitlines() if line]) == 6
+    monkeypatch.chdir(ROOT)
+    exec(block, {})
+    assert capsys.readouterr().out.endswith(f"'Matrix'\n]\n{END}\n")
