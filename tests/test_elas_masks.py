@@ -107,6 +107,9 @@ def test_what_the_mask_costs_gpt2():
         block.mlp.act.register_forward_hook(lambda _m, _x, y: _two_of_four(y))
     assert found["nats_masked"] == pytest.approx(model(tokens, labels=tokens).loss.item(), rel=1e-5)
     assert abs(found["nats_masked"] - found["nats"]) > 0.001
+    chances = model(tokens).logits[:, 8:-1].log_softmax(-1)
+    judged = -chances.gather(-1, tokens[:, 9:, None]).mean().item()
+    assert mask_cost(model, tokens, skip=9)["nats_masked"] == pytest.approx(judged, rel=1e-5)
 
 
 @pytest.mark.parametrize("packed", [False, True])

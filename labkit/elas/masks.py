@@ -68,13 +68,17 @@ def trace_masks(
 
 
 @torch.no_grad()
-def mask_cost(model: PreTrainedModel, tokens: Tensor | np.ndarray) -> dict[str, float]:
+def mask_cost(model: PreTrainedModel, tokens: Tensor | np.ndarray, *, skip: int = 0) -> dict[str, float]:
     """{nats, nats_masked}: next-token loss on tokens (B, L) without and with a 2:4 mask in every FFN.
 
     The mask is laid on as the model stands (post hoc), also where the model was not trained with it. In an
     ElasForCausalLM its own switch is used, and left as it was.
+
+    skip   tokens of each row, a prompt for instance, that are read and not judged
     """
     tokens = token_ids(model, tokens)
+    labels = tokens.long().clone()
+    labels[:, : integer("skip", skip, 0, tokens.shape[1] - 1)] = -100  # transformers' "not judged"
     switches = [m for m in model.modules() if isinstance(m, Sparse24ReLU2)]
     before = [{name: value.clone() for name, value in m.state_dict().items()} for m in switches]
     found = {}
@@ -86,7 +90,7 @@ def mask_cost(model: PreTrainedModel, tokens: Tensor | np.ndarray) -> dict[str, 
                     m.set_sparse(on)
                 for down in down_projections(model) if on and not switches else ():
                     stack.callback(down.register_forward_pre_hook(_masked_input).remove)
-                found[name] = model(input_ids=tokens, labels=tokens, use_cache=False).loss.item()
+                found[name] = model(input_ids=tokens, labels=labels, use_cache=False).loss.item()
     finally:
         for m, state in zip(switches, before, strict=True):
             m.load_state_dict(state)
