@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from datasets import Dataset
+from peft import get_peft_model
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
@@ -17,7 +18,7 @@ from labkit.__main__ import main
 from labkit.elas import ElasConfig, ElasForCausalLM, PretrainConfig, load_checkpoint, load_text, pretrain
 from labkit.elas.checkpoints import save_model
 from labkit.elas.data import END
-from labkit.fgo.policy import load_policy
+from labkit.fgo.policy import load_policy, lora_config
 from labkit.paths import CHECKPOINTS, ROOT
 
 SHIPPED = CHECKPOINTS / "elas-3m"
@@ -145,6 +146,9 @@ def test_fgo_takes_an_elas_folder_as_its_policy(folder):
     model, tokenizer = load_policy(str(folder))
     assert isinstance(model, ElasForCausalLM)
     assert tokenizer.pad_token == END
+    model = get_peft_model(model, lora_config(4, None, ["up_proj.weight_in", "lm_head"]))
+    trained = {name.split(".lora_")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"base_model.model.model.layers.0.mlp.up_proj", "base_model.model.lm_head"}
 
 
 @pytest.mark.parametrize("which", ["saved", "shipped"])
