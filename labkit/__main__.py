@@ -147,6 +147,7 @@ def main(argv: list[str] | None = None) -> int:
             if argv[:1] == ["eval"]:
                 return import_module("labkit.studies.fgo.evaluation").main(argv[1:])
             if argv[:1] == ["lm-eval"]:
+                import_module("labkit.elas")  # for `--model hf`: transformers opens the folders it saves
                 return import_module("labkit.soar.cli").evaluate(argv[1:])
             arguments = parser().parse_args(argv)
             return arguments.call(arguments)

@@ -22,7 +22,7 @@ KEPT, MERGED, PRUNED = 0, 1, 2  # BeamTrace.cand_fate
 
 @dataclass
 class MaskTrace(Trace):
-    """ReLU² activations of one forward pass and the 2:4 mask that ELAS lays over them.
+    """FFN activations of one forward pass and the 2:4 mask that ELAS lays over them (or would).
 
     activations  float (layers, tokens, features), before the mask
     kept         bool, same shape: True where the mask lets the value through (two of every four)
@@ -45,7 +45,7 @@ class MaskTrace(Trace):
 
     @property
     def natural_zeros(self) -> np.ndarray:
-        """(layers,) share of activations that ReLU² itself made zero."""
+        """(layers,) share of activations that are zero before the mask, as ReLU² makes them."""
         return (self.activations == 0).mean((1, 2))
 
     @property

@@ -85,6 +85,7 @@ def calls():
         "elas.unigram": (elas.unigram, {"text": text, "rows": IDS}),
         "elas.trace_masks": (elas.trace_masks, {"model": net, "text": "if", "tokenizer": Bytes()}),
         "elas.layer_statistics": (elas.layer_statistics, {"model": net, "tokens": IDS}),
+        "elas.mask_cost": (elas.mask_cost, {"model": net, "tokens": IDS}),
         "elas.gradient_agreement": (elas.gradient_agreement, {"model": net, "tokens": IDS}),
         "elas.saved_bytes": (
             lambda module, call=None: elas.saved_bytes(module, X, call=call),

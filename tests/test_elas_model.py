@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from labkit.elas import ElasConfig, ElasForCausalLM, LowRankLinear, Sparse24ReLU2, saved_bytes
-from labkit.elas.model import build_mlp
+from labkit.elas.ffn import build_mlp
 
 # elas.md (c, d): parameters in millions, as published by LORO and recomputed from GaLore's configs
 COUNTS = [

@@ -48,7 +48,7 @@ def test_the_title_counts_the_window(trace):
     trace.activations[0, :2, :8] = [[1, 2, 3, 0, 0, 0, 0, 0]] * 2
     trace.kept[0, :2, :8] = [[False, True, True, False, True, True, False, False]] * 2
     title = masks.mask_grid(trace, layer=0, tokens=2, groups=2).get_suptitle()
-    assert title == "Layer 0, this window: ReLU² zeroes 62% by itself, the mask 12% more"
+    assert title == "Layer 0, this window: 62% zero by itself, 12% more by the mask"
 
 
 def test_white_space_is_visible_and_dollars_are_no_formula(trace):

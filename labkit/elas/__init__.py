@@ -15,7 +15,8 @@ _HOME = {
     "ElasConfig": "model",
     "ElasForCausalLM": "model",
     "Loro": "loro",
-    "trace_masks": "instruments",
+    "mask_cost": "masks",
+    "trace_masks": "masks",
     "ffn_saved_bytes": "instruments",
     "gradient_agreement": "instruments",
     "layer_statistics": "instruments",
@@ -28,7 +29,7 @@ _HOME = {
 __all__ = [
     "ARMS", "ElasConfig", "ElasForCausalLM", "Loro", "LowRankLinear", "PretrainConfig", "Sparse24ReLU2",
     "build_model", "evaluate", "ffn_saved_bytes", "gradient_agreement", "layer_statistics",
-    "load_checkpoint", "load_text", "pretrain", "saved_bytes", "trace_masks", "unigram",
+    "load_checkpoint", "load_text", "mask_cost", "pretrain", "saved_bytes", "trace_masks", "unigram",
 ]  # fmt: skip
 
 

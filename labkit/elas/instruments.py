@@ -1,4 +1,4 @@
-"""What goes on inside an ELAS model: masks for a picture, per-layer statistics, gradients, saved bytes."""
+"""What goes on inside an ELAS model: per-layer statistics, gradients, saved bytes (masks.py: the masks)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,55 +6,27 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from labkit.checks import choice, fail, integer
 from labkit.device import of_torch
+from labkit.elas.ffn import ReLU2MLP, build_mlp
 from labkit.elas.layers import GRADIENTS, pad_to_groups
-from labkit.elas.model import SIZES, ElasConfig, ElasForCausalLM, ReLU2MLP, build_mlp
-from labkit.provenance import provenance
-from labkit.traces import MaskTrace
+from labkit.elas.masks import activations, token_ids
+from labkit.elas.model import SIZES, ElasConfig, ElasForCausalLM
 from sparse24 import mask24
 
 
-def trace_masks(
-    model: ElasForCausalLM, text: str, tokenizer, *, max_tokens: int = 64, **meta: object
-) -> MaskTrace:
-    """Run ``text`` through ``model`` and record every layer's ReLU² activation and its 2:4 mask.
+def layer_statistics(model: PreTrainedModel, tokens: Tensor | np.ndarray) -> dict[str, np.ndarray]:
+    """{natural_zeros, crowded_groups, energy_kept: (layers,)} of the FFN activations on tokens (B, L).
 
-    tokenizer   a ``tokenizers.Tokenizer``; the first ``max_tokens`` tokens of the text are used
-    meta        anything to keep with the trace (step, seed, ...)
-
-    The mask recorded is the one ELAS lays over the activation; ``meta["mask_on"]`` tells whether the
-    model itself applies it now (not so in the warm-up, nor for a plain ReLU² model).
-    ValueError if the text is empty or the model has no ReLU² FFN.
-    """
-    integer("max_tokens", max_tokens, 1)
-    if not isinstance(text, str):
-        fail("text", type(text).__name__, "a text")
-    if not all(hasattr(tokenizer, name) for name in ("encode", "decode")):
-        fail("tokenizer", type(tokenizer).__name__, "a tokenizers.Tokenizer")
-    ids = tokenizer.encode(text).ids[:max_tokens]
-    if not ids:
-        fail("text", text, "a text of at least one token")
-    batch = _ids(model, torch.tensor([ids]))
-    activations = torch.stack([pad_to_groups(y[0]) for y in relu2_activations(model, batch)])
-    return MaskTrace(
-        activations.float().cpu().numpy(),
-        mask24(activations).cpu().numpy(),
-        [tokenizer.decode([i], skip_special_tokens=False) for i in ids],
-        {"mask_on": model.activations()[0].sparse, "provenance": provenance(), **meta},
-    )
-
-
-def layer_statistics(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> dict[str, np.ndarray]:
-    """{natural_zeros, crowded_groups, energy_kept: (layers,)} of the ReLU² activations on tokens (B, L).
-
-    natural_zeros   share of activations that ReLU² itself makes zero
+    model           as for ``trace_masks``
+    natural_zeros   share of activations that are zero before the mask
     crowded_groups  share of groups of four with more than two non-zeros, where the mask has to drop
     energy_kept     share of the squared norm that the two largest of every four hold
     """
     found: dict[str, list[float]] = {"natural_zeros": [], "crowded_groups": [], "energy_kept": []}
-    for y in relu2_activations(model, _ids(model, tokens)):
+    for y in activations(model, token_ids(model, tokens)):
         groups = pad_to_groups(y).unflatten(-1, (-1, 4))
         energy = groups.double().square()
         kept = energy[mask24(groups)].sum() / energy.sum()
@@ -64,51 +36,13 @@ def layer_statistics(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> dic
     return {name: np.array(values) for name, values in found.items()}
 
 
-def _ids(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> Tensor:
-    """``tokens`` on the model's device. ValueError names the one that is of another kind."""
-    if not isinstance(model, ElasForCausalLM):
-        fail("model", type(model).__name__, "an ElasForCausalLM")
-    if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "iu":
-        tokens = torch.from_numpy(tokens.astype(np.int64))
-    most = model.config.vocab_size - 1
-    whole = (torch.int32, torch.int64)
-    known = isinstance(tokens, Tensor) and tokens.dtype in whole and tokens.ndim == 2 and tokens.numel() > 0
-    if not isinstance(tokens, Tensor) or not known or tokens.min() < 0 or tokens.max() > most:
-        what = getattr(tokens, "shape", type(tokens).__name__)
-        fail("tokens", what, f"integers (B, L), token ids between 0 and {most}")
-    return tokens.to(model.device)
-
-
-@torch.no_grad()
-def relu2_activations(model: ElasForCausalLM, tokens: Tensor) -> list[Tensor]:
-    """relu(up(x))² of every layer before the mask, (B, L, features) each. The mode is restored."""
-    mlps = [m for m in model.modules() if isinstance(m, ReLU2MLP)]
-    if not mlps:
-        fail("model", model.config.ffn, 'a model with ffn="relu2"')
-    seen: list[Tensor] = []
-    hooks = [
-        m.up_proj.register_forward_hook(lambda _m, _x, y: seen.append(y.relu().square())) for m in mlps
-    ]
-    was_training, were_packed = model.training, [m.packed for m in mlps]
-    try:
-        for m in mlps:
-            m.packed = False  # the fused FFN reads the weights of up_proj without calling it
-        model.eval()(input_ids=tokens, use_cache=False)
-    finally:
-        model.train(was_training)
-        for m, hook, packed in zip(mlps, hooks, were_packed, strict=True):
-            m.packed = packed
-            hook.remove()
-    return seen
-
-
 def gradient_agreement(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> dict[str, np.ndarray]:
     """Straight-through against exact (masked) gradient of each layer's FFN weights on tokens (B, L).
 
     {cosine, norm_ratio: (layers,)}; norm_ratio = |straight-through| / |masked|. The mask is on for the
     comparison; the model's switch, gradient choice and ``.grad`` are left as they were.
     """
-    tokens = _ids(model, tokens)
+    tokens = token_ids(model, tokens, ElasForCausalLM)
     mlps = [m for m in model.modules() if isinstance(m, ReLU2MLP)]
     before = [(a.gradient, {k: v.clone() for k, v in a.state_dict().items()}) for a in model.activations()]
     flat: dict[str, list[Tensor]] = {}

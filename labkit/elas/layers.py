@@ -80,13 +80,15 @@ class Sparse24ReLU2(nn.Module):
 
     Whether the mask is on is decided by two buffers, ``mask_enabled`` and ``dense_steps_left``, and by
     nothing else (not by train/eval mode): a model that is saved and loaded evaluates as it did before,
-    and so does one whose state was copied from another's in place.
+    and so does one whose state was copied from another's in place. (Code of torch.compile takes such a copy
+    up when ``sparse`` is next read outside of it.)
     A width that is no multiple of four is padded with zeros, so its last group has fewer members.
     """
 
     mask_enabled: Tensor  # () bool
     dense_steps_left: Tensor  # () int64
     _known: tuple[bool, int] | None  # both, as last read
+    _on: bool | None  # whether the mask was on then
     _seen: list[tuple[int, int]]  # the buffers' versions then
 
     def __init__(self, gradient: str = "ste", *, sparse: bool = True, warmup_steps: int = 0):
@@ -106,8 +108,10 @@ class Sparse24ReLU2(nn.Module):
     @property
     def sparse(self) -> bool:
         """True if the mask is on now."""
-        enabled, dense_steps_left = self._switch()
-        return enabled and dense_steps_left == 0
+        if torch.compiler.is_compiling():
+            # guarded by torch.compile, whose code is made anew when the switch turns, and only then
+            return self._values() == (True, 0) if self._on is None else self._on
+        return self._switch() == (True, 0)
 
     @property
     def in_warmup(self) -> bool:
@@ -130,8 +134,8 @@ class Sparse24ReLU2(nn.Module):
         y = F.relu(x).square()
         if not self.sparse:
             return y
-        width = x.shape[-1]
-        return _masked(pad_to_groups(y), self.gradient)[..., :width]
+        width, masked = x.shape[-1], _compiled if torch.compiler.is_compiling() else _masked
+        return masked(pad_to_groups(y), self.gradient)[..., :width]
 
     def packed(self, x: Tensor) -> Packed:
         """The masked activation in packed form (9/16 of the dense bf16 bytes), for ``sparse24.matmul``.
@@ -147,9 +151,7 @@ class Sparse24ReLU2(nn.Module):
 
     def _switch(self) -> tuple[bool, int]:
         """(mask_enabled, dense_steps_left), whoever wrote them last."""
-        known = self._known  # torch.compile guards on this: its code is made anew when the switch turns
-        if torch.compiler.is_compiling():
-            return self._values() if known is None else known
+        known = self._known
         # On a GPU each read waits, so buffers are read again only when they were written or replaced. On
         # a CPU always: a write through ``.data`` leaves no trace.
         if known is None or not self.mask_enabled.is_cuda or self._seen != self._versions():
@@ -161,9 +163,8 @@ class Sparse24ReLU2(nn.Module):
         return bool(self.mask_enabled), int(self.dense_steps_left)
 
     def _read(self) -> tuple[bool, int]:
-        known = self._values()
-        if known != self._known:
-            self._known = known
+        self._known = known = self._values()
+        self._on = known == (True, 0)
         self._seen = self._versions()
         return known
 
@@ -173,7 +174,7 @@ class Sparse24ReLU2(nn.Module):
         return [(id(b), -1 if b.is_inference() else b._version) for b in buffers]
 
     def _forget(self) -> None:
-        self._known = None
+        self._known = self._on = None
         self._seen = []
 
     def _apply(self, fn, recurse=True):
@@ -187,9 +188,31 @@ class Sparse24ReLU2(nn.Module):
             self._read()
 
 
-@torch.compiler.disable  # a kernel of its own, nothing for torch.compile to look into
 def _masked(y: Tensor, gradient: str) -> Tensor:
     return sparsify(y, gradient=gradient)
+
+
+@torch.library.custom_op("labkit::sparsify24", mutates_args=())
+def _compiled(y: Tensor, gradient: str) -> Tensor:
+    """``_masked`` as one node of torch.compile's graph, which need not break for it."""
+    return sparsify(y.detach()).contiguous()
+
+
+@_compiled.register_fake
+def _(y: Tensor, gradient: str) -> Tensor:
+    return y.new_empty(y.shape)
+
+
+def _setup(ctx, inputs: tuple[Tensor, str], output: Tensor) -> None:
+    ctx.save_for_backward(*[output] * (inputs[1] == "masked"))
+
+
+def _backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    # a kept zero counts as dropped: relu(x)² has no gradient there anyway
+    return (grad * (ctx.saved_tensors[0] != 0) if ctx.saved_tensors else grad), None
+
+
+_compiled.register_autograd(_backward, setup_context=_setup)
 
 
 def pad_to_groups(x: Tensor) -> Tensor:
@@ -200,6 +223,7 @@ def pad_to_groups(x: Tensor) -> Tensor:
 def replace_linears(parent: nn.Module, rank: int) -> None:
     """Put a LowRankLinear of the same shape in the place of every nn.Linear that ``parent`` owns directly.
 
+    Its rank is ``rank``, or the full one of a smaller matrix (grouped keys and values).
     ValueError if one of them has a bias, which the low-rank layer has not.
     """
     for name, child in list(parent.named_children()):
@@ -208,4 +232,5 @@ def replace_linears(parent: nn.Module, rank: int) -> None:
         if child.bias is not None:
             fail(f"{name}.bias", True, "False: low-rank layers have no bias")
         like = {"device": child.weight.device, "dtype": child.weight.dtype}
-        setattr(parent, name, LowRankLinear(child.in_features, child.out_features, rank, **like))
+        sizes = child.in_features, child.out_features
+        setattr(parent, name, LowRankLinear(*sizes, min(rank, *sizes), **like))

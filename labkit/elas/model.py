@@ -6,20 +6,19 @@ around Sparse24ReLU2. Embedding, head (untied) and norms stay dense.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from transformers import initialization as init
-from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-import sparse24
 from labkit.checks import choice, fail, integer
-from labkit.elas.layers import GRADIENTS, LowRankLinear, Sparse24ReLU2, pad_to_groups, replace_linears
+from labkit.elas.ffn import build_mlp
+from labkit.elas.layers import GRADIENTS, LowRankLinear, Sparse24ReLU2, replace_linears
+from labkit.elas.llama import LlamaWeights
 from labkit.elas.warmup import DenseWarmUp
 
 # hidden, SwiGLU width i, heads, layers, rank, dense warm-up. 60m to 1b: GaLore's LLaMA family, which
@@ -142,71 +141,12 @@ class ElasConfig(LlamaConfig):
             raise ValueError(" ".join(str(error).split())) from None
 
 
-class ReLU2MLP(nn.Module):
-    """down(S(relu(up(x))²)), (..., hidden) -> (..., hidden): the ELAS FFN, without a gate."""
-
-    up_proj: Any  # nn.Linear, or LowRankLinear where a rank is set
-    down_proj: Any
-
-    def __init__(self, config: ElasConfig):
-        super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        sparse = bool(config.sparse)
-        self.act_fn = Sparse24ReLU2(config.gradient, sparse=sparse, warmup_steps=config.warmup_steps)
-        self.packed, self.recompute = config.packed, config.recompute
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.packed and self.act_fn.sparse:
-            return self._packed(x)
-        if self.recompute and torch.is_grad_enabled():
-            return self._recomputed(x)
-        return self.down_proj(self.act_fn(self.up_proj(x)))
-
-    def _recomputed(self, x: Tensor) -> Tensor:
-        """The same; of a low-rank layer, the factor beyond the wide activation is not run again."""
-        up, down = self.up_proj, self.down_proj
-        low_up, low_down = (isinstance(layer, LowRankLinear) for layer in (up, down))
-
-        def wide(x: Tensor) -> Tensor:
-            x = self.act_fn(F.linear(x, up.weight_out if low_up else up.weight))
-            return x @ down.weight_in if low_down else down(x)
-
-        x = F.linear(x, up.weight_in.T) if low_up else x
-        x = checkpoint(wide, x, use_reentrant=False, preserve_rng_state=False)
-        return F.linear(x, down.weight_out) if low_down else x
-
-    @torch.compiler.disable
-    def _packed(self, x: Tensor) -> Tensor:
-        if self.act_fn.gradient == "masked" and self.up_proj.out_features % 4 == 0:
-            return self._fused(x)
-        packed, down = self.act_fn.packed(self.up_proj(x)), self.down_proj
-        if isinstance(down, LowRankLinear):
-            return F.linear(sparse24.matmul(packed, pad_to_groups(down.weight_in.T)), down.weight_out)
-        return sparse24.matmul(packed, pad_to_groups(down.weight))
-
-    def _fused(self, x: Tensor) -> Tensor:
-        """The same with the wide activation never dense in memory: one function between the factors."""
-        up, down = self.up_proj, self.down_proj
-        low_up, low_down = (isinstance(layer, LowRankLinear) for layer in (up, down))
-        x = F.linear(x, up.weight_in.T) if low_up else x
-        inner = down.weight_in.T if low_down else down.weight
-        y = sparse24.relu2_ffn(x, up.weight_out if low_up else up.weight, inner, gradient="masked")
-        return F.linear(y, down.weight_out) if low_down else y
-
-
-def build_mlp(config: ElasConfig) -> nn.Module:
-    """The FFN of one layer: ReLU2MLP or Llama's SwiGLU, with low-rank projections where a rank is set."""
-    mlp = ReLU2MLP(config) if config.ffn == "relu2" else LlamaMLP(config)
-    if config.rank is not None:
-        replace_linears(mlp, config.mlp_rank or config.rank)
-    return mlp
-
-
-class ElasForCausalLM(DenseWarmUp, LlamaForCausalLM):
+class ElasForCausalLM(DenseWarmUp, LlamaWeights):
     """Causal language model of ``config``; called, trained, saved and loaded like transformers' own.
 
-    Its dense warm-up counts optimiser steps by itself, see DenseWarmUp.
+    Its dense warm-up counts optimiser steps by itself, see DenseWarmUp. ``from_llama`` and ``to_llama``
+    take a Llama's weights and give them back. PEFT adapts low-rank layers by the names of their factors:
+    ``LoraConfig(target_parameters=["q_proj.weight_in", "q_proj.weight_out", ...])``.
 
     Args:
         config: an ElasConfig.
@@ -243,3 +183,4 @@ class ElasForCausalLM(DenseWarmUp, LlamaForCausalLM):
 
 AutoConfig.register("elas", ElasConfig, exist_ok=True)  # auto.py has entered the name
 AutoModelForCausalLM.register(ElasConfig, ElasForCausalLM, exist_ok=True)
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["elas"] = "ElasForCausalLM"  # lm_eval reads this table

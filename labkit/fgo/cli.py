@@ -62,7 +62,10 @@ class Arguments:
     rows: int = help_field("rows of a built-in data set", 2000)
     lora_r: int = help_field("rank of a LoRA adapter; 0: all weights are trained", 0)
     lora_alpha: int | None = help_field("of the adapter (default: 2 * rank)", None)
-    lora_target_modules: list[str] | None = help_field("layers with one (default: all linear ones)", None)
+    lora_target_modules: list[str] | None = help_field(
+        "layers with one (default: all linear ones); of ELAS's low-rank layers factors: up_proj.weight_in",
+        None,
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:

@@ -64,10 +64,15 @@ def _with_adapter(folder: Path, **settings: Any):
 
 
 def lora_config(rank: int, alpha: int | None, targets: list[str] | None) -> Any:
-    """A peft ``LoraConfig`` on the layers ``targets``, by default all linear ones; None: alpha = 2 rank."""
+    """A peft ``LoraConfig`` on the layers ``targets``, by default all linear ones; None: alpha = 2 rank.
+
+    Low-rank layers of ELAS are adapted by the names of their factors: ``up_proj.weight_in``.
+    """
+    factors = [name for name in targets or () if ".weight_" in name]
+    layers = [name for name in targets or () if name not in factors]
     return import_peft("--lora_r").LoraConfig(
         r=rank, lora_alpha=2 * rank if alpha is None else alpha, task_type="CAUSAL_LM",
-        target_modules=targets or "all-linear",
+        target_modules=layers or (None if factors else "all-linear"), target_parameters=factors or None,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""2:4 masks (MaskTrace): which activations ReLU² zeroes, which the mask zeroes, what that costs.
+"""2:4 masks (MaskTrace): which activations are zero, which the mask zeroes, what that costs.
 
 mask_grid      tokens x features of one layer, groups of four kept apart
 hover_grid     the same for the pointer: values, kept pair and packed bits of each group
@@ -18,7 +18,7 @@ from labkit.figures import theme
 from labkit.traces import MaskTrace
 
 GAP = 0.9  # room between groups, in cells
-NATURAL, ENFORCED, KEPT = "zero by ReLU²", "zeroed by the mask (×)", "kept"
+NATURAL, ENFORCED, KEPT = "zero by itself", "zeroed by the mask (×)", "kept"
 COIN_FLIPS = np.array([1, 4, 6, 4, 1]) / 16  # non-zeros in a group of four fair signs
 _BLUES = LinearSegmentedColormap.from_list("kept", ["#c6dff0", theme.BLUE, "#00304d"])
 _ORANGES = LinearSegmentedColormap.from_list("enforced", ["#fdebc8", theme.ORANGE, "#7a5200"])
@@ -40,7 +40,7 @@ def mask_grid(
     )
     columns = np.arange(window.shape[1])
     x = columns + GAP * (columns // 4)
-    _draw_cells(grid, window, mask, x, Normalize(0, max(np.sqrt(values.max()), 1e-12)))
+    _draw_cells(grid, window, mask, x, Normalize(0, max(np.sqrt(np.abs(values).max()), 1e-12)))
     _draw_labels(grid, trace.tokens[rows], picked, x)
     energy = np.square(values[rows], dtype=float)
     share = np.where(energy.any(1), (energy * kept[rows]).sum(1) / np.maximum(energy.sum(1), 1e-300), 1)
@@ -49,9 +49,7 @@ def mask_grid(
     side.set(xlabel="energy kept (%)", xlim=(min(90, 100 * share.min() - 1), 100.5))
     side.grid(axis="y", visible=False)
     natural, enforced = (window == 0).mean(), ((window != 0) & ~mask).mean()
-    title = (
-        f"Layer {layer}, this window: ReLU² zeroes {natural:.0%} by itself, the mask {enforced:.0%} more"
-    )
+    title = f"Layer {layer}, this window: {natural:.0%} zero by itself, {enforced:.0%} more by the mask"
     theme.headline(figure, title)
     return figure
 
@@ -196,7 +194,7 @@ def _draw_cells(axis: Axes, window: np.ndarray, mask: np.ndarray, x: np.ndarray,
 
     natural, enforced = window == 0, (window != 0) & ~mask
     for where, colours in ((~natural & mask, _BLUES), (enforced, _ORANGES)):
-        values = np.sqrt(window[where])
+        values = np.sqrt(np.abs(window[where]))
         axis.scatter(*at(where), c=values, cmap=colours, norm=scale, marker="s", s=105, linewidths=0)
     axis.scatter(*at(enforced), marker="x", s=34, c=theme.INK, linewidths=1.1)
     axis.scatter(*at(natural), marker=".", s=12, c=theme.MUTED, linewidths=0)

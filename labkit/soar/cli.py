@@ -48,6 +48,7 @@ def evaluate(argv: Sequence[str]) -> int:
     """lm_eval's command line, in which "labkit" is a model, and the one unless another is named; 0."""
     if find_spec("lm_eval") is None:
         raise ValueError("lm_eval must be installed: pip install labkit[eval]")
+    import lm_eval.models  # noqa: F401, which enters hf, vllm, ...: later they would not enter beside labkit
     from lm_eval.__main__ import cli_evaluate
     from lm_eval.api.registry import model_registry
 

@@ -62,14 +62,14 @@ def test_the_instruments_in_jupyterlab(lab, open_notebook):
         "m",
     ):  # and none of Lab's own shortcuts
         press(key)
-    page.get_by_text("layer 3: ReLU² zeroes").wait_for()
+    page.get_by_text("layer 3: zero by itself").wait_for()
     page.wait_for_timeout(300)
     assert notebook.evaluate("[grid.layer, grid.token, 3 in grid.held, grid.problem]") == [3, 4, True, ""]
     assert page.locator(".jp-Cell").count() == cells
     notebook.evaluate("setattr(grid, 'layer', 7)")
     page.get_by_role("alert").get_by_text("layer must be an integer between 0 and 3; got 7").wait_for()
     notebook.evaluate("setattr(grid, 'layer', 1)")
-    page.get_by_text("layer 1: ReLU² zeroes").wait_for()
+    page.get_by_text("layer 1: zero by itself").wait_for()
 
     # A kernel that is slow to answer loses no key.
     notebook.evaluate("grid.observe(lambda change: time.sleep(0.2), 'token')")

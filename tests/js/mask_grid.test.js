@@ -181,7 +181,7 @@ test("values, bits and fates are written as on the page", () => {
     [3, true],
     [3, false],
   ].map((pair) => words.fateText(...pair));
-  assert.deepEqual(fates, ["· zero by ReLU²", "· zero, stored", "✓ kept", "× dropped"]);
+  assert.deepEqual(fates, ["· zero by itself", "· zero, stored", "✓ kept", "× dropped"]);
   assert.deepEqual([shareOf(-0.125), shareOf(Infinity), shareOf(NaN)], [0.5, 1, 1]);
 });
 
@@ -209,6 +209,6 @@ test("the titles tell what kernel and mask did", () => {
   const said = words.layerTitle("step 9", 1, shares, 3);
   assert.match(
     said,
-    /^step 9, layer 1: ReLU² zeroes 50.0 %, the mask 12.5 % more; 98.77 % of the energy stays \(the last 3 /,
+    /^step 9, layer 1: zero by itself 50.0 %, by the mask 12.5 % more; 98.77 % of the energy stays \(the last 3 /,
   );
 });

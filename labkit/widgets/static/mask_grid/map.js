@@ -71,7 +71,7 @@ export function drawLegend(legend, colours, theme) {
   legend.replaceChildren(
     item(square(colours.kept(0.55), false), `kept (${theme.dark ? "brighter" : "darker"}: larger)`),
     item(square(colours.dropped(0.55), true), "dropped by the mask"),
-    item(dot, "zero by ReLU²"),
+    item(dot, "zero by itself"),
   );
 }
 

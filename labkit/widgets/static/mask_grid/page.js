@@ -14,7 +14,7 @@ import { visible } from "./words.js";
  */
 
 const TOGGLES = {
-  natural: ["natural zeros ·", "values that ReLU² itself made zero"],
+  natural: ["natural zeros ·", "values that are zero without the mask"],
   enforced: ["enforced ×", "values that were there and that the mask set to zero"],
   difference: ["difference: kernel, reference", "position bits of the reference and of the Triton kernel"],
 };

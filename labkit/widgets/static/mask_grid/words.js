@@ -23,7 +23,7 @@ export function valueText(value) {
 
 /** What became of a value: a sign, a space and words. @param {number} value @param {boolean} kept */
 export function fateText(value, kept) {
-  if (value === 0) return kept ? "· zero, stored" : "· zero by ReLU²";
+  if (value === 0) return kept ? "· zero, stored" : "· zero by itself";
   return kept ? "✓ kept" : "× dropped";
 }
 
@@ -54,8 +54,8 @@ export function comparedTitle(compared) {
 export function layerTitle(step, layer, { natural, enforced, energy }, leftOut) {
   const left = leftOut ? ` (the last ${leftOut} tokens are not shown)` : "";
   return (
-    `${step ? `${step}, ` : ""}layer ${layer}: ReLU² zeroes ${percent(natural)}, ` +
-    `the mask ${percent(enforced)} more; ${percent(energy, 2)} of the energy stays${left}`
+    `${step ? `${step}, ` : ""}layer ${layer}: zero by itself ${percent(natural)}, ` +
+    `by the mask ${percent(enforced)} more; ${percent(energy, 2)} of the energy stays${left}`
   );
 }
 

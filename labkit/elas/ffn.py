@@ -1,0 +1,84 @@
+"""The feed-forward network of one layer: ReLU² under the 2:4 mask, or Llama's SwiGLU."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers.models.llama.modeling_llama import LlamaMLP
+
+import sparse24
+from labkit.elas.layers import LowRankLinear, Sparse24ReLU2, pad_to_groups, replace_linears
+
+
+class ReLU2MLP(nn.Module):
+    """down(S(relu(up(x))²)), (..., hidden) -> (..., hidden): the ELAS FFN, without a gate.
+
+    ``packed`` and ``recompute`` read the projections' weights. Where another module has taken the place of
+    one (PEFT, quantised weights, FSDP around the projection itself), it is called instead, without either.
+
+    Args:
+        config: an ElasConfig.
+    """
+
+    up_proj: Any  # nn.Linear, or LowRankLinear where a rank is set
+    down_proj: Any
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        sparse = bool(config.sparse)
+        self.act_fn = Sparse24ReLU2(config.gradient, sparse=sparse, warmup_steps=config.warmup_steps)
+        self.packed, self.recompute = config.packed, config.recompute
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = all(type(layer) in (nn.Linear, LowRankLinear) for layer in (self.up_proj, self.down_proj))
+        if own and self.packed and self.act_fn.sparse:
+            return self._packed(x)
+        if own and self.recompute and torch.is_grad_enabled():
+            return self._recomputed(x)
+        return self.down_proj(self.act_fn(self.up_proj(x)))
+
+    def _recomputed(self, x: Tensor) -> Tensor:
+        """The same; of a low-rank layer, the factor beyond the wide activation is not run again."""
+        up, down = self.up_proj, self.down_proj
+        low_up, low_down = (isinstance(layer, LowRankLinear) for layer in (up, down))
+
+        def wide(x: Tensor) -> Tensor:
+            x = self.act_fn(F.linear(x, up.weight_out if low_up else up.weight))
+            return x @ down.weight_in if low_down else down(x)
+
+        x = F.linear(x, up.weight_in.T) if low_up else x
+        x = checkpoint(wide, x, use_reentrant=False, preserve_rng_state=False)
+        return F.linear(x, down.weight_out) if low_down else x
+
+    @torch.compiler.disable(reason="packed=True runs kernels of its own: compile without fullgraph")
+    def _packed(self, x: Tensor) -> Tensor:
+        if self.act_fn.gradient == "masked" and self.up_proj.out_features % 4 == 0:
+            return self._fused(x)
+        packed, down = self.act_fn.packed(self.up_proj(x)), self.down_proj
+        if isinstance(down, LowRankLinear):
+            return F.linear(sparse24.matmul(packed, pad_to_groups(down.weight_in.T)), down.weight_out)
+        return sparse24.matmul(packed, pad_to_groups(down.weight))
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """The same with the wide activation never dense in memory: one function between the factors."""
+        up, down = self.up_proj, self.down_proj
+        low_up, low_down = (isinstance(layer, LowRankLinear) for layer in (up, down))
+        x = F.linear(x, up.weight_in.T) if low_up else x
+        inner = down.weight_in.T if low_down else down.weight
+        y = sparse24.relu2_ffn(x, up.weight_out if low_up else up.weight, inner, gradient="masked")
+        return F.linear(y, down.weight_out) if low_down else y
+
+
+def build_mlp(config: Any) -> nn.Module:
+    """The FFN of one layer: ReLU2MLP or Llama's SwiGLU, with low-rank projections where a rank is set.
+
+    config   an ElasConfig
+    """
+    mlp = ReLU2MLP(config) if config.ffn == "relu2" else LlamaMLP(config)
+    if config.rank is not None:
+        replace_linears(mlp, config.mlp_rank or config.rank)
+    return mlp
