@@ -30,7 +30,11 @@ def gradients(model: torch.nn.Module, called=None) -> list[torch.Tensor]:
     return [p.grad.clone() for p in model.parameters()]
 
 
-@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"intermediate_size": 30}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"recompute": True}, {"intermediate_size": 30}, {"packed": True}, {"packed": True, "rank": None}],
+    ids=str,
+)
 @pytest.mark.parametrize("gradient", ["ste", "masked"])
 def test_the_mask_compiles_into_one_graph(gradient, options):
     torch.compiler.reset()
@@ -60,12 +64,6 @@ def test_a_warm_up_compiles_anew_at_its_end_and_not_at_every_step():
         counts.append(counter.frame_count)
     assert counts[1:12] == [counts[1]] * 11
     assert counts[12:] == [counts[1] + 1] * 2
-
-
-def test_packed_says_why_it_is_no_single_graph():
-    compiled = torch.compile(tiny(packed=True), backend="eager", fullgraph=True)
-    with pytest.raises(Exception, match="compile without fullgraph"):
-        compiled(TOKENS)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

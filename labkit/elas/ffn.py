@@ -54,7 +54,6 @@ class ReLU2MLP(nn.Module):
         x = checkpoint(wide, x, use_reentrant=False, preserve_rng_state=False)
         return F.linear(x, down.weight_out) if low_down else x
 
-    @torch.compiler.disable(reason="packed=True runs kernels of its own: compile without fullgraph")
     def _packed(self, x: Tensor) -> Tensor:
         if self.act_fn.gradient == "masked" and self.up_proj.out_features % 4 == 0:
             return self._fused(x)

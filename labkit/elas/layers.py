@@ -134,8 +134,7 @@ class Sparse24ReLU2(nn.Module):
         y = F.relu(x).square()
         if not self.sparse:
             return y
-        width, masked = x.shape[-1], _compiled if torch.compiler.is_compiling() else _masked
-        return masked(pad_to_groups(y), self.gradient)[..., :width]
+        return sparsify(pad_to_groups(y), gradient=self.gradient)[..., : x.shape[-1]]
 
     def packed(self, x: Tensor) -> Packed:
         """The masked activation in packed form (9/16 of the dense bf16 bytes), for ``sparse24.matmul``.
@@ -186,33 +185,6 @@ class Sparse24ReLU2(nn.Module):
         self._forget()
         if not self.mask_enabled.is_meta:
             self._read()
-
-
-def _masked(y: Tensor, gradient: str) -> Tensor:
-    return sparsify(y, gradient=gradient)
-
-
-@torch.library.custom_op("labkit::sparsify24", mutates_args=())
-def _compiled(y: Tensor, gradient: str) -> Tensor:
-    """``_masked`` as one node of torch.compile's graph, which need not break for it."""
-    return sparsify(y.detach()).contiguous()
-
-
-@_compiled.register_fake
-def _(y: Tensor, gradient: str) -> Tensor:
-    return y.new_empty(y.shape)
-
-
-def _setup(ctx, inputs: tuple[Tensor, str], output: Tensor) -> None:
-    ctx.save_for_backward(*[output] * (inputs[1] == "masked"))
-
-
-def _backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-    # a kept zero counts as dropped: relu(x)² has no gradient there anyway
-    return (grad * (ctx.saved_tensors[0] != 0) if ctx.saved_tensors else grad), None
-
-
-_compiled.register_autograd(_backward, setup_context=_setup)
 
 
 def pad_to_groups(x: Tensor) -> Tensor:
