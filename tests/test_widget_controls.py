@@ -119,7 +119,7 @@ def test_stop_ends_the_work_at_its_next_step(shown, notebook):
     panel.start()  # a second press does not start a second run
     panel._stop.click()
     may_go.release()
-    wait(lambda: not panel._thread.is_alive())
+    wait(lambda: not panel._job._thread.is_alive())
     may_go.release(7)
     assert steps_done == [0, 1]
     assert "stopped after 2 of 9 steps" in panel._state.value
@@ -140,8 +140,8 @@ def test_closing_the_panel_stops_its_run(shown, notebook):
     panel.start()
     assert started.wait(5)
     run_panel(count, picture, notebook=notebook, result=1, name="closing", steps=IntSlider())
-    panel._thread.join(5)
-    assert not panel._thread.is_alive()
+    panel._job._thread.join(5)
+    assert not panel._job._thread.is_alive()
 
 
 def test_an_error_is_seen_in_the_panel_and_the_panel_goes_on(shown, notebook):

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from traitlets import Unicode
 
 from labkit.widgets.esm import esm
-from labkit.widgets.export import UNTRUSTED, Picture, picture, twin
+from labkit.widgets.export import UNTRUSTED, Picture, answer_ping, picture, twin
 
 _drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
 _open: dict[tuple[str, str], ipywidgets.Widget] = {}  # (cell, name) -> the panel, closed on re-run
@@ -48,7 +48,9 @@ def static(*names: str) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The last lines of a traceback: what a panel shows in place of a picture."""
+    """What a panel shows in place of a picture: what was wrong with a value, or a traceback's end."""
+    if isinstance(error, ValueError) and str(error):
+        return str(error)  # it names the field, what was given and what is allowed
     return "".join(traceback.format_exception_only(error)).strip()
 
 
@@ -117,14 +119,19 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
 
 
 class OwnKeys(anywidget.AnyWidget):
-    """Invisible child of a box: keys pressed in the box stay there.
+    """Invisible child of a box: keys pressed in the box stay there, and a dead kernel is told.
 
     JupyterLab takes arrows and letters as notebook shortcuts also when a dropdown has the focus, so that
     no keyboard could move it.
     """
 
     _esm = esm("own_keys.js")
+    _css = static("instrument.css")
     twin = Unicode().tag(sync=True)  # as in Instrument: of the whole box
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_msg(answer_ping)
 
 
 class Panel(ipywidgets.VBox):

@@ -4,10 +4,8 @@ Run works in a thread, so the notebook stays usable; Stop raises Stopped out of 
 call, so the work really ends there.
 """
 
-import asyncio
 import html
 import inspect
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ from labkit.notebooks import find_notebooks
 from labkit.progress import Stopped
 from labkit.widgets.base import OwnKeys, alert, close, headless, present, show
 from labkit.widgets.export import Instrument
+from labkit.widgets.job import Job
 from labkit.widgets.take_away import CopyText, preset, strip
 
 PERIOD = 0.1  # seconds between two updates of the bar
@@ -32,13 +31,7 @@ class RunPanel(ipywidgets.VBox):
 
     def __init__(self, run: Callable, draw: Callable, notebook: Path, controls: Mapping, result: object):
         self._work, self._draw, self._notebook, self._inputs = run, draw, notebook, dict(controls)
-        self._halt, self._told = threading.Event(), 0.0
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None
-        try:  # pictures are drawn between two cells: pyplot is not made for two threads
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
+        self._job, self._told = Job(), 0.0
         self._run = ipywidgets.Button(description="Run", icon="play", button_style="primary")
         self._stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self._bar = ipywidgets.FloatProgress(0.0, min=0, max=1, layout={"width": "220px"})
@@ -82,40 +75,29 @@ class RunPanel(ipywidgets.VBox):
 
     def start(self) -> None:
         """Run with the values as they are now; a run that is under way goes on instead."""
-        if self._thread and self._thread.is_alive():
+        if self._job.running:
             return
-        self._halt.clear()
         self._problem.value = ""
         self._busy(True, "starting …")
         self._bar.value, self._bar.bar_style = 0, ""
-        self._thread = threading.Thread(
-            target=self._go, args=(self.values, time.perf_counter()), daemon=True
-        )
-        self._thread.start()
+        values, began = self.values, time.perf_counter()
+
+        def work() -> object:
+            return self._work(**values, progress=lambda done, total: self._tell(done, total, began))
+
+        self._job.start(work, lambda made: self._finish(made, values, time.perf_counter() - began))
 
     def stop(self) -> None:
         """Ask the run to end; it does at its next step."""
-        self._halt.set()
+        self._job.stop()
         self._state.value = "stopping at the next step …"
 
     def close(self) -> None:
-        self._halt.set()
+        self._job.stop()
         super().close()
 
-    def _go(self, values: dict, began: float) -> None:
-        """The thread: work, then hand the outcome to the notebook's own thread."""
-        try:
-            outcome = self._work(**values, progress=lambda done, total: self._tell(done, total, began))
-        except BaseException as error:  # shown in the panel, whatever it is
-            outcome = error
-        if self._loop:
-            self._loop.call_soon_threadsafe(self._finish, outcome, values, time.perf_counter() - began)
-        else:
-            self._finish(outcome, values, time.perf_counter() - began)
-
     def _tell(self, done: int, total: int | None, began: float) -> None:
-        if self._halt.is_set():
-            raise Stopped(f"stopped after {done} of {total or '?'} steps")
+        self._job.check(f"{done} of {total or '?'} steps")
         now = time.perf_counter()
         if now - self._told < PERIOD and done != total:
             return

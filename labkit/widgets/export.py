@@ -77,6 +77,10 @@ class Instrument(anywidget.AnyWidget):
     _entry: ClassVar[str]  # its script in static/
     twin = traitlets.Unicode().tag(sync=True)
 
+    def __init__(self, **state: Any):
+        super().__init__(**state)
+        self.on_msg(answer_ping)
+
     def __repr__(self) -> str:
         """What a notebook that is not trusted shows in the widget's place."""
         return UNTRUSTED
@@ -105,6 +109,12 @@ class Instrument(anywidget.AnyWidget):
         """Write the instrument as it stands as one HTML page that needs no Python and no network."""
         text = page(self)
         return write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def answer_ping(widget: Any, content: dict[str, Any], _buffers: object) -> None:
+    """Tell static/shared/kernel.js that Python is there."""
+    if "ping" in content:
+        widget.send({"pong": content["ping"]})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 // What every instrument does around its drawing: themes, sizes, one frame at a time, visible errors.
 
 import { make } from "./dom.js";
+import { watchKernel } from "./kernel.js";
 
 /**
  * anywidget's model: the traits that browser and kernel share.
@@ -24,7 +25,10 @@ import { make } from "./dom.js";
 export function instrument({ model, el, root, draw, watch }) {
   const showTwin = hideTwin(model);
   const problem = make("pre", { class: "lk-problem", role: "alert", hidden: true });
-  root.append(problem);
+  const main = root.querySelector(".lk-main");
+  if (main) main.before(problem);
+  else root.append(problem);
+  const unwatchKernel = watchKernel(model, root);
   el.append(root);
   root.setAttribute("data-lm-suppress-shortcuts", "true");
   root.addEventListener("keydown", (event) => event.stopPropagation());
@@ -53,6 +57,7 @@ export function instrument({ model, el, root, draw, watch }) {
   const close = () => {
     cancelAnimationFrame(frame);
     unwatchPage();
+    unwatchKernel();
     showTwin();
     for (const name of events) model.off(name, redraw);
   };
