@@ -39,10 +39,7 @@ class Job:
                 outcome = work()
             except BaseException as error:  # shown in the panel, whatever it is
                 outcome = error
-            if self._loop:
-                self.hand_over(finish, outcome)
-            else:
-                finish(outcome)
+            self.hand_over(finish, outcome)
 
         if not self._threaded:
             return go()
@@ -50,9 +47,11 @@ class Job:
         self._thread.start()
 
     def hand_over(self, call: Callable[..., None], *values: object) -> None:
-        """From the work: ``call(*values)`` in the notebook's own thread, between two cells."""
+        """From the work: ``call(*values)`` in the notebook's thread, if it has one."""
         if self._loop:
             self._loop.call_soon_threadsafe(call, *values)
+        else:
+            call(*values)
 
     def stop(self) -> None:
         """Let the work end at its next ``check``."""

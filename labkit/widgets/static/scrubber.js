@@ -15,8 +15,20 @@ const TRAITS = ["step", "shown", "smooth", "completions"];
 
 /** @param {import("./shared/instrument.js").RenderProps} props */
 export function render(props) {
-  const view = new Scrubber(props);
-  return () => view.close();
+  const { model, el } = props;
+  let view = new Scrubber(props);
+  const renew = () => {
+    const focused = el.contains(document.activeElement); // a training goes on: the same place, longer curves
+    view.close();
+    el.replaceChildren();
+    view = new Scrubber(props);
+    if (focused) view.page.cursor.focus({ preventScroll: true });
+  };
+  model.on("change:points", renew);
+  return () => {
+    model.off("change:points", renew);
+    view.close();
+  };
 }
 
 class Scrubber {

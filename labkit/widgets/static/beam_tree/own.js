@@ -51,7 +51,7 @@ export function ownBoard(side, { decode, leave }) {
     { class: "bt-own", hidden: true },
     make("h2", {}, `Your own puzzle: digits 1 to ${side}`),
     make("div", { class: "bt-board bt-grid", role: "group", "aria-label": "your own puzzle" }, ...cells),
-    make("button", { class: "bt-run", onclick: () => decode(tokens()) }, "Decode it"),
+    make("button", { onclick: () => decode(tokens()) }, "Decode it"),
     " ",
     make("button", { onclick: () => fill([]) }, "Empty"),
     " ",
