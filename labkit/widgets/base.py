@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from traitlets import Unicode
 
 from labkit.widgets.esm import esm
-from labkit.widgets.export import UNTRUSTED, Picture, answer_ping, picture, twin
+from labkit.widgets.export import UNTRUSTED, Picture, answer_ping, picture, quick, twin
 
 _drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
 _open: dict[tuple[str, str], ipywidgets.Widget] = {}  # (cell, name) -> the panel, closed on re-run
@@ -144,11 +144,15 @@ class Panel(ipywidgets.VBox):
         return UNTRUSTED
 
     def still(self) -> list[object]:
-        return [self.first] if isinstance(self.first, Figure) else []
+        """The first picture; of a plotly figure, which no page without scripts shows, its title."""
+        if isinstance(self.first, Figure):
+            return [self.first]
+        title = getattr(getattr(getattr(self.first, "layout", None), "title", None), "text", None)
+        return [f"{title} {UNTRUSTED}"] if title else []
 
 
 def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) -> Panel:
-    output, problem = ipywidgets.Output(), ipywidgets.HTML()
+    image, output, problem = ipywidgets.HTML(), ipywidgets.Output(), ipywidgets.HTML()
 
     def redraw(_change=None):
         with _drawing:
@@ -158,6 +162,10 @@ def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) 
                 problem.value = alert(error)
                 return None
             problem.value = ""
+            if isinstance(figure, Figure):  # an Output would take twice the time
+                image.value = quick(figure).html()
+                pyplot.close(figure)
+                return figure
             with output:
                 output.clear_output(wait=True)
                 show(figure)
@@ -166,7 +174,7 @@ def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) 
     _flush_in_turn()
     for control in controls.values():
         control.observe(redraw, "value")
-    panel = Panel([*controls.values(), problem, output, OwnKeys()])
+    panel = Panel([*controls.values(), problem, image, output, OwnKeys()])
     panel.first = redraw()
     return panel
 

@@ -8,7 +8,7 @@ from labkit.widgets.base import headless
 from labkit.widgets.curve_pack import panels_of, runs_of
 from labkit.widgets.scrubber import Scrubber, by_arm, figure_of
 
-UNTOLD = ("time", "commit", "stopped", "seconds")  # facts that do not tell two runs apart
+UNTOLD = ("time", "commit")  # facts that do not tell two runs apart
 
 
 class Comparison:
@@ -56,13 +56,17 @@ class Comparison:
 def _names(made: list[tuple[int, TrainTrace]]) -> list[str]:
     """Of every run: its number, and what of its settings the others have otherwise."""
     plain = [
-        {key: value for key, value in trace.meta.items() if isinstance(value, int | float | str)}
+        {
+            key: value if isinstance(value, int | float | str) else ", ".join(map(str, value))
+            for key, value in trace.meta.get("settings", trace.meta).items()
+            if isinstance(value, int | float | str | list)
+        }
         for _, trace in made
     ]
     known = {key: {str(facts[key]) for facts in plain if key in facts} for facts in plain for key in facts}
     differ = [key for key, found in known.items() if len(found) > 1 and key not in UNTOLD]
     return [
         ", ".join([f"run {number}", *(f"{key} {facts[key]}" for key in differ if key in facts)][:4])
-        + (", stopped" if "stopped" in facts else "")
-        for (number, _), facts in zip(made, plain, strict=True)
+        + (", stopped" if "stopped" in trace.meta else "")
+        for (number, trace), facts in zip(made, plain, strict=True)
     ]

@@ -8,6 +8,7 @@ import html
 import inspect
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets
@@ -60,7 +61,7 @@ class RunPanel(ipywidgets.VBox):
         self._figures: list[Figure] = []  # the picture, where matplotlib made it
         self._drawn = self.values  # what the picture was made with
         if result is not None:
-            self._show(result)
+            self._show(result, self.values)
 
     @property
     def values(self) -> dict[str, object]:
@@ -118,14 +119,14 @@ class RunPanel(ipywidgets.VBox):
         self._drew = now
         self._rows = [{key: float(v) for key, v in row.items() if hasattr(v, "__float__")} for row in rows]
         if self._rows:
-            trace = TrainTrace.from_log(self._rows, meta=values)
+            trace = TrainTrace.from_log(self._rows, meta={"settings": values})
             self._job.hand_over(lambda: self._place(self._draw.grow(trace)))
 
     def _finish(self, outcome: object, values: dict, seconds: float) -> None:
         try:
             if isinstance(outcome, BaseException):
                 raise outcome
-            self._show(outcome)
+            self._show(outcome, values)
             self._drawn = values
             self._bar.value, self._bar.bar_style = 1, "success"
             self._busy(False, f"done in {seconds:.1f} s")
@@ -133,7 +134,7 @@ class RunPanel(ipywidgets.VBox):
         except Stopped as word:
             self._bar.bar_style = "warning"
             if self._rows:  # what a stopped training has learned is not thrown away
-                self._show(TrainTrace.from_log(self._rows, meta=values | {"stopped": str(word)}))
+                self._show(TrainTrace.from_log(self._rows, meta={"stopped": str(word)}), values)
                 self._drawn = values
             kept = "its curves are kept" if self._rows else "the picture is that of the last finished run"
             self._busy(False, f"{word}; {kept}")
@@ -142,8 +143,10 @@ class RunPanel(ipywidgets.VBox):
             self._problem.value = alert(error)
             self._busy(False, "failed")
 
-    def _show(self, result: object) -> None:
+    def _show(self, result: object, values: dict) -> None:
         """Put what ``draw`` made of the result in the place of the former picture."""
+        if isinstance(result, TrainTrace):  # what tells it from the other runs of this panel
+            result = replace(result, meta=result.meta | {"settings": values})
         self._place(self._draw(result))
 
     def _place(self, picture: object) -> None:

@@ -141,6 +141,13 @@ def picture(figure: Figure) -> Picture:
     return Picture(small.getvalue(), describe(figure))
 
 
+def quick(figure: Figure) -> Picture:
+    """The figure as a PNG in half of ``picture``'s time, at its full size: for a panel that redraws it."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 1})
+    return Picture(drawn.getvalue(), describe(figure))
+
+
 def page(instrument: Instrument, room: int = ROOM) -> str:
     """The instrument as one HTML text; ``room``: bytes of state at most, before it is compressed."""
     changes, missing = instrument.frozen(room)

@@ -114,7 +114,7 @@ def test_the_instruments_in_jupyterlab(lab, open_notebook):
     notebook.evaluate("setattr(panel._inputs['steps'], 'value', 5)")
     run.click()
     page.get_by_text("done in").wait_for()
-    page.get_by_text("run 3, seed 7", exact=True).first.wait_for()
+    page.get_by_text("run 3, steps 5, seed 7", exact=True).first.wait_for()
     notebook.screenshot("run_panel")
 
     last = "window.jupyterapp.shell.currentWidget.content.widgets[5]"

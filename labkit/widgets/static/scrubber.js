@@ -9,26 +9,13 @@ import { nameOf, page } from "./scrubber/page.js";
 import { drawCursor, drawCurves, drawSwatch } from "./scrubber/paint.js";
 import { drawChecks, drawValues, plainTitle, spokenValues } from "./scrubber/table.js";
 import { make, palette } from "./shared/dom.js";
-import { instrument } from "./shared/instrument.js";
+import { instrument, renewed } from "./shared/instrument.js";
 
 const TRAITS = ["step", "shown", "smooth", "completions"];
 
 /** @param {import("./shared/instrument.js").RenderProps} props */
 export function render(props) {
-  const { model, el } = props;
-  let view = new Scrubber(props);
-  const renew = () => {
-    const focused = el.contains(document.activeElement); // a training goes on: the same place, longer curves
-    view.close();
-    el.replaceChildren();
-    view = new Scrubber(props);
-    if (focused) view.page.cursor.focus({ preventScroll: true });
-  };
-  model.on("change:points", renew);
-  return () => {
-    model.off("change:points", renew);
-    view.close();
-  };
+  return renewed(props, "points", () => new Scrubber(props)); // a training may go on
 }
 
 class Scrubber {

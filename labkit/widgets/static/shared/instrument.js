@@ -65,6 +65,30 @@ export function instrument({ model, el, root, draw, watch }) {
 }
 
 /**
+ * A view that is made anew, in its place, when `trait` brings other contents; returns the clean-up.
+ * @param {RenderProps} props @param {string} trait @param {() => { close: () => void }} make
+ */
+export function renewed({ model, el }, trait, make) {
+  let view = make();
+  const renew = () => {
+    const label = document.activeElement?.getAttribute("aria-label");
+    const focused = el.contains(document.activeElement);
+    view.close();
+    el.replaceChildren();
+    view = make();
+    const same = [...el.querySelectorAll("[aria-label]")].find(
+      (node) => node.getAttribute("aria-label") === label,
+    );
+    if (focused && same) /** @type {HTMLElement} */ (same).focus({ preventScroll: true });
+  };
+  model.on(`change:${trait}`, renew);
+  return () => {
+    model.off(`change:${trait}`, renew);
+    view.close();
+  };
+}
+
+/**
  * Hide what stands in the notebook for a widget that has no kernel; returns what shows it again.
  * @param {Model} model
  */
