@@ -20,7 +20,7 @@ const TRAITS = [
 
 /** @param {import("./shared/instrument.js").RenderProps} props */
 export function render(props) {
-  return renewed(props, "tokens", () => new MaskGrid(props));
+  return renewed(props, ["tokens", "features"], () => new MaskGrid(props));
 }
 
 class MaskGrid {

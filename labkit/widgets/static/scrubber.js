@@ -15,7 +15,7 @@ const TRAITS = ["step", "shown", "smooth", "completions"];
 
 /** @param {import("./shared/instrument.js").RenderProps} props */
 export function render(props) {
-  return renewed(props, "points", () => new Scrubber(props)); // a training may go on
+  return renewed(props, ["points", "runs"], () => new Scrubber(props)); // a training may go on
 }
 
 class Scrubber {

@@ -65,12 +65,15 @@ export function instrument({ model, el, root, draw, watch }) {
 }
 
 /**
- * A view that is made anew, in its place, when `trait` brings other contents; returns the clean-up.
- * @param {RenderProps} props @param {string} trait @param {() => { close: () => void }} make
+ * A view that is made anew, in its place, when one of `traits` brings other contents; returns the clean-up.
+ * @param {RenderProps} props @param {string[]} traits @param {() => { close: () => void }} make
  */
-export function renewed({ model, el }, trait, make) {
+export function renewed({ model, el }, traits, make) {
   let view = make();
+  let [waiting, closed] = [false, false]; // once for all traits of one message
   const renew = () => {
+    waiting = false;
+    if (closed) return;
     const label = document.activeElement?.getAttribute("aria-label");
     const focused = el.contains(document.activeElement);
     view.close();
@@ -81,9 +84,14 @@ export function renewed({ model, el }, trait, make) {
     );
     if (focused && same) /** @type {HTMLElement} */ (same).focus({ preventScroll: true });
   };
-  model.on(`change:${trait}`, renew);
+  const soon = () => {
+    if (!waiting) queueMicrotask(renew);
+    waiting = true;
+  };
+  for (const trait of traits) model.on(`change:${trait}`, soon);
   return () => {
-    model.off(`change:${trait}`, renew);
+    closed = true;
+    for (const trait of traits) model.off(`change:${trait}`, soon);
     view.close();
   };
 }
