@@ -205,11 +205,10 @@ def test_two_seeds_are_drawn_as_marks_without_a_verdict():
 
 
 def test_a_threshold_moves_calls_accuracy_and_one_board(outcomes):
-    def decoded(threshold):
-        return decode(guessing, torch.from_numpy(boards), "soar", threshold=threshold, beam=2, mask_id=0)
-
     boards, truths = puzzles(3, seed=5, clues=(6, 6), grids="test")
+    prompts = torch.from_numpy(boards)
     own = [o["setting"]["threshold"] for o in outcomes if o["family"] in ("soar", "adaptive")]
+    decoded = {t: decode(guessing, prompts, "soar", threshold=t, beam=2) for t in set(own)}
     for wanted in sorted(set(own)):
         figure = at_threshold(outcomes, decoded, truths, threshold=wanted, puzzle=1)
         marks = {part.name: part for part in figure.data if part.type == "scatter"}
@@ -219,7 +218,7 @@ def test_a_threshold_moves_calls_accuracy_and_one_board(outcomes):
         (board,) = (part for part in figure.data if part.type == "heatmap")
         state = np.array(board.z).ravel()
         assert ((state == 0) == (boards[1] > 0)).all()
-        assert ((state == 2) == (decoded(wanted).sequences[1] != truths[1])).all()
+        assert ((state == 2) == (decoded[wanted].sequences[1] != truths[1])).all()
     with pytest.raises(ValueError, match="threshold must be one of"):
         at_threshold(outcomes, decoded, truths, threshold=0.123)
     with pytest.raises(ValueError, match="puzzle must be an integer between 0 and 2; got 3"):

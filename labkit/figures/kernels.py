@@ -39,8 +39,7 @@ def group_bits(a: float, b: float, c: float, d: float, *, pack: Callable[[list[f
     """Four values, the kept pair and the four position bits; ``pack`` as labkit.kernels.pack_group."""
     group = pack([a, b, c, d])
     (first, second), bits = group["kept"], f"{group['nibble']:04b}"
-    figure = pyplot.figure(figsize=(8.6, 3.3), layout="none")  # half the time of a layout that is computed
-    axes = figure.add_axes((0.01, 0.01, 0.98, 0.88))
+    figure, axes = pyplot.subplots(figsize=(8.6, 3.3))
     axes.set(xlim=(-0.9, 8.4), ylim=(-0.3, 3.3), xticks=[], yticks=[])
     axes.axis("off")
     for i, value in enumerate(group["values"]):

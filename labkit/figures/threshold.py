@@ -1,6 +1,6 @@
 """One threshold at a time: what it costs, what it solves, and one board decoded with it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ SYMBOLS = {"soar": "circle", "adaptive": "triangle-up"}
 
 def at_threshold(
     outcomes: Sequence[dict[str, Any]],
-    decode: Callable[[float], BeamTrace],
+    decoded: Mapping[float, BeamTrace],
     truths: np.ndarray,
     *,
     threshold: float,
@@ -26,13 +26,11 @@ def at_threshold(
     """Left: solved against forward calls, settings of ``threshold`` filled. Right: a board decoded so.
 
     outcomes   of ``studies.soar.outcomes.compare``; drawn are SOAR's and adaptive decoding's (capped alike)
-    decode     threshold -> the decode of some boards with it, int (N, side^2); keep what it returned
+    decoded    {threshold: the decode of N boards with it}
     truths     int (N, side^2), their solutions
     """
-    checks.choice(
-        "threshold", threshold, sorted({o["setting"].get("threshold") for o in outcomes} - {None})
-    )
-    trace = decode(threshold)
+    checks.choice("threshold", threshold, sorted(decoded))
+    trace = decoded[threshold]
     board, right = (
         part[checks.integer("puzzle", puzzle, 0, len(truths) - 1)] for part in (trace.sequences, truths)
     )

@@ -113,14 +113,14 @@ class RunPanel(ipywidgets.VBox):
 
     def _take_rows(self, rows: list[dict], values: dict) -> None:
         """In the work's thread: what a training has logged so far."""
-        now = time.perf_counter()
-        if not hasattr(self._draw, "grow") or now - self._drew < GROW:
+        now, grow = time.perf_counter(), getattr(self._draw, "grow", None)
+        if grow is None or now - self._drew < GROW:
             return
         self._drew = now
         self._rows = [{key: float(v) for key, v in row.items() if hasattr(v, "__float__")} for row in rows]
         if self._rows:
             trace = TrainTrace.from_log(self._rows, meta={"settings": values})
-            self._job.hand_over(lambda: self._place(self._draw.grow(trace)))
+            self._job.hand_over(lambda: self._place(grow(trace)))
 
     def _finish(self, outcome: object, values: dict, seconds: float) -> None:
         try:
