@@ -166,6 +166,22 @@ def test_curves_grow_while_a_training_runs_and_a_stopped_one_is_kept(shown, note
     assert grown.comm is not None
 
 
+def test_a_result_from_outside_keeps_its_own_settings(shown, notebook):
+    """The first picture may be of another method than the one that the panel offers first."""
+
+    def training(steps, kind, progress):
+        return TrainTrace.from_log([{"step": 1, "reward": 0.5}])
+
+    made = TrainTrace.from_log([{"step": 1, "reward": 0.5}], meta={"kind": "fgo"})
+    kind = Dropdown(options=["grpo", "fgo"], value="grpo")
+    draw = Comparison(on=["reward"])
+    panel = run_panel(training, draw, notebook=notebook, result=made, steps=IntSlider(3), kind=kind)
+    panel.start()
+    wait(lambda: not panel._run.disabled)
+    (scrubber,) = panel._picture.children
+    assert [run["arm"] for run in scrubber.runs] == ["run 1, kind fgo", "run 2, kind grpo"]
+
+
 def test_closing_the_panel_stops_its_run(shown, notebook):
     started = threading.Event()
 

@@ -87,7 +87,16 @@ def _draw_board(
     )  # fmt: skip
     wrong = int((board != right).sum())
     words = f"puzzle {puzzle}, SOAR: {trace.calls[puzzle]} calls, {f'{wrong} wrong' if wrong else 'solved'}"
-    figure.update_xaxes(title_text=words, showticklabels=False, showgrid=False, row=1, col=2)
+    figure.update_xaxes(
+        title_text=words, showticklabels=False, ticks="", zeroline=False, showgrid=False, row=1, col=2
+    )
     figure.update_yaxes(
-        showticklabels=False, autorange="reversed", scaleanchor="x2", showgrid=False, row=1, col=2
+        showticklabels=False,
+        ticks="",
+        zeroline=False,
+        autorange="reversed",
+        scaleanchor="x2",
+        showgrid=False,
+        row=1,
+        col=2,
     )

@@ -146,7 +146,8 @@ class RunPanel(ipywidgets.VBox):
     def _show(self, result: object, values: dict) -> None:
         """Put what ``draw`` made of the result in the place of the former picture."""
         if isinstance(result, TrainTrace):  # what tells it from the other runs of this panel
-            result = replace(result, meta=result.meta | {"settings": values})
+            settings = {key: result.meta.get(key, value) for key, value in values.items()}
+            result = replace(result, meta=result.meta | {"settings": settings})
         self._place(self._draw(result))
 
     def _place(self, picture: object) -> None:
