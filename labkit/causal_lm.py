@@ -9,7 +9,7 @@ from transformers import Trainer, TrainerCallback
 
 from labkit.checks import fail
 from labkit.paths import is_json
-from labkit.progress import Progress, bar
+from labkit.progress import Progress, bar, tell_rows
 
 
 def load_causal_lm(name: str, others: str = "", **settings: Any):
@@ -85,6 +85,7 @@ class StepBar(TrainerCallback):
         self.bar.update(0)
 
     def on_step_end(self, args, state, control, **kwargs):
+        tell_rows(self.progress, state.log_history)
         self.bar.update()
 
     def on_log(self, args, state, control, logs=None, **kwargs):

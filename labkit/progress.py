@@ -28,6 +28,15 @@ def bar(progress: Progress, steps: Iterable | None = None, **options: Any) -> An
     return tqdm(steps, disable=not progress, file=sys.stdout if in_notebook else None, **options)
 
 
+def tell_rows(progress: Progress, rows: list[dict[str, Any]]) -> None:
+    """Give a training's log so far, dicts of ``step`` and values, to a progress function that draws it.
+
+    Such a function has a method ``rows``; any other is not asked.
+    """
+    if tell := getattr(progress, "rows", None):
+        tell(rows)
+
+
 @contextmanager
 def no_bar() -> Iterator[None]:
     """Keep transformers from showing a bar of its own, in notebooks a widget, inside the block."""

@@ -110,14 +110,24 @@ def test_summary_counts_the_first_3200_groups_and_sets_the_paper_beside():
 
 def test_trade_off_draws_every_seed_where_it_belongs():
     figure = figures.trade_off(ARMS, {2: "early", "after": "late"}, "finding")
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["early", "late"]
-    early = [np.asarray(drawn.get_offsets()).round().tolist() for drawn in figure.axes[0].collections]
-    assert [[40, 60], [40, 60]] in early
-    axis = figure.axes[1]
-    points = [np.asarray(drawn.get_offsets()) for drawn in axis.collections if len(drawn.get_offsets())]
-    assert [50, 80] in np.round(np.vstack(points)).tolist()
-    assert [30, 83] in np.round(np.vstack(points)).tolist()
-    assert figure.get_suptitle() == "finding"
+    assert [note.text for note in figure.layout.annotations[:2]] == ["early", "late"]
+    at = [
+        {
+            (part.name, *point)
+            for part in figure.data
+            if part.xaxis == x
+            for point in zip(part.x, part.y, strict=True)
+        }
+        for x in ("x", "x2")
+    ]
+    assert ("GRPO", 40, 60) in at[0]
+    assert {("before", 60, 50)} == at[0] & at[1]
+    assert ("GRPO", 50, 80) in at[1]
+    assert ("FGO", 30, 83) in at[1]
+    tips = [text for part in figure.data for text in part.text]
+    assert "GRPO, seed 0" in tips
+    assert len(tips) == 2 * (1 + sum(map(len, ARMS.values())))
+    assert figure.layout.title.text == "finding"
 
 
 def test_entropy_places_marks_the_step():

@@ -1,14 +1,12 @@
 """The beam tree draws what the trace says, no more and no less."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
 from matplotlib.collections import LineCollection
 
-from labkit.figures import beam_tree, hover_tree, theme, tree_layout
+from labkit.figures import beam_tree, theme, tree_layout
 from labkit.soar import decode
 from labkit.traces import ACCELERATE, FINISHED, KEPT, MERGED, PRUNED, SEARCH
 
@@ -76,7 +74,7 @@ def test_nothing_lies_on_top_of_anything(trace):
 
 def test_modes_and_fates_differ_in_marker_and_in_colour():
     looks = [*beam_tree.MODES.values(), *beam_tree.FATES.values()]
-    for column in (1, 2, 3):
+    for column in (1, 2):
         assert len({look[column] for look in looks}) == len(looks)
 
 
@@ -104,16 +102,6 @@ def test_the_board_shows_digits_the_call_that_filled_them_and_mistakes(trace):
     assert len(start.texts) == 4
 
 
-def test_hover_tells_every_state_and_dropped_candidate(trace):
-    one = trace.of_prompt(0)
-    figure = hover_tree.hover_tree(trace, 0, side=4)
-    dots = [part for part in figure.data if part.mode == "markers"]
-    assert sum(len(part.x) for part in dots) == len(one.beam_step) + (one.cand_fate != KEPT).sum()
-    assert all(len(part.text) == len(part.x) for part in dots)
-    assert any("r1c" in text for part in dots for text in part.text)
-    assert len(json.dumps(figure.to_plotly_json(), default=list)) < 100_000
-
-
 def test_a_text_grows_beside_the_tree(trace):
     letters = "_abcd"
     figure = beam_tree.beam_tree(trace, 0, vocabulary=letters.__getitem__)
@@ -126,9 +114,6 @@ def test_a_text_grows_beside_the_tree(trace):
     assert boxed == 12  # every mask is filled by one call
     told = [text.get_text() for text in figure.axes[0].texts]
     assert all(text.split(": ")[1][0] in letters for text in told)
-    hover = hover_tree.hover_tree(trace, 0, vocabulary=letters.__getitem__)
-    notes = [note for part in hover.data if part.text for note in part.text]
-    assert any(": a" in note or ": b" in note for note in notes)
 
 
 def test_a_long_path_tells_how_many_not_which():
@@ -141,7 +126,6 @@ def test_a_long_path_tells_how_many_not_which():
 def test_every_strategy_and_a_single_beam_draw(strategy):
     made = decode(board_model, PROMPTS[:1], strategy, mask_id=0)
     assert beam_tree.beam_tree(made).axes
-    assert hover_tree.hover_tree(made).data
     done = decode(board_model, [[1] * 16], strategy, mask_id=0)  # nothing to do: one dot
     assert beam_tree.beam_tree(done).get_suptitle().endswith("0 of 0 candidates dropped")
 

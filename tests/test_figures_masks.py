@@ -63,25 +63,6 @@ def test_the_window_stays_inside(trace):
     assert len(axis.get_yticklabels()) == 3
 
 
-def test_hover_tells_the_group_and_its_bits(trace):
-    trace.activations[0, 0, :4] = [0.5, 0, 2, 3]
-    trace.kept[0, 0, :4] = [False, False, True, True]
-    figure = masks.hover_grid(trace, tokens=2, groups=1)
-    note = figure.data[0].customdata[0][0]
-    assert note.split("<br>") == [
-        "token a  feature 0",
-        "►    0.5000 dropped by the mask",
-        "     0.0000 natural zero",
-        "     2.0000 kept",
-        "     3.0000 kept",
-        "places 2 and 3: bits 1110",
-    ]
-    assert list(figure.data[0].z[0]) == [1, 0, 2, 2]
-    assert list(figure.data[0].text[0]) == ["×", "·", "", ""]
-    assert list(masks.hover_grid(trace, groups=3).data[0].z[0][4::5]) == [None, None]  # between groups
-    assert len(figure.to_json()) < 60_000
-
-
 def test_shares_add_up_to_everything(trace):
     left = masks.layer_shares(trace).axes[0]
     widths = np.array([bar.get_width() for bar in left.patches]).reshape(3, 2)
@@ -116,7 +97,6 @@ def test_all_zero_activations_draw(trace):
         ({"tokens": 0}, "tokens must be an integer >= 1; got 0"),
     ],
 )
-@pytest.mark.parametrize("draw", [masks.mask_grid, masks.hover_grid])
-def test_bad_windows(draw, trace, options, message):
+def test_bad_windows(trace, options, message):
     with pytest.raises(ValueError, match=message):
-        draw(trace, **options)
+        masks.mask_grid(trace, **options)

@@ -6,6 +6,8 @@ import torch
 from matplotlib import pyplot
 
 from labkit.figures import quality_speed, theme
+from labkit.figures.threshold import at_threshold
+from labkit.soar import decode
 from labkit.soar.tasks.sudoku import puzzles
 from labkit.studies.soar import outcomes as study
 
@@ -200,3 +202,24 @@ def test_two_seeds_are_drawn_as_marks_without_a_verdict():
     (marks,) = (line for line in figure.axes[0].lines if line.get_marker() == "o")
     assert marks.get_xdata() == pytest.approx([100 / 3, 100 / 3])
     pyplot.close(figure)
+
+
+def test_a_threshold_moves_calls_accuracy_and_one_board(outcomes):
+    boards, truths = puzzles(3, seed=5, clues=(6, 6), grids="test")
+    prompts = torch.from_numpy(boards)
+    own = [o["setting"]["threshold"] for o in outcomes if o["family"] in ("soar", "adaptive")]
+    decoded = {t: decode(guessing, prompts, "soar", threshold=t, beam=2) for t in set(own)}
+    for wanted in sorted(set(own)):
+        figure = at_threshold(outcomes, decoded, truths, threshold=wanted, puzzle=1)
+        marks = {part.name: part for part in figure.data if part.type == "scatter"}
+        drawn = [size for name in ("soar", "adaptive") for size in marks[name].marker.size]
+        assert sum(size > 10 for size in drawn) == own.count(wanted)
+        assert f"Threshold {wanted:g}: soar" in figure.layout.title.text
+        (board,) = (part for part in figure.data if part.type == "heatmap")
+        state = np.array(board.z).ravel()
+        assert ((state == 0) == (boards[1] > 0)).all()
+        assert ((state == 2) == (decoded[wanted].sequences[1] != truths[1])).all()
+    with pytest.raises(ValueError, match="threshold must be one of"):
+        at_threshold(outcomes, decoded, truths, threshold=0.123)
+    with pytest.raises(ValueError, match="puzzle must be an integer between 0 and 2; got 3"):
+        at_threshold(outcomes, decoded, truths, threshold=own[0], puzzle=3)

@@ -159,14 +159,91 @@ def test_other_settings_hold_for_the_next_prompt_too(panel):
 
 def test_an_error_is_shown_and_then_forgotten(panel):
     panel._handle_custom_msg({"kind": "decode", "strategy": "pbs", "beam": 0, "threshold": 0.8}, [])
-    assert "beam must be an integer >= 1; got 0" in panel.problem
+    assert panel.problem == "beam must be an integer between 1 and 16; got 0"
     assert not panel.busy
     filled = {"kind": "force", "tree": 0, "row": 0, "position": 15, "token": 3}
-    panel._chosen = None
     panel._handle_custom_msg(filled, [])
     assert "position must be one that is still masked; got 15" in panel.problem
     panel.prompt = 1
     assert panel.problem == ""
+
+
+def board(*digits, cells=16):
+    return {"kind": "board", "tokens": [*digits, *[0] * (cells - len(digits))]}
+
+
+@pytest.mark.parametrize(
+    ("request_", "problem"),
+    [
+        ({"kind": "decode", "beam": 999}, "beam must be an integer between 1 and 16; got 999"),
+        ({"kind": "decode", "beam": None}, "beam must be an integer between 1 and 16; got None"),
+        ({"kind": "decode", "threshold": 1.5}, "threshold must be a number in [0, 1]; got 1.5"),
+        ({"kind": "force", "token": 0}, "digit must be an integer between 1 and 4; got 0"),  # 0 is the mask
+        ({"kind": "force", "token": None}, "digit must be an integer between 1 and 4; got None"),
+        ({"kind": "force", "row": 99}, "row must be an integer between 0 and "),
+        ({"kind": "force", "position": 16}, "position must be an integer between 0 and 15; got 16"),
+        (
+            {"kind": "board", "tokens": [0] * 15},
+            "board must be the 16 cells of a square board; got '15 cells'",
+        ),
+        (
+            {"kind": "board", "tokens": [5] + [0] * 15},
+            "digit of r1c1 must be an integer between 0 and 4; got 5",
+        ),
+        ({"kind": "board", "tokens": [1, 2, 3, 4] * 4}, "board must be one with an open cell to fill"),
+        ({"kind": "board", "tokens": [1, 0, 0, 1] + [0] * 12}, "r1c4 must be another digit than r1c1"),
+        (
+            {"kind": "board", "tokens": [1, 0, 0, 0, 0, 1] + [0] * 10},
+            "r2c2 must be another digit than r1c1",
+        ),
+    ],
+)
+def test_no_request_passes_its_bounds(panel, monkeypatch, request_, problem):
+    rest = {"strategy": "pbs", "beam": 2, "threshold": 0.8, "tree": 0, "row": 0, "position": 0, "token": 3}
+    before = panel.trees
+    panel._handle_custom_msg(rest | request_, [])
+    assert panel.problem.startswith(problem)
+    assert panel.trees == before
+    assert not panel.busy
+
+
+def test_a_prompt_that_is_not_there_leaves_the_one_shown(panel):
+    panel.prompt = 9
+    assert panel.problem == "prompt must be an integer between 0 and 1; got 9"
+    assert panel.prompt == 0
+
+
+def test_a_board_of_ones_own_is_decoded_by_both_strategies(panel):
+    own = [1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 4, 0, 0, 0]
+    panel._handle_custom_msg({"kind": "board", "tokens": own}, [])
+    assert panel.problem == ""
+    for tree, strategy in zip(panel.trees, ("soar", "greedy"), strict=True):
+        assert np.frombuffer(tree["tokens"], "<i4").tolist() == own
+        assert tree["strategy"] == strategy
+        assert tree["truth"] is None
+    assert panel.note.startswith("your own puzzle: SOAR ")
+    panel.prompt = 1  # a recorded prompt again
+    assert np.frombuffer(panel.trees[0]["tokens"], "<i4").tolist() == PROMPTS[1]
+
+
+def test_stop_ends_a_decode_and_keeps_the_trees(trace):
+    calls = []
+
+    def slow(tokens):
+        calls.append(len(tokens))
+        if len(calls) == 3:
+            stopped._handle_custom_msg({"kind": "stop"}, [])
+        return board_model(tokens)
+
+    stopped = BeamTree(
+        trace, partial(decode, slow), compare=None, prompt=0, truth=None, side=4, vocabulary=None
+    )
+    before = stopped.trees
+    asked = {"kind": "decode", "strategy": "greedy", "beam": 1, "threshold": 0.8}
+    stopped._handle_custom_msg(asked, [])
+    assert stopped.note == "stopped after 3 forward calls; the trees are the former ones"
+    assert (stopped.busy, stopped.trees, len(calls)) == (False, before, 3)
+    stopped.close()
 
 
 def test_it_begins_where_the_way_to_the_answer_was_last_unsure(panel, trace):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+import torch
 import yaml
 from ipywidgets import HTML, BoundedIntText, Dropdown, FloatSlider, IntSlider, SelectMultiple
 from ipywidgets.widgets.widget import _instances
@@ -17,7 +18,8 @@ from notebook_maker import write_notebook
 from labkit.figures import theme
 from labkit.notebooks import NOTEBOOKS
 from labkit.paths import ROOT
-from labkit.widgets import base, run_panel
+from labkit.traces import TrainTrace
+from labkit.widgets import Comparison, base, controls, run_panel
 from labkit.widgets.take_away import preset
 
 PARAMETERS = """steps: int = 3  # a
@@ -119,12 +121,65 @@ def test_stop_ends_the_work_at_its_next_step(shown, notebook):
     panel.start()  # a second press does not start a second run
     panel._stop.click()
     may_go.release()
-    wait(lambda: not panel._thread.is_alive())
+    wait(lambda: not panel._job._thread.is_alive())
     may_go.release(7)
     assert steps_done == [0, 1]
     assert "stopped after 2 of 9 steps" in panel._state.value
     assert title(panel) == "before"
     assert not panel._run.disabled
+
+
+def test_curves_grow_while_a_training_runs_and_a_stopped_one_is_kept(shown, notebook, monkeypatch):
+    monkeypatch.setattr(controls, "GROW", 0)
+    may_go = threading.Semaphore(0)
+
+    def training(steps, progress):
+        rows = []
+        for step in range(1, steps + 1):
+            may_go.acquire()
+            rows.append({"step": step, "reward": torch.tensor(step / 2), "note": "text is no curve"})
+            progress.rows(rows)
+            progress(step, steps)
+        return TrainTrace.from_log([row | {"reward": float(row["reward"])} for row in rows])
+
+    def curve():
+        (scrubber,) = panel._picture.children
+        return {run["arm"]: n for run, (*_, n) in zip(scrubber.runs, scrubber.extent, strict=True)}
+
+    panel = run_panel(training, Comparison(on=["reward"]), notebook=notebook, steps=IntSlider(3, 1, 9))
+    panel.start()
+    may_go.release()
+    wait(lambda: panel._picture.children and curve() == {"run 1": 1})
+    (grown,) = panel._picture.children
+    may_go.release()
+    wait(lambda: curve() == {"run 1": 2})
+    panel.stop()
+    may_go.release()
+    wait(lambda: not panel._run.disabled)
+    assert panel._state.value == "stopped after 3 of 3 steps; its curves are kept"
+    assert curve() == {"run 1, stopped": 3}
+    panel.start()
+    may_go.release(3)
+    wait(lambda: not panel._run.disabled)
+    assert curve() == {"run 1, stopped": 3, "run 2": 3}
+    assert panel._picture.children == (grown,)  # one instrument that changed in its place
+    assert grown.comm is not None
+
+
+def test_a_result_from_outside_keeps_its_own_settings(shown, notebook):
+    """The first picture may be of another method than the one that the panel offers first."""
+
+    def training(steps, kind, progress):
+        return TrainTrace.from_log([{"step": 1, "reward": 0.5}])
+
+    made = TrainTrace.from_log([{"step": 1, "reward": 0.5}], meta={"kind": "fgo"})
+    kind = Dropdown(options=["grpo", "fgo"], value="grpo")
+    draw = Comparison(on=["reward"])
+    panel = run_panel(training, draw, notebook=notebook, result=made, steps=IntSlider(3), kind=kind)
+    panel.start()
+    wait(lambda: not panel._run.disabled)
+    (scrubber,) = panel._picture.children
+    assert [run["arm"] for run in scrubber.runs] == ["run 1, kind fgo", "run 2, kind grpo"]
 
 
 def test_closing_the_panel_stops_its_run(shown, notebook):
@@ -140,8 +195,8 @@ def test_closing_the_panel_stops_its_run(shown, notebook):
     panel.start()
     assert started.wait(5)
     run_panel(count, picture, notebook=notebook, result=1, name="closing", steps=IntSlider())
-    panel._thread.join(5)
-    assert not panel._thread.is_alive()
+    panel._job._thread.join(5)
+    assert not panel._job._thread.is_alive()
 
 
 def test_an_error_is_seen_in_the_panel_and_the_panel_goes_on(shown, notebook):

@@ -159,3 +159,22 @@ def test_twenty_re_runs_leak_nothing(shown):
         mask_grid(trace)
         counts.append(len(_instances))
     assert counts[-1] == counts[1]
+
+
+def test_a_text_of_ones_own_takes_the_place_of_the_mask(shown):
+    def read(text):
+        values = np.random.default_rng(len(text)).random((2, len(text), 8)).astype("f")
+        return MaskTrace(values, sparse24.mask24(torch.from_numpy(values)).numpy(), list(text), {})
+
+    grid = mask_grid(read("before"), read=read, token=5)
+    assert grid.longest == 400
+    grid._handle_custom_msg({"text": "abc"}, [])
+    assert (grid.problem, grid.tokens, grid.token) == ("", ["a", "b", "c"], 2)
+    assert grid.held == [0, 1]
+    rows = np.frombuffer(grid.metadata, "u1").reshape(2, 3, 1)
+    assert (rows == module.pack_rows(read("abc").kept)).all()
+    for text, told in (("", "got ''"), (" ", "got ' '"), ("x" * 401, "of 1 to 400 signs"), (3, "got 3")):
+        grid._handle_custom_msg({"text": text}, [])
+        assert grid.problem.startswith("text must be of 1 to 400 signs")
+        assert told in grid.problem
+        assert grid.tokens == ["a", "b", "c"]

@@ -173,5 +173,11 @@ def test_runs_join_under_one_cursor_and_are_named_by_what_differs(shown, monkeyp
         widget = draw(trace)
     assert [run["arm"] for run in widget.runs] == ["run 2, seed 0", "run 3, seed 7"]
     assert widget.title == "Run 3 beside 2"
+    grown = draw.grow(make(seed=8, steps=5))  # beside the last finished one, which stays
+    assert grown is widget
+    assert [run["arm"] for run in widget.runs] == ["run 3, seed 7", "run 4, seed 8"]
+    assert widget.step == 5
+    draw(make(seed=8, steps=6))
+    assert sent(widget)[1, 0][0].tolist() == [1, 2, 3, 4, 5, 6]
     monkeypatch.setenv("LABKIT_HEADLESS", "1")
     assert len(Comparison()(make()).axes) == 2

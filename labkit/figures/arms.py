@@ -8,15 +8,27 @@ entropy_places   where the entropy sits: at choices, in results, and how many ch
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import plotly.graph_objects as go
 from IPython.display import HTML
-from matplotlib import pyplot
 from matplotlib.figure import Figure
+from plotly.subplots import make_subplots
 
 from labkit.figures import theme
 from labkit.figures.tables import html_table
 from labkit.studies.stats import spread
 from labkit.traces import TrainTrace
 
+SYMBOLS = (
+    "circle",
+    "square",
+    "triangle-up",
+    "diamond",
+    "triangle-down",
+    "star",
+    "pentagon",
+    "hexagon",
+    "x",
+)
 COLUMNS = {  # summary's key -> (heading, digits)
     "accuracy": ("accuracy (%)", 1),
     "length": ("tokens", 1),
@@ -37,33 +49,37 @@ PLACES = {
 
 def trade_off(
     arms: Mapping[str, Sequence[TrainTrace]], panels: Mapping[str | int, str], title: str = ""
-) -> Figure:
-    """Length against accuracy: one mark per seed, the model before as a cross.
+) -> go.Figure:
+    """Length against accuracy for the pointer: one mark per seed, the model before as a cross.
 
     panels  what to show -> its title: "after", the last exam, or the step of an exam on the way
     """
-    figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(9.2, 4.2), sharex=True, sharey=True, squeeze=False
-    )
+    figure = make_subplots(
+        1, len(panels), shared_xaxes="all", shared_yaxes="all", subplot_titles=list(panels.values()),
+        horizontal_spacing=0.05,
+    )  # fmt: skip
     start = next(iter(arms.values()))[0].meta["before"]
-    for axis, (when, words) in zip(axes.flat, panels.items(), strict=True):
-        axis.scatter(start["length"], 100 * start["accuracy"], marker="+", s=160, c=theme.INK, linewidths=2)
-        axis.annotate(
-            "before", (start["length"], 100 * start["accuracy"]), (-10, 8), ha="right",
-            textcoords="offset points", fontsize=9,
-        )  # fmt: skip
+    tip = "%{text}: %{y:.1f} % right, %{x:.1f} tokens<extra></extra>"
+    for column, when in enumerate(panels, 1):
+        begun = [start["length"]], [100 * start["accuracy"]]
+        marks = [("before", *begun, ["before"], theme.INK, "cross-thin")]
         for index, (arm, runs) in enumerate(arms.items()):
-            colour, marker = (cycle[index % len(cycle)] for cycle in (theme.CYCLE, theme.MARKERS))
-            length, right = _read(runs, "length", when), 100 * _read(runs, "accuracy", when)
-            how = {"s": 60, "c": colour, "marker": marker, "edgecolors": "white", "zorder": 3}
-            axis.scatter(length, right, label=theme.drawable(arm), **how)
-        axis.set_title(theme.drawable(words), fontsize=10, fontweight="normal", loc="left")
-        axis.set_xlabel("length of held-out responses (tokens)")
-        axis.margins(0.08)
-    axes[0, 0].set_ylabel("held-out accuracy (%)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
-    if title:
-        theme.headline(figure, theme.drawable(title))
+            colour, symbol = theme.CYCLE[index % len(theme.CYCLE)], SYMBOLS[index % len(SYMBOLS)]
+            told = [f"{arm}, seed {run.meta.get('seed', i)}" for i, run in enumerate(runs)]
+            places = _read(runs, "length", when), 100 * _read(runs, "accuracy", when)
+            marks.append((arm, *(place.round(4).tolist() for place in places), told, colour, symbol))
+        for name, x, y, told, colour, symbol in marks:
+            edge = (
+                {"color": theme.INK, "width": 2} if name == "before" else {"color": theme.PAPER, "width": 1}
+            )
+            figure.add_scatter(
+                x=x, y=y, text=told, hovertemplate=tip, mode="markers", name=name, legendgroup=name,
+                showlegend=column == 1, row=1, col=column,
+                marker={"color": colour, "symbol": symbol, "size": 12, "line": edge},
+            )  # fmt: skip
+        figure.update_xaxes(title_text="length of held-out responses (tokens)", row=1, col=column)
+    figure.update_yaxes(title_text="held-out accuracy (%)", row=1, col=1)
+    figure.update_layout(title=title, height=460, legend={"orientation": "h", "y": -0.2}, margin={"t": 90})
     return figure
 
 

@@ -113,14 +113,14 @@ def _draw_tree(
                 fontsize=8 if crowded else 7,
                 bbox={"facecolor": theme.PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 0.8}, zorder=5,
             )  # fmt: skip
-    for fate, (name, colour, marker, _) in FATES.items():
+    for fate, (name, colour, marker) in FATES.items():
         for late in (False, True):
             chosen = (trace.cand_fate == fate) & ((trace.cand_step >= step) == late)
             axes.scatter(
                 place.stub[chosen, 0], place.stub[chosen, 1], s=34, color=colour, marker=marker,
                 linewidths=1.6, zorder=3, alpha=0.15 if late else 1, label=None if late else name,
             )  # fmt: skip
-    for mode, (name, colour, marker, _) in MODES.items():
+    for mode, (name, colour, marker) in MODES.items():
         for late in (False, True):
             chosen = (trace.beam_mode == mode) & ((trace.beam_step > step) == late)
             axes.scatter(

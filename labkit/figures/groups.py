@@ -217,6 +217,6 @@ def entropy_kinds(trace: GroupTrace) -> Figure:
     return figure
 
 
-def reweighed(run: Callable[..., GroupTrace], group: int, **settings: object) -> Figure:
-    """``one_group(run(**settings), group)``: what ``explore`` calls when a slider moves."""
-    return one_group(run(**settings), group)
+def reweighed(run: Callable[..., GroupTrace], group: int, **settings: object) -> go.Figure:
+    """``hover_group(run(**settings), group)``: what ``explore`` calls when a slider moves."""
+    return hover_group(run(**settings), group)

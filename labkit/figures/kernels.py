@@ -40,7 +40,7 @@ def group_bits(a: float, b: float, c: float, d: float, *, pack: Callable[[list[f
     group = pack([a, b, c, d])
     (first, second), bits = group["kept"], f"{group['nibble']:04b}"
     figure, axes = pyplot.subplots(figsize=(8.6, 3.3))
-    axes.set(xlim=(-0.9, 8.4), ylim=(-0.3, 3.3))
+    axes.set(xlim=(-0.9, 8.4), ylim=(-0.3, 3.3), xticks=[], yticks=[])
     axes.axis("off")
     for i, value in enumerate(group["values"]):
         kept = i in group["kept"]

@@ -1,13 +1,11 @@
 """2:4 masks (MaskTrace): which activations are zero, which the mask zeroes, what that costs.
 
 mask_grid      tokens x features of one layer, groups of four kept apart
-hover_grid     the same for the pointer: values, kept pair and packed bits of each group
 layer_shares   kept, enforced and natural zeros of every layer, and the energy kept
 group_counts   how many of four are non-zero, beside coin flips
 """
 
 import numpy as np
-import plotly.graph_objects as go
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -51,51 +49,6 @@ def mask_grid(
     natural, enforced = (window == 0).mean(), ((window != 0) & ~mask).mean()
     title = f"Layer {layer}, this window: {natural:.0%} zero by itself, {enforced:.0%} more by the mask"
     theme.headline(figure, title)
-    return figure
-
-
-def hover_grid(
-    trace: MaskTrace, layer: int = 0, token: int = 0, group: int = 0, *, tokens: int = 14, groups: int = 12
-) -> go.Figure:
-    """``mask_grid`` for the pointer: each cell tells its group's four values, the kept pair, its 4 bits.
-
-    The bits are the packed metadata of the group, i0 | i1 << 2 for the kept positions i0 < i1.
-    """
-    rows, picked = _window(trace, layer, token, group, tokens, groups)
-    window, mask = trace.activations[layer][rows][:, picked], trace.kept[layer][rows][:, picked]
-    state = np.where(window == 0, 0, np.where(mask, 2, 1))
-    names = _shown(trace.tokens[rows])
-    notes = [
-        [_note(names[i], picked.start + j, window[i], mask[i], j) for j in range(window.shape[1])]
-        for i in range(len(window))
-    ]
-    colours = ("#eef0f3", theme.ORANGE, theme.BLUE)
-    figure = go.Figure(
-        go.Heatmap(
-            z=_with_gaps(state, None), zmin=0, zmax=2,
-            colorscale=[[at, c] for i, c in enumerate(colours) for at in (i / 3, (i + 1) / 3)],
-            text=_with_gaps(np.array(["·", "×", ""])[state], ""), texttemplate="%{text}",
-            customdata=_with_gaps(np.array(notes), ""), hovertemplate="%{customdata}<extra></extra>",
-            hoverongaps=False, xgap=1, ygap=3, showscale=False,
-        )
-    )  # fmt: skip
-    for colour, name in zip(colours, (f"{NATURAL} (·)", ENFORCED, KEPT), strict=True):
-        marker = {"symbol": "square", "size": 12, "color": colour, "line": {"width": 1}}
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)
-    crowded = (np.count_nonzero(window.reshape(len(window), -1, 4), axis=2) > 2).mean()
-    figure.update_layout(
-        title=f"Layer {layer}: in {crowded:.0%} of these groups more than two values want two places",
-        height=150 + 24 * len(window),
-        legend={"orientation": "h", "y": -0.12},
-        xaxis={
-            "title": f"features {picked.start} to {picked.stop - 1}, in groups of four", "ticks": "",
-            "showticklabels": False, "showgrid": False, "zeroline": False,
-        },
-        yaxis={
-            "tickvals": list(range(len(window))), "ticktext": names, "autorange": "reversed",
-            "showgrid": False, "zeroline": False, "title": "token",
-        },
-    )  # fmt: skip
     return figure
 
 
@@ -221,25 +174,7 @@ def _draw_labels(axis: Axes, tokens: list[str], picked: slice, x: np.ndarray) ->
     axis.grid(visible=False)
 
 
-def _with_gaps(cells: np.ndarray, filler: object) -> list[list]:
-    fours = (row.reshape(-1, 4).tolist() for row in cells)
-    return [[cell for four in row for cell in (*four, filler)][:-1] for row in fours]
-
-
 def _shown(tokens: list[str]) -> list[str]:
     """Tokens as they can be read on an axis: visible white space, no formula marks, at most 12 signs."""
     short = [t.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣").replace("$", r"\$") for t in tokens]
     return [t if len(t) <= 12 else t[:11] + "…" for t in short]
-
-
-def _note(token: str, feature: int, values: np.ndarray, mask: np.ndarray, column: int) -> str:
-    first = column - column % 4
-    group, kept = values[first : first + 4], mask[first : first + 4]
-    i0, i1 = np.flatnonzero(kept)
-    lines = [
-        f"{'►' if first + i == column else ' '} {value:9.4f} "
-        + ("kept" if kept[i] and value else "natural zero" if value == 0 else "dropped by the mask")
-        for i, value in enumerate(group)
-    ]
-    where = f"token {token}  feature {feature}"
-    return "<br>".join([where, *lines, f"places {i0} and {i1}: bits {i0 | i1 << 2:04b}"])

@@ -1,4 +1,4 @@
-"""Where the marks of a beam tree go and what is said of them: shared by the drawn and the hover tree."""
+"""Where the marks of a beam tree go and what is said of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import numpy as np
 from labkit.figures import theme
 from labkit.traces import ACCELERATE, FINISHED, KEPT, MERGED, PRUNED, SEARCH, BeamTrace
 
-# value: (name, colour, matplotlib marker, plotly symbol)
+# value: (name, colour, marker)
 MODES = {
-    SEARCH: ("search: tries positions one by one", theme.BLUE, "o", "circle"),
-    ACCELERATE: ("accelerate: commits all it is sure of", theme.ORANGE, ">", "triangle-right"),
-    FINISHED: ("finished", theme.GREEN, "D", "diamond"),
+    SEARCH: ("search: tries positions one by one", theme.BLUE, "o"),
+    ACCELERATE: ("accelerate: commits all it is sure of", theme.ORANGE, ">"),
+    FINISHED: ("finished", theme.GREEN, "D"),
 }
 FATES = {
-    PRUNED: ("pruned candidate", theme.MUTED, "x", "x-thin-open"),
-    MERGED: ("merged: the same as a better one", theme.PURPLE, "+", "cross-thin-open"),
+    PRUNED: ("pruned candidate", theme.MUTED, "x"),
+    MERGED: ("merged: the same as a better one", theme.PURPLE, "+"),
 }
 NAMES = {  # of strategies, where they are not their own capitalised
     "soar": "SOAR", "pbs": "PBS", "fast_dllm": "Fast-dLLM", "factor": "Fast-dLLM's factor rule",

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from traitlets import Unicode
 
 from labkit.widgets.esm import esm
-from labkit.widgets.export import NOTEBOOK, UNTRUSTED, Picture, picture, twin
+from labkit.widgets.export import NOTEBOOK, UNTRUSTED, Picture, answer_ping, picture, quick, twin
 
 STILL = f"Moving the controls of this picture {NOTEBOOK}"
 _drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
@@ -49,7 +49,9 @@ def static(*names: str) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The last lines of a traceback: what a panel shows in place of a picture."""
+    """What a panel shows in place of a picture: what was wrong with a value, or a traceback's end."""
+    if isinstance(error, ValueError) and str(error):
+        return str(error)  # it names the field, what was given and what is allowed
     return "".join(traceback.format_exception_only(error)).strip()
 
 
@@ -119,14 +121,19 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
 
 
 class OwnKeys(anywidget.AnyWidget):
-    """Invisible child of a box: keys pressed in the box stay there.
+    """Invisible child of a box: keys pressed in the box stay there, and a dead kernel is told.
 
     JupyterLab takes arrows and letters as notebook shortcuts also when a dropdown has the focus, so that
     no keyboard could move it.
     """
 
     _esm = esm("own_keys.js")
+    _css = static("instrument.css")
     twin = Unicode().tag(sync=True)  # as in Instrument: of the whole box
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_msg(answer_ping)
 
 
 class Panel(ipywidgets.VBox):
@@ -139,11 +146,15 @@ class Panel(ipywidgets.VBox):
         return UNTRUSTED
 
     def still(self) -> list[object]:
-        return [self.first, STILL] if isinstance(self.first, Figure) else []
+        """The first picture; of a plotly figure, which no page without scripts shows, its title."""
+        if isinstance(self.first, Figure):
+            return [self.first, STILL]
+        title = getattr(getattr(getattr(self.first, "layout", None), "title", None), "text", None)
+        return [f"{title} {UNTRUSTED}"] if title else []
 
 
 def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) -> Panel:
-    output, problem = ipywidgets.Output(), ipywidgets.HTML()
+    image, output, problem = ipywidgets.HTML(), ipywidgets.Output(), ipywidgets.HTML()
 
     def redraw(_change=None):
         with _drawing:
@@ -153,6 +164,10 @@ def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) 
                 problem.value = alert(error)
                 return None
             problem.value = ""
+            if isinstance(figure, Figure):  # an Output would take twice the time
+                image.value = quick(figure).html()
+                pyplot.close(figure)
+                return figure
             with output:
                 output.clear_output(wait=True)
                 show(figure)
@@ -161,7 +176,7 @@ def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) 
     _flush_in_turn()
     for control in controls.values():
         control.observe(redraw, "value")
-    panel = Panel([*controls.values(), problem, output, OwnKeys()])
+    panel = Panel([*controls.values(), problem, image, output, OwnKeys()])
     panel.first = redraw()
     return panel
 

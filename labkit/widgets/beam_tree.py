@@ -1,6 +1,8 @@
 """The live beam tree: walk it, scrub it, move the threshold, force a token and see the search go on."""
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,16 @@ import traitlets
 from labkit import checks
 from labkit.figures.beam_tree import beam_tree as static_tree
 from labkit.figures.tree_layout import vocabulary_of
+from labkit.progress import Stopped
 from labkit.traces import SEARCH, BeamTrace
 from labkit.widgets import base
+from labkit.widgets.beam_again import BEAMS, Again, Shown
 from labkit.widgets.beam_pack import pack, texts
 from labkit.widgets.esm import esm
 from labkit.widgets.export import NOTEBOOK, Instrument
+from labkit.widgets.job import Job
+
+PERIOD = 0.2  # seconds between two words about how far a decode is
 
 
 def beam_tree(
@@ -31,7 +38,7 @@ def beam_tree(
 
     trace       what ``decode`` returned for any number of prompts
     run         run(prompts, strategy, **parameters) -> BeamTrace, normally ``partial(decode, model)``;
-                without it nothing can be decoded again: no "force this token", no other settings
+                its ``watch`` lets Stop end it. Without it nothing can be decoded again
     compare     another strategy's trace of the same prompts, drawn below on the same calls
     truth       int (P, L) right answers
     side        draw side x side boards; None: text
@@ -55,8 +62,8 @@ class BeamTree(Instrument):
     trees      one or two packed traces (labkit.widgets.beam_pack)
     tree, row, candidate   the selection: which tree, which state of it, which candidate (-1: none)
     preview    threshold under preview
-    prompt, prompts, side, texts, settings, can_run   what is shown and what can be changed
-    note, problem          what was done last; the error of the last request, empty if it worked
+    prompt, prompts, side, texts, can_run, most_beams   what is shown and what can be changed
+    busy, note, problem    whether it decodes; what was done last; the error of the last request
     """
 
     _entry = "beam_tree.js"
@@ -72,6 +79,7 @@ class BeamTree(Instrument):
     side = traitlets.Int(0).tag(sync=True)
     texts = traitlets.Dict().tag(sync=True)
     can_run = traitlets.Bool(False).tag(sync=True)
+    most_beams = traitlets.Int(BEAMS).tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
     note = traitlets.Unicode("").tag(sync=True)
     problem = traitlets.Unicode("").tag(sync=True)
@@ -98,16 +106,17 @@ class BeamTree(Instrument):
             checks.fail("truth", np.shape(truth), f"of the shape of the sequences {trace.sequences.shape}")
         checks.integer("prompt", prompt, 0, len(trace.sequences) - 1)
         self._recorded = [trace] if compare is None else [trace, compare]
-        self._run, self._truth, self._vocabulary = run, truth, vocabulary or vocabulary_of(trace)
-        self._chosen: dict[str, Any] | None = None  # settings of the first tree, once changed
-        self._shown: list[list[tuple[BeamTrace, int, tuple[int, int] | None]]] = []  # per tree, a history
+        self._truth, self._vocabulary = truth, vocabulary or vocabulary_of(trace)
+        self._job, self._calls, self._told = Job(threaded=False), 0, 0.0
+        self._again = Again(self._recorded, run, side or 0, self._watch)
+        self._shown = self._again.begin(Shown(prompt))
         super().__init__(
             prompt=prompt, prompts=len(trace.sequences), side=side or 0, can_run=run is not None,
             preview=trace.meta["parameters"]["threshold"],
         )  # fmt: skip
-        self._load()
-        self.observe(self._guarded(self._load), "prompt")
-        self.on_msg(lambda _widget, content, _buffers: self._guarded(self._answer)(content))
+        self._show()
+        self.observe(self._turn, "prompt")
+        self.on_msg(lambda _widget, content, _buffers: self._answer(content))
 
     def still(self) -> list[object]:
         right = None if self._truth is None else self._truth[self.prompt]
@@ -125,89 +134,81 @@ class BeamTree(Instrument):
             missing = ""
         return {"can_run": False, "prompts": 1, "busy": False, "problem": ""}, missing
 
-    def _guarded(self, work: Callable[..., None]) -> Callable[..., None]:
-        """``work`` with its errors shown in the panel: an exception in a callback would vanish."""
-
-        def guarded(content: dict[str, Any]) -> None:
-            self.problem, self.busy = "", True
-            try:
-                work(content)
-            except Exception as error:
-                self.problem = base.error_text(error)
-            finally:
-                self.busy = False
-
-        return guarded
-
-    def _load(self, _change: object = None) -> None:
-        """The recorded traces of ``prompt``; the first one decoded again if its settings were changed."""
-        ones = [trace.of_prompt(self.prompt) for trace in self._recorded]
-        if self._chosen is not None:
-            ones[0] = self._decode(ones[0], ones[0].beam_tokens[0], self._chosen)
-        self._shown = [[(one, 0, None)] for one in ones]
-        self.note = ""
-        self._show(0)
+    def _turn(self, _change: object) -> None:
+        """Another prompt; the first tree is decoded again if its settings were changed."""
+        if self.prompt != self._shown.prompt:
+            wanted = replace(self._shown, prompt=self.prompt, own=None)
+            self._request(lambda: self._again.begin(wanted))
 
     def _answer(self, content: dict[str, Any]) -> None:
-        """A request of the browser: decode with other settings, force a token, or go back."""
-        kind, which = content["kind"], int(content.get("tree", 0))
-        if kind == "decode":
-            self._chosen = {key: content[key] for key in ("strategy", "beam", "threshold")}
-            return self._load()
-        if kind == "back":
-            if len(self._shown[which]) > 1:
-                self._shown[which].pop()
-            self.note = ""
-            return self._show(which)
-        if kind == "force":
-            one, offset, _ = self._shown[which][-1]
-            row, position, token = (int(content[key]) for key in ("row", "position", "token"))
-            tokens = one.beam_tokens[row].copy()
-            if tokens[position] != one.meta["mask_id"]:
-                checks.fail("position", position, "one that is still masked")
-            tokens[position] = token
-            again = self._decode(one, tokens, {"strategy": one.meta["strategy"]})
-            spent = offset + int(one.beam_step[row])
-            self._shown[which].append((again, spent, (position, token)))
-            self.note = f"forced {self._name(position)} = {self._text(token)} after call {spent}"
-            return self._show(which)
-        checks.fail("kind", kind, "decode, back or force")
+        """A request of the browser."""
+        again, shown, which = self._again, self._shown, content.get("tree", 0)
+        match content:
+            case {"kind": "stop"}:
+                self._job.stop()
+            case {"kind": "decode"}:
+                chosen = {key: content[key] for key in ("strategy", "beam", "threshold")}
+                self._request(lambda: again.settings(shown, chosen))
+            case {"kind": "board", "tokens": tokens}:
+                self._request(lambda: again.board(shown, tokens))
+            case {"kind": "back"}:
+                self._request(lambda: again.back(shown, which))
+            case {"kind": "force", "row": row, "position": position, "token": token}:
+                text = str(token) if self._vocabulary is None else self.texts.get(str(token), "?")
+                self._request(lambda: again.force(shown, which, row, position, token, text))
 
-    def _decode(self, one: BeamTrace, tokens: np.ndarray, settings: dict[str, Any]) -> BeamTrace:
-        if self._run is None:
-            checks.fail("run", None, "a function that decodes, to decode again")
-        given = one.meta["parameters"] | settings
-        kept = {
-            key: value for key, value in given.items() if key not in ("gen_length", "steps", "strategy")
-        }
-        row = [int(token) for token in tokens if token >= 0]  # without the padding
-        return self._run([row], settings["strategy"], mask_id=one.meta["mask_id"], **kept)
+    def _request(self, work: Callable[[], Shown]) -> None:
+        if self._job.running:
+            return
+        self.problem, self.note, self._calls, self.busy = "", "", 0, True
+        self._job.start(work, self._finish)
 
-    def _show(self, which: int) -> None:
-        """Send the top of each history; select a telling state of tree ``which``, or the fork."""
-        top = [history[-1] for history in self._shown]
-        given = [history[0][0] for history in self._shown]
+    def _watch(self, _prompts: np.ndarray, _best: np.ndarray) -> None:
+        """After each forward call: how far it is, and Stop."""
+        self._calls += 1
+        self._job.check(f"{self._calls} forward calls; the trees are the former ones")
+        if (now := time.perf_counter()) - self._told > PERIOD:
+            self._told, self.note = now, f"decoding: {self._calls} forward calls"
+
+    def _finish(self, outcome: object) -> None:
+        """An exception in a callback would vanish: it is shown in the panel."""
+        self.busy = False
+        self.note = ""
+        if isinstance(outcome, Shown):
+            self._shown = outcome
+            self._show()
+        elif isinstance(outcome, Stopped):
+            self.note = str(outcome)
+        elif isinstance(outcome, BaseException):
+            self.problem = base.error_text(outcome)
+        self.prompt = self._shown.prompt
+
+    def close(self) -> None:
+        if job := getattr(self, "_job", None):
+            job.stop()
+        super().close()
+
+    def _show(self) -> None:
+        """Send the top of each history; select a telling state of the tree that changed, or the fork."""
+        shown = self._shown
+        top = [history[-1] for history in shown.histories]
+        truth = None if self._truth is None or shown.own else self._truth[shown.prompt]
         with self.hold_sync():
             self.texts = texts([one for one, *_ in top], self._vocabulary)
             self.trees = [
                 pack(
                     one,
-                    given=start.beam_tokens[0] != start.meta["mask_id"],
-                    truth=None if self._truth is None else self._truth[self.prompt],
+                    given=history[0][0].beam_tokens[0] != one.meta["mask_id"],
+                    truth=truth,
                     offset=offset,
                     forced=forced,
                 )
-                for (one, offset, forced), start in zip(top, given, strict=True)
+                for (one, offset, forced), history in zip(top, shown.histories, strict=True)
             ]
+            which, self.note = shown.which, shown.note
             start = 0 if top[which][2] else _telling(top[which][0], self.trees[which]["answer"])
             self.tree, self.row, self.candidate = which, start, -1
             self.preview = float(top[0][0].meta["parameters"]["threshold"])
-
-    def _name(self, position: int) -> str:
-        return f"r{position // self.side + 1}c{position % self.side + 1}" if self.side else str(position)
-
-    def _text(self, token: int) -> str:
-        return str(token) if self._vocabulary is None else self._vocabulary(token)
 
 
 def _telling(one: BeamTrace, answer: bytes) -> int:

@@ -4,12 +4,11 @@ Run works in a thread, so the notebook stays usable; Stop raises Stopped out of 
 call, so the work really ends there.
 """
 
-import asyncio
 import html
 import inspect
-import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets
@@ -20,11 +19,14 @@ from matplotlib.figure import Figure
 from labkit import checks
 from labkit.notebooks import find_notebooks
 from labkit.progress import Stopped
+from labkit.traces import TrainTrace
 from labkit.widgets.base import OwnKeys, alert, close, headless, present, show
 from labkit.widgets.export import Instrument
+from labkit.widgets.job import Job
 from labkit.widgets.take_away import CopyText, preset, strip
 
 PERIOD = 0.1  # seconds between two updates of the bar
+GROW = 0.5  # and between two pictures of a training under way
 
 
 class RunPanel(ipywidgets.VBox):
@@ -32,13 +34,8 @@ class RunPanel(ipywidgets.VBox):
 
     def __init__(self, run: Callable, draw: Callable, notebook: Path, controls: Mapping, result: object):
         self._work, self._draw, self._notebook, self._inputs = run, draw, notebook, dict(controls)
-        self._halt, self._told = threading.Event(), 0.0
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None
-        try:  # pictures are drawn between two cells: pyplot is not made for two threads
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
+        self._job, self._told, self._drew = Job(), 0.0, 0.0
+        self._rows: list[dict[str, float]] = []  # what the training under way has logged
         self._run = ipywidgets.Button(description="Run", icon="play", button_style="primary")
         self._stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self._bar = ipywidgets.FloatProgress(0.0, min=0, max=1, layout={"width": "220px"})
@@ -64,7 +61,7 @@ class RunPanel(ipywidgets.VBox):
         self._figures: list[Figure] = []  # the picture, where matplotlib made it
         self._drawn = self.values  # what the picture was made with
         if result is not None:
-            self._show(result)
+            self._show(result, self.values)
 
     @property
     def values(self) -> dict[str, object]:
@@ -82,40 +79,30 @@ class RunPanel(ipywidgets.VBox):
 
     def start(self) -> None:
         """Run with the values as they are now; a run that is under way goes on instead."""
-        if self._thread and self._thread.is_alive():
+        if self._job.running:
             return
-        self._halt.clear()
         self._problem.value = ""
         self._busy(True, "starting …")
+        self._rows = []
         self._bar.value, self._bar.bar_style = 0, ""
-        self._thread = threading.Thread(
-            target=self._go, args=(self.values, time.perf_counter()), daemon=True
-        )
-        self._thread.start()
+        values, began = self.values, time.perf_counter()
+
+        def work() -> object:
+            return self._work(**values, progress=_Told(self, values, began))
+
+        self._job.start(work, lambda made: self._finish(made, values, time.perf_counter() - began))
 
     def stop(self) -> None:
         """Ask the run to end; it does at its next step."""
-        self._halt.set()
+        self._job.stop()
         self._state.value = "stopping at the next step …"
 
     def close(self) -> None:
-        self._halt.set()
+        self._job.stop()
         super().close()
 
-    def _go(self, values: dict, began: float) -> None:
-        """The thread: work, then hand the outcome to the notebook's own thread."""
-        try:
-            outcome = self._work(**values, progress=lambda done, total: self._tell(done, total, began))
-        except BaseException as error:  # shown in the panel, whatever it is
-            outcome = error
-        if self._loop:
-            self._loop.call_soon_threadsafe(self._finish, outcome, values, time.perf_counter() - began)
-        else:
-            self._finish(outcome, values, time.perf_counter() - began)
-
     def _tell(self, done: int, total: int | None, began: float) -> None:
-        if self._halt.is_set():
-            raise Stopped(f"stopped after {done} of {total or '?'} steps")
+        self._job.check(f"{done} of {total or '?'} steps")
         now = time.perf_counter()
         if now - self._told < PERIOD and done != total:
             return
@@ -124,26 +111,48 @@ class RunPanel(ipywidgets.VBox):
         self._bar.value = done / total if total else 0
         self._state.value = f"{done} of {total or '?'} steps, {spent:.0f} s{rest}"
 
+    def _take_rows(self, rows: list[dict], values: dict) -> None:
+        """In the work's thread: what a training has logged so far."""
+        now, grow = time.perf_counter(), getattr(self._draw, "grow", None)
+        if grow is None or now - self._drew < GROW:
+            return
+        self._drew = now
+        self._rows = [{key: float(v) for key, v in row.items() if hasattr(v, "__float__")} for row in rows]
+        if self._rows:
+            trace = TrainTrace.from_log(self._rows, meta={"settings": values})
+            self._job.hand_over(lambda: self._place(grow(trace)))
+
     def _finish(self, outcome: object, values: dict, seconds: float) -> None:
         try:
             if isinstance(outcome, BaseException):
                 raise outcome
-            self._show(outcome)
+            self._show(outcome, values)
             self._drawn = values
             self._bar.value, self._bar.bar_style = 1, "success"
             self._busy(False, f"done in {seconds:.1f} s")
             self._strip.value = strip(values, seconds)
         except Stopped as word:
             self._bar.bar_style = "warning"
-            self._busy(False, f"{word}; the picture is that of the last finished run")
+            if self._rows:  # what a stopped training has learned is not thrown away
+                self._show(TrainTrace.from_log(self._rows, meta={"stopped": str(word)}), values)
+                self._drawn = values
+            kept = "its curves are kept" if self._rows else "the picture is that of the last finished run"
+            self._busy(False, f"{word}; {kept}")
         except BaseException as error:
             self._bar.bar_style = "danger"
             self._problem.value = alert(error)
             self._busy(False, "failed")
 
-    def _show(self, result: object) -> None:
+    def _show(self, result: object, values: dict) -> None:
         """Put what ``draw`` made of the result in the place of the former picture."""
-        picture = self._draw(result)
+        if isinstance(result, TrainTrace):  # what tells it from the other runs of this panel
+            settings = {key: result.meta.get(key, value) for key, value in values.items()}
+            result = replace(result, meta=result.meta | {"settings": settings})
+        self._place(self._draw(result))
+
+    def _place(self, picture: object) -> None:
+        if picture in self._picture.children:
+            return  # it has changed in its place
         self._figures = [picture] if isinstance(picture, Figure) else []
         if not isinstance(picture, ipywidgets.Widget):
             picture = _static(picture)
@@ -179,7 +188,8 @@ def run_panel(
 
     run         takes the parameters and ``progress``, a function it calls as progress(done, total); the
                 call raises Stopped when Stop was pressed, and ``run`` lets it pass
-    draw        result -> matplotlib or plotly figure, anything that can be displayed, or live a widget
+    draw        result -> matplotlib or plotly figure, anything that can be displayed, or live a widget;
+                with a method ``grow`` (``Comparison``) also of a training under way
     notebook    stem, number or path of the notebook whose preset the panel writes
     result      what to draw before the first Run; headless it is drawn instead of a run
     name        unique in its cell; running the cell again stops and replaces the panel of that name
@@ -199,6 +209,19 @@ def run_panel(
         print("The same from a shell:", text[1], sep="\n")
         return None
     return present(lambda: RunPanel(run, draw, path, parameters, result), name=name)
+
+
+class _Told:
+    """The progress of one run: called with counts; ``rows`` takes a training's log so far."""
+
+    def __init__(self, panel: RunPanel, values: dict, began: float):
+        self._panel, self._values, self._began = panel, values, began
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self._panel._tell(done, total, self._began)
+
+    def rows(self, rows: list[dict]) -> None:
+        self._panel._take_rows(rows, self._values)
 
 
 def _static(figure: object) -> ipywidgets.Output:

@@ -77,6 +77,10 @@ class Instrument(anywidget.AnyWidget):
     _entry: ClassVar[str]  # its script in static/
     twin = traitlets.Unicode().tag(sync=True)
 
+    def __init__(self, **state: Any):
+        super().__init__(**state)
+        self.on_msg(answer_ping)
+
     def __repr__(self) -> str:
         """What a notebook that is not trusted shows in the widget's place."""
         return UNTRUSTED
@@ -107,6 +111,12 @@ class Instrument(anywidget.AnyWidget):
         return write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
+def answer_ping(widget: Any, content: dict[str, Any], _buffers: object) -> None:
+    """Tell static/shared/kernel.js that Python is there."""
+    if "ping" in content:
+        widget.send({"pong": content["ping"]})
+
+
 @dataclass(frozen=True)
 class Picture:
     """A PNG and what it shows, in words."""
@@ -129,6 +139,13 @@ def picture(figure: Figure) -> Picture:
     with Image.open(drawn) as image:
         image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return Picture(small.getvalue(), describe(figure))
+
+
+def quick(figure: Figure) -> Picture:
+    """The figure as a PNG in half of ``picture``'s time, at its full size: for a panel that redraws it."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 1})
+    return Picture(drawn.getvalue(), describe(figure))
 
 
 def page(instrument: Instrument, room: int = ROOM) -> str:

@@ -4,7 +4,7 @@ The trace stays in Python; the browser holds as many layers as fit in BUDGET and
 asking. Going to a layer it does not hold fetches that one and its neighbours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from labkit.traces import MaskTrace
 from labkit.widgets.base import error_text, present, static
 from labkit.widgets.esm import esm
 from labkit.widgets.export import NOTEBOOK, Instrument
+from labkit.widgets.mask_pack import pack_rows
 
 BUDGET = 880_000  # bytes of values and metadata in the widget's state, which must stay under 1 MB
+LETTERS = 400  # signs of a text of the reader's own
 LISTED = 500  # differing groups that are sent one by one; the count is always exact
 
 
@@ -52,8 +54,21 @@ class MaskGrid(Instrument):
     metadata = Bytes().tag(sync=True)
     compared = Dict().tag(sync=True)
     problem = Unicode().tag(sync=True)
+    longest = Int(0).tag(sync=True)  # signs of a text of the reader's own; 0: none can be read
 
-    def __init__(self, traces: Mapping[str, MaskTrace], **state: object):
+    def __init__(
+        self,
+        traces: Mapping[str, MaskTrace],
+        read: Callable[[str], MaskTrace] | None = None,
+        **state: object,
+    ):
+        self._read = read
+        super().__init__(**self._contents(traces), longest=LETTERS if read else 0, **state)
+        self._follow()
+        self.on_msg(lambda _widget, content, _buffers: self._answer(content))
+
+    def _contents(self, traces: Mapping[str, MaskTrace]) -> dict[str, Any]:
+        """The traits that do not depend on the cursor."""
         self._traces = list(traces.values())
         layers, tokens, features = self._traces[0].activations.shape
         row = 2 * features + -(-features // 8)
@@ -61,13 +76,30 @@ class MaskGrid(Instrument):
             checks.fail("trace", features, f"of at most {BUDGET * 8 // 17} features")
         fit = min(tokens, BUDGET // row)
         self._per_plane, self._fit = fit * row, fit
-        super().__init__(
-            steps=list(traces), tokens=self._traces[0].tokens[:fit], left_out=tokens - fit,
-            layers=layers, features=features, **state,
-            shares=[share for trace in self._traces for share in _shares(trace)],
-            compared=_compare([trace.activations[:, :fit] for trace in self._traces]),
-        )  # fmt: skip
-        self._follow()
+        return {
+            "steps": list(traces), "tokens": self._traces[0].tokens[:fit], "left_out": tokens - fit,
+            "layers": layers, "features": features, "held": [],
+            "shares": [share for trace in self._traces for share in _shares(trace)],
+            "compared": _compare([trace.activations[:, :fit] for trace in self._traces]),
+        }  # fmt: skip
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        """The mask of a text that someone typed takes the place of the one shown."""
+        if "text" not in content or self._read is None:
+            return
+        try:
+            text = content["text"]
+            if not isinstance(text, str) or not 0 < len(text.strip()) <= len(text) <= LETTERS:
+                checks.fail("text", text, f"of 1 to {LETTERS} signs")
+            contents = self._contents({"": self._read(text)})
+            with self.hold_sync():
+                self.token = min(self.token, len(contents["tokens"]) - 1)
+                self.step = 0
+                for name, value in contents.items():
+                    setattr(self, name, value)
+                self._follow()
+        except Exception as error:  # in a callback it would vanish
+            self.problem = error_text(error)
 
     @observe("step", "layer")
     def _follow(self, change: object = None) -> None:
@@ -106,7 +138,7 @@ class MaskGrid(Instrument):
         return f"2:4 mask of {self.layers} layers, {len(self.tokens)} tokens, {self.features} features"
 
     def frozen(self, room: int) -> tuple[dict[str, Any], str]:
-        traits = self._around(self.step * self.layers + self.layer, room) | {"frozen": True}
+        traits = self._around(self.step * self.layers + self.layer, room) | {"frozen": True, "longest": 0}
         count, total = len(traits["held"]), len(self._traces) * self.layers
         part = f"{count} of {total} layers and steps are in this page; any other {NOTEBOOK}"
         return traits, part if count < total else ""
@@ -127,12 +159,15 @@ def mask_grid(
     layer: int = 0,
     token: int = 0,
     feature: int = 0,
+    read: Callable[[str], MaskTrace] | None = None,
     name: str = "mask grid",
 ) -> MaskGrid | None:
     """Show 2:4 masks to touch, and without a kernel.
 
     trace    one trace, or {label: trace} of one model at several steps (same tokens and shape)
     layer, token, feature   where the cursor starts
+    read     text -> its MaskTrace, for instance ``partial(trace_masks, model, tokenizer=tokenizer)``: then
+             a text can be typed
     name     unique in its cell; running the cell again replaces the instrument of that name
 
     Under the pointer or the arrow keys: the group of four, the pair that is kept, and the bits of the
@@ -152,22 +187,7 @@ def mask_grid(
     checks.integer("token", token, 0, tokens - 1)
     checks.integer("feature", feature, 0, features - 1)
     place = {"layer": layer, "token": token, "feature": feature}
-    return present(lambda: MaskGrid(traces, step=len(traces) - 1, **place), name=name)
-
-
-def pack_rows(kept: np.ndarray) -> np.ndarray:
-    """bool (..., features) -> uint8 (..., ceil(features / 8)): sparse24's metadata in layout "rows".
-
-    Group 2j is the low nibble of byte j, i0 | i1 << 2. ValueError if a group does not keep exactly two.
-    """
-    groups = kept.reshape(*kept.shape[:-1], -1, 4)
-    if not (groups.sum(-1) == 2).all():
-        checks.fail("trace.kept", sorted(set(groups.sum(-1).ravel().tolist())), "two kept of every four")
-    first, second = groups.argmax(-1), 3 - groups[..., ::-1].argmax(-1)
-    nibbles = (first | second << 2).astype(np.uint8)
-    if nibbles.shape[-1] % 2:
-        nibbles = np.concatenate((nibbles, np.zeros_like(nibbles[..., :1])), -1)
-    return nibbles[..., ::2] | nibbles[..., 1::2] << 4
+    return present(lambda: MaskGrid(traces, read, step=len(traces) - 1, **place), name=name)
 
 
 def describe(trace: MaskTrace, layer: int, token: int, feature: int) -> str:

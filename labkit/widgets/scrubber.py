@@ -14,7 +14,7 @@ from traitlets import Bytes, Dict, Int, List, Unicode, observe
 from labkit import checks
 from labkit.figures import curves
 from labkit.traces import GroupTrace, TrainTrace
-from labkit.widgets.base import error_text, headless, present, static
+from labkit.widgets.base import error_text, present, static
 from labkit.widgets.curve_pack import Traces, by_step, curves_of, flat, panels_of, runs_of, thin
 from labkit.widgets.esm import esm
 from labkit.widgets.export import NOTEBOOK, Instrument
@@ -50,6 +50,19 @@ class Scrubber(Instrument):
     def __init__(
         self, runs: list[tuple[str, object, TrainTrace]], panels: Mapping[str, str], **state: object
     ):
+        super().__init__(**self._curves(runs, panels) | {"shown": list(range(len(runs)))} | state)
+        self._read()
+
+    def replace(
+        self, runs: list[tuple[str, object, TrainTrace]], panels: Mapping[str, str], **state: object
+    ) -> None:
+        """Show other curves in the same place: those of a training that goes on."""
+        with self.hold_sync(), self.hold_trait_notifications():
+            for name, value in (self._curves(runs, panels) | state).items():
+                setattr(self, name, value)
+
+    def _curves(self, runs: list, panels: Mapping[str, str]) -> dict[str, Any]:
+        """The traits that hold the curves of ``runs``."""
         self._runs, self._panels = runs, panels
         self._samples = [by_step(trace) for _, _, trace in runs]
         found = curves_of([trace for _, _, trace in runs], list(panels))
@@ -62,16 +75,14 @@ class Scrubber(Instrument):
             blocks.append(np.stack((steps.astype("<i4"), values.astype("<f4").view("<i4")), -1))
             first += len(steps)
         sampled = np.array(sorted({step for samples in self._samples for step in samples}), int)
-        super().__init__(
-            runs=[{"arm": arm, "seed": str(seed)} for arm, seed, _ in runs],
-            panels=list(panels.values()),
-            extent=extent,
-            points=b"".join(block.tobytes() for block in blocks),
-            thinned=[limit, longest] if longest > limit else [],
-            sampled=thin(sampled, np.zeros(len(sampled)), 4096)[0].astype("<i4").tobytes(),
-            **({"shown": list(range(len(runs)))} | state),
-        )
-        self._read()
+        return {
+            "runs": [{"arm": arm, "seed": str(seed)} for arm, seed, _ in runs],
+            "panels": list(panels.values()),
+            "extent": extent,
+            "points": b"".join(block.tobytes() for block in blocks),
+            "thinned": [limit, longest] if longest > limit else [],
+            "sampled": thin(sampled, np.zeros(len(sampled)), 4096)[0].astype("<i4").tobytes(),
+        }
 
     @observe("step", "shown")
     def _read(self, change: object = None) -> None:
@@ -96,8 +107,8 @@ class Scrubber(Instrument):
         return {"rows": rows, "of": len(found)}
 
     def still(self) -> list[object]:
-        arms = _by_arm([self._runs[i] for i in self.shown])
-        figure = _figure(arms, self._panels, self.title, self.unit)
+        arms = by_arm([self._runs[i] for i in self.shown])
+        figure = figure_of(arms, self._panels, self.title, self.unit)
         parts: list[object] = [] if figure is None else [figure]
         for arm, found in arms.items():
             if steps := sorted(by_step(found[0])):
@@ -166,55 +177,14 @@ def scrubber(
     )
 
 
-class Comparison:
-    """A ``draw`` for ``run_panel``: each result, a TrainTrace, joins the earlier ones under one cursor.
-
-    last   how many runs are kept; the oldest goes first
-    on     which series, as in ``scrubber``
-
-    A run is named by its number and by what in its ``meta`` differs from the others. Live, a call returns
-    a ``Scrubber``; headless, the figure of the same curves.
-    """
-
-    def __init__(self, *, last: int = 4, on: Sequence[str] | Mapping[str, str] | None = None):
-        self._last, self._on = checks.integer("last", last, 1), on
-        self._made: list[tuple[int, TrainTrace]] = []
-
-    def __call__(self, trace: TrainTrace) -> object:
-        number = self._made[-1][0] + 1 if self._made else 1
-        self._made = [*self._made, (number, trace)][-self._last :]
-        runs = runs_of(dict(zip(self._names(), [made for _, made in self._made], strict=True)))
-        panels = panels_of([made for *_, made in runs], self._on)
-        if headless():
-            return _figure(_by_arm(runs), panels, "", "step")
-        before = [str(made) for made, _ in self._made[:-1]]
-        title = f"Run {number}" + (f" beside {', '.join(before)}" if before else "")
-        return Scrubber(runs, panels, step=int(trace.step[-1]), title=title)
-
-    def _names(self) -> list[str]:
-        plain = [
-            {key: value for key, value in made.meta.items() if isinstance(value, int | float | str)}
-            for _, made in self._made
-        ]
-        differ = [
-            key
-            for key in plain[-1]
-            if key not in ("time", "commit") and len({str(facts.get(key)) for facts in plain}) > 1
-        ]
-        return [
-            ", ".join([f"run {number}", *(f"{key} {facts[key]}" for key in differ if key in facts)][:4])
-            for (number, _), facts in zip(self._made, plain, strict=True)
-        ]
-
-
-def _by_arm(runs: list[tuple[str, object, TrainTrace]]) -> dict[str, list[TrainTrace]]:
+def by_arm(runs: list[tuple[str, object, TrainTrace]]) -> dict[str, list[TrainTrace]]:
     arms: dict[str, list[TrainTrace]] = {}
     for arm, _, trace in runs:
         arms.setdefault(arm, []).append(flat(trace))
     return arms
 
 
-def _figure(arms: dict[str, list[TrainTrace]], panels: Mapping[str, str], title: str, unit: str):
+def figure_of(arms: dict[str, list[TrainTrace]], panels: Mapping[str, str], title: str, unit: str):
     """The curves that every run has, as the static figure; None if there is none."""
     common = {
         key: label

@@ -16,9 +16,12 @@ mask = MaskTrace(x, sparse24.mask24(torch.from_numpy(x)).numpy(), ["word"] * 96,
 """
 WORK = """
 def work(steps, seed=0, progress=False):
+    rows = []
     for step in range(steps):
+        rows.append({"step": step + 1, "reward": np.cos(step + 1 + seed), "entropy": 1 / (step + 1)})
         time.sleep(0.05)
         if progress:
+            progress.rows(rows)
             progress(step + 1, steps)
     at = np.arange(1, steps + 1)
     samples = [{"step": int(s), "text": f"seed {seed} at {s}"} for s in at]
@@ -99,13 +102,19 @@ def test_the_instruments_in_jupyterlab(lab, open_notebook):
     run.click()
     page.get_by_text("of 60 steps").wait_for()
     assert notebook.evaluate("1 + 1") == 2
+    page.get_by_text("run 2, seed 7", exact=True).wait_for()  # its curves grow while it runs
+    reached = "max(n for run, panel, first, n in panel._picture.children[0].extent if run == 1)"
+    before = notebook.evaluate(reached)
+    page.wait_for_timeout(1200)
+    assert 60 > notebook.evaluate(reached) > before
     stop.click()
-    page.get_by_text("the picture is that of the last finished run").wait_for()
-    assert notebook.evaluate("panel._thread.is_alive()") is False
+    page.get_by_text("its curves are kept").wait_for()
+    page.get_by_text("run 2, seed 7, stopped", exact=True).first.wait_for()
+    assert notebook.evaluate("panel._job.running") is False
     notebook.evaluate("setattr(panel._inputs['steps'], 'value', 5)")
     run.click()
     page.get_by_text("done in").wait_for()
-    page.get_by_text("run 2, seed 7", exact=True).wait_for()
+    page.get_by_text("run 3, steps 5, seed 7", exact=True).first.wait_for()
     notebook.screenshot("run_panel")
 
     last = "window.jupyterapp.shell.currentWidget.content.widgets[5]"

@@ -5,11 +5,12 @@ import { test } from "node:test";
 import { callTicks } from "../../labkit/widgets/static/beam_tree/axes.js";
 import { lateness } from "../../labkit/widgets/static/beam_tree/board.js";
 import { actionOf } from "../../labkit/widgets/static/beam_tree/keys.js";
-import { DETAIL, Layout, LEFT, RIGHT } from "../../labkit/widgets/static/beam_tree/layout.js";
+import { DETAIL, Layout, LEFT, MARK, RIGHT } from "../../labkit/widgets/static/beam_tree/layout.js";
+import { lastDigit, moved } from "../../labkit/widgets/static/beam_tree/own.js";
 import * as trees from "../../labkit/widgets/static/beam_tree/tree.js";
 import * as words from "../../labkit/widgets/static/beam_tree/words.js";
 import { key } from "./keyboard.js";
-import { lowerAnswer, names, packed, tree } from "./small_tree.js";
+import { long, lowerAnswer, names, packed, tree } from "./small_tree.js";
 
 test("counts become offsets and rows know their step", () => {
   assert.deepEqual([...trees.offsets([2, 0, 3])], [0, 2, 2, 5]);
@@ -80,50 +81,93 @@ test("a preview is another threshold than the recorded one, or than the stand-in
   assert.equal(trees.isPreviewing(greedy, greedy, 0.75), true);
 });
 
+test("a tree whose marks have no room opens on its beginning, and Fit shows all of it", () => {
+  const layout = new Layout(long, 300);
+  assert.deepEqual([layout.view.scale, layout.view.whole], [MARK, false]);
+  assert.ok(layout.x(60) > 300);
+  const whole = new Layout(long, 300, layout.zoomed(0, 100));
+  assert.ok(whole.x(60) < 300 - RIGHT && whole.view.whole);
+});
+
+test("dropped candidates: none from afar, one mark per fate where it is narrow, each its own closer up", () => {
+  const fates = [0, 2, 2, 2, 2, 2, 2, 2, 1, 1]; // of the first state: one kept, seven pruned, two merged
+  const u2 = (array) => new DataView(Uint16Array.from(array).buffer);
+  const busy = trees.unpack({
+    ...packed,
+    candidates: u2([fates.length, 0, 0, 0]),
+    cand_fate: new DataView(Uint8Array.from(fates).buffer),
+    cand_child: u2(fates.map((fate) => (fate ? 65535 : 0))),
+    cand_commits: u2(fates.map(() => 0)),
+  });
+  const at = (scale) => new Layout(busy, 900, { start: 0, scale, whole: false }, 2).dropped(0);
+  assert.deepEqual(at(DETAIL - 1), []);
+  const grouped = at(DETAIL).map(({ candidate, fate, count }) => [candidate, fate, count]);
+  assert.deepEqual(grouped, [
+    [1, 2, 7],
+    [8, 1, 2],
+  ]);
+  const apart = at(200);
+  assert.deepEqual(
+    apart.map(({ candidate }) => candidate),
+    [1, 2, 3, 4, 5, 6, 7, 8, 9],
+  );
+  for (const one of apart)
+    for (const other of apart.slice(one.candidate))
+      assert.ok(Math.max(Math.abs(one.at[0] - other.at[0]), Math.abs(one.at[1] - other.at[1])) >= MARK);
+});
+
+test("a puzzle of one's own takes digits, and arrows stay inside it", () => {
+  assert.deepEqual(
+    ["7", "17", "0", "x", "", "9"].map((text) => lastDigit(text, 8)),
+    ["7", "7", "", "", "", ""],
+  );
+  assert.deepEqual(
+    ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].map((name) => moved(name, 4, 4)),
+    [4, 5, 0, 8],
+  );
+});
+
 test("the whole tree fits and x has an inverse", () => {
-  const layout = new Layout([tree], 400);
+  const layout = new Layout(tree, 400);
   assert.equal(layout.lastCall, 2);
   assert.ok(layout.x(0) > LEFT && layout.x(2) < 400 - RIGHT);
   for (const call of [0, 0.5, 2]) assert.ok(Math.abs(layout.callAt(layout.x(call)) - call) < 1e-9);
 });
 
 test("zooming keeps the call under the anchor and stops at the ends", () => {
-  const long = trees.unpack({ ...packed, offset: 60 });
-  const fitted = new Layout([long], 800);
-  const closer = new Layout([long], 800, fitted.zoomed(1, 300));
+  const fitted = new Layout(long, 800);
+  const closer = new Layout(long, 800, fitted.zoomed(1, 300));
   assert.ok(Math.abs(closer.callAt(300) - fitted.callAt(300)) < 1e-9);
   assert.ok(Math.abs(closer.view.scale / fitted.view.scale - 1.35) < 1e-9);
-  assert.deepEqual(new Layout([long], 800, fitted.zoomed(-1, 300)).view.scale, fitted.view.scale);
+  assert.deepEqual(new Layout(long, 800, fitted.zoomed(-1, 300)).view.scale, fitted.view.scale);
   assert.deepEqual(closer.zoomed(0, 300), fitted.view);
-  const panned = new Layout([long], 800, closer.panned(1000));
-  assert.ok(panned.x(62) < 800 && panned.x(62) > 700); // the last call is still in sight
+  const panned = new Layout(long, 800, closer.panned(1000));
+  assert.ok(panned.x(60) < 800 && panned.x(60) > 700); // the last call is still in sight
   assert.deepEqual(panned.panned(-1000), closer.panned(-1000));
 });
 
 test("a call outside of the view is brought into it", () => {
-  const long = trees.unpack({ ...packed, offset: 60 });
-  let layout = new Layout([long], 800);
-  for (let i = 0; i < 6; i++) layout = new Layout([long], 800, layout.zoomed(1, LEFT));
+  let layout = new Layout(long, 800);
+  for (let i = 0; i < 6; i++) layout = new Layout(long, 800, layout.zoomed(1, LEFT));
   assert.ok(layout.x(40) > 800);
-  const moved = new Layout([long], 800, layout.showing(40));
+  const moved = new Layout(long, 800, layout.showing(40));
   assert.ok(moved.x(40) > LEFT && moved.x(40) < 800 - RIGHT);
 });
 
 test("the pointer finds the nearest state or dropped candidate", () => {
-  const layout = new Layout([tree], 600);
+  const layout = new Layout(tree, 600);
   assert.ok(layout.view.scale >= DETAIL);
-  const near = ([x, y]) => layout.hit(tree, x + 3, y - 3);
-  for (let r = 0; r < tree.rows; r++) assert.deepEqual(near(layout.at(tree, r)), { row: r, candidate: -1 });
-  assert.deepEqual(near(layout.stub(tree, 0, 0, 1)), { row: 0, candidate: 2 });
-  assert.equal(layout.hit(tree, layout.x(0) - 40, 10), null);
+  const near = ([x, y]) => layout.hit(x + 3, y - 3);
+  for (let r = 0; r < tree.rows; r++) assert.deepEqual(near(layout.at(r)), { row: r, candidate: -1 });
+  assert.deepEqual(near(layout.dropped(0)[0].at), { row: 0, candidate: 2 });
+  assert.equal(layout.hit(layout.x(0) - 40, 10), null);
 });
 
 test("calls are numbered at least 34 pixels apart, inside the canvas", () => {
-  const long = trees.unpack({ ...packed, offset: 60 });
-  const layout = new Layout([long], 300);
-  const found = callTicks(layout, long);
-  assert.deepEqual(found, [60]);
-  assert.deepEqual(callTicks(new Layout([tree], 400), tree), [0, 1, 2]);
+  assert.deepEqual(callTicks(new Layout(long, 300)), [0, 5, 10, 15, 20]); // 50 pixels for five
+  assert.deepEqual(callTicks(new Layout(tree, 400)), [0, 1, 2]);
+  const forked = trees.unpack({ ...packed, offset: 60 });
+  assert.deepEqual(callTicks(new Layout(forked, 400)), [60, 61, 62]); // its own calls alone
 });
 
 test("arrows walk, Home and End go to the ends, C turns through the candidates", () => {

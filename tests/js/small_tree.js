@@ -60,3 +60,20 @@ export const lowerAnswer = unpack({
   cand_child: u2(0, 1, 65535, 65535, 0),
   answer: i4(0, 2, 3),
 });
+
+const calls = Array.from({ length: 61 }, (_, call) => call);
+const none = (count) => u2(...Array(count).fill(0));
+
+/** Sixty calls with one state each. */
+export const long = unpack({
+  ...packed,
+  counts: u2(...calls.map(() => 1)),
+  parent: i4(...calls.map((call) => call - 1)),
+  score: f4(...calls.map(() => 0.5)),
+  committed: u2(...calls),
+  mode: u1(...calls.map((call) => (call < 60 ? 0 : 2))),
+  changed: none(61),
+  fills: none(61),
+  candidates: none(61),
+  answer: i4(...calls),
+});

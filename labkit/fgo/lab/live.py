@@ -77,7 +77,7 @@ def reinforce(
         samples = read_samples(kept, steps)
         after = examine(trainer.model, seed=seed, max_tokens=max_tokens)
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
-    chosen = {"steps": steps, "questions": questions, "group": group, **settings}
+    chosen = {"method": method, "steps": steps, "questions": questions, "group": group, **settings}
     chosen["sampler"] = "CUDA graphs, bfloat16" if on_gpu else "transformers' generate"
     meta = provenance(arm=method, **chosen, before=before, after=after)
     return TrainTrace.from_log(log, samples=samples, meta=meta)

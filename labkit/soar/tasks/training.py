@@ -16,7 +16,7 @@ from torch import Tensor
 
 from labkit import checks
 from labkit.paths import cache_dir
-from labkit.progress import bar
+from labkit.progress import Progress, bar, tell_rows
 from labkit.provenance import provenance
 from labkit.soar.masking import masked_loss
 from labkit.soar.models import transformer
@@ -43,7 +43,7 @@ def train(
     model: MaskedLM,
     draw: Callable[[], Batch],
     done: Callable[[int], float],
-    watch: Callable[[int, float], dict[str, float]],
+    watch: Callable[[int, float, list[dict[str, Any]]], dict[str, float]],
     *,
     learning_rate: float,
     warmup: int,
@@ -58,7 +58,8 @@ def train(
         model: What is trained, on its device.
         draw: Makes a batch on that device.
         done: Before step i: the share of the run that is over; 1 ends it.
-        watch: Given step and share before each step and at the end: what to log, often nothing.
+        watch: Given step, share and the log so far before each step and at the end: what to log more,
+            often nothing.
         learning_rate: At its highest.
         warmup: Steps until then.
         log_every: Steps between two logged losses.
@@ -75,7 +76,7 @@ def train(
     log: list[dict[str, Any]] = []
     for step in itertools.count():
         share = done(step)
-        if seen := watch(step, share):
+        if seen := watch(step, share, log):
             log.append({"step": step, **seen})
         if share >= 1:
             break
@@ -122,7 +123,7 @@ def train_sudoku(
     *,
     device: str = "cpu",
     cache: bool = False,
-    progress: bool = True,
+    progress: Progress = True,
     **recipe: Any,
 ) -> tuple[SudokuLM, TrainTrace]:
     """Train a 4x4 SudokuLM by masked diffusion. Deterministic on a CPU for a seed.
@@ -130,7 +131,7 @@ def train_sudoku(
     Args:
         device: Where to train; batches are drawn on the host, so that devices draw the same.
         cache: Reuse the model that this code, with these arguments, trained before (runs/cache/sudoku).
-        progress: Show a bar.
+        progress: Show a bar, or a function called as progress(steps done, steps); it may raise to stop.
         recipe: Fields of ``Recipe``.
 
     Returns:
@@ -158,7 +159,7 @@ def train_sudoku(
 
 
 def _train(
-    config: SudokuConfig, recipe: Recipe, device: torch.device, progress: bool
+    config: SudokuConfig, recipe: Recipe, device: torch.device, progress: Progress
 ) -> tuple[SudokuLM, list[dict[str, float]]]:
     seed = recipe.seed
     boards, answers = (
@@ -179,7 +180,8 @@ def _train(
 
     with bar(progress, total=recipe.steps, desc="train sudoku") as shown:
 
-        def watch(step: int, share: float) -> dict[str, float]:
+        def watch(step: int, share: float, log: list[dict[str, Any]]) -> dict[str, float]:
+            tell_rows(progress, log)
             shown.update(min(step, 1))
             if step % recipe.eval_every and share < 1:
                 return {}

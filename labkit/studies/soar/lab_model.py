@@ -84,7 +84,7 @@ def train(
     with bar(True, total=round(seconds), unit="s", desc="train") as shown:
         clock = Clock(seconds, shown)
 
-        def watch(step: int, share: float) -> dict[str, float]:
+        def watch(step: int, share: float, _log: list[dict[str, float]]) -> dict[str, float]:
             if share < 1 and clock.spent < every * (len(snapshots) + 1):
                 return {}
             twin = type(model)(model.config).to(device, torch.bfloat16)

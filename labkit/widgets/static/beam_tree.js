@@ -1,13 +1,14 @@
 // The beam tree of one decode, or of two on the same calls: traits, page and pictures brought together.
 
 import { boardFigure } from "./beam_tree/board.js";
-import { arrangeBoards, drawDecodeRow, drawThreshold } from "./beam_tree/controls.js";
+import { drawDecodeRow, drawThreshold } from "./beam_tree/controls.js";
 import { forceForm, stateDetails } from "./beam_tree/details.js";
 import { drawLegend, readColours } from "./beam_tree/marks.js";
+import { ownBoard } from "./beam_tree/own.js";
 import { NINES, page } from "./beam_tree/page.js";
 import { drawTree } from "./beam_tree/paint.js";
 import { addStage } from "./beam_tree/stage.js";
-import { answerAt, isPreviewing, recordedThreshold, unpack } from "./beam_tree/tree.js";
+import { answerAt, isPreviewing, lastCallOf, recordedThreshold, unpack } from "./beam_tree/tree.js";
 import { Walk } from "./beam_tree/walk.js";
 import { confidenceOf, spokenState, tipText } from "./beam_tree/words.js";
 import { sized } from "./shared/dom.js";
@@ -25,7 +26,7 @@ export function render(props) {
 
 /**
  * @typedef {import("./beam_tree/tree.js").Tree} Tree
- * @typedef {{ canvas: HTMLCanvasElement, caption: HTMLElement }} Stage
+ * @typedef {ReturnType<typeof addStage>} Stage
  */
 
 class BeamTree {
@@ -52,6 +53,11 @@ class BeamTree {
     });
     this.page = page(this.actions());
     this.form = forceForm(this.get("side"), (p) => this.form.choose(this.walk.tree, this.get("row"), p));
+    this.own = ownBoard(this.get("side"), {
+      decode: (tokens) => model.send({ kind: "board", tokens }),
+      leave: () => this.showOwn(false),
+    });
+    this.page.side.append(this.own.root);
     this.panel = instrument({ model, el, root: this.page.root, draw: () => this.draw(), watch: TRAITS });
     this.widths = new ResizeObserver(this.panel.redraw); // the stage can change while the panel does not
     this.widths.observe(this.page.stages);
@@ -61,17 +67,29 @@ class BeamTree {
   actions() {
     const { model, walk } = this;
     return {
-      showPrompt: (prompt) => walk.set({ prompt: clamp(prompt, 0, this.get("prompts") - 1) }),
+      showPrompt: (prompt) => walk.set({ prompt }),
       decode: (strategy, beam) =>
         model.send({ kind: "decode", strategy, beam, threshold: this.get("preview") }),
+      stop: () => model.send({ kind: "stop" }),
       undo: () => model.send({ kind: "back", tree: this.get("tree") }),
+      own: () => this.showOwn(true),
       play: () => walk.play(!walk.playing),
       goTo: (call) => walk.goTo(call),
       zoom: (sign) => walk.zoom(sign),
       preview: (count) => walk.set({ preview: confidenceOf(count) }),
       resetPreview: () => walk.set({ preview: recordedThreshold(walk.trees[0]) }),
-      sayCall: (call) => `${call} of ${walk.trees.length ? walk.layout().lastCall : 0}`,
+      sayCall: (call) => `${call} of ${walk.trees.length ? lastCallOf(walk.tree) : 0}`,
     };
+  }
+
+  /** Put the grid for a puzzle of the reader's own in the place of the details, or away. @param {boolean} on */
+  showOwn(on) {
+    this.own.root.hidden = !on;
+    this.page.details.hidden = on;
+    if (!on) return;
+    const { tokens, given, mask_id: mask } = this.walk.trees[0];
+    this.own.fill(Array.from(tokens, (token, p) => (given[p] && token !== mask ? token : 0)));
+    this.own.focus();
   }
 
   close() {
@@ -88,17 +106,17 @@ class BeamTree {
   }
 
   get width() {
-    return Math.max(320, this.page.stages.clientWidth);
+    return Math.max(280, this.stages[0]?.canvas.parentElement?.clientWidth ?? 0);
   }
 
   /** @param {number} index */
   addStage(index) {
     return addStage(this.page.stages, {
       key: (event) => this.walk.key(index, event),
-      zoom: (sign, x) => this.walk.zoom(sign, x),
-      layout: () => this.walk.layout(),
-      hit: (x, y) => this.walk.layout().hit(this.walk.trees[index], x, y),
-      pan: (calls) => this.walk.pan(calls),
+      zoom: (sign, x) => this.walk.zoom(sign, index, x),
+      layout: () => this.walk.layout(index),
+      hit: (x, y) => this.walk.layout(index).hit(x, y),
+      pan: (calls) => this.walk.pan(index, calls),
       select: ({ row, candidate }) => this.walk.select(index, row, candidate),
       hover: (found) => this.showTip(index, found),
     });
@@ -122,16 +140,14 @@ class BeamTree {
     const { width } = this;
     clearTimeout(this.settling); // while a theme loads, sizes are for a moment those of no style at all
     this.settling = window.setTimeout(() => this.width !== width && this.panel.redraw(), 400);
-    if (!this.walk.view || this.walk.view.whole) this.walk.view = this.walk.layout().fit(); // until someone zooms
     const colours = readColours(page.root);
     page.title.textContent = trees[0].finding;
     drawDecodeRow(page, trees, (name) => this.get(name));
-    arrangeBoards(page, trees.length > 1, this.get("side"));
-    const layout = this.walk.layout(); // once: reading a width after the page has changed is dear
-    page.scrub.input.max = String(layout.lastCall);
+    const layouts = trees.map((_, index) => this.walk.layout(index)); // reading a width after a change is dear
+    page.scrub.input.max = String(lastCallOf(this.walk.tree));
     page.scrub.set(this.walk.call);
     drawThreshold(page, trees[0], this.get("preview"));
-    trees.forEach((_, index) => this.drawStage(index, layout, colours));
+    trees.forEach((_, index) => this.drawStage(index, layouts[index], colours));
     this.drawWordsLater(colours.dark);
     const looks = JSON.stringify(colours);
     if (looks !== this.looks) drawLegend(page.legend, colours);
@@ -143,11 +159,16 @@ class BeamTree {
     this.packed = this.get("trees");
     this.walk.trees = this.get("trees").map(unpack);
     while (this.stages.length < this.walk.trees.length) this.stages.push(this.addStage(this.stages.length));
-    this.walk.view = null;
+    const selected = this.get("tree");
+    this.walk.views = this.walk.trees.map(() => null);
+    if (this.walk.tree && this.get("row") < this.walk.tree.rows)
+      this.walk.views[selected] = this.walk.layout(selected).showing(this.walk.call);
     this.wordsOf = "";
+    this.showOwn(false);
     this.showTip(0, null);
     this.page.strategy.value = this.walk.trees[0].strategy;
-    this.page.beam.value = String(this.walk.trees[0].beam);
+    this.page.beam.set(this.walk.trees[0].beam);
+    this.page.root.classList.toggle("bt-words", !this.get("side"));
   }
 
   /**
@@ -163,13 +184,13 @@ class BeamTree {
     canvas.setAttribute("aria-label", `${t.finding}. Arrow keys walk the tree.`);
     const preview = this.get("preview");
     drawTree({
-      ink: sized(canvas, layout.width, layout.height(t)),
+      ink: sized(canvas, layout.width, layout.height),
       t,
       layout,
       colours,
       names: this.walk.names,
       font: getComputedStyle(this.page.root).fontFamily,
-      now: this.walk.call - t.offset,
+      now: clamp(this.walk.call - t.offset, 0, t.steps),
       selected:
         index === this.get("tree") ? { row: this.get("row"), candidate: this.get("candidate") } : null,
       preview: isPreviewing(t, this.walk.trees[0], preview) ? preview : null,
@@ -206,7 +227,7 @@ class BeamTree {
         named: this.walk.trees.length > 1,
         choose: index === selected && canRun ? choose : null,
       });
-    this.page.boards.replaceChildren(...this.walk.trees.map(board));
+    this.walk.trees.forEach((one, index) => this.stages[index].board.replaceChildren(board(one, index)));
     const force = (/** @type {number} */ position, /** @type {number} */ token) =>
       this.model.send({ kind: "force", tree: this.get("tree"), row: this.get("row"), position, token });
     const c = t.cand[r] + this.get("candidate");

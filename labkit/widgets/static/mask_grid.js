@@ -10,7 +10,7 @@ import { Plane } from "./mask_grid/plane.js";
 import { drawSide } from "./mask_grid/side.js";
 import { comparedTitle, layerTitle } from "./mask_grid/words.js";
 import { palette } from "./shared/dom.js";
-import { instrument, setTraits } from "./shared/instrument.js";
+import { instrument, renewed, setTraits } from "./shared/instrument.js";
 import { clamp } from "./shared/values.js";
 
 const TRAITS = [
@@ -20,8 +20,7 @@ const TRAITS = [
 
 /** @param {import("./shared/instrument.js").RenderProps} props */
 export function render(props) {
-  const view = new MaskGrid(props);
-  return () => view.close();
+  return renewed(props, ["tokens", "features"], () => new MaskGrid(props));
 }
 
 class MaskGrid {
@@ -37,6 +36,7 @@ class MaskGrid {
     this.page = page((name) => this.get(name), {
       set: (changes) => this.set(changes),
       seek: () => this.seek(),
+      read: (text) => model.send({ text }),
     });
     this.listen();
     this.panel = instrument({ model, el, root: this.page.root, draw: () => this.draw(), watch: TRAITS });

@@ -1,6 +1,7 @@
 // Keeps the keys pressed in the surrounding box from the notebook's shortcuts.
 
 import { hideTwin } from "./shared/instrument.js";
+import { watchKernel } from "./shared/kernel.js";
 
 /** @param {import("./shared/instrument.js").RenderProps} props */
 export function render({ model, el }) {
@@ -8,14 +9,18 @@ export function render({ model, el }) {
   const stop = (/** @type {Event} */ event) => event.stopPropagation();
   /** @type {Element | null} */
   let box = null;
+  let unwatch = () => {};
   const frame = requestAnimationFrame(() => {
     el.style.display = "none";
     box = el.closest(".widget-vbox, .widget-hbox, .widget-box");
-    box?.addEventListener("keydown", stop);
+    if (!box) return;
+    unwatch = watchKernel(model, /** @type {HTMLElement} */ (box));
+    box.addEventListener("keydown", stop);
   });
   return () => {
     cancelAnimationFrame(frame);
     showTwin();
+    unwatch();
     box?.removeEventListener("keydown", stop);
   };
 }

@@ -9,14 +9,13 @@ import { nameOf, page } from "./scrubber/page.js";
 import { drawCursor, drawCurves, drawSwatch } from "./scrubber/paint.js";
 import { drawChecks, drawValues, plainTitle, spokenValues } from "./scrubber/table.js";
 import { make, palette } from "./shared/dom.js";
-import { instrument } from "./shared/instrument.js";
+import { instrument, renewed } from "./shared/instrument.js";
 
 const TRAITS = ["step", "shown", "smooth", "completions"];
 
 /** @param {import("./shared/instrument.js").RenderProps} props */
 export function render(props) {
-  const view = new Scrubber(props);
-  return () => view.close();
+  return renewed(props, ["points", "runs"], () => new Scrubber(props)); // a training may go on
 }
 
 class Scrubber {

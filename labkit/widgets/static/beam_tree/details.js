@@ -1,6 +1,7 @@
 // The selected state in words: its fills and candidates as a table, and a form that forces any token.
 
 import { make } from "../shared/dom.js";
+import { numberField } from "../shared/field.js";
 import { clamp } from "../shared/values.js";
 import { FINISHED } from "./tree.js";
 import {
@@ -96,16 +97,9 @@ function fillRow(t, r, fill, c, { names, chosen, preview, fullNines, select, for
  */
 export function forceForm(side, chosen) {
   const position = make("select", { "data-explicit": true, "aria-label": "masked position to force" });
-  const token = side
-    ? make("input", {
-        type: "number",
-        "data-explicit": true,
-        min: 1,
-        max: side,
-        class: "bt-number",
-        "aria-label": "digit to force there",
-      })
-    : make("select", { "data-explicit": true, "aria-label": "token to force there" });
+  const digit = numberField("digit to force there", { low: 1, high: side, explicit: true });
+  const word = make("select", { "data-explicit": true, "aria-label": "token to force there" });
+  const token = side ? digit.input : word;
   position.addEventListener("change", () => chosen(Number(position.value)));
 
   /** Put position `p` with its most confident token into the form. @param {Tree} t @param {number} r @param {number} p */
@@ -113,6 +107,7 @@ export function forceForm(side, chosen) {
     position.value = String(p);
     for (let i = t.fill[r]; i < t.fill[r + 1]; i++)
       if (t.fillPosition[i] === p) token.value = String(t.fillToken[i]);
+    digit.say("");
   };
 
   /**
@@ -123,9 +118,12 @@ export function forceForm(side, chosen) {
     if (t.mode[r] === FINISHED || t.fill[r + 1] === t.fill[r]) return null;
     const masked = Array.from(t.fillPosition.slice(t.fill[r], t.fill[r + 1])).sort((a, b) => a - b);
     position.replaceChildren(...masked.map((p) => make("option", { value: p }, placeText(names, p))));
-    if (!names.side) token.replaceChildren(...tokenOptions(names, t.mask_id));
+    if (!names.side) word.replaceChildren(...tokenOptions(names, t.mask_id));
     choose(t, r, masked[0]);
-    const onclick = () => force(Number(position.value), Number(token.value));
+    const onclick = () => {
+      const wanted = side ? digit.read() : Number(word.value);
+      if (wanted !== null) force(Number(position.value), wanted);
+    };
     const what = names.side ? "any digit: " : "any token: ";
     return make(
       "div",
@@ -133,7 +131,7 @@ export function forceForm(side, chosen) {
       what,
       position,
       " = ",
-      token,
+      ...(side ? digit.nodes : [word]),
       make("button", { onclick }, "Force"),
     );
   };

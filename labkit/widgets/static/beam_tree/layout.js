@@ -3,17 +3,18 @@
 import { clamp } from "../shared/values.js";
 import { callOf, droppedCandidates, lastCallOf, slotOf } from "./tree.js";
 
-// In CSS pixels: margins, height of the lane of scores and of the axis below it.
+// In CSS pixels: margins, and the height of the axis below the lane of scores.
 export const LEFT = 52;
 export const RIGHT = 18;
-export const LANE = 58;
 const TOP = 16;
-const AXIS = 34;
+const AXIS = 32;
 
-export const DETAIL = 22; // pixels a call needs before dropped candidates are drawn
+export const MARK = 10; // width of the smallest mark
+export const APART = 8; // between the middles of two marks, at least
+export const DETAIL = 18; // pixels a call needs before dropped candidates are drawn
+const CELL = MARK + 2; // a dropped candidate's place
 const FITTED = 150; // pixels of a call at most, where all calls fit
 const ZOOMED = 220; // pixels of a call at most
-const DROPPED = 0.42; // how far along a call a dropped candidate ends
 const FIRST = -0.12; // the call at the left end
 const PAD = 12; // pixels left of it
 const REACH = 14; // pixels around the pointer
@@ -23,38 +24,52 @@ const REACH = 14; // pixels around the pointer
  * @typedef {{ start: number, scale: number, whole: boolean }} View
  * start: the call at the left; scale: pixels per call; whole: fitted, until someone zooms
  * @typedef {[number, number]} Point x, y in CSS pixels
+ * @typedef {{ candidate: number, fate: number, count: number, at: Point }} Dropped
+ * candidate: over the whole tree; count: how many candidates of this fate the mark stands for
  */
 
-/** The places of some trees under one view; the methods that move it return another view. */
+/** The places of one tree under one view; the methods that move it return another view. */
 export class Layout {
   /**
-   * @param {Tree[]} trees drawn below each other on the same calls
-   * @param {number} width of the canvases in CSS pixels
-   * @param {View | null} view null: the whole tree
+   * @param {Tree} t
+   * @param {number} width of the canvas in CSS pixels
+   * @param {View | null} view null: as it opens
+   * @param {number} trees drawn below each other, which share the height of the page
    */
-  constructor(trees, width, view = null) {
-    this.trees = trees;
+  constructor(t, width, view = null, trees = 1) {
+    this.t = t;
     this.width = width;
-    this.lastCall = Math.max(...trees.map(lastCallOf));
-    this.view = view ?? this.fit();
+    this.lastCall = lastCallOf(t);
+    this.rowHeight = clamp(Math.floor((trees > 1 ? 160 : 240) / t.slots), 24, 60);
+    this.laneTop = TOP + t.slots * this.rowHeight; // where the ranks end
+    this.lane = clamp((trees > 1 ? 210 : 290) - t.slots * this.rowHeight, 44, 100); // height of the scores
+    this.height = this.laneTop + this.lane + AXIS;
+    this.view = view ?? this.opening();
   }
 
   /** Pixels per call at which all calls fit. */
   fitted() {
-    return Math.min(FITTED, (this.width - LEFT - RIGHT - 2 * PAD) / Math.max(1, this.lastCall));
+    const calls = Math.max(1, this.lastCall - this.t.offset);
+    return Math.min(FITTED, (this.width - LEFT - RIGHT - 2 * PAD) / calls);
   }
 
-  /** @returns {View} */
+  /** The whole tree. @returns {View} */
   fit() {
-    return { start: FIRST, scale: this.fitted(), whole: true };
+    return { start: this.t.offset + FIRST, scale: this.fitted(), whole: true };
+  }
+
+  /** The whole tree, or as much of its beginning as leaves the marks apart. @returns {View} */
+  opening() {
+    return this.fitted() < APART ? { ...this.fit(), scale: MARK, whole: false } : this.fit();
   }
 
   /** The view moved by `calls`, within the tree. @param {number} calls @returns {View} */
   panned(calls) {
     const { view } = this;
+    const first = this.t.offset + FIRST;
     const inside = (this.width - LEFT - RIGHT - PAD) / view.scale;
-    const furthest = Math.max(FIRST, this.lastCall + 0.3 - inside);
-    return { ...view, start: clamp(view.start + calls, FIRST, furthest) };
+    const furthest = Math.max(first, this.lastCall + 0.3 - inside);
+    return { ...view, start: clamp(view.start + calls, first, furthest) };
   }
 
   /**
@@ -65,7 +80,7 @@ export class Layout {
   zoomed(sign, anchor) {
     if (sign === 0) return this.fit();
     const scale = clamp(this.view.scale * 1.35 ** sign, this.fitted(), ZOOMED);
-    const closer = new Layout(this.trees, this.width, { start: this.view.start, scale, whole: false });
+    const closer = new Layout(this.t, this.width, { start: this.view.start, scale, whole: false });
     return closer.panned(this.callAt(anchor) - closer.callAt(anchor));
   }
 
@@ -74,7 +89,7 @@ export class Layout {
     const [low, high] = [this.callAt(LEFT), this.callAt(this.width - RIGHT)];
     const margin = 0.12 * (high - low);
     let move = 0;
-    if (call < low + margin && low > -0.2) move -= low + margin - call;
+    if (call < low + margin && low > this.t.offset - 0.2) move -= low + margin - call;
     if (call > high - margin && high < this.lastCall) move += call - high + margin;
     return this.panned(move);
   }
@@ -89,43 +104,44 @@ export class Layout {
     return (px - LEFT - PAD) / this.view.scale + this.view.start - FIRST;
   }
 
-  /** @param {Tree} t */
-  rowHeight(t) {
-    return clamp(Math.floor((this.trees.length > 1 ? 200 : 290) / t.slots), 26, 84);
+  /** @param {number} slot */
+  y(slot) {
+    return TOP + (slot + 0.4) * this.rowHeight;
   }
 
-  /** Where the ranks end and the lane begins. @param {Tree} t */
-  laneTop(t) {
-    return TOP + t.slots * this.rowHeight(t);
-  }
-
-  /** @param {Tree} t */
-  height(t) {
-    return this.laneTop(t) + LANE + AXIS;
-  }
-
-  /** @param {Tree} t @param {number} slot */
-  y(t, slot) {
-    return TOP + (slot + 0.4) * this.rowHeight(t);
-  }
-
-  /** The middle of a state. @param {Tree} t @param {number} r @returns {Point} */
-  at(t, r) {
-    return [this.x(callOf(t, r)), this.y(t, slotOf(t, r))];
+  /** The middle of a state. @param {number} r @returns {Point} */
+  at(r) {
+    return [this.x(callOf(this.t, r)), this.y(slotOf(this.t, r))];
   }
 
   /**
-   * The end of a state's dropped candidate number `i` of `count`.
-   * @param {Tree} t @param {number} r @param {number} i @param {number} count
-   * @returns {Point}
+   * A place below the edge to the next call for each dropped candidate of a state or, where they have no
+   * room, one for each fate; none at all before one has zoomed in.
+   * @param {number} r @returns {Dropped[]}
    */
-  stub(t, r, i, count) {
-    const [x, y] = this.at(t, r);
-    return [x + DROPPED * this.view.scale, y + this.rowHeight(t) * (0.16 + (0.66 * (i + 1)) / (count + 1))];
+  dropped(r) {
+    const { scale } = this.view;
+    const found = scale < DETAIL ? [] : droppedCandidates(this.t, r);
+    const down = Math.max(1, Math.floor((0.9 * this.rowHeight - CELL) / CELL));
+    const across = Math.max(1, Math.floor((scale - 2 * CELL) / CELL));
+    const [x, y] = this.at(r);
+    const place = (/** @type {number} */ i, gap = CELL) =>
+      /** @type {Point} */ ([x + CELL + gap * Math.floor(i / down), y + CELL * (1 + (i % down))]);
+    const marks = found.map((candidate) => ({ candidate, fate: this.t.candFate[candidate], count: 1 }));
+    if (marks.length <= down * across) return marks.map((mark, i) => ({ ...mark, at: place(i) }));
+    /** @type {Map<number, Omit<Dropped, "at">>} */
+    const byFate = new Map();
+    for (const mark of marks) {
+      const known = byFate.get(mark.fate);
+      if (known) known.count++;
+      else byFate.set(mark.fate, mark);
+    }
+    return [...byFate.values()].map((mark, i) => ({ ...mark, at: place(i, 2 * CELL) }));
   }
 
-  /** First row in sight and the one after the last. @param {Tree} t @returns {[number, number]} */
-  rowsInSight(t) {
+  /** First row in sight and the one after the last. @returns {[number, number]} */
+  rowsInSight() {
+    const { t } = this;
     const low = clamp(Math.floor(this.callAt(LEFT) - t.offset) - 1, 0, t.steps);
     const high = clamp(Math.ceil(this.callAt(this.width) - t.offset) + 1, 0, t.steps);
     return [t.first[low], t.first[high + 1]];
@@ -133,10 +149,11 @@ export class Layout {
 
   /**
    * The state or dropped candidate (-1: the state itself) nearest to a point, null if none is near.
-   * @param {Tree} t @param {number} px @param {number} py
+   * @param {number} px @param {number} py
    * @returns {{ row: number, candidate: number } | null}
    */
-  hit(t, px, py) {
+  hit(px, py) {
+    const { t } = this;
     const step = Math.round(this.callAt(px) - t.offset);
     let [nearest, best] = [REACH ** 2, /** @type {{ row: number, candidate: number } | null} */ (null)];
     const consider = (/** @type {Point} */ [x, y], /** @type {number} */ row, candidate = -1) => {
@@ -145,10 +162,8 @@ export class Layout {
     };
     for (let s = Math.max(0, step - 1); s <= Math.min(t.steps, step + 1); s++)
       for (let r = t.first[s]; r < t.first[s + 1]; r++) {
-        consider(this.at(t, r), r);
-        if (this.view.scale < DETAIL) continue;
-        const dropped = droppedCandidates(t, r);
-        dropped.forEach((c, i) => consider(this.stub(t, r, i, dropped.length), r, c - t.cand[r]));
+        consider(this.at(r), r);
+        for (const { candidate, at } of this.dropped(r)) consider(at, r, candidate - t.cand[r]);
       }
     return best;
   }

@@ -1,6 +1,7 @@
-// What stands on the page of the beam tree: inputs above, trees and details side by side, words below.
+// What stands on the page of the beam tree: inputs above, each tree beside its board, details, words below.
 
 import { make, slider } from "../shared/dom.js";
+import { numberField } from "../shared/field.js";
 import { STRATEGY_NAMES } from "./words.js";
 
 /** The threshold's range in nines: 0.5 to 0.99997. */
@@ -10,7 +11,9 @@ export const NINES = [0.3, 4.5];
  * @typedef {object} Actions
  * @property {(prompt: number) => void} showPrompt
  * @property {(strategy: string, beam: number) => void} decode
+ * @property {() => void} stop
  * @property {() => void} undo
+ * @property {() => void} own a puzzle of the reader's
  * @property {() => void} play
  * @property {(call: number) => void} goTo
  * @property {(sign: number) => void} zoom
@@ -23,88 +26,60 @@ export const NINES = [0.3, 4.5];
 
 /** @param {Actions} actions */
 export function page(actions) {
+  const walk = walkRow(actions);
+  const threshold = thresholdRow(actions);
   const parts = {
     title: make("p", { class: "lk-title" }),
     stages: make("div", { class: "lk-stage bt-stages" }),
     tip: make("div", { class: "bt-tip", hidden: true }),
-    boards: make("div", { class: "bt-boards" }),
     details: make("div", { class: "bt-details" }),
+    side: make("div", { class: "lk-side" }),
     live: make("div", { class: "lk-live", "aria-live": "polite", role: "status" }),
     legend: make("div", { class: "lk-legend" }),
     ...decodeRow(actions),
-    ...walkRow(actions),
-    ...thresholdRow(actions),
+    ...walk,
+    ...threshold,
   };
   parts.stages.append(parts.tip);
-  const side = make("div", { class: "lk-side bt-side" }, parts.boards, parts.details);
+  parts.side.append(parts.details);
   const root = make(
     "div",
     { class: "lk bt", role: "group", "aria-label": "beam tree" },
     parts.title,
     parts.decodeRow,
-    parts.walkRow,
-    parts.thresholdRow,
-    make("div", { class: "lk-main" }, parts.stages, side),
+    make("div", { class: "lk-row" }, ...walk.walkNodes, ...threshold.thresholdNodes),
+    make("div", { class: "lk-main" }, parts.stages, parts.side),
     parts.legend,
     hint(),
     parts.live,
   );
-  return { ...parts, side, root };
+  return { ...parts, root };
 }
 
 /** Which prompt, and how it is decoded. @param {Actions} actions */
-function decodeRow({ showPrompt, decode, undo }) {
-  const prompt = make("input", {
-    type: "number",
-    min: 0,
-    "aria-label": "puzzle or prompt",
-    class: "bt-number",
-  });
-  prompt.addEventListener("change", () => showPrompt(Math.round(Number(prompt.value)) || 0));
+function decodeRow({ showPrompt, decode, stop, undo, own }) {
+  const prompt = numberField("puzzle or prompt", { low: 0, high: 0, change: showPrompt });
   const what = make("span", { class: "bt-what" }, "prompt");
-  const count = make("span", { class: "bt-count" });
   const strategy = make("select", { "aria-label": "strategy", "data-explicit": true });
   for (const [value, text] of Object.entries(STRATEGY_NAMES))
     strategy.append(make("option", { value }, text));
-  const beam = make("input", {
-    type: "number",
-    min: 1,
-    max: 16,
-    "data-explicit": true,
-    "aria-label": "beam: states kept",
-    class: "bt-number",
-  });
-  const onclick = () => decode(strategy.value, Number(beam.value));
+  const beam = numberField("beam: states kept", { low: 1, high: 1, explicit: true });
+  const onclick = () => {
+    const kept = beam.read();
+    if (kept !== null) decode(strategy.value, kept);
+  };
   const decodeAgain = make("button", { class: "bt-run", onclick }, "Decode again");
+  const halt = make("button", { onclick: stop, hidden: true }, "■ Stop");
   const back = make("button", { onclick: undo }, "Undo");
+  const ownPuzzle = make("button", { onclick: own }, "Your own puzzle");
   const note = make("span", { class: "bt-note" });
-  const promptLabel = make("label", { class: "lk-check" }, what, prompt);
+  const promptLabel = make("label", { class: "lk-check" }, what, ...prompt.nodes);
   const strategyLabel = make("label", { class: "lk-check" }, "strategy", strategy);
-  const beamLabel = make("label", { class: "lk-check" }, "beam", beam);
-  const row = make(
-    "div",
-    { class: "lk-row" },
-    promptLabel,
-    count,
-    strategyLabel,
-    beamLabel,
-    decodeAgain,
-    back,
-    note,
-  );
+  const beamLabel = make("label", { class: "lk-check" }, "beam", ...beam.nodes);
+  const row = [promptLabel, strategyLabel, beamLabel, decodeAgain, halt, back, ownPuzzle, note];
   return {
-    decodeRow: row,
-    prompt,
-    promptLabel,
-    what,
-    count,
-    strategy,
-    strategyLabel,
-    beam,
-    beamLabel,
-    decodeAgain,
-    back,
-    note,
+    ...{ decodeRow: make("div", { class: "lk-row" }, ...row), prompt, promptLabel, what, strategy, beam },
+    ...{ strategyLabel, beamLabel, decodeAgain, halt, back, ownPuzzle, note },
   };
 }
 
@@ -122,7 +97,7 @@ function walkRow({ play, goTo, zoom, sayCall }) {
     button("zoom in", 1, "+"),
     button("fit the whole tree", 0, "Fit"),
   );
-  return { walkRow: make("div", { class: "lk-row" }, playing, scrub.node, zooms), playing, scrub };
+  return { walkNodes: [playing, scrub.node, zooms], playing, scrub };
 }
 
 /** The threshold under preview. @param {Actions} actions */
@@ -146,8 +121,7 @@ function thresholdRow({ preview, resetPreview }) {
     threshold,
     thresholdText,
   );
-  const row = make("div", { class: "lk-row" }, label, previewText, reset);
-  return { thresholdRow: row, threshold, thresholdText, previewText, reset };
+  return { thresholdNodes: [label, previewText, reset], threshold, thresholdText, previewText, reset };
 }
 
 function hint() {

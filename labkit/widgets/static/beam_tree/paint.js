@@ -2,18 +2,9 @@
 
 import { clamp, shorten } from "../shared/values.js";
 import { drawAxes, drawScores } from "./axes.js";
-import { DETAIL, LANE, LEFT } from "./layout.js";
+import { APART, LEFT, MARK } from "./layout.js";
 import { drawCross, drawMark } from "./marks.js";
-import {
-  ACCELERATE,
-  childOf,
-  droppedCandidates,
-  FINISHED,
-  KEPT,
-  MERGED,
-  SEARCH,
-  wouldAccelerate,
-} from "./tree.js";
+import { ACCELERATE, childOf, FINISHED, KEPT, MERGED, SEARCH, slotOf, wouldAccelerate } from "./tree.js";
 import { assignmentText } from "./words.js";
 
 const LABELS = 74; // pixels a call needs before the answer's path says what it commits
@@ -33,16 +24,16 @@ const LABELS = 74; // pixels a call needs before the answer's path says what it 
 
 /** @param {Scene} scene */
 export function drawTree(scene) {
-  const { ink, t, layout } = scene;
-  const [from, to] = layout.rowsInSight(t);
+  const { ink, layout } = scene;
+  const [from, to] = layout.rowsInSight();
   ink.save();
   ink.beginPath();
-  ink.rect(LEFT - 8, 0, layout.width - LEFT + 8 - 2, layout.height(t));
+  ink.rect(LEFT - 8, 0, layout.width - LEFT + 8 - 2, layout.height);
   ink.clip();
   drawCursor(scene);
   drawEdges(scene, from, to);
   if (scene.selected) drawAncestors(scene, scene.selected.row);
-  if (layout.view.scale >= DETAIL) drawDropped(scene, from, to);
+  drawDropped(scene, from, to);
   drawStates(scene, from, to);
   if (scene.selected) drawSelection(scene, scene.selected);
   if (layout.view.scale >= LABELS) drawLabels(scene, from, to);
@@ -52,7 +43,7 @@ export function drawTree(scene) {
 }
 
 /** The radius of a state. @param {Scene} scene */
-const sizeOf = ({ layout }) => clamp(layout.view.scale * 0.24, 1.6, 7);
+const sizeOf = ({ layout }) => clamp(layout.view.scale * 0.24, MARK / 2, 7);
 
 /** @param {Scene} scene */
 function drawCursor({ ink, t, layout, colours, now }) {
@@ -60,7 +51,7 @@ function drawCursor({ ink, t, layout, colours, now }) {
   ink.fillStyle = colours.accent;
   ink.globalAlpha = 0.12;
   const left = layout.x(t.offset + now) - Math.max(2, Math.min(scale / 2, 12));
-  ink.fillRect(left, 2, Math.max(4, Math.min(scale, 24)), layout.laneTop(t) + LANE - 4);
+  ink.fillRect(left, 2, Math.max(4, Math.min(scale, 24)), layout.laneTop + layout.lane - 4);
   ink.globalAlpha = 1;
 }
 
@@ -74,8 +65,8 @@ function drawEdges({ ink, t, layout, colours, now }, from, to) {
       ink.beginPath();
       for (let r = Math.max(from, 1); r < to; r++) {
         if (t.step[r] > now !== late || Boolean(t.onAnswer[r]) !== bold) continue;
-        ink.moveTo(...layout.at(t, t.parent[r]));
-        ink.lineTo(...layout.at(t, r));
+        ink.moveTo(...layout.at(t.parent[r]));
+        ink.lineTo(...layout.at(r));
       }
       ink.globalAlpha = late ? 0.4 : bold ? 1 : 0.75;
       ink.strokeStyle = bold ? colours.ink : colours.muted;
@@ -88,8 +79,8 @@ function drawEdges({ ink, t, layout, colours, now }, from, to) {
 function drawAncestors({ ink, t, layout, colours }, row) {
   ink.beginPath();
   for (let r = row; t.parent[r] >= 0; r = t.parent[r]) {
-    ink.moveTo(...layout.at(t, t.parent[r]));
-    ink.lineTo(...layout.at(t, r));
+    ink.moveTo(...layout.at(t.parent[r]));
+    ink.lineTo(...layout.at(r));
   }
   ink.globalAlpha = 1;
   ink.strokeStyle = colours.accent;
@@ -100,27 +91,31 @@ function drawAncestors({ ink, t, layout, colours }, row) {
 }
 
 /** @param {Scene} scene @param {number} from @param {number} to rows */
-function drawDropped({ ink, t, layout, colours, now, selected }, from, to) {
+function drawDropped({ ink, t, layout, colours, now, selected, font }, from, to) {
+  ink.font = `11px ${font}`;
+  ink.textAlign = "left";
+  ink.textBaseline = "middle";
   for (let r = from; r < to; r++) {
-    ink.globalAlpha = t.step[r] >= now ? 0.45 : 1;
-    const dropped = droppedCandidates(t, r);
-    dropped.forEach((c, i) => {
-      const [x, y] = layout.stub(t, r, i, dropped.length);
+    ink.globalAlpha = t.step[r] >= now ? 0.5 : 1;
+    for (const { candidate, fate, count, at } of layout.dropped(r)) {
+      const [x, y] = at;
       ink.lineWidth = 0.8;
       ink.strokeStyle = colours.line;
       ink.beginPath();
-      ink.moveTo(...layout.at(t, r));
+      ink.moveTo(...layout.at(r));
       ink.lineTo(x, y);
       ink.stroke();
-      ink.lineWidth = 1.7;
-      const colour = t.candFate[c] === MERGED ? colours.merged : colours.muted;
-      drawCross(ink, t.candFate[c], x, y, layout.view.scale > 40 ? 3.6 : 2.6, colour);
-      if (r === selected?.row && c - t.cand[r] === selected.candidate) {
-        ink.globalAlpha = 1;
-        drawMark(ink, SEARCH, x, y, 7, null, colours.accent);
-      }
-    });
+      ink.lineWidth = 2;
+      const colour = fate === MERGED ? colours.merged : colours.muted;
+      drawCross(ink, fate, x, y, MARK / 2, colour);
+      ink.fillStyle = colour;
+      if (count > 1) ink.fillText(String(count), x + MARK / 2 + 2, y + 0.5);
+      if (r !== selected?.row || candidate - t.cand[r] !== selected.candidate) continue;
+      ink.globalAlpha = 1;
+      drawMark(ink, SEARCH, x, y, 8, null, colours.accent);
+    }
   }
+  ink.textBaseline = "alphabetic";
 }
 
 /**
@@ -130,11 +125,16 @@ function drawDropped({ ink, t, layout, colours, now, selected }, from, to) {
 function drawStates(scene, from, to) {
   const { ink, t, layout, colours, now, preview } = scene;
   const size = sizeOf(scene);
+  /** @type {number[]} where a rank's last mark stands */
+  const drawn = [];
   for (let r = from; r < to; r++) {
-    const [x, y] = layout.at(t, r);
+    const [x, y] = layout.at(r);
+    const slot = slotOf(t, r);
+    if (x - drawn[slot] < APART - 1e-6) continue; // of a tree too long for its marks, those that have room
+    drawn[slot] = x;
     ink.globalAlpha = t.step[r] > now ? 0.5 : 1;
     ink.lineWidth = 1.2;
-    drawMark(ink, t.mode[r], x, y, size, colours.modes[t.mode[r]], size > 3 ? colours.paper : null);
+    drawMark(ink, t.mode[r], x, y, size, colours.modes[t.mode[r]], colours.paper);
     if (preview === null || t.mode[r] === FINISHED) continue;
     const then = wouldAccelerate(t, r, preview) ? ACCELERATE : SEARCH;
     if (then === t.mode[r]) continue;
@@ -153,12 +153,12 @@ function drawSelection(scene, { row, candidate }) {
     ink.strokeStyle = colours.accent;
     ink.lineWidth = 3;
     ink.beginPath();
-    ink.moveTo(...layout.at(t, row));
-    ink.lineTo(...layout.at(t, childOf(t, row, c)));
+    ink.moveTo(...layout.at(row));
+    ink.lineTo(...layout.at(childOf(t, row, c)));
     ink.stroke();
   }
   ink.lineWidth = 2.2;
-  drawMark(ink, SEARCH, ...layout.at(t, row), sizeOf(scene) + 5, null, colours.accent);
+  drawMark(ink, SEARCH, ...layout.at(row), sizeOf(scene) + 5, null, colours.accent);
 }
 
 /**
@@ -170,8 +170,8 @@ function drawLabels({ ink, t, layout, colours, names, font, now }, from, to) {
   ink.textAlign = "center";
   for (let r = Math.max(from, 1); r < to; r++) {
     if (!t.onAnswer[r]) continue;
-    const [ax, ay] = layout.at(t, t.parent[r]);
-    const [bx, by] = layout.at(t, r);
+    const [ax, ay] = layout.at(t.parent[r]);
+    const [bx, by] = layout.at(r);
     const lines = [];
     for (let i = t.delta[r]; i < t.delta[r + 1]; i++)
       lines.push(shorten(assignmentText(names, t.deltaPosition[i], t.deltaToken[i]), 12));

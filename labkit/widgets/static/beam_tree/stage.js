@@ -1,4 +1,4 @@
-// The canvas of one tree: keys, wheel and pointer become calls of the instrument.
+// One tree and, beside it, its board: keys, wheel and pointer become calls of the instrument.
 
 import { make } from "../shared/dom.js";
 
@@ -57,6 +57,7 @@ export function addStage(box, { key, zoom, layout, hit, pan, select, hover }) {
     drag = null;
   });
   canvas.addEventListener("pointerleave", () => hover(null));
-  box.append(caption, canvas);
-  return { canvas, caption };
+  const board = make("div", { class: "bt-place" });
+  box.append(make("div", { class: "bt-pair" }, make("div", { class: "bt-tree" }, caption, canvas), board));
+  return { canvas, caption, board };
 }

@@ -11,7 +11,7 @@ const PLAY = 650; // milliseconds per call
  * @typedef {import("./tree.js").Tree} Tree
  * @typedef {import("./layout.js").View} View
  * @typedef {object} Page what the walk needs of it
- * @property {() => number} width of the canvases
+ * @property {() => number} width of a canvas
  * @property {() => void} redraw
  * @property {(text: string) => void} say
  * @property {(on: boolean) => void} onPlay
@@ -19,7 +19,7 @@ const PLAY = 650; // milliseconds per call
 
 export class Walk {
   /** @type {Tree[]} */ trees = [];
-  /** @type {View | null} null: the whole tree */ view = null;
+  /** @type {(View | null)[]} by tree; null: as it opens */ views = [];
   playing = 0; // the timer, 0: it stands
 
   /** @param {import("../shared/instrument.js").Model} model @param {Page} page */
@@ -60,14 +60,19 @@ export class Walk {
     return { side: this.get("side"), texts: this.get("texts") };
   }
 
-  layout() {
-    return new Layout(this.trees, this.width(), this.view);
+  /** @param {number} index of the tree */
+  layout(index = this.get("tree")) {
+    const view = this.views[index];
+    const layout = new Layout(this.trees[index], this.width(), view, this.trees.length);
+    if (view?.whole) layout.view = layout.fit(); // the width may be another one now
+    return layout;
   }
 
   /** @param {number} tree @param {number} row @param {number} candidate -1: none */
   select(tree, row, candidate = -1) {
     this.set({ tree, row, candidate });
-    this.look(this.layout().showing(this.call));
+    this.views = this.trees.map((_, index) => this.layout(index).showing(this.call));
+    this.redraw();
   }
 
   /** @param {number} call */
@@ -75,16 +80,20 @@ export class Walk {
     this.select(this.get("tree"), answerAt(this.tree, call));
   }
 
-  /** @param {import("./layout.js").View} view */
-  look(view) {
-    this.view = view;
+  /** @param {number} index of the tree @param {import("./layout.js").View} view */
+  look(index, view) {
+    this.views[index] = view;
     this.redraw();
   }
 
-  /** @param {number} sign @param {number} [anchor] x that keeps its call, else that of the selection */
-  zoom(sign, anchor) {
-    const layout = this.layout();
-    this.look(layout.zoomed(sign, anchor ?? layout.x(this.call)));
+  /**
+   * @param {number} sign
+   * @param {number} [index] of the tree, else the selected one
+   * @param {number} [anchor] x that keeps its call, else that of the selection
+   */
+  zoom(sign, index = this.get("tree"), anchor) {
+    const layout = this.layout(index);
+    this.look(index, layout.zoomed(sign, anchor ?? layout.x(this.call)));
   }
 
   /** @param {boolean} on */
@@ -92,7 +101,7 @@ export class Walk {
     clearInterval(this.playing);
     this.playing = 0;
     if (on) {
-      if (this.call >= this.layout().lastCall) this.goTo(0);
+      if (this.call >= lastCallOf(this.tree)) this.goTo(0);
       this.playing = window.setInterval(() => {
         if (this.call < lastCallOf(this.tree)) this.goTo(this.call + 1);
         else this.play(false);
@@ -109,14 +118,14 @@ export class Walk {
     if (!action) return;
     event.preventDefault();
     if (action.do === "select") this.select(this.get("tree"), action.row, action.candidate);
-    else if (action.do === "pan") this.pan(action.pixels / this.layout().view.scale);
-    else if (action.do === "zoom") this.zoom(action.sign);
+    else if (action.do === "pan") this.pan(index, action.pixels / this.layout(index).view.scale);
+    else if (action.do === "zoom") this.zoom(action.sign, index);
     else if (action.do === "play") this.play(!this.playing);
     else if (action.do === "say") this.say(action.text);
   }
 
-  /** @param {number} calls */
-  pan(calls) {
-    this.look(this.layout().panned(calls));
+  /** @param {number} index of the tree @param {number} calls */
+  pan(index, calls) {
+    this.look(index, this.layout(index).panned(calls));
   }
 }

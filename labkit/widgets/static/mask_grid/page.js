@@ -8,6 +8,7 @@ import { visible } from "./words.js";
  * @typedef {object} Actions
  * @property {(changes: Record<string, unknown>) => void} set traits
  * @property {() => void} seek
+ * @property {(text: string) => void} read a text of the reader's own
  *
  * @typedef {(name: string) => any} Get a trait
  * @typedef {ReturnType<typeof page>} Page
@@ -43,6 +44,7 @@ export function page(get, actions) {
     "div",
     { class: "lk mg" },
     parts.title,
+    ...(get("longest") ? [textRow(get("longest"), actions)] : []),
     inputs.row,
     make("div", { class: "lk-main" }, stage, parts.side),
     hint(),
@@ -81,6 +83,33 @@ function inputRow(get, { set, seek }) {
     ...Object.values(toggles),
   ];
   return { row: make("div", { class: "lk-row" }, ...shown.map((one) => one.node), next), sliders, toggles };
+}
+
+/** A text of the reader's own. @param {number} longest in signs @param {Actions} actions */
+function textRow(longest, { read }) {
+  const text = make("input", {
+    type: "text",
+    class: "mg-text",
+    maxlength: longest,
+    placeholder: "a text of your own",
+    "aria-label": "a text of your own",
+    "data-explicit": true,
+  });
+  const count = make("span", { class: "lk-bounds" }, `1 to ${longest} signs`);
+  const fault = make("span", { class: "lk-fault", role: "alert" });
+  const send = () => {
+    fault.textContent = text.value.trim() ? "" : "empty: type a text";
+    if (text.value.trim()) read(text.value);
+  };
+  text.addEventListener("keydown", (event) => event.key === "Enter" && send());
+  return make(
+    "div",
+    { class: "lk-row" },
+    text,
+    make("button", { onclick: send }, "Show its mask"),
+    count,
+    fault,
+  );
 }
 
 const gridCanvas = () =>

@@ -1,6 +1,7 @@
 // What every instrument does around its drawing: themes, sizes, one frame at a time, visible errors.
 
 import { make } from "./dom.js";
+import { watchKernel } from "./kernel.js";
 
 /**
  * anywidget's model: the traits that browser and kernel share.
@@ -24,7 +25,10 @@ import { make } from "./dom.js";
 export function instrument({ model, el, root, draw, watch }) {
   const showTwin = hideTwin(model);
   const problem = make("pre", { class: "lk-problem", role: "alert", hidden: true });
-  root.append(problem);
+  const main = root.querySelector(".lk-main");
+  if (main) main.before(problem);
+  else root.append(problem);
+  const unwatchKernel = watchKernel(model, root);
   el.append(root);
   root.setAttribute("data-lm-suppress-shortcuts", "true");
   root.addEventListener("keydown", (event) => event.stopPropagation());
@@ -53,10 +57,43 @@ export function instrument({ model, el, root, draw, watch }) {
   const close = () => {
     cancelAnimationFrame(frame);
     unwatchPage();
+    unwatchKernel();
     showTwin();
     for (const name of events) model.off(name, redraw);
   };
   return { redraw, close };
+}
+
+/**
+ * A view that is made anew, in its place, when one of `traits` brings other contents; returns the clean-up.
+ * @param {RenderProps} props @param {string[]} traits @param {() => { close: () => void }} make
+ */
+export function renewed({ model, el }, traits, make) {
+  let view = make();
+  let [waiting, closed] = [false, false]; // once for all traits of one message
+  const renew = () => {
+    waiting = false;
+    if (closed) return;
+    const label = document.activeElement?.getAttribute("aria-label");
+    const focused = el.contains(document.activeElement);
+    view.close();
+    el.replaceChildren();
+    view = make();
+    const same = [...el.querySelectorAll("[aria-label]")].find(
+      (node) => node.getAttribute("aria-label") === label,
+    );
+    if (focused && same) /** @type {HTMLElement} */ (same).focus({ preventScroll: true });
+  };
+  const soon = () => {
+    if (!waiting) queueMicrotask(renew);
+    waiting = true;
+  };
+  for (const trait of traits) model.on(`change:${trait}`, soon);
+  return () => {
+    closed = true;
+    for (const trait of traits) model.off(`change:${trait}`, soon);
+    view.close();
+  };
 }
 
 /**

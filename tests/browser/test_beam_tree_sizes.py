@@ -1,0 +1,87 @@
+"""The beam tree of a 9 x 9 board in JupyterLab, code shown: what is in sight at the sizes people have."""
+
+import pytest
+from browser.test_beam_tree import book
+
+SET_UP = """
+from functools import partial
+import torch
+from labkit import widgets
+from labkit.soar import decode
+
+def model(tokens):
+    source = torch.Generator().manual_seed(1)
+    place, digit = torch.randn(81, 10, generator=source), torch.randn(10, 10, generator=source)
+    return 3 * (place + digit[tokens].mean(1, keepdim=True) + digit[tokens])
+
+run = partial(decode, model, mask_id=0)
+prompts = [[0] * 58 + [1 + i % 9 for i in range(23)]] * 3
+soar = run(prompts, "soar", beam=4, threshold=0.99)
+greedy = run(prompts, "greedy")
+"""
+SHOW = "panel = widgets.beam_tree(soar, partial(decode, model), compare=greedy, side=9)"
+# Where the parts of the instrument stand in the part of the notebook that is in sight.
+PLACES = """() => {
+    const seen = document.querySelector('.jp-WindowedPanel-outer, .jp-Notebook').getBoundingClientRect();
+    const box = node => { const r = node.getBoundingClientRect();
+        return {left: r.left, top: r.top - seen.top, right: r.right, bottom: r.bottom - seen.top}; };
+    return {room: seen.height, root: box(document.querySelector('.bt')),
+        row: box(document.querySelector('.bt .lk-row')),
+        trees: [...document.querySelectorAll('.bt canvas[role=application]')].map(box),
+        boards: [...document.querySelectorAll('.bt .bt-board:not(.bt-grid)')].map(box),
+        wide: document.querySelector('.bt').scrollWidth - document.querySelector('.bt').clientWidth,
+        cut: [...document.querySelectorAll('.bt .lk-side *')].filter(node =>
+            node.getBoundingClientRect().right > document.querySelector('.bt').getBoundingClientRect().right
+        ).length}; }"""
+
+
+@pytest.fixture
+def notebook(lab, open_notebook):
+    opened = open_notebook(lab.add(book(SET_UP, SHOW), "beam_tree_sizes.ipynb"), width=1440, height=1000)
+    opened.run_all()
+    return opened
+
+
+def test_tree_board_and_controls_are_in_sight_together(notebook):
+    page = notebook.page
+    for width, height in (
+        (1440, 1000),
+        (1920, 1000),
+        (1280, 900),
+        (1024, 768),
+        (960, 667),
+    ):  # 1440 at 150 %
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(700)
+        page.evaluate("() => document.querySelector('.bt').scrollIntoView({block: 'start'})")
+        page.wait_for_timeout(200)
+        at = page.evaluate(PLACES)
+        notebook.screenshot(f"beam_tree_sizes_{width}")
+        print(width, {name: round(at["root"][name]) for name in ("top", "bottom")}, round(at["room"]))
+        assert at["wide"] <= 0, width
+        assert at["cut"] == 0, width
+        for tree, board in zip(at["trees"], at["boards"], strict=True):
+            assert board["left"] >= tree["right"], width  # beside each other
+        assert at["boards"][0]["bottom"] <= at["room"], width
+        assert at["row"]["top"] >= -1, width
+        if width >= 1280:
+            assert at["root"]["bottom"] <= at["room"], width  # all of it, legend and keys too
+        if width == 1440:
+            assert at["root"]["bottom"] - at["root"]["top"] <= 760
+    assert notebook.console_errors == []
+
+
+def test_each_strategy_fills_its_own_axis(notebook):
+    """The last call of either tree stands at the right end, however many calls the other one took."""
+    calls = notebook.evaluate("[int(soar.calls[0]), int(greedy.calls[0])]")
+    assert calls[0] < calls[1] == 58
+    for index in (0, 1):
+        canvas = notebook.page.locator(".bt canvas[role=application]").nth(index)
+        canvas.focus()
+        notebook.page.keyboard.press("End")
+        notebook.page.wait_for_timeout(300)
+        edge = canvas.evaluate("canvas => canvas.clientWidth - 30")
+        canvas.click(position={"x": edge, "y": 40})
+        notebook.page.wait_for_timeout(300)
+        assert notebook.evaluate("panel.tree") == index
+        assert notebook.page.locator(".bt-details h2").text_content().startswith(f"Call {calls[index]},")

@@ -1,0 +1,101 @@
+"""What someone types cannot hurt: bounds, Stop, a kernel that is gone, all said where one looks."""
+
+import os
+import signal
+
+from axe_playwright_python.sync_playwright import Axe
+from browser.test_beam_tree import SET_UP, SHOW, TREE, book
+
+SLOW = """
+import time
+
+def slow(tokens):
+    time.sleep(0.3)
+    return model(tokens)
+
+panel = widgets.beam_tree(soar, partial(decode, slow), side=4)
+"""
+
+
+def test_bounds_stand_beside_the_field_and_hold(lab, open_notebook):
+    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "inputs_bounds.ipynb"))
+    notebook.run_all()
+    page = notebook.page
+    before = notebook.evaluate("[panel.prompt, panel.trees[0]['beam'], len(panel.trees[0]['counts'])]")
+    fault = page.locator(".bt label:has(.lk-number) .lk-fault")
+    assert page.locator(".bt .lk-bounds").all_text_contents() == ["0 to 1", "1 to 16", "1 to 4"]
+    beam = page.get_by_label("beam: states kept")
+    for typed, told in (("999", "999 is not one of 1 to 16"), ("", "empty: a whole number from 1 to 16")):
+        beam.fill(typed)
+        page.locator(".bt-run").first.click()
+        assert fault.nth(1).text_content() == told
+        assert beam.get_attribute("aria-invalid") == "true"
+    beam.fill("3")
+    puzzle = page.get_by_label("puzzle or prompt")
+    puzzle.fill("9")
+    puzzle.press("Enter")
+    assert fault.nth(0).text_content() == "9 is not one of 0 to 1"
+    puzzle.fill("0")
+    page.locator(TREE).first.press("Home")
+    page.wait_for_timeout(300)
+    digit = page.get_by_label("digit to force there")
+    for typed, told in (("0", "0 is not one of 1 to 4"), ("", "empty: a whole number from 1 to 4")):
+        digit.fill(typed)
+        page.locator(".bt-form button").click()
+        assert page.locator(".bt-form .lk-fault").text_content() == told
+    page.wait_for_timeout(500)
+    now = notebook.evaluate("[panel.prompt, panel.trees[0]['beam'], len(panel.trees[0]['counts'])]")
+    assert now == before
+    assert notebook.evaluate("panel.problem") == ""
+    notebook.screenshot("inputs_bounds")
+    assert notebook.console_errors == []
+
+
+def test_a_puzzle_of_ones_own(lab, open_notebook):
+    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "inputs_own.ipynb"))
+    notebook.run_all()
+    page = notebook.page
+    page.get_by_role("button", name="Your own puzzle").click()
+    page.get_by_role("button", name="Empty").click()
+    cell = page.get_by_label("r1c1", exact=True)
+    cell.click()
+    page.keyboard.type("12x")  # the next cell after each digit; x is none
+    assert [page.get_by_label(f"r1c{i}", exact=True).input_value() for i in (1, 2, 3)] == ["1", "2", ""]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.type("1")  # r2c3
+    found = Axe().run(page, context=".bt", options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]})
+    assert found.violations_count == 0, found.generate_report()
+    notebook.screenshot("inputs_own")
+    page.get_by_role("button", name="Decode it").click()
+    page.locator(".bt-note", has_text="your own puzzle: SOAR").wait_for(timeout=15_000)
+    tokens = "[int.from_bytes(panel.trees[0]['tokens'][4 * i : 4 * i + 4], 'little') for i in range(16)]"
+    assert notebook.evaluate(tokens) == [1, 2, 0, 0, 0, 0, 1] + [0] * 9
+    assert page.locator(".bt-own").is_hidden()
+    page.get_by_role("button", name="Your own puzzle").click()
+    page.get_by_label("r1c3", exact=True).fill("2")
+    page.get_by_role("button", name="Decode it").click()
+    told = "r1c3 must be another digit than r1c2 of its unit; got 2"
+    page.locator(".bt [role=alert]", has_text=told).wait_for(timeout=15_000)
+    assert notebook.console_errors == []
+
+
+def test_stop_ends_a_decode_and_a_dead_kernel_is_told(lab, open_notebook):
+    notebook = open_notebook(lab.add(book(SET_UP, SLOW), "inputs_stop.ipynb"))
+    notebook.run_all()
+    page = notebook.page
+    page.get_by_label("strategy").select_option("greedy")
+    page.locator(".bt-run").first.click()
+    stop = page.get_by_role("button", name="Stop")
+    page.locator(".bt-note", has_text="decoding: 2 forward calls").wait_for(timeout=15_000)
+    stop.click()
+    page.locator(".bt-note", has_text="stopped after").wait_for(timeout=15_000)
+    assert stop.is_hidden()
+    assert notebook.evaluate("panel.trees[0]['strategy']") == "soar"
+
+    gone = page.locator(".bt .lk-gone")
+    assert gone.text_content() == ""
+    os.kill(notebook.evaluate("__import__('os').getpid()"), signal.SIGKILL)
+    page.wait_for_timeout(1500)
+    page.locator(TREE).first.press("Home")
+    gone.filter(has_text="run the cell again").wait_for(timeout=15_000)
+    notebook.screenshot("inputs_gone")
