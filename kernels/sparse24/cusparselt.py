@@ -89,7 +89,6 @@ def _by_torch(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return torch._cslt_sparse_mm(blob, weight.t())
 
 
-@torch.compiler.assume_constant_result  # a traced graph asks once, of the real card
 def available(device: torch.device, dtype: torch.dtype) -> bool:
     """May activations be packed for cuSPARSELt here?  Compared with the library itself, once."""
     if dtype not in CUDA_TYPE or not torch.backends.cusparselt.is_available():
@@ -99,6 +98,9 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
         lambda: _compare_with_library(device, dtype),
         instead="dense products",
     )
+
+
+available.__dict__["_dynamo_marked_constant"] = True  # as dispatch._refusal
 
 
 def _compare_with_library(device: torch.device, dtype: torch.dtype) -> None:

@@ -66,10 +66,14 @@ def _triton(strict: bool, traced: bool) -> Backend:
     return (operators.Operators if traced else checked.Checked)(strict)
 
 
-@torch.compiler.assume_constant_result  # which looks through no cache
 def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why Triton cannot take tensors like this; None if it can."""
     return _reason(device, dtype)
+
+
+# A graph that is traced asks once and looks into nothing: torch.compiler.assume_constant_result, which
+# would import the whole compiler here.
+_refusal.__dict__["_dynamo_marked_constant"] = True
 
 
 @cache

@@ -82,10 +82,14 @@ def _backend(backend: str, logits: torch.Tensor) -> Callable[..., reference.Toke
     return partial(operators.statistics if traced else checked.token_stats, strict=backend == "triton")
 
 
-@torch.compiler.assume_constant_result  # which looks through no cache
 def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why Triton cannot take such logits; None if it can."""
     return _reason(device, dtype)
+
+
+# A graph that is traced asks once and looks into nothing: torch.compiler.assume_constant_result, which
+# would import the whole compiler here.
+_refusal.__dict__["_dynamo_marked_constant"] = True
 
 
 @cache
