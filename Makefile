@@ -32,7 +32,7 @@ export TOKENIZERS_PARALLELISM ?= false
 TYPED := kernels/sparse24 kernels/tokenstats labkit
 
 # What runs on a GPU; needs torch, Triton, numpy, pytest and hypothesis, no installed labkit: PY=python3 will do.
-GPU_TESTS := $(wildcard tests/test_sparse24*.py tests/test_tokenstats*.py) tests/test_kernels_gpu.py \
+GPU_TESTS := $(wildcard tests/test_sparse24*.py tests/test_tokenstats*.py tests/test_kernel*.py) \
   tests/test_selfcheck.py tests/test_planted_faults.py tests/test_soar_beam_compiled.py \
   tests/test_soar_beam_kernel.py tests/test_soar_caches.py tests/test_cpu_cuda.py
 GPU_JOBS ?= 8

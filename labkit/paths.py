@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+LINE = 300  # characters of JSON that may stand in one line
 PACKAGE = Path(__file__).resolve().parent
 CHECKPOINTS = PACKAGE / "checkpoints"
 # A wheel carries these folders inside the package (pyproject.toml, package-dir), a checkout beside it.
@@ -53,9 +54,27 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write readable JSON, whole or not at all."""
-    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
+def write_json(path: Path, content: object, *, strict: bool = False) -> None:
+    """Write readable JSON, whole or not at all: what fits stands in one line.
+
+    strict  NaN and inf, which JSON does not know, are a ValueError
+    """
+    text = _json(content, 0, strict) + "\n"
+    write_atomic(path, lambda temporary: temporary.write_text(text))
+
+
+def _json(value: object, depth: int, strict: bool) -> str:
+    flat = json.dumps(value, allow_nan=not strict)
+    if not isinstance(value, (dict, list)) or not value or (depth and len(flat) <= LINE):
+        return flat
+    if isinstance(value, dict):
+        start, end = "{", "}"
+        parts = [f"{json.dumps(key)}: {_json(item, depth + 1, strict)}" for key, item in value.items()]
+    else:
+        start, end = "[", "]"
+        parts = [_json(item, depth + 1, strict) for item in value]
+    inner = f",\n{' ' * (depth + 1)}".join(parts)
+    return f"{start}\n{' ' * (depth + 1)}{inner}\n{' ' * depth}{end}"
 
 
 def is_json(path: Path) -> bool:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from labkit.fgo import FGOConfig, FGOTrainer
@@ -380,6 +382,18 @@ def test_reasoner_refuses_other_files(tmp_path):
     junk.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="got .*junk.safetensors' .SafetensorError."):
         reasoner.load_reasoner(junk)
+
+
+@pytest.mark.parametrize("shape", [{"layers": 10**9}, {"layers": "2"}, {"hidden": 10**9}, {"heads": 0}, 3])
+def test_reasoner_makes_nothing_that_its_file_does_not_hold(tmp_path, shape):
+    good = reasoner.file_of(reasoner.SMALL)
+    with safe_open(good, "pt") as file:
+        about = json.loads(file.metadata()["labkit"])
+    about["shape"] = about["shape"] | shape if isinstance(shape, dict) else shape
+    path = tmp_path / "crafted.safetensors"
+    save_file(load_file(good), path, {"labkit": json.dumps(about)})
+    with pytest.raises(ValueError, match=r"^name must .*crafted\.safetensors"):
+        reasoner.load_reasoner(path)
 
 
 def test_the_bench_counts_tokens_of_every_way(tmp_path):

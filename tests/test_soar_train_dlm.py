@@ -94,13 +94,13 @@ def test_twenty_examples_are_learnt_and_decoded(made, tmp_path, capsys):
     [
         ("llama", ("--shift", "false")),
         ("qwen2", ("--block_causal", "4")),
-        ("qwen3", ("--lora_rank", "2")),
-        ("qwen3", ("--lora_rank", "2", "--block_causal", "3")),
+        ("qwen3", ("--lora_r", "2")),
+        ("qwen3", ("--lora_r", "2", "--block_causal", "3")),
     ],
 )
 def test_the_saved_folder_computes_what_was_trained(kind, more, made, tmp_path, monkeypatch):
     """load_model's logits equal those of the trained network under a mask made here by hand."""
-    if "--lora_rank" in more:
+    if "--lora_r" in more:
         pytest.importorskip("peft", reason="extra lora")
     kept = []
     train = "labkit.soar.adapt.DiffusionTrainer.train"
@@ -119,7 +119,7 @@ def test_the_saved_folder_computes_what_was_trained(kind, more, made, tmp_path, 
     if "--shift" not in more:
         wanted = torch.cat([wanted[:, :1], wanted[:, :-1]], 1)
     torch.testing.assert_close(found[:, 1:], wanted[:, 1:], rtol=1e-4, atol=1e-5)
-    assert (tmp_path / "adapter").exists() == ("--lora_rank" in more)
+    assert (tmp_path / "adapter").exists() == ("--lora_r" in more)
 
 
 def _keeping(kept):
@@ -222,7 +222,7 @@ def test_two_processes_give_the_loss_of_one(made, tmp_path):
     ("more", "message"),
     [
         (("--block_share", "2"), r"block_share must be a number in \[0, 1\]"),
-        (("--lora_rank", "0"), "lora_rank must be an integer >= 1"),
+        (("--lora_r", "0"), "lora_r must be an integer >= 1"),
         (("--answer_length", "1"), "--answer_length must be at least the tokens of an answer"),
         (("--resume",), "--output_dir must be a folder with a checkpoint"),
         (("--dataset", "none.jsonl"), "dataset must be a"),
@@ -239,5 +239,5 @@ def test_bad_input_is_one_line(more, message, made, tmp_path, capsys):
 
 def test_without_peft_lora_says_what_to_install(made, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    assert main(words(made, tmp_path, "--lora_rank", "2")) == 2
+    assert main(words(made, tmp_path, "--lora_r", "2")) == 2
     assert "pip install 'labkit[lora]'" in capsys.readouterr().err

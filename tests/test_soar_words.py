@@ -30,7 +30,7 @@ def folder(tmp_path):
     net = gsm_model.new_model(32, 1, len(tokenizer), "cpu").net
     save_adapted(net, tokenizer, home / "model", mask_id=gsm_model.MASK, shift=False, block_causal=None)
     (home / "result.json").write_text(json.dumps({"steps": 7}))
-    about = {"model": "/some/where/net", "parameters": 9, "trained_parameters": 3, "lora_rank": 1}
+    about = {"model": "/some/where/net", "parameters": 9, "trained_parameters": 3, "lora_r": 1}
     meta = provenance(arm="dlm", seed=5, **about)
     TrainTrace.from_log([{"step": 1, "loss": 1.0}], meta=meta).save(home / "train_trace.npz")
     return home / "model"
@@ -69,7 +69,7 @@ def test_calls_share_one_record(folder, tmp_path, monkeypatch, capsys):
     assert found["chosen"]["soar, accurate"] == "soar 2, .9, blocks of 64"
     assert found["training"] == {
         "name": "tiny", "seed": 5, "steps": 7, "model": "net", "parameters": 9, "trained_parameters": 3,
-        "lora_rank": 1, "device": found["provenance"]["device"],
+        "lora_r": 1, "device": found["provenance"]["device"],
     }  # fmt: skip
     assert "Not tested: parallel." in capsys.readouterr().out
 

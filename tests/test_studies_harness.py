@@ -6,6 +6,7 @@ import math
 import pytest
 
 from labkit.checks import fail
+from labkit.paths import write_json
 from labkit.studies import __main__ as command
 from labkit.studies import files, harness, report, timing
 from labkit.studies.elas import journal
@@ -189,7 +190,7 @@ def test_json_is_strict_whole_and_beside_what_stands_there(tmp_path):
         files.put(path, {"x": math.nan}, "model", "2")
     assert path.read_text() == before
     long = {"rows": [{"a": list(range(40))}] * 9, "one": {}}
-    files.write_json(path, long)
+    write_json(path, long, strict=True)
     assert read(path) == long
     assert len(path.read_text().splitlines()) == 14  # braces, key and bracket, a line a row, the last key
 

@@ -11,6 +11,8 @@ import time
 import pandas as pd
 import psutil
 import pytest
+from distributed import Client
+from distributed.security import Security
 from notebook_maker import write_notebook
 
 from labkit.__main__ import main
@@ -162,6 +164,17 @@ def test_each_local_worker_has_one_card_also_after_a_restart(monkeypatch):
         client.restart()
         assert seen_cards(client) == ["GPU-a", "GPU-a", "GPU-b"]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+
+
+def test_a_stranger_on_this_machine_cannot_reach_the_local_scheduler():
+    with connect(None, 1) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises(OSError, match="TCP|connect"):  # without encryption
+            Client(address.replace("tls", "tcp"), timeout=3)
+        with pytest.raises(OSError, match="certificate|TLS|connect"):  # with its own
+            Client(address, timeout=3, security=Security.temporary())
 
 
 @pytest.mark.parametrize(("count", "workers"), [(0, 2), (1, 1)])

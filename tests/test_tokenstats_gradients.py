@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tokenstats import token_stats
+from tokenstats import reference, token_stats
 
 triton = pytest.importorskip("tokenstats.triton")
 GPU = torch.cuda.is_available()
@@ -49,6 +49,17 @@ def test_gradients_are_those_of_float64(width, size, temperature, backend):
             assert not value.isnan().any()
             if size < 1e37:
                 torch.testing.assert_close(value.double(), right, rtol=2e-5, atol=3e-5)
+
+
+@pytest.mark.parametrize("width", [1, 40, 600])
+@pytest.mark.parametrize("given", [False, True])
+def test_the_closed_form_is_autograd_s(width, given):
+    x = hard_logits(width, 3.0).double().requires_grad_()
+    tokens = torch.tensor([0, 0, width // 2, width - 1, width // 3], device=DEVICE) if given else None
+    grads = list(torch.randn(3, 5, device=DEVICE, dtype=torch.float64))
+    (right,) = torch.autograd.grad(token_stats(x, tokens, 0.7)[1:], x, grads)
+    found = reference.token_stats_backward(x.detach(), tokens, 0.7, grads)
+    torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
 
 
 @needs_kernels

@@ -7,9 +7,14 @@ import torch
 from torch.autograd import Function
 
 
+def autocasts(device: str) -> bool:
+    """Is autocast on for this kind of device?  Of "meta" torch itself cannot tell."""
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
 def no_autocast(device: str) -> AbstractContextManager:
     """Inside, products keep the dtypes they are given; free where autocast is off already."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
 
 
 class _Final(Function):
@@ -49,6 +54,19 @@ def first_order(backward):
 def link_for(x: torch.Tensor) -> torch.Tensor:
     """One element, shaped like ``x``: carries x's gradient through autograd, holds no data."""
     return x.new_zeros(()).expand(x.shape)
+
+
+class Move(Function):
+    """A link to another device or dtype, one element there too; its gradient comes back as ours was."""
+
+    @staticmethod
+    def forward(ctx, link, device, dtype):
+        ctx.home = link.device, link.dtype
+        return torch.zeros((), device=device, dtype=dtype).expand(link.shape)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.to(*ctx.home), None, None
 
 
 class Sparsify(Function):

@@ -18,6 +18,7 @@ from functools import cache
 from importlib.util import find_spec
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from sparse24 import autograd, ffn, reference
 from sparse24.backend import Backend
@@ -51,23 +52,28 @@ def _backend(backend: str, x: torch.Tensor) -> Backend:
     if backend == "reference":
         return reference
     refusal = _refusal(x.device, x.dtype)
-    if backend == "auto":
-        return reference if refusal else _checked(strict=False)
+    if refusal and backend == "auto":
+        return reference
     if refusal:
         raise ValueError(f"backend must be 'auto' or 'reference' here; got 'triton', but {refusal}")
-    return _checked(strict=True)
+    traced = torch.compiler.is_compiling() or isinstance(x, FakeTensor)
+    return _triton(strict=backend == "triton", traced=traced)
 
 
-@cache
-def _checked(strict: bool) -> Backend:
-    from sparse24.checked import Checked  # late: needs Triton
+def _triton(strict: bool, traced: bool) -> Backend:
+    from sparse24 import checked, operators  # late: need Triton
 
-    return Checked(strict)
+    return (operators.Operators if traced else checked.Checked)(strict)
 
 
-@cache
+@torch.compiler.assume_constant_result  # which looks through no cache
 def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why Triton cannot take tensors like this; None if it can."""
+    return _reason(device, dtype)
+
+
+@cache
+def _reason(device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype == torch.float64:
         return "its kernels have no float64"
     if find_spec("triton") is None:
@@ -186,7 +192,7 @@ def relu2_ffn(
     ValueError if F % 4 != 0, or if shapes, dtypes or devices do not fit.
     """
     _choice("gradient", gradient, ("ste", "masked"))
-    if not isinstance(z, torch.Tensor) or z.dtype not in reference.BITS or z.dim() == 0 or z.is_meta:
+    if not isinstance(z, torch.Tensor) or z.dtype not in reference.BITS or z.dim() == 0:
         given = (
             f"{z.dtype} {tuple(z.shape)} on {z.device}" if isinstance(z, torch.Tensor) else type(z).__name__
         )
@@ -213,7 +219,7 @@ def _packed(packed: Packed) -> Packed:
 def _cast(x: torch.Tensor) -> torch.Tensor:
     """``x`` as nn.Linear takes it: under autocast in its dtype, unless it is float64."""
     kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+    if autograd.autocasts(kind) and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(kind))
     return x
 
@@ -230,7 +236,7 @@ def _weight(name: str, weight: torch.Tensor, columns: int, like: torch.Tensor | 
     if not isinstance(weight, torch.Tensor) or weight.dim() != 2 or weight.shape[1] != columns:
         given = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
         raise ValueError(f"{name} must be a tensor of shape (N, {columns}); got {given}")
-    if torch.is_autocast_enabled(like.device.type):
+    if autograd.autocasts(like.device.type):
         weight = weight.to(like.dtype)
     if weight.dtype != like.dtype or weight.device != like.device:
         raise ValueError(

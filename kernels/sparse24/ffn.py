@@ -29,7 +29,8 @@ class Relu2FFN(Function):
     def backward(ctx, grad):
         z, up, down, values, metadata = ctx.saved_tensors
         ops, layout, need = ctx.ops, ctx.layout, ctx.needs_input_grad
-        ctx.maybe_clear_saved_tensors()  # unless the graph is kept: then `del` below frees
+        if not torch.compiler.is_compiling():
+            ctx.maybe_clear_saved_tensors()  # unless the graph is kept: then `del` below frees
         grad = grad.contiguous()
         d_z = d_up = d_down = None
         if need[2]:
@@ -54,6 +55,10 @@ class Relu2FFN(Function):
         return d_z, d_up, d_down, None, None, None
 
 
+def _kept_graph() -> bool:
+    return getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
+
+
 def _masked(ops, d, values, metadata, layout, pack):
     """(dense masked gradient, the same packed or None).
 
@@ -65,7 +70,7 @@ def _masked(ops, d, values, metadata, layout, pack):
         return ops.masked_grad(d, metadata, values, layout), None
     room, positions = None, metadata
     if pack:
-        again = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
+        again = torch.compiler.is_compiling() or _kept_graph()
         place = layouts.packed_like(values, metadata, d.shape) if again else (values, metadata)
         room, positions = layouts.together(*place)
     dense = ops.masked_grad(d, metadata, values, layout, packed_out=room, in_place=True)

@@ -23,10 +23,20 @@ def buffer(
     rows: int, columns: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Uninitialised (values (T', K'/2), metadata (T'K'/8,)), back to back in one storage."""
+    numbers = padded(rows) * padded(columns) * 9 // 16
+    return parts(torch.empty(numbers, dtype=dtype, device=device), rows, columns)
+
+
+def parts(whole: torch.Tensor, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``buffer``'s two views of the flat tensor behind them, of a dense (rows, columns)."""
     rows, columns = padded(rows), padded(columns)
     half = rows * columns // 2
-    whole = torch.empty(half * 9 // 8, dtype=dtype, device=device)
     return whole[:half].view(rows, columns // 2), whole[half:].view(torch.uint8)
+
+
+def whole(values: torch.Tensor) -> torch.Tensor:
+    """The flat buffer that begins with ``values`` and goes on with their metadata."""
+    return values.as_strided((values.numel() * 9 // 8,), (1,))
 
 
 def together(values: torch.Tensor, metadata: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,6 +45,8 @@ def together(values: torch.Tensor, metadata: torch.Tensor) -> tuple[torch.Tensor
     The GEMM is given the values' address alone. Saved-tensor hooks (save_on_cpu, activation offloading),
     clones and plain pickles bring the two back as tensors of their own.
     """
+    if torch.compiler.is_compiling():  # addresses are known when the product runs: it asks again
+        return values, metadata
     whole = values.untyped_storage().data_ptr() == metadata.untyped_storage().data_ptr()
     behind = metadata.data_ptr() == values.data_ptr() + values.nbytes
     if whole and behind and values.is_contiguous() and values.data_ptr() % 16 == 0:

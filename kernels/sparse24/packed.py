@@ -1,10 +1,13 @@
 """Packed: a 2:4 tensor as its kept values and their 2-bit positions."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.utils import _pytree
 
 from sparse24 import layouts
+from sparse24.autograd import Move
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Packed:
               (sparse24.layouts gives the formula); what lies otherwise is copied into such a buffer
     link      how gradients travel: a tensor of ``shape`` that owns one element and stands for the
               dense tensor in autograd; None without gradients. ``values`` itself is detached
+
+    A pytree of its tensors, and safe for ``torch.load``; copies and files are cut from autograd.
     """
 
     values: torch.Tensor
@@ -53,6 +58,40 @@ class Packed:
         """Bytes held: values and metadata."""
         return self.values.nbytes + self.metadata.nbytes
 
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> "Packed":
+        """The same on another device or in another floating dtype (None: as it is); gradients flow back.
+
+        ValueError if ``dtype`` is not floating, or not 16 bits wide in layout "cusparselt".
+        """
+        dtype = self.dtype if dtype is None else dtype
+        device = self.device if device is None else torch.device(device)
+        sixteen = dtype in (torch.float16, torch.bfloat16)
+        if not (sixteen or (self.layout == "rows" and dtype in (torch.float32, torch.float64))):
+            wide = " or bfloat16" if self.layout == "cusparselt" else ", bfloat16, float32 or float64"
+            raise ValueError(f"dtype must be float16{wide} in layout {self.layout!r}; got {dtype}")
+        link = None if self.link is None else Move.apply(self.link, device, dtype)
+        values, metadata = self.values.to(device, dtype), self.metadata.to(device)
+        return Packed(values, metadata, self.shape, self.layout, link)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A file takes no two tensors of different dtypes in one memory, as the layout of the GEMM has them.
+        return self.__dict__ | {"metadata": self.metadata.clone(), "link": None}
+
     def detach(self) -> "Packed":
         """The same storage, cut from autograd."""
         return Packed(self.values, self.metadata, self.shape, self.layout)
+
+
+def _from_tree(tensors: Any, about: Any) -> Packed:
+    values, metadata, link = tensors
+    shape, layout = about
+    return Packed(values, metadata, shape, layout, link)
+
+
+torch.serialization.add_safe_globals([Packed])
+_pytree.register_pytree_node(
+    Packed,
+    lambda packed: ([packed.values, packed.metadata, packed.link], (packed.shape, packed.layout)),
+    _from_tree,
+    serialized_type_name="sparse24.Packed",
+)

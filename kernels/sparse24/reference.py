@@ -16,13 +16,19 @@ BITS = {
     torch.float32: torch.int32,
     torch.float64: torch.int64,
 }
+# The bits of infinity, one below those of a NaN: 5, 8, 8 and 11 bits of exponent.
+INFINITY = {
+    torch.float16: 0x7C00,
+    torch.bfloat16: 0x7F80,
+    torch.float32: 0x7F80_0000,
+    torch.float64: 0x7FF0_0000_0000_0000,
+}
 
 
 def _keys(x: torch.Tensor) -> list[torch.Tensor]:
     """Integers ordered as the magnitudes of ``x``, NaN on top: four tensors (..., K/4)."""
-    infinity = torch.tensor(float("inf"), dtype=x.dtype).view(BITS[x.dtype]).item()
     # The bits of a non-negative float grow with its value, so integers compare without NaN traps.
-    keys = x.abs().view(BITS[x.dtype]).clamp_max(infinity + 1)
+    keys = x.abs().view(BITS[x.dtype]).clamp_max(INFINITY[x.dtype] + 1)
     return list(keys.unflatten(-1, (-1, 4)).unbind(-1))
 
 

@@ -25,9 +25,25 @@ def token_stats(
     """
     if not x.numel():  # nothing to launch; the reference keeps the link to autograd
         return reference.token_stats(x, tokens, temperature)
-    cases = cases_of(x, tokens, torch.is_grad_enabled() and x.requires_grad)
-    right = all(selfcheck.ok(case, partial(compare, *case), strict=strict) for case in cases)
+    right = _right(x, tokens, torch.is_grad_enabled() and x.requires_grad, strict)
     return (triton if right else reference).token_stats(x, tokens, temperature)
+
+
+def token_stats_backward(
+    x: torch.Tensor,
+    tokens: torch.Tensor | None,
+    temperature: float,
+    grads: list[torch.Tensor],
+    strict: bool,
+) -> torch.Tensor:
+    """As in reference.py, and ``token_stats`` above."""
+    right = x.numel() > 0 and _right(x, tokens, True, strict)
+    return (triton if right else reference).token_stats_backward(x, tokens, temperature, grads)
+
+
+def _right(x: torch.Tensor, tokens: torch.Tensor | None, gradient: bool, strict: bool) -> bool:
+    cases = cases_of(x, tokens, gradient)
+    return all(selfcheck.ok(case, partial(compare, *case), strict=strict) for case in cases)
 
 
 def cases_of(x: torch.Tensor, tokens: torch.Tensor | None, gradient: bool) -> list[tuple]:
@@ -69,9 +85,9 @@ def compare(name, device, dtype, rows, columns, row, offset, parts, with_tokens)
     drawn = torch.randint(0, columns, (rows,), generator=generator, device="cpu").to(device)
     tokens = drawn if with_tokens else None
     if name == "gradient":
-        weights = torch.randn(3, rows, generator=generator, device="cpu", dtype=torch.float32).to(device)
-        ours = _gradient(partial(triton.token_stats, parts=parts), x, tokens, weights)
-        theirs = _gradient(reference.token_stats, x.double(), tokens, weights.double())
+        grads = torch.randn(3, rows, generator=generator, device="cpu", dtype=torch.float32).to(device)
+        ours = triton.token_stats_backward(x, tokens, TEMPERATURE, list(grads), parts).double()
+        theirs = reference.token_stats_backward(x.double(), tokens, TEMPERATURE, list(grads.double()))
         error, size = (ours - theirs).norm().item(), theirs.norm().item()
         if not error <= ROUNDING[dtype] * size + 1e-6:  # one column: both are 0
             raise AssertionError(f"off by {error:.2e} of {size:.2e}, allowed {ROUNDING[dtype]:.0e}")
@@ -81,11 +97,3 @@ def compare(name, device, dtype, rows, columns, row, offset, parts, with_tokens)
     torch.testing.assert_close(got.argmax, expected.argmax)
     for ours, theirs in zip(got[1:], expected[1:], strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=2e-5, atol=3e-5)
-
-
-def _gradient(backend, x, tokens, weights) -> torch.Tensor:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        stats = backend(x, tokens, TEMPERATURE)
-        total = sum((w * value).sum() for w, value in zip(weights, stats[1:], strict=True))
-        return torch.autograd.grad(total, x)[0].double()

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from numbers import Real
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from tokenstats import reference
 
@@ -75,14 +76,20 @@ def _backend(backend: str, logits: torch.Tensor) -> Callable[..., reference.Toke
         return reference.token_stats
     if refusal:
         raise ValueError(f"backend must be 'auto' or 'reference' here; got 'triton', but {refusal}")
-    from tokenstats import checked  # late: needs Triton
+    from tokenstats import checked, operators  # late: need Triton
 
-    return partial(checked.token_stats, strict=backend == "triton")
+    traced = torch.compiler.is_compiling() or isinstance(logits, FakeTensor)
+    return partial(operators.statistics if traced else checked.token_stats, strict=backend == "triton")
+
+
+@torch.compiler.assume_constant_result  # which looks through no cache
+def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why Triton cannot take such logits; None if it can."""
+    return _reason(device, dtype)
 
 
 @cache
-def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why Triton cannot take such logits; None if it can."""
+def _reason(device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype == torch.float64:
         return "its kernels have no float64"
     if find_spec("triton") is None:
@@ -110,7 +117,10 @@ def _checked(tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
             f"tokens must have shape {tuple(rows)} on {logits.device}; "
             f"got {tuple(tokens.shape)} on {tokens.device}"
         )
-    if not tokens.is_cuda and tokens.numel() and not (tokens.min() >= 0 and tokens.max() < vocabulary):
+    traced = torch.compiler.is_compiling() or isinstance(tokens, FakeTensor)
+    if traced or tokens.device.type != "cpu":  # there are no values, or the device has to be waited for
+        return tokens.long()
+    if tokens.numel() and not (tokens.min() >= 0 and tokens.max() < vocabulary):
         raise ValueError(
             f"tokens must lie between 0 and {vocabulary - 1}; "
             f"got values from {tokens.min().item()} to {tokens.max().item()}"

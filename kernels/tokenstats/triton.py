@@ -123,16 +123,34 @@ class _TokenStats(Function):
     @staticmethod
     @_first_order
     def backward(ctx, _argmax, *grads):
-        x, *saved = ctx.saved_tensors
-        x = x if x.stride(1) == 1 else x.contiguous()  # a saved-tensor hook may have changed the strides
-        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        block = 4096
-        with _on_device_of(x):
-            gradient[(x.shape[0], triton.cdiv(x.shape[1], block))](
-                x, out, *saved, *(grad.contiguous() for grad in grads),
-                x.shape[1], x.stride(0), 1 / ctx.temperature, BLOCK=block, num_warps=8,
-            )  # fmt: skip
-        return out, None, None, None
+        return _gradient(ctx.saved_tensors, ctx.temperature, grads), None, None, None
+
+
+def _gradient(saved, temperature, grads) -> torch.Tensor:
+    x, *numbers = saved
+    x = x if x.stride(1) == 1 else x.contiguous()  # a saved-tensor hook may have changed the strides
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    block = 4096
+    with _on_device_of(x):
+        gradient[(x.shape[0], triton.cdiv(x.shape[1], block))](
+            x, out, *numbers, *(grad.contiguous() for grad in grads),
+            x.shape[1], x.stride(0), 1 / temperature, BLOCK=block, num_warps=8,
+        )  # fmt: skip
+    return out
+
+
+def token_stats_backward(
+    x: torch.Tensor,
+    tokens: torch.Tensor | None,
+    temperature: float,
+    grads: list[torch.Tensor],
+    parts: tuple[int, int] | None = None,
+) -> torch.Tensor:
+    """As in reference.py: reads the logits once more for what the forward pass knew."""
+    x = x if x.stride(1) == 1 else x.contiguous()
+    argmax, confidence, _, entropy, log2z = _forward(x, tokens, temperature, parts)
+    chosen = argmax if tokens is None else tokens
+    return _gradient((x, argmax, chosen, confidence, entropy, log2z), temperature, grads)
 
 
 def token_stats(

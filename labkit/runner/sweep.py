@@ -8,6 +8,7 @@ Grid file (YAML), one line a parameter; the sweep runs every combination:
     seed: {seeds: 3}                                       # 0, 1, 2
 """
 
+import atexit
 import contextlib
 import itertools
 import math
@@ -23,6 +24,8 @@ import dask
 import numpy as np
 import pandas as pd
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.deploy.spec import close_clusters
+from distributed.security import Security
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -178,9 +181,21 @@ class PinCard(WorkerPlugin):
         os.environ["CUDA_VISIBLE_DEVICES"] = self.cards[worker.name % len(self.cards)]
 
 
+def _local_cluster(**options: Any) -> LocalCluster:
+    try:
+        return LocalCluster(**options, security=Security.temporary())
+    except BaseException:  # ended while its workers start: dask's own closing at exit would fail, loudly
+        atexit.unregister(close_clusters)
+        raise
+
+
 @contextlib.contextmanager
 def connect(scheduler: str | None, jobs: int | None):
-    """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes."""
+    """A client of the running scheduler at ``scheduler``, or of ``jobs`` local worker processes.
+
+    The local ones talk over TLS with a certificate that is made for this run and never leaves memory:
+    a scheduler runs whatever a client sends, and anybody on the machine can reach its port.
+    """
     if scheduler is None:
         cards = [card.uuid for card in device.cards() if not card.problem]
         workers = jobs or len(cards) or 2
@@ -195,7 +210,7 @@ def connect(scheduler: str | None, jobs: int | None):
         with (
             after,
             dask.config.set(settings),
-            LocalCluster(**options, env={processes.MARK: marks}) as cluster,
+            _local_cluster(**options, env={processes.MARK: marks}) as cluster,
             Client(cluster) as client,
         ):
             if len(cards) > 1:

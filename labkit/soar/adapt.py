@@ -40,10 +40,10 @@ class Adaptation:
         metadata={"help": "of the blocks in the states of block decoding; none: block_causal, else 32"},
     )
     block_share: float = help_field("rows in states of block decoding; others are masked uniformly", 0.5)
-    lora_rank: int | None = help_field("train LoRA of this rank (needs peft), not all weights", None)
+    lora_r: int | None = help_field("train LoRA of this rank (needs peft), not all weights", None)
 
     def __post_init__(self) -> None:
-        for name in ("block_causal", "answer_length", "lora_rank"):
+        for name in ("block_causal", "answer_length", "lora_r"):
             if getattr(self, name) is not None:
                 checks.integer(name, getattr(self, name), 1)
         if not self.block_lengths:
@@ -99,7 +99,7 @@ def with_lora(net: PreTrainedModel, rank: int, mask_id: int) -> Any:
 
     ValueError without peft.
     """
-    peft = import_peft("--lora_rank")
+    peft = import_peft("--lora_r")
     chosen = {"target_modules": "all-linear", "trainable_token_indices": [mask_id]}
     return peft.get_peft_model(net, peft.LoraConfig(r=rank, lora_alpha=2 * rank, **chosen))
 

@@ -1,7 +1,7 @@
 """labkit train dlm: make a Llama, Qwen2 or Qwen3 causal LM a masked diffusion LM, from prompts and answers.
 
 The output folder gets model/, which labkit.soar.load_model and labkit decode open, the curves
-(train_trace.npz), result.json, and with --lora_rank adapter/. Several GPUs: torchrun --nproc_per_node N -m
+(train_trace.npz), result.json, and with --lora_r adapter/. Several GPUs: torchrun --nproc_per_node N -m
 labkit train dlm ...
 """
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     net, tokenizer = load_causal_lm(arguments.model)
     mask_id = add_mask(net, tokenizer)
     data = Rows(rows, tokenizer, adaptation, net.config.max_position_embeddings)
-    model = with_lora(net, adaptation.lora_rank, mask_id) if adaptation.lora_rank else net
+    model = with_lora(net, adaptation.lora_r, mask_id) if adaptation.lora_r else net
     # 3) training
     config.remove_unused_columns = False
     trainer = DiffusionTrainer(
@@ -91,7 +91,7 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
     about, model = trainer.adaptation, trainer.accelerator.unwrap_model(trainer.model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = sum(p.numel() for p in model.parameters())
-    if about.lora_rank:
+    if about.lora_r:
         # The mask's row is in it by itself; without the word, peft would add both whole embeddings.
         model.save_pretrained(output / "adapter", save_embedding_layers=False)
         model = model.merge_and_unload()

@@ -1,6 +1,5 @@
 """The files of a study: JSON written strictly and whole, the shape it must have, what tells two apart.
 
-write_json   a value
 put          a value under keys of a file that other processes may be writing to
 check        ValueError that names the place where a value has not its shape
 digest       16 digits that change with a value or with a file
@@ -16,30 +15,9 @@ from types import UnionType
 from typing import Any
 
 from labkit.checks import fail
-from labkit.paths import write_atomic
+from labkit.paths import write_json
 
 Join = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
-LINE = 300  # characters of JSON that may stand in one line
-
-
-def write_json(path: Path, body: Any) -> None:
-    """Write strict JSON whole or not at all: what fits stands in one line. ValueError for NaN or inf."""
-    text = _lines(body, 0) + "\n"
-    write_atomic(path, lambda temporary: temporary.write_text(text))
-
-
-def _lines(value: Any, depth: int) -> str:
-    flat = json.dumps(value, allow_nan=False)
-    if not isinstance(value, (dict, list)) or not value or (depth and len(flat) <= LINE):
-        return flat
-    if isinstance(value, dict):
-        start, end = "{", "}"
-        parts = [f"{json.dumps(key)}: {_lines(item, depth + 1)}" for key, item in value.items()]
-    else:
-        start, end = "[", "]"
-        parts = [_lines(item, depth + 1) for item in value]
-    inner = f",\n{' ' * (depth + 1)}".join(parts)
-    return f"{start}\n{' ' * (depth + 1)}{inner}\n{' ' * depth}{end}"
 
 
 def put(path: Path, body: Mapping[str, Any], *keys: str, join: Join | None = None) -> None:
@@ -56,7 +34,7 @@ def put(path: Path, body: Mapping[str, Any], *keys: str, join: Join | None = Non
         body = join(dict(place), dict(body)) if join and place else body
         place.clear()
         place.update(body)
-        write_json(path, whole)
+        write_json(path, whole, strict=True)
 
 
 @contextlib.contextmanager

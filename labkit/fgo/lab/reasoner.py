@@ -59,6 +59,9 @@ def load_reasoner(
             about = json.loads(file.metadata()["labkit"])
             weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         about["task"]["operands"] = tuple(about["task"]["operands"])
+        layers = len({key.split(".")[2] for key in weights if key.startswith("model.layers.")})
+        if about["shape"]["layers"] != layers:  # a header may ask for any number
+            raise ValueError
         with torch.device("meta"):  # a shape that the weights do not have takes no memory
             wanted = {key: v.shape for key, v in build_char_model(**about["shape"]).named_parameters()}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

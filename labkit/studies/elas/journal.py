@@ -15,11 +15,12 @@ from labkit.checks import fail
 from labkit.elas.config import ARMS, LORO_REVISION, PretrainConfig
 from labkit.elas.data import Text, windows
 from labkit.elas.evaluation import unigram
+from labkit.paths import write_json
 from labkit.provenance import provenance
 from labkit.studies.elas.fastloop import validation_and_test
 from labkit.studies.elas.plan import RULES, TUNE_SEED, Job, rates
 from labkit.studies.elas.records import load_curves, save_curves
-from labkit.studies.files import check, write_json
+from labkit.studies.files import check
 from labkit.traces import TrainTrace
 
 CURVES = 3  # seeds of each arm whose curves are kept
@@ -81,7 +82,7 @@ class Journal:
         else:
             self.body["times"][job.shown] = dict(found)
         check("study", self.body, SHAPE)
-        write_json(self.path, self.body)
+        write_json(self.path, self.body, strict=True)
 
     def _add_run(self, job: Job, trace: TrainTrace) -> None:
         meta = trace.meta

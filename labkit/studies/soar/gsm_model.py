@@ -18,11 +18,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from labkit import checks
-from labkit.paths import write_atomic
+from labkit.paths import write_atomic, write_json
 from labkit.soar.masking import draw, mask_answers, masked_loss
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.tasks.training import BETAS, CLIP, WEIGHT_DECAY
-from labkit.studies.files import write_json
 from labkit.studies.soar.gsm_data import ANSWER, PROMPT, SPECIAL
 
 HOLD = 0.6  # share of the steps at the full learning rate
@@ -146,7 +145,7 @@ def save_state(run: Run, folder: Path) -> None:
     write_atomic(
         folder / "state.safetensors", lambda part: save_file(tensors, part, {"step": str(run.step)})
     )
-    write_json(folder / "state.json", {"step": run.step, "seconds": run.seconds, "log": log})
+    write_json(folder / "state.json", {"step": run.step, "seconds": run.seconds, "log": log}, strict=True)
 
 
 def load_state(run: Run, folder: Path) -> None:

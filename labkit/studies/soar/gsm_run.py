@@ -21,12 +21,13 @@ import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labkit import checks
+from labkit.paths import write_json
 from labkit.provenance import provenance
 from labkit.soar.generate import encode, read
 from labkit.soar.models.adapted import save_adapted
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.search import decode
-from labkit.studies.files import digest, write_json
+from labkit.studies.files import digest
 from labkit.studies.harness import Context, Option, Stage
 from labkit.studies.soar import gsm_model
 from labkit.studies.soar import gsm_problems as gsm
@@ -178,7 +179,7 @@ def _save(context: Context, run: Run, tokenizer: Any, name: str, entry: dict[str
         "batch": o.batch, "learning_rate": o.learning_rate, "optimizer": o.optimizer,
         **provenance(command=context.command, seed=o.seed),
     }  # fmt: skip
-    write_json(folder / "card.json", card)
+    write_json(folder / "card.json", card, strict=True)
 
 
 def _finish(

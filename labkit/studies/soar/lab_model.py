@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional as F
 
 from labkit import checks
+from labkit.paths import write_json
 from labkit.progress import bar
 from labkit.provenance import provenance
 from labkit.soar.models.transformer import MaskedLM
@@ -34,7 +35,6 @@ from labkit.soar.tasks.sudoku import solved
 from labkit.soar.tasks.sudoku_model import SudokuConfig, SudokuLM
 from labkit.soar.tasks.sums import QUESTION, SumsConfig, SumsLM, encode, right, sums
 from labkit.soar.tasks.training import Batch, mask_at_random_rates
-from labkit.studies.files import write_json
 from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.studies.soar import gsm_run
 from labkit.studies.soar.puzzles import training_puzzles
@@ -170,7 +170,7 @@ def save(model: MaskedLM, snapshot: dict, folder: Path, name: str, about: dict) 
     }  # fmt: skip
     twin = type(model)(model.config)
     twin.load_state_dict(snapshot["weights"], assign=True)
-    write_json(folder / f"{name}.json", card)
+    write_json(folder / f"{name}.json", card, strict=True)
     return twin.save(folder / f"{name}.safetensors", **card)
 
 

@@ -146,7 +146,7 @@ def trained(name: str) -> dict:
         return {key: card[key] for key in ("name", "seed", "steps", "training_seconds", "device")}
     meta = TrainTrace.load(folder.parent / "train_trace.npz").meta
     steps = json.loads((folder.parent / "result.json").read_text())["steps"]
-    about = {key: meta[key] for key in ("parameters", "trained_parameters", "lora_rank", "device")}
+    about = {key: meta[key] for key in ("parameters", "trained_parameters", "lora_r", "device")}
     of = {"name": folder.parent.name, "seed": meta["seed"], "steps": steps}
     return of | {"model": Path(meta["model"]).name} | about
 
