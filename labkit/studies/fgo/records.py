@@ -1,6 +1,7 @@
 """What the lab keeps of its FGO study on a GPU.
 
 runs    {arm: a TrainTrace per seed} of ``studies fgo``
+missing what of the plan was not run
 tuned   {family: its validation runs and the learning rate that they chose}
 save    one arm's runs as one file; load: back
 bench   tokens per second of the sampler, transformers and TRL: what ``studies fgo-bench`` wrote
@@ -37,6 +38,11 @@ def runs(name: str = "study") -> dict[str, list[TrainTrace]]:
         raise FileNotFoundError(f"no recorded runs in {folder.name}")
     found = {arm: [t for t in traces if t.meta["arm"] == arm] for arm in ARMS}
     return {arm: sorted(own, key=lambda t: t.meta["seed"]) for arm, own in found.items() if own}
+
+
+def missing(arms: Arms) -> list[str]:
+    """The planned arms that were not run."""
+    return [arm for arm in ARMS if arm not in arms]
 
 
 def file_of(arm: str) -> str:
