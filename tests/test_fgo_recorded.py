@@ -1,5 +1,7 @@
 """What is read off recorded studies, by hand on made-up traces, and the figures that show it."""
 
+import json
+
 import numpy as np
 import pytest
 from matplotlib import pyplot
@@ -10,6 +12,8 @@ from labkit.fgo.tasks import is_correct, verbose_sums
 from labkit.figures import arms as figures
 from labkit.studies import published, report
 from labkit.studies.fgo import claims, records
+from labkit.studies.fgo.arms import ARMS as PLANNED
+from labkit.studies.fgo.frontier import at_equal_length, frontier, strongest_rival, without_entropy
 from labkit.traces import TrainTrace
 
 
@@ -27,7 +31,7 @@ def exam(accuracy, length, token=0.2, **more):
     }  # fmt: skip
 
 
-def run(arm, seed, after, tokens=(0.3, 0.2, 0.1), invalid=(10, 20, 40)):
+def run(arm, seed, after, tokens=(0.3, 0.2, 0.1), invalid=(10, 20, 40), greedy=None):
     step = np.arange(4)
     nan = np.nan
     series = {
@@ -36,22 +40,35 @@ def run(arm, seed, after, tokens=(0.3, 0.2, 0.1), invalid=(10, 20, 40)):
         "fgo/constant_groups": np.array([nan, 1, 2, 3]),
         **{f"exam/{k}": np.array([1, 2, 3, nan]) for k in ("entropy_choice", "entropy_result", "checks")},
     }
-    for name, value in (
-        ("length", 40 if arm == "GRPO" else 20),
-        ("accuracy", 0.6 if arm == "GRPO" else 0.7),
-    ):
-        series[f"exam/{name}"] = np.array([value, value, value, nan])
-    meta = {"arm": arm, "seed": seed, "questions": 1600, "before": exam(0.5, 60), "after": after}
+    meta = {"arm": arm, "seed": seed, "before": exam(0.5, 60), "after": after, "learning_rate": 5e-5}
+    meta |= {"before_greedy": exam(0.55, 50), "after_greedy": greedy or after}
     return TrainTrace(step=step, series=series, meta=meta)
 
 
 ARMS = {
     "GRPO": [run("GRPO", 0, exam(0.80, 50)), run("GRPO", 1, exam(0.82, 50))],
     "FGO": [
-        run("FGO", 0, exam(0.83, 30, entropy=1.0), tokens=(0.3, 0.3, 0.05)),
-        run("FGO", 1, exam(0.83, 30, entropy=1.0), tokens=(0.3, 0.3, 0.05)),
+        run("FGO", 0, exam(0.83, 30, entropy=1.0), tokens=(0.3, 0.3, 0.05), greedy=exam(0.7, 25)),
+        run("FGO", 1, exam(0.83, 30, entropy=1.0), tokens=(0.3, 0.3, 0.05), greedy=exam(0.7, 25)),
     ],
     "mean entropy": [run("mean entropy", 0, exam(0.8, 60), tokens=(0.3, 0.3, 0.3))],
+}
+
+
+def line(name, ends, seeds=2):
+    """An arm of so many seeds that ends at (accuracy, length)."""
+    return [run(name, seed, exam(*ends)) for seed in range(seeds)]
+
+
+# Seven arms whose places are easy to see: the linear penalty's line passes above FGO.
+PLACED = {
+    "GRPO": line("GRPO", (0.80, 50)),
+    "linear penalty 0.06": line("linear penalty 0.06", (0.90, 40)),
+    "linear penalty 1": line("linear penalty 1", (0.80, 20)),
+    "ShorterBetter 0.08": line("ShorterBetter 0.08", (0.78, 28)),
+    "FGO": line("FGO", (0.83, 30)),
+    "FGO, alpha 1": line("FGO, alpha 1", (0.82, 10)),
+    "w/o entropy, alpha 1": line("w/o entropy, alpha 1", (0.81, 12)),
 }
 
 
@@ -61,13 +78,13 @@ def test_two_seeds_are_two_differences_without_an_interval():
     assert found["accuracy"].values == pytest.approx((0.03, 0.01))
     assert (found["length"].low, found["accuracy"].low) == (None, None)
     assert claims.describe_difference(ARMS) == (
-        "length -40 and -40 % (2 seeds, no interval), accuracy +3.0 and +1.0 points (2 seeds, no interval)"
+        "accuracy +3.0 and +1.0 points (2 seeds, no interval), length -40 and -40 % (2 seeds, no interval)"
     )
     with pytest.raises(ValueError, match="arm must be one of 'GRPO', 'FGO', 'mean entropy'; got 'PPO'"):
         claims.difference(ARMS, "PPO")
 
 
-def test_three_seeds_have_a_t_interval():
+def test_three_seeds_have_a_t_interval_and_a_verdict():
     arms = {
         "GRPO": [run("GRPO", seed, exam(0.8, 50)) for seed in range(3)],
         "FGO": [run("FGO", seed, exam(0.8 + 0.01 * seed, 30)) for seed in (2, 0, 1)],
@@ -75,59 +92,92 @@ def test_three_seeds_have_a_t_interval():
     gap = claims.difference(arms)["accuracy"]
     assert gap.values == pytest.approx((0, 0.01, 0.02))
     assert gap.high - gap.estimate == pytest.approx(4.302653 * 0.01 / 3**0.5)
+    assert claims.sentence(arms, "FGO", "GRPO") == (
+        "FGO minus GRPO: accuracy +1.0 points (95 % -1.5 to +3.5, 3 seeds): not resolved at n = 3 seeds, "
+        "length -40 % (95 % -40 to -40, 3 seeds): shorter"
+    )
 
 
-def test_the_difference_at_an_exam_on_the_way():
-    found = claims.difference(ARMS, when=1)
+def test_the_difference_of_greedy_answers():
+    found = claims.difference(ARMS, exam="greedy")
     assert found["length"].values == pytest.approx((-0.5, -0.5))
-    assert found["accuracy"].values == pytest.approx((0.1, 0.1))
-    assert claims.paper_step(ARMS) == 2
-    with pytest.raises(ValueError, match="when must be one of 'after', 0, 1, 2; got 3"):
-        claims.difference(ARMS, when=3)
+    assert found["accuracy"].values == pytest.approx((-0.1, -0.12))
+    with pytest.raises(ValueError, match="exam must be one of 'sampled', 'greedy'; got 'oral'"):
+        claims.difference(ARMS, exam="oral")
+
+
+def test_the_strongest_rival_writes_no_more_and_is_the_most_accurate_of_those():
+    assert strongest_rival(PLACED) == "linear penalty 1"  # GRPO and the weaker penalty write more
+    assert strongest_rival(PLACED, "w/o entropy, alpha 1") == "linear penalty 1"  # none is so short
+    assert without_entropy(PLACED, "FGO, alpha 1") == "w/o entropy, alpha 1"
+    assert [without_entropy(PLACED, arm) for arm in ("FGO", "GRPO")] == [None, None]
+    assert claims.twins(PLACED) == [("FGO, alpha 1", "w/o entropy, alpha 1")]
+
+
+def test_at_equal_length_an_arm_stands_against_the_line_between_two_strengths():
+    gap = at_equal_length(PLACED, "FGO", "linear penalty")  # at 30 tokens the line has 85 %
+    assert gap.values == pytest.approx((-0.02, -0.02))
+    assert at_equal_length(PLACED, "FGO, alpha 1", "linear penalty") is None  # shorter than the line
+    assert at_equal_length(PLACED, "FGO", "ShorterBetter") is None  # one strength is no line
+
+
+def test_the_frontier_has_every_arm_and_tells_the_best():
+    points = frontier(PLACED)
+    best = {arm for arm, point in points["sampled"].items() if point["best"]}
+    assert best == {"linear penalty 0.06", "FGO", "FGO, alpha 1"}
+    assert points["sampled"]["FGO"] == {
+        "family": "FGO", "rival": False, "seeds": 2, "best": True,
+        "length": [30, None, None], "accuracy": [pytest.approx(83), None, None],
+    }  # fmt: skip
+    assert points["greedy"]["GRPO"]["rival"]
+    assert points["before"] == {"sampled": [60, 50], "greedy": [50, pytest.approx(55)]}
 
 
 def test_entropy_lost_names_the_step_from_which_it_stays_below_for_each_seed():
     found = claims.entropy_lost(ARMS)
     assert found["step"] == [2, 2]
     assert found["sum_ratio"] == pytest.approx([0.5, 0.5])
+    assert claims.describe_lost(ARMS) == (
+        "FGO's entropy per token ends below GRPO's in 2 of 2 seeds (from step 2 on), at 100 and 100 % "
+        "(2 seeds, no interval) of it"
+    )
     assert claims.entropy_lost(ARMS, "mean entropy")["step"] == [None]
     low = {**ARMS, "low": [run("low", 0, exam(1, 1), (0.1, 0, 0))]}
     assert claims.entropy_lost(low, "low")["step"] == [0]
 
 
-def test_summary_counts_the_first_3200_groups_and_sets_the_paper_beside():
+def test_the_table_begins_with_the_most_accurate_and_pairs_each_with_grpo():
     rows = claims.summary(ARMS)
-    assert [row["arm"] for row in rows] == ["before", *ARMS]
-    assert rows[1]["accuracy"] == pytest.approx([80, 82])
-    assert rows[1]["invalid"] == [30, 30]  # two steps of 1,600 questions
-    assert rows[1]["paper"]["invalid"] == published.INVALID["GRPO"]
-    assert rows[3]["paper"] is None
-    page = figures.study_table(rows, "A <caption>").data
-    assert ">80.0 and 82.0</td>" in page
-    assert "65.6 / 578 / 11.3 / 1,584 to 2,617" in page
-    assert "A &lt;caption&gt;" in page
+    assert [row["arm"] for row in rows] == ["before", "FGO", "GRPO", "mean entropy"]
+    assert rows[2]["accuracy"] == pytest.approx([80, 82])
+    assert rows[1]["greedy_length"] == [25, 25]
+    assert rows[2]["invalid"] == [70, 70]
+    head, lines = claims.table(ARMS)
+    cells = dict(zip(head, lines[1], strict=True))
+    assert cells["accuracy minus GRPO's, points"] == "+3.0 and +1.0"
+    assert (cells["arm"], cells["tokens"], cells["invalid groups"]) == ("FGO", "30.0 and 30.0", "70")
+    assert "GRPO 65.6 % at 578 tokens, ACT 11.3, invalid groups 1,584 to 2,617;" in claims.paper_words()
+    assert published.QUESTIONS == 3200
 
 
-def test_trade_off_draws_every_seed_where_it_belongs():
-    figure = figures.trade_off(ARMS, {2: "early", "after": "late"}, "finding")
-    assert [note.text for note in figure.layout.annotations[:2]] == ["early", "late"]
-    at = [
-        {
-            (part.name, *point)
-            for part in figure.data
-            if part.xaxis == x
-            for point in zip(part.x, part.y, strict=True)
-        }
-        for x in ("x", "x2")
-    ]
-    assert ("GRPO", 40, 60) in at[0]
-    assert {("before", 60, 50)} == at[0] & at[1]
-    assert ("GRPO", 50, 80) in at[1]
-    assert ("FGO", 30, 83) in at[1]
-    tips = [text for part in figure.data for text in part.text]
-    assert "GRPO, seed 0" in tips
-    assert len(tips) == 2 * (1 + sum(map(len, ARMS.values())))
-    assert figure.layout.title.text == "finding"
+def test_the_frontier_is_drawn_where_the_arms_end_and_rivals_are_hollow():
+    arms = {arm: line(arm, (0.8, 40), 3) for arm in PLACED}
+    for seed, trace in enumerate(arms["FGO"]):
+        trace.meta["after"] = exam(0.8 + 0.01 * seed, 30)
+    figure = figures.frontier(frontier(arms), "finding", ["FGO"])
+    axis = figure.axes[0]
+    drawn = {box.get_label(): box for box in axis.containers}
+    assert set(drawn) == {"GRPO", "linear penalty", "ShorterBetter", "FGO", "w/o entropy"}
+    assert drawn["FGO"].lines[0].get_xydata().tolist() == [[30, pytest.approx(81)], [40, pytest.approx(80)]]
+    across, up = (bar.get_segments()[0] for bar in drawn["FGO"].lines[2])
+    assert np.ptp(across[:, 0]) == 0
+    assert np.ptp(up[:, 1]) == pytest.approx(2 * 4.302653 / 3**0.5, abs=1e-3)
+    assert drawn["GRPO"].lines[0].get_markerfacecolor() != drawn["GRPO"].lines[0].get_color()
+    looks = {(box.lines[0].get_color(), box.lines[0].get_marker()) for box in drawn.values()}
+    assert len(looks) == len(drawn)
+    short = figure.axes[2]  # FGO alone is not 1.3 times as long as the shortest
+    assert short.get_xlim()[0] < 30 < short.get_xlim()[1] < 40
+    assert (figure.get_suptitle(), short.texts[0].get_text()) == ("finding", "FGO")
 
 
 def test_entropy_places_marks_the_step():
@@ -153,15 +203,20 @@ def test_sample_sums_is_a_trace_like_any_other():
 
 def test_the_lab_keeps_a_whole_study_and_its_report_says_what_the_files_say():
     arms = records.runs()
-    assert {"GRPO", "FGO", "mean entropy"} <= set(arms)
-    steps = {run.meta["steps"] for runs in arms.values() for run in runs}
-    assert len(steps) == 1, "arms stop together"
+    assert list(arms) == [arm for arm in PLANNED if arm in arms]
+    not_run = "; ".join(arm for arm in PLANNED if arm not in arms) or "nothing of the plan"
+    assert f"Not run: {not_run}." in report.pages()["fgo"]
     for runs in arms.values():
-        assert len(runs) >= 2
+        assert [run.meta["seed"] for run in runs] == list(range(8))
         for run in runs:  # one model: only the draws differ
+            assert run.meta["steps"] * run.meta["questions"] == published.QUESTIONS
             assert run.meta["before_greedy"]["length"] == runs[0].meta["before_greedy"]["length"]
             assert abs(run.meta["before"]["accuracy"] - runs[0].meta["before"]["accuracy"]) < 0.05
+            family = PLANNED[run.meta["arm"]].family
+            assert run.meta["learning_rate"] == records.tuned()[family]["chosen"]
     assert records.RESULTS.joinpath("README.md").read_text() == report.pages()["fgo"]
+    kept = json.loads(records.RESULTS.joinpath("frontier.json").read_text())
+    assert kept == frontier(arms), "python -m labkit.studies report"
 
 
 def test_the_shipped_model_is_the_one_that_the_study_began_from():

@@ -18,12 +18,12 @@ from labkit.fgo.lab.sampler import Responses, Sampler, decode, encode
 from labkit.fgo.measures import summarise
 from labkit.fgo.tasks import CHARACTERS, END, PAD, char_tokenizer, verbose_sums
 from labkit.studies import harness
-from labkit.studies.fgo import bench
+from labkit.studies.fgo import bench, records
 from labkit.studies.fgo import reasoner as make
+from labkit.studies.fgo.arms import Arm, judge
 from labkit.studies.fgo.exam import Exam, grade, places
-from labkit.studies.fgo.lockstep import ARMS, Plan, judge, policy_step
-from labkit.studies.fgo.study import STUDY, save_traces, study
-from labkit.traces import TrainTrace
+from labkit.studies.fgo.lockstep import Lockstep, Plan, Run, policy_step
+from labkit.studies.fgo.study import STUDY, choose, held_out_questions, study
 
 SMALL = {"hidden": 16, "layers": 2, "heads": 2}
 
@@ -135,9 +135,12 @@ def reward(completions, **_):
 
 
 SETTINGS = [
-    ({"method": "grpo"}, {"method": "grpo"}),
-    ({"alpha": 0.5, "beta_entropy": 0.7}, {"alpha": 0.5, "beta": 0.7}),
-    ({"entropy": "full_mean", "scale": "std"}, {"entropy": "full_mean", "scale": "std"}),
+    ({"method": "grpo"}, Arm("GRPO", "grpo")),
+    ({"alpha": 0.5, "beta_entropy": 0.7}, Arm("FGO", "fgo", {"alpha": 0.5, "beta": 0.7})),
+    (
+        {"entropy": "full_mean", "scale": "std"},
+        Arm("FGO", "fgo", {"entropy": "full_mean", "scale": "std"}),
+    ),
 ]
 
 
@@ -191,14 +194,13 @@ def test_one_step_is_fgotrainers_on_the_batch_that_it_recorded(tmp_path, theirs,
         "full_sum": entropy.sum(2).view(1, 3, 4),
         "full_mean": (entropy.sum(2) / mask.sum(2)).view(1, 3, 4),
     }  # fmt: skip
-    advantages = judge(measured, [ours], 1)
+    advantages = judge(measured, [ours], 9)
     torch.testing.assert_close(advantages[0], groups["advantages"], atol=1e-4, rtol=1e-3)
     assert torch.equal(advantages.flatten().nonzero(), batch["advantages"].nonzero())
 
     optimizer = torch.optim.AdamW(fleet.weights.values(), 1e-3, weight_decay=0.0)
-    loss, norm = policy_step(
-        fleet, optimizer, ids, mask, advantages.flatten(1).float(), chunks=chunks, max_grad_norm=0.5
-    )
+    pull = advantages.flatten(1).float() / mask.sum()
+    loss, norm = policy_step(fleet, optimizer, ids, mask, pull, chunks=chunks, max_grad_norm=0.5)
     entry = trainer.state.log_history[0]
     assert entry["loss"] == pytest.approx(loss.item(), abs=2e-5)  # TRL logs rounded losses
     assert entry["grad_norm"] == pytest.approx(norm.item(), rel=1e-3)
@@ -219,7 +221,7 @@ def test_copies_learn_apart(tmp_path):
     for fleet, part in ((both, slice(0, 2)), (alone, slice(1, 2))):
         optimizer = torch.optim.AdamW(fleet.weights.values(), 1e-2, weight_decay=0.0)
         for _ in range(2):
-            policy_step(fleet, optimizer, ids[part], mask[part], advantages[part], chunks=2)
+            policy_step(fleet, optimizer, ids[part], mask[part], advantages[part] / 36, chunks=2)
     for name, value in alone.weights.items():
         torch.testing.assert_close(both.weights[name][1], value[0], atol=1e-5, rtol=1e-4)
 
@@ -262,32 +264,72 @@ def test_exam_repeats_and_leaves_the_random_state():
 # The study and the reasoner
 
 
+TASK = {"operands": (2, 2), "split": "train"}
+
+
+def lab(copies, steps=3):
+    plan = Plan(steps, questions=2, group=3, exam_every=2, exam_questions=4, final_exams=1, chunks=2)
+    return Lockstep(small(), TASK, 10, plan, copies, "cpu")
+
+
 def test_study_is_repeatable_and_keeps_its_books(tmp_path):
-    task = {"operands": (2, 2), "split": "train"}
-    plan = Plan(
-        arms={name: ARMS[name] for name in ("GRPO", "FGO")}, seeds=2, steps=3, questions=2, group=3,
-        exam_every=2, exam_questions=4, final_exams=1, chunks=2, learning_rate=1e-2,
-    )  # fmt: skip
-    first, again = (study(small(), task, 10, plan, progress=False) for _ in range(2))
-    for arm, runs in first.items():
-        assert [run.meta["seed"] for run in runs] == [0, 1]
-        for run, twin in zip(runs, again[arm], strict=True):
+    together, held_out = lab(2), verbose_sums(4, seed=1, **TASK | {"split": "test"})
+    found = {}
+    for arm in ("GRPO", "FGO"):
+        runs = [Run(arm, seed, 1e-2) for seed in range(2)]
+        first, again = (study(together, runs, held_out, progress=False) for _ in range(2))
+        for run, twin in zip(first, again, strict=True):
             assert run.step.tolist() == [0, 1, 2, 3]
-            assert run.curve("exam/accuracy")[0].tolist() == [0, 2, 3]
+            assert run.curve("exam/accuracy")[0].tolist() == [0, 2]
+            assert run.curve("greedy/length")[0].tolist() == [0, 2]
             assert run.curve("loss")[0].tolist() == [1, 2, 3]
             for name, values in run.series.items():
                 assert np.array_equal(values, twin.series[name], equal_nan=True), name
             assert run.samples == twin.samples
-            assert {sample["step"] for sample in run.samples} == {0, 2, 3}
-    fgo = first["FGO"][0]
-    lengths = [run.series["completions/mean_length"][1] for run in first["GRPO"]]
-    assert lengths[0] != lengths[1]  # seeds are asked and answer otherwise
-    assert fgo.curve("fgo/constant_groups")[1].sum() >= fgo.curve("fgo/invalid_groups")[1].sum()
-    paths = save_traces(first, tmp_path)
-    assert sorted(path.name for path in paths) == ["fgo_0.npz", "fgo_1.npz", "grpo_0.npz", "grpo_1.npz"]
-    kept = TrainTrace.load(tmp_path / "fgo_1.npz")
-    np.testing.assert_allclose(kept.series["entropy"], first["FGO"][1].series["entropy"], rtol=1e-6)
+            assert {sample["step"] for sample in run.samples} == {0, 2}
+        assert [run.meta["seed"] for run in first] == [0, 1]
+        found[arm] = first
+    lengths = {
+        arm: [run.curve("completions/mean_length")[1][0] for run in own] for arm, own in found.items()
+    }
+    assert lengths["GRPO"] == lengths["FGO"]  # the first step's responses are the same
+    assert lengths["GRPO"][0] != lengths["GRPO"][1]  # seeds are asked and answer otherwise
+    path = tmp_path / records.file_of("w/o entropy, alpha 1")
+    assert path.name == "without_entropy_alpha_1.npz"
+    records.save(found["FGO"], path)
+    kept = records.load(path)[1]
+    np.testing.assert_allclose(kept.series["entropy"], found["FGO"][1].series["entropy"], rtol=1e-6)
     assert kept.meta["settings"] == {"alpha": 0.01, "beta": 1.0}
+    assert kept.samples[0]["text"] == found["FGO"][1].samples[0]["text"]
+
+
+def test_a_lockstep_wants_a_run_a_copy():
+    with pytest.raises(ValueError, match="runs must be 2, one a copy; got 1"):
+        lab(2).begin([Run("GRPO", 0, 1e-3)])
+
+
+def test_of_the_rates_nearly_as_accurate_as_the_best_the_shortest_is_chosen():
+    table = {
+        1e-5: (0.90, 30),
+        2e-5: (0.92, 50),
+        4e-5: (0.95, 60),
+        8e-5: (0.94, 55),
+    }  # best on average: 0.94
+    rows = [
+        {"seed": seed, "learning_rate": rate, "accuracy": right + shift, "length": length}
+        for rate, (right, length) in table.items()
+        for seed, shift in ((0, 0.01), (1, -0.01))
+    ]
+    assert choose(rows) == 8e-5
+    assert choose([row for row in rows if row["learning_rate"] != 8e-5]) == 4e-5
+
+
+def test_no_question_of_the_choice_is_one_of_the_test_or_of_training():
+    test, validation = held_out_questions(TASK, 30, 20)
+    asked = [{row["prompt"] for row in rows} for rows in (test, validation, verbose_sums(500, **TASK))]
+    assert len(validation) == 20
+    assert not asked[0] & asked[1]
+    assert not asked[2] & (asked[0] | asked[1])
 
 
 def test_reasoner_is_written_read_back_and_studied(tmp_path, capsys):
@@ -302,13 +344,33 @@ def test_reasoner_is_written_read_back_and_studied(tmp_path, capsys):
     ids = torch.tensor([[17, 4, 13, 5, 14]])
     again, _ = reasoner.load_reasoner(path)
     assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
-    out = tmp_path / "traces"
-    words = ["--out", str(out), "--model", str(path), "--tiny", "--steps", "1", "--arms", "FGO"]
-    assert harness.run(STUDY, [*words, "--device", "cpu"]) == 0
-    assert len(list(out.glob("*.npz"))) == 2
-    assert "FGO 1 1" in capsys.readouterr().out
-    assert harness.run(STUDY, [*words, "--device", "cpu"]) == 0
-    assert "train: stands in train.json" in capsys.readouterr().out
+
+
+def test_what_stands_is_not_run_again_and_no_arm_without_its_rate(tmp_path, capsys):
+    words = [
+        "--out",
+        str(tmp_path),
+        "--model",
+        "lab/sums-small",
+        "--tiny",
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    arms = ["--arms", "FGO", "FGO, alpha 1"]
+    assert harness.run(STUDY, [*words, *arms, "--stages", "test"]) == 0
+    assert capsys.readouterr().out.count("no learning rate yet") == 2
+    assert harness.run(STUDY, [*words, *arms]) == 0
+    assert records.tuned(tmp_path)["FGO"]["chosen"] == 1e-3
+    first = [run.meta for run in records.load(tmp_path / "fgo.npz")]
+    assert [(meta["seed"], meta["learning_rate"]) for meta in first] == [(0, 1e-3), (1, 1e-3)]
+    assert set(first[0]["before"]) == set(first[0]["after_greedy"])
+    assert harness.run(STUDY, [*words, *arms]) == 0
+    assert [run.meta for run in records.load(tmp_path / "fgo.npz")] == first
+    assert harness.run(STUDY, [*words, *arms, "--seeds", "3", "--seconds", "0"]) == 0
+    assert "no time left" in capsys.readouterr().out
+    assert len(records.load(tmp_path / "fgo_alpha_1.npz")) == 2
 
 
 def test_reasoner_refuses_other_files(tmp_path):

@@ -215,7 +215,8 @@ def test_reweighed_swaps_the_trace_and_draws_it():
         asked.append(settings)
         return MIXED
 
-    assert groups.reweighed(swap, 0, alpha=2.0, entropy="full_sum").layout.title.text == FINDINGS[0][1]
+    figure = groups.reweighed(swap, 0, alpha=2.0, entropy="full_sum")
+    assert figure.layout.title.text == f"What if: {FINDINGS[0][1]}"
     assert asked == [{"alpha": 2.0, "entropy": "full_sum"}]
     with pytest.raises(ValueError, match="group must be an integer between 0 and 0; got 1"):
         groups.reweighed(swap, 1)

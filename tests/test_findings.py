@@ -1,6 +1,7 @@
 """The table of findings says what the records say, and nothing where there is no record."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from labkit.studies import harness, readme, report
 from labkit.studies.elas import claims as elas
 from labkit.studies.elas import records as elas_records
 from labkit.studies.fgo import claims as fgo
+from labkit.studies.fgo.frontier import strongest_rival
 from labkit.studies.fgo.records import runs
 from labkit.studies.soar import claims as soar
 from labkit.studies.soar import records as soar_records
@@ -125,15 +127,16 @@ def test_the_readme_says_of_the_mask_what_notebook_01_recorded():
     assert f"{words} and keeps {100 * kept:.1f} % of the energy" in page
 
 
-def test_fgo_row_names_both_horizons_and_shows_two_seeds_as_values():
-    (row,) = fgo.claims()
-    step = fgo.paper_step(runs())
-    assert (
-        f"after 3,200 questions: {fgo.describe_difference(runs(), when=step)}; after 4,576 questions: "
-        in row.measured
-    )
-    assert row.measured.count("2 seeds, no interval") == 4
-    assert "95 %" not in row.measured
+def test_fgo_rows_answer_three_questions_what_is_open_first():
+    rows = fgo.claims()
+    arms, said = runs(), [row.measured for row in rows]
+    assert len(rows) == 3
+    assert any(words == fgo.sentence(arms, "FGO", "GRPO") for words in said)
+    assert any(words.startswith(f"FGO minus {strongest_rival(arms)}: ") for words in said)
+    assert any(words.count("w/o entropy") == len(fgo.twins(arms)) > 0 for words in said)
+    settled = [not re.search(r"accuracy [^,]*(?<=seeds\)): (not resolved|no difference)", w) for w in said]
+    assert settled == sorted(settled)
+    assert all("11 families x 4 learning rates on 2 validation seeds" in row.conditions for row in rows)
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_records():

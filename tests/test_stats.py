@@ -54,6 +54,11 @@ def test_wilson_covers_95_percent(share):
     assert 0.93 < share_covered(found, share) < 0.97
 
 
+def test_a_cell_has_the_interval_in_brackets_or_the_values():
+    assert stats.t_interval([1, 2, 3]).cell("+.1f", 10) == "+20.0 (-4.8 to +44.8)"  # 4.302653 / sqrt(3)
+    assert stats.t_interval([1, 2]).cell(".0f") == "1 and 2"
+
+
 def test_one_or_two_seeds_are_points_and_allow_no_verdict():
     for values, told in (
         ((0.12,), "0.12 (1 seed, no interval)"),

@@ -1,44 +1,21 @@
 """A study of several arms (TrainTraces with exams before and after): what each arm came to, and why.
 
-trade_off        length against accuracy of every arm, one mark a seed, from the common start
-study_table      the arms' numbers as a table, the paper's beside
+frontier         accuracy against length of every arm, sampled and greedy
 entropy_places   where the entropy sits: at choices, in results, and how many choices there are
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
-from IPython.display import HTML
+from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from plotly.subplots import make_subplots
 
 from labkit.figures import theme
-from labkit.figures.tables import html_table
-from labkit.studies.stats import spread
 from labkit.traces import TrainTrace
 
-SYMBOLS = (
-    "circle",
-    "square",
-    "triangle-up",
-    "diamond",
-    "triangle-down",
-    "star",
-    "pentagon",
-    "hexagon",
-    "x",
-)
-COLUMNS = {  # summary's key -> (heading, digits)
-    "accuracy": ("accuracy (%)", 1),
-    "length": ("tokens", 1),
-    "act": ("ACT", 0),
-    "entropy": ("entropy, sum (nats)", 2),
-    "entropy_per_token": ("entropy / token", 3),
-    "checks": ("checks", 2),
-    "invalid": ("invalid of 3,200", 0),
-    "constant": ("constant of 3,200", 0),
-}
+NEAR = 1.3  # times the shortest arm's length
 PLACES = {
     "exam/entropy_per_token": "entropy per token (nats)",
     "exam/entropy_choice": "… at choices (check, go on, answer)",
@@ -47,72 +24,69 @@ PLACES = {
 }
 
 
-def trade_off(
-    arms: Mapping[str, Sequence[TrainTrace]], panels: Mapping[str | int, str], title: str = ""
-) -> go.Figure:
-    """Length against accuracy for the pointer: one mark per seed, the model before as a cross.
+def frontier(points: Mapping[str, Any], title: str = "", named: Sequence[str] = ()) -> Figure:
+    """Accuracy against length of ``fgo.frontier.frontier``: one point an arm with its intervals.
 
-    panels  what to show -> its title: "after", the last exam, or the step of an exam on the way
+    A family's arms are joined along their strength; rivals' marks are hollow, FGO's and its ablations'
+    filled, the model before a cross. The lower row shows the arms that are not ``NEAR`` times as long as
+    the shortest; ``named`` arms have their name beside their point.
     """
-    figure = make_subplots(
-        1, len(panels), shared_xaxes="all", shared_yaxes="all", subplot_titles=list(panels.values()),
-        horizontal_spacing=0.05,
-    )  # fmt: skip
-    start = next(iter(arms.values()))[0].meta["before"]
-    tip = "%{text}: %{y:.1f} % right, %{x:.1f} tokens<extra></extra>"
-    for column, when in enumerate(panels, 1):
-        begun = [start["length"]], [100 * start["accuracy"]]
-        marks = [("before", *begun, ["before"], theme.INK, "cross-thin")]
-        for index, (arm, runs) in enumerate(arms.items()):
-            colour, symbol = theme.CYCLE[index % len(theme.CYCLE)], SYMBOLS[index % len(SYMBOLS)]
-            told = [f"{arm}, seed {run.meta.get('seed', i)}" for i, run in enumerate(runs)]
-            places = _read(runs, "length", when), 100 * _read(runs, "accuracy", when)
-            marks.append((arm, *(place.round(4).tolist() for place in places), told, colour, symbol))
-        for name, x, y, told, colour, symbol in marks:
-            edge = (
-                {"color": theme.INK, "width": 2} if name == "before" else {"color": theme.PAPER, "width": 1}
-            )
-            figure.add_scatter(
-                x=x, y=y, text=told, hovertemplate=tip, mode="markers", name=name, legendgroup=name,
-                showlegend=column == 1, row=1, col=column,
-                marker={"color": colour, "symbol": symbol, "size": 12, "line": edge},
-            )  # fmt: skip
-        figure.update_xaxes(title_text="length of held-out responses (tokens)", row=1, col=column)
-    figure.update_yaxes(title_text="held-out accuracy (%)", row=1, col=1)
-    figure.update_layout(title=title, height=460, legend={"orientation": "h", "y": -0.2}, margin={"t": 90})
+    figure, axes = pyplot.subplots(2, 2, figsize=(9.2, 8.6))
+    for (above, below), exam in zip(axes.T, ("sampled", "greedy"), strict=True):
+        arms = points[exam]
+        above.scatter(*points["before"][exam], marker="+", s=160, c=theme.INK, linewidths=2, label="before")
+        for axis in (above, below):
+            _lines(axis, list(arms.values()))
+            axis.set_xlabel("length of held-out responses (tokens)")
+        limit = NEAR * min(point["length"][0] for point in arms.values())
+        near = [point for point in arms.values() if point["length"][0] < limit]
+        below.set(xlim=_range(near, "length"), ylim=_range(near, "accuracy"))
+        for arm in named:
+            axis = below if arms[arm] in near else above
+            spot = [arms[arm][number][0] for number in ("length", "accuracy")]
+            axis.annotate(theme.drawable(arm), spot, (6, 6), textcoords="offset points", fontsize=9)
+        for axis, words in ((above, f"{exam} exam"), (below, f"{exam} exam, the short end")):
+            axis.set_title(words, fontsize=10, fontweight="normal", loc="left")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("held-out accuracy (%)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    if title:
+        theme.headline(figure, theme.drawable(title))
     return figure
 
 
-def _read(runs: Sequence[TrainTrace], name: str, when: str | int) -> np.ndarray:
-    if when == "after":
-        return np.array([run.meta["after"][name] for run in runs])
-    found = [run.curve(f"exam/{name}") for run in runs]
-    return np.array([values[steps == when][0] for steps, values in found])
+def _range(points: Sequence[Mapping], number: str) -> tuple[float, float]:
+    """From the lowest to the highest end of an interval, with a margin."""
+    ends = [value for point in points for value in point[number] if value is not None]
+    room = 0.06 * (max(ends) - min(ends)) or 1
+    return min(ends) - room, max(ends) + room
 
 
-def study_table(rows: Sequence[Mapping], caption: str = "") -> HTML:
-    """Rows of ``fgo.claims.summary``: one value per seed, of more than two their mean and range."""
-    paper = "paper: acc / tokens / ACT / invalid"
-    head = ["arm", "seeds", *(heading for heading, _ in COLUMNS.values()), paper]
-    lines = []
-    for row in rows:
-        measured = [
-            spread(row[name], f",.{digits}f") if name in row else ""
-            for name, (_, digits) in COLUMNS.items()
-        ]
-        lines.append([row["arm"], str(row["seeds"]), *measured, _paper(row["paper"])])
-    return html_table(head, lines, caption, numbers=range(1, len(head)))
+def _lines(axis: Axes, points: Sequence[Mapping]) -> None:
+    for rival in (True, False):
+        known = [point for point in points if point["rival"] is rival]
+        for index, name in enumerate(dict.fromkeys(point["family"] for point in known)):
+            own = [point for point in known if point["family"] == name]
+            _line(axis, own, name, _rival(index) if rival else _own(index))
 
 
-def _paper(found: Mapping | None) -> str:
-    if not found:
-        return ""
-    told = f"{found['accuracy']:g} / {found['length']:g} / {found['act']:g}"
-    invalid = found.get("invalid")
-    if invalid:
-        low, high = min(invalid), max(invalid)
-        told += f" / {low:,}" + (f" to {high:,}" if high > low else "")
-    return told
+def _rival(index: int) -> dict[str, Any]:
+    return {**theme.look(index), "linestyle": "--", "markerfacecolor": theme.PAPER}
+
+
+def _own(index: int) -> dict[str, Any]:
+    """Marks and colours from the other end, so that no rival has both."""
+    colour, marker = theme.CYCLE[(index - 2) % len(theme.CYCLE)], theme.MARKERS[-1 - index]
+    return {"color": colour, "marker": marker, "linestyle": "-"}
+
+
+def _line(axis: Axes, own: Sequence[Mapping], label: str, look: Mapping[str, Any]) -> None:
+    """One family's points with their intervals (none where they are None)."""
+    across, up = (np.array([point[n] for point in own], float) for n in ("length", "accuracy"))
+    bars = {key: np.abs(found[:, 1:] - found[:, :1]).T
+            for key, found in (("xerr", across), ("yerr", up)) if np.isfinite(found).all()}  # fmt: skip
+    axis.errorbar(across[:, 0], up[:, 0], **bars, label=theme.drawable(label), markersize=6, elinewidth=0.9,
+                  linewidth=1, capsize=0, **look)  # fmt: skip
 
 
 def entropy_places(

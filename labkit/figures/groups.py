@@ -60,8 +60,11 @@ def finding(trace: GroupTrace, group: int) -> str:
     return f"Equally {word}, yet FGO gives {best:+.2f} to {worst:+.2f}; {rest} {grpo[rows].mean():+.2f}"
 
 
-def one_group(trace: GroupTrace, group: int) -> Figure:
-    """Advantages of one group over length and over the entropy that FGO read; numbers name responses."""
+def one_group(trace: GroupTrace, group: int, ask: str = "") -> Figure:
+    """Advantages of one group over length and over the entropy that FGO read; numbers name responses.
+
+    ask  stands before the finding, where the groups are not as they were measured
+    """
     kind, entropy, length, correct = _read(trace, group)
     figure, axes = pyplot.subplots(2, 2, figsize=(9.2, 5.4), sharey="row", sharex="col")
     for row, (axis_row, method) in enumerate(zip(axes, ("fgo", "grpo"), strict=True)):
@@ -88,7 +91,7 @@ def one_group(trace: GroupTrace, group: int) -> Figure:
     theme.caption(
         figure, f"group {group}: alpha {chosen['alpha']:g}, beta {chosen['beta']:g}, entropy {kind}"
     )
-    theme.headline(figure, finding(trace, group))
+    theme.headline(figure, ask + finding(trace, group))
     return figure
 
 
@@ -219,4 +222,5 @@ def entropy_kinds(trace: GroupTrace) -> Figure:
 
 def reweighed(run: Callable[..., GroupTrace], group: int, **settings: object) -> go.Figure:
     """``hover_group(run(**settings), group)``: what ``explore`` calls when a slider moves."""
-    return hover_group(run(**settings), group)
+    figure = hover_group(run(**settings), group)
+    return figure.update_layout(title_text=f"What if: {figure.layout.title.text}")

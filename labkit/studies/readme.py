@@ -21,7 +21,6 @@ from labkit.studies.fgo import records as fgo
 from labkit.studies.report import findings
 from labkit.studies.soar import records as soar
 from labkit.studies.soar.claims import sentence
-from labkit.studies.stats import spread
 from labkit.traces import TrainTrace
 
 SOAR_RESULTS = "labkit/studies/soar/results/README.md"
@@ -36,9 +35,9 @@ def finds() -> dict[str, str]:
     remark = f" ({soar.note(study)})" * bool(soar.note(study))
     sums = soar.caches()["lab/sums"]
     plain = {a["strategy"]: a for a in sums["arms"] if a["cache"] is None and a["block_length"] is None}
-    silent = {arm: spread([_first_silent(run) for run in arms[arm]], ".0f") for arm in ("GRPO", "FGO")}
+    silent = {arm: f"{statistics.mean(map(_first_silent, arms[arm])):.1f}" for arm in ("GRPO", "FGO")}
     asked, seeds = arms["GRPO"][0].meta["questions"], len(arms["GRPO"])
-    pretraining, entropy = said["02_elas_pretraining"], said["06_fgo_entropy"]
+    pretraining, entropy = said["02_elas_pretraining"], [r for r in findings() if r.paper == "FGO"]
     masks = _baseline("01_elas_masks", "cpu")["metrics"]
     parts = ("natural_zeros", "enforced_zeros", "energy_kept")
     zeros, taken, energy = (masks[f"recorded_model_{part}"]["value"] for part in parts)
@@ -52,8 +51,8 @@ def finds() -> dict[str, str]:
         f"{_percent(plain['greedy']['accuracy'])} right (one model, {sums['provenance']['device']})",
         "04": f"{sentence(study)}{remark}",
         "05": f"of the first {asked} groups of a run, {silent['GRPO']} teach GRPO nothing and "
-        f"{silent['FGO']} teach FGO nothing ({seeds} seeds, before the first update)",
-        "06": f"FGO against GRPO {entropy.measured} ({entropy.conditions})",
+        f"{silent['FGO']} teach FGO nothing (means of {seeds} seeds, before the first update)",
+        "06": f"{'; '.join(row.measured for row in entropy)} ({entropy[0].conditions})",
         "07": f"2:4 packing bit for bit like plain torch, statistics within rounding; {_copy()}",
     }
 

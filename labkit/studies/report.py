@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from labkit.kernels import bench_results
-from labkit.paths import write_atomic
+from labkit.paths import write_atomic, write_json
 from labkit.studies.claims import Claim
 from labkit.studies.elas import claims as elas
 from labkit.studies.fgo import claims as fgo
 from labkit.studies.fgo import page as fgo_page
+from labkit.studies.fgo.frontier import frontier
+from labkit.studies.fgo.records import runs
 from labkit.studies.harness import Context, Stage, Study
 from labkit.studies.soar import claims as soar
 from labkit.studies.soar import page as soar_page
@@ -69,13 +71,15 @@ def pages() -> dict[str, str]:
 
 
 def _write(context: Context, paper: str) -> None:
-    text = PAGES[paper]()
-    write_atomic(context.out / paper / "results" / "README.md", lambda part: part.write_text(text))
+    text, results = PAGES[paper](), context.out / paper / "results"
+    write_atomic(results / "README.md", lambda part: part.write_text(text))
+    if paper == "fgo":
+        write_json(results / "frontier.json", frontier(runs()), strict=True)
 
 
 STUDY = Study(
     "report",
-    "The pages of results: PAPER/results/README.md in --out, computed from the records.",
+    "The pages of results: PAPER/results/README.md in --out, computed from the records; FGO's frontier.",
     {paper: Stage(partial(_write, paper=paper), f"of {paper.upper()}'s records") for paper in PAGES},
     out=HERE,
 )

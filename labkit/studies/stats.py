@@ -49,10 +49,16 @@ class Estimate:
         form is each number's format, unit is printed after them with its own space, scale multiplies them.
         """
         if self.low is None or self.high is None:
-            told = " and ".join(f"{scale * value:{form}}" for value in self.values)
-            return f"{told}{unit} ({self.count}, no interval)"
+            return f"{self.cell(form, scale)}{unit} ({self.count}, no interval)"
         mean, low, high = (f"{scale * value:{form}}" for value in (self.estimate, self.low, self.high))
         return f"{mean}{unit} (95 % {low} to {high}, {self.count})"
+
+    def cell(self, form: str = "+.3f", scale: float = 1.0) -> str:
+        """``+0.98 (+0.48 to +1.50)``, for a table that says what the brackets are and how many seeds."""
+        if self.low is None or self.high is None:
+            return " and ".join(f"{scale * value:{form}}" for value in self.values)
+        mean, low, high = (f"{scale * value:{form}}" for value in (self.estimate, self.low, self.high))
+        return f"{mean} ({low} to {high})"
 
     def verdict(self, more: str = "better", less: str = "worse", margin: float | None = None) -> str:
         """The words that the interval allows: ``more``, ``less``, no difference, or not resolved.

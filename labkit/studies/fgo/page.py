@@ -1,58 +1,125 @@
 """FGO's page of results: the study's and the bench's numbers as Markdown, from the records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from labkit.studies import published, stats
-from labkit.studies.fgo.claims import describe_difference, entropy_lost, paper_step, summary
-from labkit.studies.fgo.records import PILOTS, bench, runs
+import numpy as np
+
+from labkit.studies.fgo import claims
+from labkit.studies.fgo.frontier import EXAMS, LINES, at_equal_length, family, frontier, strongest_rival
+from labkit.studies.fgo.records import PILOTS, Arms, bench, missing, runs, tuned
+
+HEAD = """# FGO, recorded
+
+Written by `python -m labkit.studies report` from the files in this folder: one npz an arm, and tune.json
+with the choice of learning rates. frontier.json has the points of notebook 06's figure."""
+RULE = """Every family got the same validation runs: each learning rate with two seeds that no test uses, on
+questions that no test asks. Rule: of the rates whose mean accuracy lies within a point of the family's
+best, the one with the shortest answers. Strengths (a coefficient, alpha) were not chosen: every one
+that was trained stands in the tables."""
+RIVAL = """The strongest rival of an arm is the most accurate arm of another method whose answers are on
+average no longer (the shortest, if all are longer), by the same exam: the choice favours the rival."""
 
 
 def page() -> str:
     """The whole page."""
-    arms, speed = runs(), bench()
-    about = arms["FGO"][0].meta
-    lost, step = entropy_lost(arms), paper_step(arms)
-    columns = ("accuracy", "length", "act", "entropy", "entropy_per_token", "checks", "invalid", "constant")
-    digits = dict(zip(columns, (1, 1, 0, 2, 3, 2, 0, 0), strict=True))
-    lines = [
-        "# FGO, recorded",
-        "",
-        "Written by `python -m labkit.studies report` from the files in this folder.",
-        "",
-        f"{about['runs']} runs in lockstep on one {about['device']}, {about['time'][:10]}, torch "
-        f"{about['versions']['torch']}:",
-        f"`{about['command']}`,",
-        f"{about['steps']} steps of {about['questions']} questions x {about['group']} responses, learning "
-        f"rate {about['learning_rate']:g}, {about['seconds']:.0f} s.",
-        f"Exam: {about['final_questions']:,} held-out questions, one sample each. One value a seed.",
-        "",
-        "| arm | accuracy % | tokens | ACT | entropy, sum | entropy / token | checks | invalid of 3,200 | constant of 3,200 |",  # noqa: E501
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in summary(arms):
-        cells = [stats.spread(row[name], f",.{digits[name]}f") if name in row else "" for name in columns]
-        lines.append(f"| {row['arm']} | {' | '.join(cells)} |")
+    arms = runs()
+    parts = [HEAD, "", *_made(arms), "", "## Found", "", *(f"- {line}" for line in found(arms)), ""]
+    parts += ["## Every arm, the most accurate first", "", f"{claims.paper_words()}", ""]
+    parts += _markdown(*claims.table(arms))
+    parts += ["", "## FGO's arms, compared", "", RIVAL, "", *_comparisons(arms)]
+    parts += ["", "## Accuracy at equal length", "", *_equal(arms)]
+    parts += ["", "## Learning rates", "", *_rates()]
+    parts += ["", "## Pilots, one seed each", "", *map(_pilot, PILOTS), "", "## Speed", "", *_speed()]
+    return "\n".join(parts) + "\n"
+
+
+def _made(arms: Arms) -> list[str]:
+    about = next(iter(arms.values()))[0].meta
+    seeds = {len(own) for own in arms.values()}
+    return [
+        f"{len(arms)} arms x {' or '.join(map(str, sorted(seeds)))} seeds, paired: all arms of a seed are "
+        f"asked the same. {about['steps']} steps of {about['questions']} questions x {about['group']} "
+        f"responses ({about['steps'] * about['questions']:,} questions).",
+        f"Exam: {about['final_questions']:,} held-out questions, answered by one sample each and greedily. "
+        "Brackets: 95 % t intervals over seeds, not corrected for how many are looked at.",
+        f"{about['device']}, {about['time'][:10]}, torch {about['versions']['torch']}; in several calls of "
+        f"`{about['command'].split(' --seconds')[0]}`, see each file's `command`.",
+        f"Not run: {'; '.join(missing(arms)) or 'nothing of the plan'}.",
+        "", RULE, "", f"Tried on validation: {claims.settings_tried()}. {_edges()}",
+    ]  # fmt: skip
+
+
+def _edges() -> str:
+    """Of how many families the choice stands at an end of the rates tried: a wider grid may do better."""
+    ends = [
+        name for name, own in tuned().items()
+        if own["chosen"] in [pick(run["learning_rate"] for run in own["runs"]) for pick in (min, max)]
+    ]  # fmt: skip
+    return f"The choice is the lowest or highest rate tried for: {', '.join(ends) or 'none'}."
+
+
+def found(arms: Arms) -> list[str]:
+    """The findings in sentences, what is not resolved first."""
+    lines = [f"{row.claim} {row.measured}." for row in claims.claims()]
     lines += [
-        "",
-        f"FGO against GRPO after {published.QUESTIONS:,} questions (step {step}, exams of "
-        f"{about['exam_questions']} questions): {describe_difference(arms, when=step)};",
-        f"after all {about['steps'] * about['questions']:,}: {describe_difference(arms)}.",
-        f"FGO's entropy per token stays below GRPO's of the same seed from step "
-        f"{' and '.join(map(str, lost['step']))} on; at the end it is {_percent(lost['ratio'])} of it "
-        f"(where the model chooses {_percent(lost['choice_ratio'])}, inside results "
-        f"{_percent(lost['result_ratio'])}).",
-        "",
-        *map(_pilot, PILOTS),
-        "",
-        f"Sampling, {speed['provenance']['rows']} rows, one model, {speed['provenance']['device']}:",
-        "",
-        "| way | tokens per second (median; range) |",
-        "|---|---|",
+        f"Answered greedily: {claims.sentence(arms, 'FGO', other, 'greedy')}."
+        for other in dict.fromkeys(("GRPO", strongest_rival(arms, "FGO", "greedy")))
     ]
-    for way, row in speed["ways"].items():
-        span = f"{row['lowest']:,.0f} to {row['highest']:,.0f}"
-        lines.append(f"| {way} | {row['tokens_per_second']:,.0f} ({span}) |")
-    return "\n".join(lines) + "\n"
+    lines.append(f"{claims.describe_lost(arms)}.")
+    points = frontier(arms)
+    for exam in EXAMS:
+        best = sorted((p["length"][0], arm) for arm, p in points[exam].items() if p["best"])
+        lines.append(f"No arm is by its means both as short and as accurate as, {exam}, the shortest "
+                     f"first: {'; '.join(arm for _, arm in best)}.")  # fmt: skip
+    return lines
+
+
+def _comparisons(arms: Arms) -> list[str]:
+    rows = []
+    for arm in (name for name in arms if family(name) in ("FGO", "FGO, std")):
+        rival = strongest_rival(arms, arm)
+        others = {"GRPO": "", rival: "its strongest rival: "} | {
+            other: "without its entropy term: " for own, other in claims.twins(arms) if own == arm
+        }
+        for other, why in others.items():
+            gap = claims.difference(arms, arm, other)
+            words = claims.accuracy_words(gap["accuracy"]), claims.length_words(gap["length"])
+            rows.append([arm, f"{why}{other}", *(told.split(" ", 1)[1] for told in words)])
+    return _markdown(["arm", "minus", "accuracy", "length"], rows)
+
+
+def _equal(arms: Arms) -> list[str]:
+    """FGO's arms against the line between the strengths of each family."""
+    rows = []
+    for arm in (name for name in arms if family(name) in ("FGO", "FGO, std")):
+        for exam in EXAMS:
+            gaps = [at_equal_length(arms, arm, line, exam) for line in LINES]
+            told = ["" if gap is None else claims.accuracy_words(gap).split(" ", 1)[1] for gap in gaps]
+            rows.append([f"{arm}, {exam}", *told])
+    return [
+        "An arm minus the straight line between neighbouring strengths of a family, at the arm's own "
+        "length; seeds in which it is shorter or longer than the whole line are left out.", "",
+        *_markdown(["arm", *LINES], rows),
+    ]  # fmt: skip
+
+
+def _rates() -> list[str]:
+    rates = sorted({run["learning_rate"] for own in tuned().values() for run in own["runs"]})
+    rows = []
+    for name, own in tuned().items():
+        cells = []
+        for rate in rates:
+            seen = [run for run in own["runs"] if run["learning_rate"] == rate]
+            told = f"{100 * _mean(seen, 'accuracy'):.1f} % at {_mean(seen, 'length'):.1f}" if seen else ""
+            cells.append(f"**{told}**" if rate == own["chosen"] else told)
+        rows.append([name, own["arm"], *cells])
+    head = ["family", "chosen on", *(f"{rate:g}" for rate in rates)]
+    return ["Validation accuracy at so many tokens, means of the seeds; the choice in bold.", "",
+            *_markdown(head, rows)]  # fmt: skip
+
+
+def _mean(rows: Sequence[dict], name: str) -> float:
+    return float(np.mean([row[name] for row in rows]))
 
 
 def _pilot(name: str) -> str:
@@ -60,11 +127,24 @@ def _pilot(name: str) -> str:
     meta = arms["FGO"][0].meta
     right = [100 * arms[arm][0].meta["after"]["accuracy"] for arm in ("GRPO", "FGO")]
     return (
-        f"Pilot, one seed, {meta['steps']} steps at {meta['learning_rate']:g} from a model that sampled "
+        f"- {meta['steps']} steps at {meta['learning_rate']:g} from a model that sampled "
         f"{meta['before']['accuracy']:.0%} right: GRPO {right[0]:.1f} %, FGO {right[1]:.1f} %; FGO against "
-        f"GRPO {describe_difference(arms)}.\n"
+        f"GRPO {claims.describe_difference(arms)}."
     )
 
 
-def _percent(shares: Sequence[float]) -> str:
-    return stats.spread([100 * share for share in shares], ".0f") + " %"
+def _speed() -> list[str]:
+    speed = bench()
+    rows = [
+        [way, f"{row['tokens_per_second']:,.0f} ({row['lowest']:,.0f} to {row['highest']:,.0f})"]
+        for way, row in speed["ways"].items()
+    ]
+    made = speed["provenance"]
+    return [f"Sampling, {made['rows']} rows, one model, {made['device']}:", "",
+            *_markdown(["way", "tokens per second (median; range)"], rows)]  # fmt: skip
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    plain = ([cell.replace("|", "\\|") for cell in row] for row in (head, *rows))
+    first, *rest = (f"| {' | '.join(row)} |" for row in plain)
+    return [first, "|---" * len(head) + "|", *rest]

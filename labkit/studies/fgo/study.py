@@ -1,158 +1,238 @@
-"""The study: every arm and seed of GRPO and FGO from one model, in lockstep on one device -> TrainTraces.
+"""The study: learning rates chosen on validation seeds, then every arm trained with paired test seeds.
 
     python -m labkit.studies fgo --out DIR [--seconds N] [--device cuda] [--tiny]
 
-The loop is FGOTrainer's objective, nothing else: freshly sampled groups, ``fgo_advantages`` or GRPO's,
-one "dapo" step without a KL term (``lockstep.policy_step``; a test holds both to the same numbers on a
-recorded batch). It exists for speed: all arms share one sampler and one batched step.
+The seeds of a unit (a family in "tune", an arm in "test") train in lockstep on one device; a unit that is
+whole is kept at once and not run again, so a call that was cut off is gone on with by the same command.
+Every family gets the same validation runs: each of ``rates`` with each of two seeds that no test uses, on
+held-out questions that no test asks. The rule, fixed before: of the rates whose mean sampled accuracy lies
+within a point of the family's best, the one with the shortest answers. Writes tune.json and one npz an
+arm, see records.
+
+The loop is FGOTrainer's objective with each arm's advantages: freshly sampled groups, one step each
+(``lockstep.policy_step``; a test holds both to the same numbers on a recorded batch).
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen2ForCausalLM
 
-from labkit.fgo.lab.reasoner import LONGEST_PROMPT, NAME, load_reasoner
-from labkit.fgo.tasks import verbose_sums
+from labkit.fgo.lab.reasoner import NAME, NAMES, file_of, load_reasoner
+from labkit.fgo.tasks import stream_sums, verbose_sums
 from labkit.progress import bar
 from labkit.provenance import provenance
-from labkit.studies.fgo.exam import Exam
-from labkit.studies.fgo.lockstep import ARMS, Lockstep, Plan
+from labkit.studies.fgo import records
+from labkit.studies.fgo.arms import ARMS, FAMILIES
+from labkit.studies.fgo.lockstep import Lockstep, Plan, Run
+from labkit.studies.files import check, digest
 from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.traces import TrainTrace
 
 SAMPLES = 6  # answers to held-out questions kept at each exam; always the same questions
+VALIDATION_SEEDS = (1000, 1001)
+RATES = (2.5e-5, 5e-5, 1e-4, 2e-4)
+NEAR = 0.01  # of accuracy: as good as the best, on validation
+TUNED = {
+    "chosen": float,
+    "runs": [{"seed": int, "learning_rate": float, "accuracy": float, "length": float}],
+}
+Questions = list[dict[str, str]]
 
 
 def study(
-    model: Qwen2ForCausalLM,
-    task: Mapping[str, Any],
-    max_tokens: int,
-    plan: Plan,
-    *,
-    seconds: float = float("inf"),
-    device: str = "cpu",
-    progress: bool = True,
-    **about: Any,
-) -> dict[str, list[TrainTrace]]:
-    """Train every arm with every seed from ``model``; {arm: [a TrainTrace per seed]}.
+    lab: Lockstep, runs: Sequence[Run], held_out: Questions, *, progress: bool = True, **about: Any
+) -> list[TrainTrace]:
+    """Train ``runs``, one a copy, and examine them on the way; a TrainTrace each.
 
-    task            keywords of ``verbose_sums``; its split "train" is asked, its split "test" examines
-    plan.arms       name -> method "grpo", or settings of ``Objective``
-    seconds         stop after the step that passes this; all arms stop together
+    held_out  questions of the last exam; those on the way ask the first of them
 
-    Series carry TRL's names plus fgo/* (FGOTrainer's; fgo/response_entropy is always the sampled sum) and
-    exam/*. ``meta`` has before and after (``Exam``'s numbers), greedy twins, tokens per second.
+    Series carry TRL's names plus fgo/* (FGOTrainer's; fgo/response_entropy is always the sampled sum), and
+    exam/* and greedy/*, of answers sampled and greedy. ``meta`` has the last exam as ``after`` and
+    ``after_greedy``.
     """
-    runs = plan.runs
-    together = Lockstep(model, task, max_tokens, plan, device)
-    exam = Exam(together.fleet, plan.exam_questions, LONGEST_PROMPT, max_tokens)
-    held_out = verbose_sums(plan.exam_questions * plan.final_exams, seed=1, **{**task, "split": "test"})
-    look = partial(_look, exam, held_out[: plan.exam_questions])
-    before, before_greedy = _examine(exam, held_out)
+    plan = lab.plan
     logs: list[list[dict]] = [[] for _ in runs]
     samples: list[list[dict]] = [[] for _ in runs]
     began = time.perf_counter()
-    torch.manual_seed(0)
-    shown = bar(progress, range(1, plan.steps + 1), desc=f"{len(runs)} runs")
-    for step in shown:
-        if (step - 1) % plan.exam_every == 0:
-            look(step, logs, samples)
-        columns = together.step(step)
+    for step in train(lab, runs, logs, progress):
+        if step % plan.exam_every == 0:
+            _look(lab, held_out[: plan.exam_questions], step, logs, samples)
+    after, after_greedy = examine(lab, held_out)
+    spent = time.perf_counter() - began
+    shared = provenance(**about, **vars(plan), final_questions=len(held_out), seconds=spent)
+    return [
+        TrainTrace.from_log(log, samples=answers, meta={
+            **shared, "arm": run.arm, "seed": run.seed, "learning_rate": run.learning_rate,
+            "settings": dict(ARMS[run.arm].settings), "after": last, "after_greedy": greedy,
+        })
+        for run, log, answers, last, greedy in zip(runs, logs, samples, after, after_greedy, strict=True)
+    ]  # fmt: skip
+
+
+def train(lab: Lockstep, runs: Sequence[Run], logs: list[list[dict]], progress: bool) -> Iterator[int]:
+    """Take the plan's steps with every run; yields 0 before the first, then the number of each."""
+    lab.begin(runs)
+    torch.manual_seed(0)  # the first step of every arm sees the same responses
+    yield 0
+    for step in bar(progress, range(1, lab.plan.steps + 1), desc=runs[0].arm):
+        columns = lab.step(step)
         for index, log in enumerate(logs):
             log.append({"step": step, **{name: values[index] for name, values in columns.items()}})
-        if time.perf_counter() - began > seconds:
-            break
-    shown.close()
-    spent = time.perf_counter() - began
-    look(step + 1, logs, samples)
-    after, after_greedy = _examine(exam, held_out)
-    shared = provenance(
-        **about, steps=step, questions=plan.questions, group=plan.group, learning_rate=plan.learning_rate,
-        exam_questions=plan.exam_questions, final_questions=len(held_out), runs=len(runs), seconds=spent,
-    )  # fmt: skip
-    traces: dict[str, list[TrainTrace]] = {arm: [] for arm in plan.arms}
-    for index, (arm, seed) in enumerate(runs):
-        meta = {**shared, "arm": arm, "seed": seed, "settings": dict(plan.arms[arm])}
-        meta |= {"before": before[index], "after": after[index]}
-        meta |= {"before_greedy": before_greedy[index], "after_greedy": after_greedy[index]}
-        traces[arm].append(TrainTrace.from_log(logs[index], samples=samples[index], meta=meta))
-    return traces
+        yield step
 
 
-def _look(exam: Exam, questions: list[dict], step: int, logs: list[list[dict]], samples: list) -> None:
-    """Examine before step ``step``: the model has taken step - 1."""
-    numbers, answers = exam(questions, seed=7, keep=SAMPLES)
-    for index, found in enumerate(numbers):
-        logs[index].append({"step": step - 1, **{f"exam/{name}": value for name, value in found.items()}})
-        samples[index] += [{"step": step - 1, **answer} for answer in answers[index]]
+def _look(lab: Lockstep, questions: Questions, step: int, logs: list[list[dict]], samples: list) -> None:
+    numbers, answers = lab.exam(questions, seed=7, keep=SAMPLES)
+    greedy = lab.exam(questions, greedy=True)[0]
+    for index, log in enumerate(logs):
+        log.append({"step": step, **{f"exam/{name}": value for name, value in numbers[index].items()}})
+        log.append({"step": step, **{f"greedy/{name}": value for name, value in greedy[index].items()}})
+        samples[index] += [{"step": step, **answer} for answer in answers[index]]
 
 
-def _examine(exam: Exam, questions: list[dict]) -> tuple[list[dict], list[dict]]:
-    return exam(questions, seed=11)[0], exam(questions, greedy=True)[0]
+def examine(lab: Lockstep, questions: Questions) -> tuple[list[dict], list[dict]]:
+    """(numbers of sampled answers, of greedy ones), a dict per copy."""
+    return lab.exam(questions, seed=11)[0], lab.exam(questions, greedy=True)[0]
 
 
-def save_traces(traces: Mapping[str, Sequence[TrainTrace]], folder: str | Path) -> list[Path]:
-    """One small npz per run, float32, named ``<arm>_<seed>.npz`` in plain letters."""
-    paths = []
-    for arm, found in traces.items():
-        word = "".join(c if c.isalnum() else "_" for c in arm.lower().replace("w/o", "without"))
-        word = "_".join(filter(None, word.split("_")))
-        for trace in found:
-            small = {name: values.astype(np.float32) for name, values in trace.series.items()}
-            copy = TrainTrace(trace.step, small, trace.samples, trace.meta)
-            paths.append(copy.save(Path(folder) / f"{word}_{trace.meta['seed']}.npz"))
-    return paths
+def tune(lab: Lockstep, runs: Sequence[Run], questions: Questions) -> dict[str, Any]:
+    """Where each validation run arrives, and the learning rate that they choose."""
+    for _ in train(lab, runs, [[] for _ in runs], progress=True):
+        pass
+    rows = [
+        {"seed": run.seed, "learning_rate": run.learning_rate}
+        | {name: own[name] for name in ("accuracy", "length")}
+        for run, own in zip(runs, lab.exam(questions, seed=11)[0], strict=True)
+    ]
+    return {"runs": rows, "chosen": choose(rows)}
 
 
-def _prepare(context: Context) -> tuple[Qwen2ForCausalLM, dict[str, Any], Plan]:
-    given = dict(vars(context.options))
-    given["arms"] = {arm: ARMS[arm] for arm in given["arms"]}
-    model, about = load_reasoner(given.pop("model"), device=context.device)
-    return model, about, Plan(**given)
+def choose(rows: Sequence[Mapping[str, Any]]) -> float:
+    """The learning rate of validation runs: nearly the most accurate, then the shortest answers."""
+    means = {
+        rate: np.mean([(r["accuracy"], r["length"]) for r in rows if r["learning_rate"] == rate], 0)
+        for rate in {row["learning_rate"] for row in rows}
+    }
+    best = max(accuracy for accuracy, _ in means.values())
+    return min((length, rate) for rate, (right, length) in means.items() if right >= best - NEAR)[1]
 
 
-def _run(context: Context) -> dict:
-    """Train, save the traces; where each run arrived."""
-    model, about, plan = context.prepared
-    left = context.deadline - time.time()
-    traces = study(
-        model, about["task"], about["max_tokens"], plan, seconds=left, device=context.device,
-        command=context.command,
-    )  # fmt: skip
-    save_traces(traces, context.out)
-    keys = ("seed", "steps", "after")
-    return {"arms": {arm: [{key: t.meta[key] for key in keys} for t in own] for arm, own in traces.items()}}
+def held_out_questions(task: Mapping[str, Any], test: int, validation: int) -> tuple[Questions, Questions]:
+    """Questions that no run is trained on: for the exams of the test, and others for the choice."""
+    task = {**task, "split": "test"}
+    asked = verbose_sums(test, seed=1, **task)
+    known = {row["prompt"] for row in asked}
+    others = (row for row in stream_sums(seed=2, **task) if row["prompt"] not in known)
+    return asked, list(islice(others, validation))
 
 
-def _show(found: Mapping[str, Any]) -> str:
-    runs = [(arm, run) for arm, own in found["arms"].items() for run in own]
-    return "\n".join(f"{arm} {run['seed']} {run['steps']} {run['after']}" for arm, run in runs)
+class _Bench:
+    """What the units of a call share: model, questions, one Lockstep, and how long a unit takes."""
+
+    def __init__(self, context: Context):
+        options = vars(context.options)
+        name, self.context = options["model"], context
+        self.model, self.about = load_reasoner(name, device=context.device)
+        self.plan = Plan(**{key: options[key] for key in vars(Plan())})
+        final = self.plan.exam_questions * self.plan.final_exams
+        self.test, self.validation = held_out_questions(self.about["task"], final, final)
+        weights = digest(file_of(name) if name in NAMES else Path(name))
+        self.fixed = {"plan": vars(self.plan), "weights": weights, "device": context.device}
+        self.longest, self.lab = 0.0, None  # type: float, Lockstep | None
+
+    def lockstep(self, copies: int) -> Lockstep:
+        """Kept as long as the number of copies stays."""
+        if self.lab is None or self.lab.fleet.copies != copies:
+            self.lab = None  # its memory goes first
+            about = self.about
+            self.lab = Lockstep(
+                self.model, about["task"], about["max_tokens"], self.plan, copies, self.context.device
+            )
+        return self.lab
+
+    def fingerprint(self, arm: str, runs: Sequence[Run]) -> str:
+        """Of all that decides the result of a unit."""
+        return digest([self.fixed, asdict(ARMS[arm]), runs])
+
+    def units(self, names: Iterable[str]) -> Iterator[str]:
+        """The names one by one, until one more would end after the deadline; tells what each took."""
+        for name in names:
+            if time.time() + 1.2 * self.longest > self.context.deadline:
+                print(f"{name}: no time left", flush=True)
+                return
+            began = time.time()
+            yield name
+            spent = time.time() - began
+            self.longest = max(self.longest, spent)
+            print(f"{name}: {spent:.1f} s", flush=True)
+
+
+def _run(context: Context) -> None:
+    if "tune" in context.stages:
+        _tune(context, context.prepared)
+    if "test" in context.stages:
+        _test(context, context.prepared)
+
+
+def _tune(context: Context, bench: _Bench) -> None:
+    chosen = {ARMS[arm].family for arm in context.options.arms}
+    for family in bench.units(name for name in FAMILIES if name in chosen):
+        arm = FAMILIES[family]
+        runs = [Run(arm, seed, rate) for rate in context.options.rates for seed in VALIDATION_SEEDS]
+        mark = bench.fingerprint(arm, runs)
+        if records.tuned(context.out).get(family, {}).get("fingerprint") == mark:
+            continue
+        found = tune(bench.lockstep(len(runs)), runs, bench.validation)
+        check(family, found, TUNED)
+        context.write(found | {"arm": arm, "fingerprint": mark}, records.TUNED, family)
+
+
+def _test(context: Context, bench: _Bench) -> None:
+    tuned, before = records.tuned(context.out), None
+    for arm in bench.units(context.options.arms):
+        family = ARMS[arm].family
+        if family not in tuned:
+            print(f"{arm}: no learning rate yet, the stage tune chooses it", flush=True)
+            continue
+        runs = [Run(arm, seed, tuned[family]["chosen"]) for seed in range(context.options.seeds)]
+        mark, path = bench.fingerprint(arm, runs), context.out / records.file_of(arm)
+        if path.exists() and TrainTrace.load(path).meta["each"][0]["fingerprint"] == mark:
+            continue
+        lab = bench.lockstep(len(runs))
+        if before is None:
+            lab.begin(runs)
+            before = examine(lab, bench.test)
+        traces = study(lab, runs, bench.test, command=context.command, fingerprint=mark)
+        for trace, start, greedy in zip(traces, *before, strict=True):
+            trace.meta |= {"before": start, "before_greedy": greedy}
+        records.save(traces, path)
 
 
 STUDY = Study(
     "fgo",
-    "Every arm and seed of GRPO and FGO from one model, in lockstep on one device: a TrainTrace each.",
-    {"train": Stage(_run, "all arms; one .npz a run, and where each arrived", "train.json", show=_show,
-                    shape={"arms": {str: [{"seed": int, "steps": int, "after": {str: float}}]}},
-                    inputs=lambda c: dict(vars(c.options)))},
+    "GRPO, its rivals and FGO from one model: rates chosen on validation, then paired test seeds.",
+    {
+        "tune": Stage(_run, "a learning rate for each family, on validation seeds and questions"),
+        "test": Stage(_run, "every arm with every seed; one .npz an arm"),
+    },
     {
         "model": Option(NAME, "the lab's model, or a file of labkit.fgo.lab.reasoner"),
         "arms": Option(tuple(ARMS), "to train", choices=tuple(ARMS)),
-        "seeds": Option(Plan.seeds, "of each arm; all arms of a seed are asked the same", tiny=2),
+        "seeds": Option(8, "of each arm; all arms of a seed are asked the same", tiny=2),
+        "rates": Option(RATES, "learning rates to choose from", tiny=(1e-3,), least=0),
         "steps": Option(Plan.steps, "of each run", tiny=4),
         "questions": Option(Plan.questions, "a step", tiny=3),
         "group": Option(Plan.group, "responses to a question", tiny=4, least=2),
-        "learning_rate": Option(Plan.learning_rate, "of AdamW, constant", tiny=1e-3, least=0),
         "exam_every": Option(Plan.exam_every, "steps between exams", tiny=2),
         "exam_questions": Option(Plan.exam_questions, "held-out questions of an exam", tiny=16),
-        "final_exams": Option(Plan.final_exams, "times as many in the first and last exam", tiny=1),
+        "final_exams": Option(Plan.final_exams, "times as many in the last exam", tiny=1),
         "chunks": Option(Plan.chunks, "in which a step's responses are computed", tiny=2),
     },
-    prepare=_prepare,
-)  # fmt: skip
+    prepare=_Bench,
+)
