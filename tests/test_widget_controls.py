@@ -149,15 +149,15 @@ def test_curves_grow_while_a_training_runs_and_a_stopped_one_is_kept(shown, note
     panel = run_panel(training, Comparison(on=["reward"]), notebook=notebook, steps=IntSlider(3, 1, 9))
     panel.start()
     may_go.release()
-    wait(lambda: panel._picture.children and curve() == {"run 1": 1})
+    wait(lambda: panel._picture.children and curve() == {"run 1, steps 3": 1})
     (grown,) = panel._picture.children
     may_go.release()
-    wait(lambda: curve() == {"run 1": 2})
+    wait(lambda: curve() == {"run 1, steps 3": 2})
     panel.stop()
     may_go.release()
     wait(lambda: not panel._run.disabled)
     assert panel._state.value == "stopped after 3 of 3 steps; its curves are kept"
-    assert curve() == {"run 1, stopped": 3}
+    assert curve() == {"run 1, steps 3, stopped": 3}
     panel.start()
     may_go.release(3)
     wait(lambda: not panel._run.disabled)
@@ -176,9 +176,11 @@ def test_a_result_from_outside_keeps_its_own_settings(shown, notebook):
     kind = Dropdown(options=["grpo", "fgo"], value="grpo")
     draw = Comparison(on=["reward"])
     panel = run_panel(training, draw, notebook=notebook, result=made, steps=IntSlider(3), kind=kind)
+    (scrubber,) = panel._picture.children
+    assert [run["arm"] for run in scrubber.runs] == ["run 1, kind fgo"]  # not grpo, and of unknown steps
+    assert scrubber.title == "Run 1, kind fgo"
     panel.start()
     wait(lambda: not panel._run.disabled)
-    (scrubber,) = panel._picture.children
     assert [run["arm"] for run in scrubber.runs] == ["run 1, kind fgo", "run 2, kind grpo"]
 
 

@@ -91,6 +91,11 @@ def verdict(value: float, entry: dict[str, Any]) -> str:
     return "ok" if math.isfinite(value) and worse <= move(entry) + 1e-12 else "regressed"
 
 
+def share(value: float, entry: dict[str, Any]) -> float:
+    """How much of what it may move a metric has moved, 0 to 1 and beyond; 0 if it may not move."""
+    return abs(value - entry["value"]) / move(entry) if move(entry) else 0.0
+
+
 def compare(metrics: dict[str, float], entries: dict[str, dict[str, Any]]) -> dict[str, str]:
     """{metric: ok | regressed | missing | new} over the union of both."""
     found = dict.fromkeys(sorted(entries.keys() | metrics.keys()), "missing")

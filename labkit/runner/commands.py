@@ -2,12 +2,13 @@
 
 import json
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from labkit.yaml_values import parse_overrides
@@ -20,7 +21,7 @@ def _line(text: object, style: str = "") -> None:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    table = Table(*columns, box=None)
+    table = Table(*(Column(name, overflow="fold") for name in columns), box=None)
     for row in rows:
         table.add_row(*row)
     console.print(table)
@@ -52,6 +53,7 @@ def copy(options: Namespace) -> int:
 def run(options: Namespace) -> int:
     """labkit run"""
     from labkit.runner.baselines import off
+    from labkit.runner.compare import moved_most
     from labkit.runner.runs import run
 
     overrides = parse_overrides(options.overrides)
@@ -64,11 +66,16 @@ def run(options: Namespace) -> int:
         result = Text("ok", "green") if item.ok else Text.assemble(("FAILED", "red"), f" {item.error}")
         if lines[item.notebook]:
             result = Text.assemble(("off baseline", "red"), f", {len(lines[item.notebook])} of its metrics")
-        rows.append((item.notebook, result, f"{item.seconds:.1f}", str(len(item.metrics)), memory))
+        counted = Counter(item.verdicts.values()) or {"no baseline": len(item.metrics)}
+        told = ", ".join(f"{count} {verdict}" for verdict, count in counted.items())
+        rows.append((item.notebook, result, f"{item.seconds:.1f}", told, memory))
     _table(("notebook", "result", "seconds", "metrics", "GPU GiB, at most"), rows)
     for notebook, told in lines.items():
         for line in told:
             _line(f"{notebook}: {line}")
+    if moved := moved_most([asdict(item) for item in runs]):
+        _line("\nwithin their baselines, but moved most of what they may:")
+        _table(("notebook", "metric", "value", "baseline", "of the allowed"), moved)
     _line(f"report: {folder / 'report.html'}")
     if not all(item.ok for item in runs):
         return 1

@@ -59,10 +59,26 @@ def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, 
     """(notebook, metric, value in A, value in B, B - A) for every metric of either run."""
     a, b = _values(read_run(folder_a)), _values(read_run(folder_b))
     rows = []
-    for key in sorted(a.keys() | b.keys()):
+    for key in sorted(a.keys() | b.keys(), key=lambda key: (a.get(key) == b.get(key), key)):
         old, new = (f"{side[key]:.6g}" if key in side else "absent" for side in (a, b))
         rows.append((*key, old, new, f"{b[key] - a[key]:+.3g}" if key in a and key in b else ""))
     return rows
+
+
+def moved_most(items: Sequence[dict], many: int = 3) -> list[tuple[str, str, str, str, str]]:
+    """(notebook, metric, value, baseline, share) of the metrics that moved most of what they may.
+
+    items   notebooks of a run.json; what is off its baseline is not among them
+    """
+    found = []
+    for item in items:
+        entries = item["baseline"].get("metrics", {})
+        for name in (name for name, verdict in item["verdicts"].items() if verdict == "ok"):
+            value, entry = item["metrics"][name]["value"], entries[name]
+            words = item["notebook"], name, f"{value:.6g}", baselines.describe(entry)
+            found.append((baselines.share(value, entry), words))
+    found.sort(key=lambda one: -one[0])
+    return [(*words, f"{share:.0%}") for share, words in found[:many] if share > 0]
 
 
 def compare_settings(folder_a: str | Path, folder_b: str | Path) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader
 
 from labkit.notebooks import read_notebook, title
 from labkit.paths import write_atomic
-from labkit.runner.baselines import describe, move, off
+from labkit.runner.baselines import describe, off, share
 from labkit.runner.cells import INSTRUMENT, aim_links, cell_html
 from labkit.runner.compare import read_run
 
@@ -144,7 +144,7 @@ def _metric_rows(item: dict, past: dict) -> list[dict]:
             "unit": metric["unit"] if metric else "",
             "baseline": describe(entry) if entry else "",
             "moved": f"{moved:+.3g}" if moved else "",
-            "share": abs(moved) / move(entry) if moved and move(entry) else 0.0,
+            "share": share(metric["value"], entry) if moved else 0.0,
             "verdict": item["verdicts"].get(name, ""),
             "sparkline": _sparkline(past.get((item["notebook"], name), [])),
         })  # fmt: skip

@@ -39,12 +39,13 @@ class Comparison:
         return [*self._made, (number, trace)][-self._last :]
 
     def _drawn(self, made: list[tuple[int, TrainTrace]]) -> object:
-        runs = runs_of(dict(zip(_names(made), [trace for _, trace in made], strict=True)))
+        names = _names(made)
+        runs = runs_of(dict(zip(names, [trace for _, trace in made], strict=True)))
         panels = panels_of([trace for *_, trace in runs], self._on)
         if headless():
             return figure_of(by_arm(runs), panels, "", "step")
         before = [str(number) for number, _ in made[:-1]]
-        title = f"Run {made[-1][0]}" + (f" beside {', '.join(before)}" if before else "")
+        title = names[-1].capitalize() + (f" beside {', '.join(before)}" if before else "")
         state = {"step": int(made[-1][1].step[-1]), "title": title, "shown": list(range(len(runs)))}
         if self._scrubber is None:
             self._scrubber = Scrubber(runs, panels, **state)
@@ -54,7 +55,7 @@ class Comparison:
 
 
 def _names(made: list[tuple[int, TrainTrace]]) -> list[str]:
-    """Of every run: its number, and what of its settings the others have otherwise."""
+    """Of every run: its number, and what of its settings the others have otherwise; of a lone one, some."""
     plain = [
         {
             key: value if isinstance(value, int | float | str) else ", ".join(map(str, value))
@@ -64,7 +65,8 @@ def _names(made: list[tuple[int, TrainTrace]]) -> list[str]:
         for _, trace in made
     ]
     known = {key: {str(facts[key]) for facts in plain if key in facts} for facts in plain for key in facts}
-    differ = [key for key, found in known.items() if len(found) > 1 and key not in UNTOLD]
+    lone = len(made) == 1 and "settings" in made[0][1].meta  # beside controls, which may stand elsewhere
+    differ = [key for key, found in known.items() if (lone or len(found) > 1) and key not in UNTOLD]
     return [
         ", ".join([f"run {number}", *(f"{key} {facts[key]}" for key in differ if key in facts)][:4])
         + (", stopped" if "stopped" in trace.meta else "")

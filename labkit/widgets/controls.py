@@ -61,7 +61,7 @@ class RunPanel(ipywidgets.VBox):
         self._figures: list[Figure] = []  # the picture, where matplotlib made it
         self._drawn = self.values  # what the picture was made with
         if result is not None:
-            self._show(result, self.values)
+            self._show(result, {})  # made before: the controls may stand elsewhere
 
     @property
     def values(self) -> dict[str, object]:
@@ -146,8 +146,8 @@ class RunPanel(ipywidgets.VBox):
     def _show(self, result: object, values: dict) -> None:
         """Put what ``draw`` made of the result in the place of the former picture."""
         if isinstance(result, TrainTrace):  # what tells it from the other runs of this panel
-            settings = {key: result.meta.get(key, value) for key, value in values.items()}
-            result = replace(result, meta=result.meta | {"settings": settings})
+            known = {key: result.meta[key] for key in self._inputs if key in result.meta}
+            result = replace(result, meta=result.meta | {"settings": values | known})
         self._place(self._draw(result))
 
     def _place(self, picture: object) -> None:

@@ -92,4 +92,4 @@ def test_what_was_written_is_in_the_page(shown, page):
     page.get_by_text("written at 30" if kind == "training" else "written at 1").wait_for()
     page.locator("canvas[role=slider]").press("ArrowLeft")
     if kind == "training":
-        page.get_by_text("The nearest").wait_for()
+        page.get_by_text("Kept nearby").wait_for()

@@ -81,12 +81,12 @@ test("a preview is another threshold than the recorded one, or than the stand-in
   assert.equal(trees.isPreviewing(greedy, greedy, 0.75), true);
 });
 
-test("a tree whose marks have no room opens on its beginning, and Fit shows all of it", () => {
+test("a tree opens whole, however long it is, and Fit comes back to that", () => {
   const layout = new Layout(long, 300);
-  assert.deepEqual([layout.view.scale, layout.view.whole], [MARK, false]);
-  assert.ok(layout.x(60) > 300);
-  const whole = new Layout(long, 300, layout.zoomed(0, 100));
-  assert.ok(whole.x(60) < 300 - RIGHT && whole.view.whole);
+  assert.ok(layout.x(60) < 300 - RIGHT && layout.view.whole);
+  const closer = new Layout(long, 300, layout.zoomed(1, 100));
+  assert.ok(!closer.view.whole && closer.view.scale > layout.view.scale);
+  assert.deepEqual(closer.zoomed(0, 100), layout.view);
 });
 
 test("dropped candidates: none from afar, one mark per fate where it is narrow, each its own closer up", () => {
@@ -164,7 +164,7 @@ test("the pointer finds the nearest state or dropped candidate", () => {
 });
 
 test("calls are numbered at least 34 pixels apart, inside the canvas", () => {
-  assert.deepEqual(callTicks(new Layout(long, 300)), [0, 5, 10, 15, 20]); // 50 pixels for five
+  assert.deepEqual(callTicks(new Layout(long, 300)), [0, 10, 20, 30, 40, 50, 60]); // 34 pixels for ten
   assert.deepEqual(callTicks(new Layout(tree, 400)), [0, 1, 2]);
   const forked = trees.unpack({ ...packed, offset: 60 });
   assert.deepEqual(callTicks(new Layout(forked, 400)), [60, 61, 62]); // its own calls alone

@@ -11,7 +11,7 @@ export function drawScores({ ink, t, layout, colours, now }, from, to) {
   const level = scoreLevel(t, layout.laneTop + 8, layout.lane - 16);
   for (let r = from; r < to; r++) {
     if (!t.committed[r]) continue;
-    ink.globalAlpha = t.step[r] > now ? 0.2 : 0.8;
+    ink.globalAlpha = t.step[r] > now ? 0.45 : 0.9;
     ink.fillStyle = colours.muted;
     ink.fillRect(layout.at(r)[0] - 1.5, level(t.score[r]) - 1.5, 3, 3);
   }
@@ -50,7 +50,7 @@ export function drawAxes({ ink, t, layout, colours, font }) {
   ink.fillText(axisLabel(t.range[0]), LEFT - 10, base - 8);
   ink.textAlign = "left";
   ink.fillText("rank", 0, 7);
-  ink.fillText("score", 0, lane + layout.lane / 2);
+  ink.fillText(t.score_name === "mean" ? "mean" : "score", 0, lane + layout.lane / 2);
   ink.textBaseline = "alphabetic";
   ink.beginPath();
   for (const y of [base, lane]) {

@@ -49,7 +49,7 @@ function fillTable(t, r, options) {
   const body = make("tbody");
   const shown = Math.min(t.fill[r + 1], t.fill[r] + Math.max(LISTED, committedBy.size));
   for (let i = t.fill[r]; i < shown; i++) body.append(fillRow(t, r, i, committedBy.get(i), options));
-  const heads = ["fill", "confidence", "fate", ...(options.force ? [""] : [])];
+  const heads = ["fill", "confidence (log scale)", "fate", ...(options.force ? [""] : [])];
   const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
   return make("table", { class: "bt-table" }, make("thead", {}, head), body);
 }

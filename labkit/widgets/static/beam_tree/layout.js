@@ -9,8 +9,7 @@ export const RIGHT = 18;
 const TOP = 16;
 const AXIS = 32;
 
-export const MARK = 10; // width of the smallest mark
-export const APART = 8; // between the middles of two marks, at least
+export const MARK = 10; // width of the smallest mark, where a call has so much room
 export const DETAIL = 18; // pixels a call needs before dropped candidates are drawn
 const CELL = MARK + 2; // a dropped candidate's place
 const FITTED = 150; // pixels of a call at most, where all calls fit
@@ -33,7 +32,7 @@ export class Layout {
   /**
    * @param {Tree} t
    * @param {number} width of the canvas in CSS pixels
-   * @param {View | null} view null: as it opens
+   * @param {View | null} view null: the whole tree
    * @param {number} trees drawn below each other, which share the height of the page
    */
   constructor(t, width, view = null, trees = 1) {
@@ -44,7 +43,7 @@ export class Layout {
     this.laneTop = TOP + t.slots * this.rowHeight; // where the ranks end
     this.lane = clamp((trees > 1 ? 210 : 290) - t.slots * this.rowHeight, 44, 100); // height of the scores
     this.height = this.laneTop + this.lane + AXIS;
-    this.view = view ?? this.opening();
+    this.view = view ?? this.fit();
   }
 
   /** Pixels per call at which all calls fit. */
@@ -56,11 +55,6 @@ export class Layout {
   /** The whole tree. @returns {View} */
   fit() {
     return { start: this.t.offset + FIRST, scale: this.fitted(), whole: true };
-  }
-
-  /** The whole tree, or as much of its beginning as leaves the marks apart. @returns {View} */
-  opening() {
-    return this.fitted() < APART ? { ...this.fit(), scale: MARK, whole: false } : this.fit();
   }
 
   /** The view moved by `calls`, within the tree. @param {number} calls @returns {View} */

@@ -89,8 +89,8 @@ export function drawLegend(legend, colours) {
     ...[SEARCH, ACCELERATE, FINISHED].map(
       (mode) => /** @type {[(ink: Ink) => void, string]} */ ([state(mode), MODE_NAMES[mode]]),
     ),
-    [dropped(PRUNED, colours.muted), "pruned"],
-    [dropped(MERGED, colours.merged), "merged: same board as a better one"],
+    [dropped(PRUNED, colours.muted), "pruned (zoom in: +)"],
+    [dropped(MERGED, colours.merged), "merged: same board as a better one (zoom in: +)"],
     [hollow, "hollow: the preview would change it"],
   ];
   legend.replaceChildren(
@@ -99,5 +99,6 @@ export function drawLegend(legend, colours) {
       paint(sized(canvas, 16, 16));
       return make("span", {}, canvas, text);
     }),
+    make("span", {}, "board: dark was filled early, yellow late; the small number is the call"),
   );
 }

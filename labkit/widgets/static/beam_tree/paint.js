@@ -2,9 +2,9 @@
 
 import { clamp, shorten } from "../shared/values.js";
 import { drawAxes, drawScores } from "./axes.js";
-import { APART, LEFT, MARK } from "./layout.js";
+import { LEFT, MARK } from "./layout.js";
 import { drawCross, drawMark } from "./marks.js";
-import { ACCELERATE, childOf, FINISHED, KEPT, MERGED, SEARCH, slotOf, wouldAccelerate } from "./tree.js";
+import { ACCELERATE, childOf, FINISHED, KEPT, MERGED, SEARCH, wouldAccelerate } from "./tree.js";
 import { assignmentText } from "./words.js";
 
 const LABELS = 74; // pixels a call needs before the answer's path says what it commits
@@ -43,7 +43,8 @@ export function drawTree(scene) {
 }
 
 /** The radius of a state. @param {Scene} scene */
-const sizeOf = ({ layout }) => clamp(layout.view.scale * 0.24, MARK / 2, 7);
+const sizeOf = ({ layout: { view } }) =>
+  clamp(view.scale * 0.24, Math.min(MARK / 2, Math.max(1, 0.7 * view.scale)), 7);
 
 /** @param {Scene} scene */
 function drawCursor({ ink, t, layout, colours, now }) {
@@ -125,13 +126,11 @@ function drawDropped({ ink, t, layout, colours, now, selected, font }, from, to)
 function drawStates(scene, from, to) {
   const { ink, t, layout, colours, now, preview } = scene;
   const size = sizeOf(scene);
-  /** @type {number[]} where a rank's last mark stands */
-  const drawn = [];
-  for (let r = from; r < to; r++) {
+  const rows = Array.from({ length: to - from }, (_, i) => from + i);
+  // Where marks overlap, the rarer kinds stay whole.
+  const special = (/** @type {number} */ r) => t.mode[r] !== SEARCH;
+  for (const r of [...rows.filter((r) => !special(r)), ...rows.filter(special)]) {
     const [x, y] = layout.at(r);
-    const slot = slotOf(t, r);
-    if (x - drawn[slot] < APART - 1e-6) continue; // of a tree too long for its marks, those that have room
-    drawn[slot] = x;
     ink.globalAlpha = t.step[r] > now ? 0.5 : 1;
     ink.lineWidth = 1.2;
     drawMark(ink, t.mode[r], x, y, size, colours.modes[t.mode[r]], colours.paper);

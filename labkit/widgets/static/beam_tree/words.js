@@ -140,7 +140,7 @@ export const deadEnd = (t, r) =>
 export function previewText(t, { states, recorded, preview }, changed) {
   if (changed)
     return `preview: ${preview} of these ${states} states would accelerate (recorded: ${recorded})`;
-  if (t.threshold !== null) return `as recorded: ${recorded} of ${states} states accelerate`;
+  if (t.threshold !== null) return `as recorded: ${recorded} of the ${states} states of all ranks accelerate`;
   return `${STRATEGY_NAMES[t.strategy]} has no threshold: move it to preview one`;
 }
 

@@ -51,7 +51,7 @@ function card({ run, rows, of, near }, step, { nameOf, unit, goTo }) {
   const head = make("h2", {}, `${nameOf(run)}, ${unit} ${step}${count}`);
   if (rows.length) return make("section", { class: "sc-card" }, head, make("ol", {}, ...rows.map(item)));
   const nothing = near.length
-    ? `No completions were kept at ${unit} ${step}. The nearest: `
+    ? `No completions were kept at ${unit} ${step}. Kept nearby: `
     : "This run kept no completions.";
   const links = near.flatMap((at) => [
     make("button", { type: "button", onclick: () => goTo(at) }, `${unit} ${at}`),
@@ -80,7 +80,7 @@ function item(sample) {
 /** Length, entropy and advantage in words, as far as they are known. @param {Sample} sample */
 export function factsOf({ length, entropy, advantage }) {
   const facts = [];
-  if (length != null) facts.push(`${length} tokens`);
+  if (length != null) facts.push(`${length} ${length === 1 ? "token" : "tokens"}`);
   if (entropy != null) facts.push(`${numberText(entropy)} nats`);
   if (advantage != null) facts.push(`advantage ${advantage > 0 ? "+" : ""}${numberText(advantage)}`);
   return facts.join(" · ");
