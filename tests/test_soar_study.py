@@ -214,7 +214,8 @@ def test_a_threshold_moves_calls_accuracy_and_one_board(outcomes):
         marks = {part.name: part for part in figure.data if part.type == "scatter"}
         drawn = [size for name in ("soar", "adaptive") for size in marks[name].marker.size]
         assert sum(size > 10 for size in drawn) == own.count(wanted)
-        assert f"Threshold {wanted:g}: soar" in figure.layout.title.text
+        assert f" beams, threshold {wanted:g}: " in figure.layout.title.text
+        assert f"greedy: {100 * outcomes[0]['accuracy']:.1f} % in " in figure.layout.title.text
         (board,) = (part for part in figure.data if part.type == "heatmap")
         state = np.array(board.z).ravel()
         assert ((state == 0) == (boards[1] > 0)).all()

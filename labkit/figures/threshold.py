@@ -62,8 +62,9 @@ def _title(outcomes: Sequence[dict[str, Any]], threshold: float) -> str:
         (o for o in outcomes if o["family"] == "soar" and o["setting"]["threshold"] == threshold),
         key=lambda outcome: outcome["accuracy"],
     )
-    found = f"solves {best['accuracy']:.1%} in {best['calls']:.1f} calls"
-    return f"Threshold {threshold:g}: {best['label']} {found}"
+    ours, greedy = (f"{100 * o['accuracy']:.1f} % in {o['calls']:.1f} calls" for o in (best, outcomes[0]))
+    beams = best["setting"]["beam"]
+    return f"SOAR, {beams} beams, threshold {threshold:g}: {ours} a puzzle; greedy: {greedy}"
 
 
 def _draw_board(
@@ -87,6 +88,7 @@ def _draw_board(
     )  # fmt: skip
     wrong = int((board != right).sum())
     words = f"puzzle {puzzle}, SOAR: {trace.calls[puzzle]} calls, {f'{wrong} wrong' if wrong else 'solved'}"
+    words += "<br>grey: given, blue: right, orange: wrong"
     figure.update_xaxes(
         title_text=words, showticklabels=False, ticks="", zeroline=False, showgrid=False, row=1, col=2
     )
