@@ -1,6 +1,7 @@
 """The lab's notebooks: which there are, and which parameters each takes."""
 
 import ast
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ TYPES: dict[str, Any] = {
     "list": list,
     "dict": dict,
 }
+RANGE = re.compile(r"\((?:(?P<low>\S+) to (?P<high>\S+)|at least (?P<least>\S+))\)$")
 
 
 def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
@@ -95,8 +97,8 @@ def _inspect(notebook: Path) -> dict[str, dict[str, str]]:
 def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> dict[str, Any]:
     """What to inject into ``notebook``.
 
-    ValueError for an unknown name, a value of a wrong type or one that would not arrive unchanged, and for
-    a file that is no notebook.
+    ValueError for an unknown name, a value of a wrong type, out of the range that its comment ends with or
+    one that would not arrive unchanged, and for a file that is no notebook.
     """
     known = _inspect(notebook)
     chosen = {**preset.get("*", {}), **preset.get(notebook.stem, {}), **overrides}
@@ -113,6 +115,7 @@ def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> d
         wrong_bool = isinstance(value, bool) and wanted != "bool"
         if kinds and (wrong_bool or not isinstance(value, kinds)):
             raise ValueError(f"{name} must be a {wanted} for {notebook.stem}; got {brief.repr(value)}")
+        _check_range(name, value, known[name]["help"])
         try:
             problem = next(filter(None, map(not_plain, walk(value))), "")
         except ValueError as error:
@@ -120,6 +123,16 @@ def parameters_for(notebook: Path, preset: dict, overrides: dict[str, Any]) -> d
         if problem:
             raise ValueError(f"{name} must be {PLAIN} for {notebook.stem}; got {problem}")
     return chosen
+
+
+def _check_range(name: str, value: Any, meaning: str) -> None:
+    """ValueError unless a number, or each of a list, lies where its comment's end says: (1 to 16)."""
+    found = RANGE.search(meaning)
+    for item in value if isinstance(value, list) else [value]:
+        if found and isinstance(item, (int, float)):
+            low, high = float(found["low"] or found["least"]), float(found["high"] or "inf")
+            if not low <= item <= high:
+                fail(name, item, found[0].strip("()"))
 
 
 def _is_text(default: str) -> bool:

@@ -38,6 +38,24 @@ def book(tmp_path):
     )
 
 
+RANGED = "size: int = 1  # side (1 to 16)\nrates: list = [0.5]  # of learning (at least 0.1)"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"size": 0}, "size must be 1 to 16; got '?0"),
+        ({"size": 17}, "size must be 1 to 16; got '?17"),
+        ({"rates": [1, 0.05]}, "rates must be at least 0.1; got '?0.05"),
+    ],
+)
+def test_a_number_out_of_the_range_in_its_comment_is_refused(tmp_path, given, told):
+    book = write_notebook(tmp_path / "ranged.ipynb", "1", parameters=RANGED)
+    assert parameters_for(book, {}, {"size": 16, "rates": [0.1, 7]}) == {"size": 16, "rates": [0.1, 7]}
+    with pytest.raises(ValueError, match=told):
+        parameters_for(book, {}, given)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
