@@ -69,8 +69,8 @@ def found(arms: Arms) -> list[str]:
     points = frontier(arms)
     for exam in EXAMS:
         best = sorted((p["length"][0], arm) for arm, p in points[exam].items() if p["best"])
-        lines.append(f"No arm is by its means both as short and as accurate as, {exam}, the shortest "
-                     f"first: {'; '.join(arm for _, arm in best)}.")  # fmt: skip
+        lines.append(f"On the frontier of the {exam} exam (no other arm's means are both shorter and more "
+                     f"accurate), the shortest first: {'; '.join(arm for _, arm in best)}.")  # fmt: skip
     return lines
 
 
