@@ -64,7 +64,11 @@ def _names(made: list[tuple[int, TrainTrace]]) -> list[str]:
         }
         for _, trace in made
     ]
-    known = {key: {str(facts[key]) for facts in plain if key in facts} for facts in plain for key in facts}
+    known = {
+        key: {str(facts[key]) for facts in plain if key in facts}
+        for facts in reversed(plain)
+        for key in facts
+    }
     lone = len(made) == 1 and "settings" in made[0][1].meta  # beside controls, which may stand elsewhere
     differ = [key for key, found in known.items() if (lone or len(found) > 1) and key not in UNTOLD]
     return [
