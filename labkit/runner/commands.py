@@ -67,8 +67,8 @@ def run(options: Namespace) -> int:
         if lines[item.notebook]:
             result = Text.assemble(("off baseline", "red"), f", {len(lines[item.notebook])} of its metrics")
         counted = Counter(item.verdicts.values()) or {"no baseline": len(item.metrics)}
-        told = ", ".join(f"{count} {verdict}" for verdict, count in counted.items())
-        rows.append((item.notebook, result, f"{item.seconds:.1f}", told, memory))
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counted.items())
+        rows.append((item.notebook, result, f"{item.seconds:.1f}", verdicts, memory))
     _table(("notebook", "result", "seconds", "metrics", "GPU GiB, at most"), rows)
     for notebook, told in lines.items():
         for line in told:
