@@ -172,7 +172,7 @@ def test_runs_join_under_one_cursor_and_are_named_by_what_differs(shown, monkeyp
         trace.meta |= {"alpha": alpha, "time": f"at {alpha} {seed}", "versions": {"numpy": seed}}
         widget = draw(trace)
     assert [run["arm"] for run in widget.runs] == ["run 2, seed 0", "run 3, seed 7"]
-    assert widget.title == "Run 3 beside 2"
+    assert widget.title == "Run 3, seed 7 beside 2"
     grown = draw.grow(make(seed=8, steps=5))  # beside the last finished one, which stays
     assert grown is widget
     assert [run["arm"] for run in widget.runs] == ["run 3, seed 7", "run 4, seed 8"]
