@@ -9,7 +9,7 @@ import pytest
 
 from labkit.__main__ import main
 from labkit.notebooks import find_notebooks
-from labkit.runner import baselines, cost
+from labkit.runner import baselines, cost, runs
 from labkit.runner.baselines import check_entry, load, propose
 from labkit.runner.compare import accept, compare_runs, proposals, read_run
 
@@ -300,3 +300,16 @@ def test_a_baseline_of_other_types_is_one_error(tmp_path, entry, message):
     (tmp_path / "n.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "n.json")
+
+
+def test_a_run_counts_its_verdicts_and_names_the_three_that_moved_most(tmp_path, monkeypatch, capsys):
+    entries = dict.fromkeys("abcdef", entry(value=10.0, absolute=2.0, relative=0.0))
+    values = {"a": 10.0, "b": 10.5, "c": 11.5, "d": 9.0, "e": 11.9, "f": 13.0}
+    metrics = {name: {"value": value, "unit": ""} for name, value in values.items()}
+    told = runs.NotebookRun("n", {}, metrics=metrics, baseline={"recorded": {}, "metrics": entries})
+    told.compare({})
+    monkeypatch.setattr(runs, "run", lambda *_: (tmp_path, [told]))
+    assert main(["run"]) == 3
+    out = capsys.readouterr().out
+    assert "5 ok, 1 regressed" in out
+    assert re.findall(r"^ n +([a-f]) .* (\d+%) *$", out, re.M) == [("e", "95%"), ("c", "75%"), ("d", "50%")]

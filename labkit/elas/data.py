@@ -49,11 +49,11 @@ def split_documents(source: str = "sympy", max_bytes: int | None = None) -> dict
 
     max_bytes   stop the training side at the first file that goes beyond it (None: all files)
     """
-    ordered = sorted(documents(source), key=lambda item: _hash(item[0]))
+    ordered = sorted(documents(source), key=lambda item: hash_of(item[0]))
     sides: dict[str, list[str]] = {"train": [], "held_out": []}
     room = float("inf") if max_bytes is None else integer("max_bytes", max_bytes, 1)
     for name, text in ordered:
-        if _hash(name) % HELD_OUT == 0:
+        if hash_of(name) % HELD_OUT == 0:
             sides["held_out"].append(text)
         elif room > 0:
             sides["train"].append(text)
@@ -127,7 +127,8 @@ def windows(stream: np.ndarray, length: int, most: int | None = None) -> np.ndar
     return stream[chosen[:, None] * length + np.arange(length + 1)]
 
 
-def _hash(name: str) -> int:
+def hash_of(name: str) -> int:
+    """64 bits of a document's name, the same everywhere: they decide its side."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from labkit.yaml_values import parse_overrides
 
+MOVED = 3  # metrics that `labkit run` names of those that are within their baselines
 console = Console(markup=False, emoji=False)  # names, units, paths and errors are printed as they are
 
 
@@ -53,13 +54,14 @@ def copy(options: Namespace) -> int:
 def run(options: Namespace) -> int:
     """labkit run"""
     from labkit.runner.baselines import off
-    from labkit.runner.compare import moved_most
+    from labkit.runner.report import metric_rows, moved
     from labkit.runner.runs import run
 
     overrides = parse_overrides(options.overrides)
     how = options.jobs, options.timeout, options.resume
     folder, runs = run(options.notebooks, options.preset, overrides, *how)
-    lines = {item.notebook: off(asdict(item)) for item in runs}
+    facts = {item.notebook: asdict(item) for item in runs}
+    lines = {notebook: off(item) for notebook, item in facts.items()}
     rows = []
     for item in runs:
         memory = f"{item.gpu_memory / 1024:.1f}" if item.gpu_memory else "-"
@@ -73,9 +75,14 @@ def run(options: Namespace) -> int:
     for notebook, told in lines.items():
         for line in told:
             _line(f"{notebook}: {line}")
-    if moved := moved_most([asdict(item) for item in runs]):
+    sections = [{"notebook": name, "rows": metric_rows(item, {})} for name, item in facts.items()]
+    near = [
+        (row["notebook"], row["name"], row["value"], row["baseline"], f"{row['share']:.0%}")
+        for row in moved(sections, MOVED) if row["verdict"] == "ok"
+    ]  # fmt: skip
+    if near:
         _line("\nwithin their baselines, but moved most of what they may:")
-        _table(("notebook", "metric", "value", "baseline", "of the allowed"), moved)
+        _table(("notebook", "metric", "value", "baseline", "of the allowed"), near)
     _line(f"report: {folder / 'report.html'}")
     if not all(item.ok for item in runs):
         return 1

@@ -65,22 +65,6 @@ def compare_runs(folder_a: str | Path, folder_b: str | Path) -> list[tuple[str, 
     return rows
 
 
-def moved_most(items: Sequence[dict], many: int = 3) -> list[tuple[str, str, str, str, str]]:
-    """(notebook, metric, value, baseline, share) of the metrics that moved most of what they may.
-
-    items   notebooks of a run.json; what is off its baseline is not among them
-    """
-    found = []
-    for item in items:
-        entries = item["baseline"].get("metrics", {})
-        for name in (name for name, verdict in item["verdicts"].items() if verdict == "ok"):
-            value, entry = item["metrics"][name]["value"], entries[name]
-            words = item["notebook"], name, f"{value:.6g}", baselines.describe(entry)
-            found.append((baselines.share(value, entry), words))
-    found.sort(key=lambda one: -one[0])
-    return [(*words, f"{share:.0%}") for share, words in found[:many] if share > 0]
-
-
 def compare_settings(folder_a: str | Path, folder_b: str | Path) -> tuple[str, str]:
     """What differs in where the two ran and in the inputs they read, in words; empty if nothing does."""
     settings = []

@@ -53,7 +53,7 @@ def write_report(
         out / "report.html",
         failed=[section for section in sections if section["error"]],
         regressed=[section for section in sections if section["off"]],
-        moved=_moved(sections),
+        moved=moved(sections, MOVED),
         compared=sum(len(section["verdicts"]) for section in sections),
         findings=aim_links(_findings(run), names),
         figures=_figures(sections),
@@ -93,13 +93,16 @@ def _figures(sections: list[dict]) -> list[tuple[dict, str]]:
     return [(section, part) for *_, section, part in found[:FIGURES]]
 
 
-def _moved(sections: list[dict]) -> list[dict]:
-    """Rows of metrics for page one: all that are off, then those that moved most of what they may."""
+def moved(sections: list[dict], many: int) -> list[dict]:
+    """Rows of metrics: all that are off their baseline, then the ``many`` that moved most of what they may.
+
+    sections   dicts with ``notebook`` and its ``rows``, see ``metric_rows``
+    """
     rows = [{**row, "notebook": section["notebook"]} for section in sections for row in section["rows"]]
     wrong = [row for row in rows if row["verdict"] not in ("ok", "")]
     near = [row for row in rows if row["verdict"] == "ok" and row["share"] > 0]
     near.sort(key=lambda row: -row["share"])
-    return wrong + near[:MOVED]
+    return wrong + near[:many]
 
 
 def _history(runs: Path, now: dict) -> dict[tuple[str, str], list[float]]:
@@ -132,7 +135,7 @@ def _sparkline(values: list[float]) -> str:
     )
 
 
-def _metric_rows(item: dict, past: dict) -> list[dict]:
+def metric_rows(item: dict, past: dict) -> list[dict]:
     """The metrics table: what was measured, then what the baseline expected and did not get."""
     rows = []
     for name in [*item["metrics"], *(n for n, v in item["verdicts"].items() if v == "missing")]:
@@ -161,7 +164,7 @@ def _section(folder: Path, item: dict, past: dict) -> dict:
     return {
         **item,
         "title": title(cells) or item["notebook"],
-        "rows": _metric_rows(item, past),
+        "rows": metric_rows(item, past),
         "off": off(item),
         "body": body,
         "plotly": any('class="plotly' in part for part in body),

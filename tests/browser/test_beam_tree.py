@@ -3,7 +3,7 @@
 import nbformat
 from axe_playwright_python.sync_playwright import Axe
 
-SET_UP = """
+SET_UP_OF = """
 from functools import partial
 import torch
 from labkit import widgets
@@ -11,14 +11,18 @@ from labkit.soar import decode
 
 def model(tokens):
     source = torch.Generator().manual_seed(1)
-    place, digit = torch.randn(16, 5, generator=source), torch.randn(5, 5, generator=source)
+    place, digit = torch.randn({n}, {v}, generator=source), torch.randn({v}, {v}, generator=source)
     return 3 * (place + digit[tokens].mean(1, keepdim=True) + digit[tokens])
 
 run = partial(decode, model, mask_id=0)
-prompts = [[0] * 12 + [1, 2, 3, 4], [1, 2, 3, 4] + [0] * 12]
-soar = run(prompts, "soar", beam=3, threshold=0.9999)
+prompts = {prompts}
+soar = run(prompts, "soar", beam={beam}, threshold={threshold})
 greedy = run(prompts, "greedy")
 """
+SET_UP = SET_UP_OF.format(
+    n=16, v=5, beam=3, threshold=0.9999,
+    prompts="[[0] * 12 + [1, 2, 3, 4], [1, 2, 3, 4] + [0] * 12]",
+)  # fmt: skip
 SHOW = "panel = widgets.beam_tree(soar, partial(decode, model), compare=greedy, side=4)"
 TEXT = """texts = run([[0] * 12 + [1, 2, 3, 4]], "soar", beam=2, threshold=0.9999)
 panel = widgets.beam_tree(texts, partial(decode, model), vocabulary=lambda token: "_abcd"[token])"""

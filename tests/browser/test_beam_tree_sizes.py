@@ -1,24 +1,11 @@
 """The beam tree of a 9 x 9 board in JupyterLab, code shown: what is in sight at the sizes people have."""
 
 import pytest
-from browser.test_beam_tree import book
+from browser.test_beam_tree import SET_UP_OF, book
 
-SET_UP = """
-from functools import partial
-import torch
-from labkit import widgets
-from labkit.soar import decode
-
-def model(tokens):
-    source = torch.Generator().manual_seed(1)
-    place, digit = torch.randn(81, 10, generator=source), torch.randn(10, 10, generator=source)
-    return 3 * (place + digit[tokens].mean(1, keepdim=True) + digit[tokens])
-
-run = partial(decode, model, mask_id=0)
-prompts = [[0] * 58 + [1 + i % 9 for i in range(23)]] * 3
-soar = run(prompts, "soar", beam=4, threshold=0.99)
-greedy = run(prompts, "greedy")
-"""
+SET_UP = SET_UP_OF.format(
+    n=81, v=10, beam=4, threshold=0.99, prompts="[[0] * 58 + [1 + i % 9 for i in range(23)]] * 3"
+)
 SHOW = "panel = widgets.beam_tree(soar, partial(decode, model), compare=greedy, side=9)"
 # Where the parts of the instrument stand in the part of the notebook that is in sight.
 PLACES = """() => {

@@ -6,7 +6,6 @@ read_parts    those files as a Text, encoded once
 Whole folders are held out: files of one folder share their idioms, and often their lines.
 """
 
-import hashlib
 import json
 import lzma
 from functools import partial
@@ -17,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from labkit.checks import fail
-from labkit.elas.data import Text, encode, token_bytes, train_tokenizer
+from labkit.elas.data import Text, encode, hash_of, token_bytes, train_tokenizer
 from labkit.elas.sources import SOURCES, documents
 from labkit.paths import write_atomic, write_json
 from labkit.reading import read_npz
@@ -39,7 +38,7 @@ def unit(name: str) -> str:
 
 def side(name: str, parts: int) -> str:
     """ "held-out" or "train-I", by the folder's hash: alike files in one part, which packs them better."""
-    held, part = divmod(_hash(unit(name)), HELD_OUT)[::-1]
+    held, part = divmod(hash_of(unit(name)), HELD_OUT)[::-1]
     return f"train-{part % parts}" if held else "held-out"
 
 
@@ -54,7 +53,7 @@ def split(source: str, parts: int) -> dict[str, list[tuple[str, str]]]:
             name = name if "+" in source else f"{source}/{name}"
             sides.setdefault(side(name, parts), []).append((name, text))
     for file, found in sides.items():
-        found.sort(key=lambda item: (_hash(unit(item[0])) if file == "held-out" else 0, item[0]))
+        found.sort(key=lambda item: (hash_of(unit(item[0])) if file == "held-out" else 0, item[0]))
     return dict(sorted(sides.items()))
 
 
@@ -76,7 +75,7 @@ def write_parts(source: str, folder: Path, parts: int, vocab_size: int) -> dict[
 def some(sides: dict[str, list[tuple[str, str]]]) -> list[str]:
     """Training texts for the tokenizer, drawn by hash until TRAINING characters are full."""
     training = [item for file, found in sides.items() if file != "held-out" for item in found]
-    training.sort(key=lambda item: _hash(item[0]))
+    training.sort(key=lambda item: hash_of(item[0]))
     sizes = np.cumsum([len(text) for _, text in training])
     return [text for (_, text), size in zip(training, sizes, strict=True) if size <= TRAINING]
 
@@ -113,7 +112,3 @@ def _stream(tokenizer: Tokenizer, vocabulary: str, file: Path, cache: Path) -> n
         stream = np.concatenate(parts)
         write_atomic(path, lambda temporary: np.savez(temporary, allow_pickle=False, stream=stream))
     return read_npz(path, "cache")["stream"]
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
