@@ -12,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.optim import SGD
 from two_processes import two_processes
 
-from labkit.elas import ElasConfig, ElasForCausalLM
+from labkit.elas import ElasConfig, ElasForCausalLM, Loro
 
 TOKENS = torch.arange(18).reshape(2, 9)
 FACTORS = [f"{layer}_proj.weight_{side}" for layer in ("up", "down") for side in ("in", "out")]
@@ -122,7 +122,7 @@ def test_peft_adapts_every_form_of_the_ffn(form, rank):
 
 
 def _sharded(folder) -> int:
-    """What a process of FSDP2 does: three steps on its row, the mask comes on after the second."""
+    """What a process of FSDP2 does: three steps of Loro on its row, an exact one and the mask after two."""
     dist.init_process_group("gloo")
     model, rank = tiny(warmup_steps=2), dist.get_rank()
     mesh = init_device_mesh("cpu", (2,))
@@ -139,7 +139,7 @@ def _sharded(folder) -> int:
 
 
 def _three_steps(model, tokens):
-    optimizer = SGD(model.parameters(), lr=0.1)
+    optimizer = Loro.for_model(model, lr=0.02, exact_every=2)
     for step in range(3):
         assert model.activations()[0].sparse == (step == 2)
         model(tokens, labels=tokens).loss.backward()
@@ -153,4 +153,5 @@ def test_fsdp2_trains_as_one_process_does_and_counts_its_steps(tmp_path):
     _three_steps(model, TOKENS)
     sharded = torch.load(tmp_path / "sharded.pt")
     for name, p in model.named_parameters():
-        torch.testing.assert_close(sharded[name], p.detach(), msg=name)
+        # Adam divides by the size of a gradient: rounding moves a weight by 1e-4 where it moved by .06 to .9
+        torch.testing.assert_close(sharded[name], p.detach(), rtol=0, atol=3e-4, msg=name)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from labkit.checks import fail, integer, number
@@ -149,8 +150,8 @@ class Loro(Optimizer):
         found: dict[str, list[str]] = {}  # what: layers
         for group, lr in due:
             names, params = _trained(group)
-            directions = self._directions(params, group)
-            wide = [p.to(d.dtype) for p, d in zip(params, directions, strict=True)]
+            directions = [_whole(d) for d in self._directions(params, group)]
+            wide = [_whole(p).to(d.dtype) for p, d in zip(params, directions, strict=True)]
             if group["hidden_size"] is None:
                 decay = 1 - group["lr"] * group["weight_decay"]
                 new = [decay * (p - lr * d) for p, d in zip(wide, directions, strict=True)]
@@ -166,7 +167,7 @@ class Loro(Optimizer):
         broken = dict.fromkeys(layer for layer, _, value in moves if not value.isfinite().all())
         found = {BROKEN: list(broken)} if broken else found
         for _, p, value in [] if broken else moves:
-            p.copy_(value)
+            p.copy_(_sharded_like(p, value))
         for what, layers in found.items():
             if len(self.findings) < MOST_FINDINGS:
                 where = layers[0] + f" and {len(layers) - 1} more" * (len(layers) > 1)
@@ -207,6 +208,16 @@ class Loro(Optimizer):
         roots = torch._foreach_sqrt(v)
         torch._foreach_add_(roots, group["eps"])
         return list(torch._foreach_div(m, roots))
+
+
+def _whole(x: Tensor) -> Tensor:
+    """x itself, or all of a tensor that FSDP2 has spread over processes: QR and SVD need every row."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def _sharded_like(p: Tensor, value: Tensor) -> Tensor:
+    """``value`` spread over the processes as ``p`` is."""
+    return distribute_tensor(value, p.device_mesh, p.placements) if isinstance(p, DTensor) else value
 
 
 def _copy_narrow(kept: list[Tensor], wide: list[Tensor]) -> None:

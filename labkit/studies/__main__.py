@@ -14,6 +14,7 @@ from labkit.studies import harness
 STUDIES = {  # name: the module that has it as STUDY
     "elas": "labkit.studies.elas.study",
     "elas-60m": "labkit.studies.elas.paper60m",
+    "elas-parallel": "labkit.studies.elas.parallel",
     "soar": "labkit.studies.soar.study",
     "soar-words": "labkit.studies.soar.words",
     "soar-bench": "labkit.studies.soar.bench",
