@@ -153,5 +153,5 @@ def test_fsdp2_trains_as_one_process_does_and_counts_its_steps(tmp_path):
     _three_steps(model, TOKENS)
     sharded = torch.load(tmp_path / "sharded.pt")
     for name, p in model.named_parameters():
-        # Adam divides by the size of a gradient: rounding moves a weight by 1e-4 where it moved by .06 to .9
+        # Adam divides by a gradient's size: rounding moves a weight by 1e-4 where it moved by .06 to .9
         torch.testing.assert_close(sharded[name], p.detach(), rtol=0, atol=3e-4, msg=name)
