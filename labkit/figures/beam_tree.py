@@ -13,7 +13,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from labkit import checks
 from labkit.figures import theme
 from labkit.figures.board import draw_board, draw_text
 from labkit.figures.tree_layout import (
@@ -38,7 +37,6 @@ def beam_tree(
     *,
     truth: np.ndarray | None = None,
     baseline: BeamTrace | None = None,
-    step: int | None = None,
     side: int | None = None,
     vocabulary: Callable[[int], str] | None = None,
 ) -> Figure:
@@ -46,7 +44,6 @@ def beam_tree(
 
     truth     int (L,) right answer: the title says whether the search found it
     baseline  greedy trace of the same prompts: the title says how many calls that took
-    step      fade what comes after this step and show the best board of it (default: the end)
     side      draw a side x side board next to the tree
     vocabulary  token id -> its text; without ``side``, draws the text as it grows next to the tree.
                 None: labels have the texts that ``generate`` noted in the trace, if it made it
@@ -54,8 +51,6 @@ def beam_tree(
     ValueError if the trace was made with record=False or an argument is out of range.
     """
     one = one_prompt(trace, prompt)
-    last = int(one.beam_step.max())
-    step = last if step is None else checks.integer("step", step, 0, last)
     place = place_all(one)
     slots = int(one.beam_slot.max()) + 1
     if side is None and vocabulary is None:
@@ -72,11 +67,11 @@ def beam_tree(
         lane = figure.add_subplot(grid[1, 0], sharex=tree)
         beside = figure.add_subplot(grid[:, 1])
         if side is not None:
-            draw_board(beside, one, step, side, truth)
+            draw_board(beside, one, place.answer, side, truth)
         elif vocabulary is not None:
-            draw_text(beside, one, step, vocabulary)
-    _draw_tree(tree, one, place, step, side, vocabulary or vocabulary_of(trace))
-    _draw_scores(lane, one, place, step)
+            draw_text(beside, one, place.answer, vocabulary)
+    _draw_tree(tree, one, place, side, vocabulary or vocabulary_of(trace))
+    _draw_scores(lane, one, place)
     tree.tick_params(labelbottom=False)
     handles, labels = tree.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8.5)
@@ -89,22 +84,18 @@ def beam_tree(
 
 
 def _draw_tree(
-    axes: Axes, trace: BeamTrace, place: Places, step: int, side: int | None,
-    vocabulary: Callable[[int], str] | None,
-) -> None:  # fmt: skip
+    axes: Axes, trace: BeamTrace, place: Places, side: int | None, vocabulary: Callable[[int], str] | None
+) -> None:
     crowded, size = len(place.answer) > ROOM, 95 * min(1, LITTLE_ROOM / len(place.answer)) ** 2
     ends = np.where(place.target[:, None] < 0, place.stub, place.beam[place.target])
     lines = np.stack([place.beam[place.source], ends], axis=1)  # (candidates, both ends, x and y)
     bold = np.isin(place.source, place.answer) & np.isin(place.target, place.answer)
-    shown = trace.cand_step < step
     for chosen, colour, width, order in ((~bold, theme.MUTED, 0.9, 1), (bold, theme.INK, 3, 2)):
-        for part, alpha in ((chosen & shown, 1), (chosen & ~shown, 0.15)):
-            axes.add_collection(LineCollection(
-                list(lines[part]), colors=colour, linewidths=width, alpha=alpha, capstyle="round",
-                zorder=order,
-            ))  # fmt: skip
+        axes.add_collection(LineCollection(
+            list(lines[chosen]), colors=colour, linewidths=width, capstyle="round", zorder=order,
+        ))  # fmt: skip
     if len(place.answer) <= LITTLE_ROOM:
-        for c in np.flatnonzero(bold & shown):
+        for c in np.flatnonzero(bold):
             told = commits(trace, int(c), side, vocabulary)
             text = f"+{len(told)}" if crowded else theme.drawable("\n".join(told))
             middle = lines[c, 0] + 0.7 * (lines[c, 1] - lines[c, 0])  # clear of the dropped candidates
@@ -114,38 +105,28 @@ def _draw_tree(
                 bbox={"facecolor": theme.PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 0.8}, zorder=5,
             )  # fmt: skip
     for fate, (name, colour, marker) in FATES.items():
-        for late in (False, True):
-            chosen = (trace.cand_fate == fate) & ((trace.cand_step >= step) == late)
-            axes.scatter(
-                place.stub[chosen, 0], place.stub[chosen, 1], s=34, color=colour, marker=marker,
-                linewidths=1.6, zorder=3, alpha=0.15 if late else 1, label=None if late else name,
-            )  # fmt: skip
+        ends = place.stub[trace.cand_fate == fate].T
+        axes.scatter(*ends, s=34, color=colour, marker=marker, linewidths=1.6, zorder=3, label=name)
     for mode, (name, colour, marker) in MODES.items():
-        for late in (False, True):
-            chosen = (trace.beam_mode == mode) & ((trace.beam_step > step) == late)
-            axes.scatter(
-                place.beam[chosen, 0], place.beam[chosen, 1], s=size, color=colour, marker=marker,
-                edgecolors=theme.PAPER, zorder=4, alpha=0.2 if late else 1, label=None if late else name,
-            )  # fmt: skip
+        axes.scatter(
+            *place.beam[trace.beam_mode == mode].T, s=size, color=colour, marker=marker,
+            edgecolors=theme.PAPER, zorder=4, label=name,
+        )  # fmt: skip
     slots = int(trace.beam_slot.max()) + 1
     axes.set(ylim=(-slots + 0.1, 0.95), ylabel="rank in the beam")
     axes.set_yticks(-np.arange(slots), [str(slot + 1) for slot in range(slots)])
     axes.grid(axis="y", visible=False)
 
 
-def _draw_scores(axes: Axes, trace: BeamTrace, place: Places, step: int) -> None:
-    shown = trace.beam_step <= step
-    axes.scatter(trace.beam_step[shown], trace.beam_score[shown], s=16, color=theme.MUTED, zorder=2)
-    path = place.answer[(trace.beam_step[place.answer] <= step) & (trace.beam_committed[place.answer] > 0)]
+def _draw_scores(axes: Axes, trace: BeamTrace, place: Places) -> None:
+    axes.scatter(trace.beam_step, trace.beam_score, s=16, color=theme.MUTED, zorder=2)
+    path = place.answer[trace.beam_committed[place.answer] > 0]
     axes.plot(trace.beam_step[path], trace.beam_score[path], color=theme.INK, zorder=3, linewidth=2.2)
     committed = trace.beam_committed > 0
     low, high = trace.beam_score[committed].min(initial=1), trace.beam_score[committed].max(initial=0)
     room = max(high - low, 1e-6) * 0.15
-    axes.set(ylim=(low - room, high + room), xlabel="forward call", ylabel=_score_name(trace))
+    name = {"mean": "mean", "sum": "sum of"}[trace.meta["parameters"]["score"]]
+    axes.set(ylim=(low - room, high + room), xlabel="forward call", ylabel=f"{name} confidence")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(3))
     axes.ticklabel_format(axis="y", useOffset=False)
-
-
-def _score_name(trace: BeamTrace) -> str:
-    return "mean confidence" if trace.meta["parameters"]["score"] == "mean" else "sum of confidence"

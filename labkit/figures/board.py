@@ -17,15 +17,15 @@ GIVEN = "#d9dce1"
 TOKENS = 3000  # more in one picture, calls by positions, are too small to read and take minutes to draw
 
 
-def draw_board(axes: Axes, trace: BeamTrace, step: int, side: int, truth: np.ndarray | None) -> None:
-    """The best board before forward call ``step`` of a one-prompt trace, on ``axes``.
+def draw_board(axes: Axes, trace: BeamTrace, path: np.ndarray, side: int, truth: np.ndarray | None) -> None:
+    """The answer of a one-prompt trace as a board, on ``axes``; ``path``: the states that lead to it.
 
     Given cells are grey and bold; filled ones carry the call that filled them, in colour and number;
     cells that differ from ``truth`` are struck out. ValueError if the trace is no side x side board.
     """
     if trace.sequences.shape[1] != side**2:
         checks.fail("side", side, f"the side of a board of {trace.sequences.shape[1]} cells")
-    tokens, when = _history(trace, step)[-1]
+    tokens, when = _history(trace, path)[-1]
     scale = Normalize(1, max(2, int(trace.beam_step.max())))
     colours = pyplot.get_cmap(theme.MAGNITUDE)
     for cell, token in enumerate(tokens):
@@ -58,18 +58,19 @@ def draw_board(axes: Axes, trace: BeamTrace, step: int, side: int, truth: np.nda
     axes.grid(visible=False)
     wrong = truth is not None and ((tokens != truth) & (tokens != trace.meta["mask_id"])).sum()
     struck = f": {wrong} wrong (struck out)" if wrong else ""
-    axes.set_title(f"best board after {step} calls{struck}", fontsize=9, fontweight="normal")
+    axes.set_title(f"best board after {len(path) - 1} calls{struck}", fontsize=9, fontweight="normal")
     axes.set_xlabel("grey, bold: given   ·   small number: call that filled it", fontsize=8)
 
 
-def draw_text(axes: Axes, trace: BeamTrace, step: int, vocabulary: Callable[[int], str]) -> None:
-    """One line per forward call of a one-prompt trace, down to ``step``: the text that led to the best
-    one of it. What a call committed is boxed; masks are dots in the middle of the line. More than TOKENS
-    tokens are coloured points.
+def draw_text(axes: Axes, trace: BeamTrace, path: np.ndarray, vocabulary: Callable[[int], str]) -> None:
+    """One line per state of ``path``: how the text of a one-prompt trace grew, forward call by call.
+
+    What a call committed is boxed; masks are dots in the middle of the line. More than TOKENS tokens are
+    coloured points.
 
     vocabulary  token id -> its text; every position gets the same width
     """
-    lines = _history(trace, step)
+    lines = _history(trace, path)
     length = trace.sequences.shape[1]
     mask = trace.meta["mask_id"]
     if len(lines) * length <= TOKENS:
@@ -108,15 +109,9 @@ def _draw_words(
             )  # fmt: skip
 
 
-def _history(trace: BeamTrace, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(tokens, call that filled them or -1) from the start to the best state before call ``step``."""
-    row = np.flatnonzero((trace.beam_step == step) & (trace.beam_slot == 0))[0]
-    states = [trace.beam_tokens[row]]
-    while (now := trace.beam_step[row]) > 0:
-        slot = trace.beam_parent[row]
-        row = np.flatnonzero((trace.beam_step == now - 1) & (trace.beam_slot == slot))[0]
-        states.append(trace.beam_tokens[row])
-    states.reverse()
+def _history(trace: BeamTrace, path: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(tokens, call that filled them or -1) of each state of ``path``."""
+    states = trace.beam_tokens[path]
     when = np.full(len(states[0]), -1)
     history = [(states[0], when)]
     for call, (before, after) in enumerate(pairwise(states), start=1):

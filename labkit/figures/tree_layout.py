@@ -42,23 +42,29 @@ class Places:
     answer: np.ndarray  # beam rows from the start to the answer
 
 
+def linked(trace: BeamTrace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of a one-prompt trace: (steps + 1,) where each step begins, (b,) the parent of each state, -1 at
+    the start, (c,) the state of each candidate, and the states from the start to the answer.
+    """
+    first = np.concatenate([[0], np.cumsum(np.bincount(trace.beam_step))])
+    parent = np.where(trace.beam_step > 0, first[trace.beam_step - 1] + trace.beam_parent, -1)
+    path = [int(first[-2])]
+    while parent[path[-1]] >= 0:
+        path.append(int(parent[path[-1]]))
+    return first, parent, first[trace.cand_step] + trace.cand_parent, np.array(path[::-1])
+
+
 def place_all(trace: BeamTrace) -> Places:
-    row = {key: i for i, key in enumerate(zip(trace.beam_step, trace.beam_slot, strict=True))}
+    first, _, source, answer = linked(trace)
     beam = np.column_stack([trace.beam_step, -trace.beam_slot]).astype(float)
-    source = np.array([row[key] for key in zip(trace.cand_step, trace.cand_parent, strict=True)], int)
-    target = np.array(
-        [row.get(key, -1) for key in zip(trace.cand_step + 1, trace.cand_child, strict=True)], int
-    )
+    target = np.where(trace.cand_fate == KEPT, first[trace.cand_step + 1] + trace.cand_child, -1)
     stub = np.full((len(source), 2), np.nan)
     for parent in np.unique(source):
         dropped = np.flatnonzero((source == parent) & (trace.cand_fate != KEPT))
         # spread below the parent, clear of the row beneath
         fall = 0.2 + 0.5 * (np.arange(len(dropped)) + 1) / (len(dropped) + 1)
         stub[dropped] = beam[parent] + np.column_stack([np.full(len(dropped), STUB), -fall])
-    answer = [row[trace.beam_step.max(), 0]]
-    while (step := trace.beam_step[answer[-1]]) > 0:
-        answer.append(row[step - 1, trace.beam_parent[answer[-1]]])
-    return Places(beam, stub, source, target, np.array(answer[::-1]))
+    return Places(beam, stub, source, target, answer)
 
 
 def one_prompt(trace: BeamTrace, prompt: int) -> BeamTrace:
@@ -112,7 +118,3 @@ def commits(
             else:
                 texts.append(f"{where}={token}")
     return texts
-
-
-def numbers(values: np.ndarray) -> str:
-    return ", ".join(f"{value:.4f}" for value in values[~np.isnan(values)]) or "none"

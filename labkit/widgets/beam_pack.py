@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labkit import checks
-from labkit.figures.tree_layout import finding
+from labkit.figures.tree_layout import finding, linked
 from labkit.traces import KEPT, BeamTrace
 
 BUDGET = 40_000  # fills listed over all states, where a state has more masks than that affords
@@ -38,16 +38,10 @@ def pack(
     candidates u2 (b,); cand_score f4, cand_fate u1, cand_child u2 (65535: none), cand_commits u2 (c,);
     commit_rank u2: which of its state's fills; answer i4 (steps,) the states that lead to the answer.
     """
-    counts = np.bincount(trace.beam_step)
-    first = np.concatenate([[0], np.cumsum(counts)])
-    parent = np.where(trace.beam_step > 0, first[trace.beam_step - 1] + trace.beam_parent, -1)
-    owner = first[trace.cand_step] + trace.cand_parent
+    first, parent, owner, answer = linked(trace)
     order = np.argsort(owner, kind="stable")  # candidates of a state stay best first
     changed, delta_position, delta_token = _changes(trace, parent)
     fills, fill_position, fill_token, fill_confidence, ranks = _fills(trace, owner[order], order)
-    answer = [int(first[-2])]
-    while parent[answer[-1]] >= 0:
-        answer.append(int(parent[answer[-1]]))
     settings = trace.meta["parameters"]
     strategy = trace.meta["strategy"]
     child = np.where(trace.cand_fate == KEPT, trace.cand_child, 65535)[order]
@@ -59,7 +53,7 @@ def pack(
         "finding": finding(trace, answer, truth, offset=offset),
         "tokens": trace.beam_tokens[0].astype("<i4").tobytes(), "given": given.astype("u1").tobytes(),
         "truth": None if truth is None else np.asarray(truth).astype("<i4").tobytes(),
-        "counts": counts.astype("<u2").tobytes(), "parent": parent.astype("<i4").tobytes(),
+        "counts": np.diff(first).astype("<u2").tobytes(), "parent": parent.astype("<i4").tobytes(),
         "score": trace.beam_score.astype("<f4").tobytes(),
         "committed": trace.beam_committed.astype("<u2").tobytes(),
         "mode": trace.beam_mode.astype("u1").tobytes(),
@@ -74,7 +68,7 @@ def pack(
         "cand_fate": trace.cand_fate[order].astype("u1").tobytes(),
         "cand_child": child.astype("<u2").tobytes(),
         "cand_commits": _committed(trace)[order].sum(1).astype("<u2").tobytes(),
-        "commit_rank": ranks.astype("<u2").tobytes(), "answer": np.array(answer[::-1], "<i4").tobytes(),
+        "commit_rank": ranks.astype("<u2").tobytes(), "answer": answer.astype("<i4").tobytes(),
     }  # fmt: skip
 
 
