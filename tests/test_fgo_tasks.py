@@ -9,11 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from labkit.fgo.advantages import fgo_advantages, grpo_advantages
 from labkit.fgo.lab import reasoner
-from labkit.fgo.lab.groups import reweigh, sample_groups, telling_group
+from labkit.fgo.lab.groups import reweigh, sample_sums, telling_group
 from labkit.fgo.measures import act, entropy_per_token, response_entropy
 from labkit.fgo.tasks import CHARACTERS, char_tokenizer, is_correct, sum_reward, verbose_sums
 from labkit.studies.fgo import teaching
@@ -28,7 +27,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def trace(model):
-    return sample_groups(model, char_tokenizer(), verbose_sums(3), group=4, max_tokens=12, progress=False)
+    return sample_sums(model, verbose_sums(3), group=4, max_tokens=12)
 
 
 def test_without_slips_every_line_is_a_true_sum():
@@ -207,22 +206,8 @@ def test_three_entropies_by_hand():
     assert act(0.5, 25) == 200.0  # 50 % in 25 tokens
 
 
-def absolute_model():
-    """A model that, unlike Qwen2, notices when left padding shifts its positions."""
-    config = GPT2Config(
-        vocab_size=len(CHARACTERS), n_embd=16, n_layer=1, n_head=2, n_positions=64, initializer_range=0.5,
-        bos_token_id=None, eos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
-    return GPT2LMHeadModel(config)
-
-
-@pytest.mark.parametrize("absolute", [False, True], ids=["rotary", "absolute"])
-def test_sampled_groups_agree_with_the_model_row_by_row(model, trace, absolute):
+def test_sampled_groups_agree_with_the_model_row_by_row(model, trace):
     tokenizer = char_tokenizer()
-    if absolute:
-        model = absolute_model()
-        rows = [{"prompt": prompt, "answer": "3"} for prompt in ("Q1+2=", "Q1+1+1=", "Q1+")]
-        trace = sample_groups(model, tokenizer, rows, group=4, max_tokens=12, progress=False)
     assert trace.correct.shape == trace.length.shape == (3, 4)
     for q, prompt in enumerate(trace.prompts):
         for g, text in enumerate(trace.texts[q]):
@@ -242,9 +227,9 @@ def test_sampled_groups_agree_with_the_model_row_by_row(model, trace, absolute):
 
 def test_sampling_repeats_with_its_seed_and_leaves_the_random_state(model, trace):
     state = torch.get_rng_state()
-    rows, keywords = verbose_sums(3), {"group": 4, "max_tokens": 12, "progress": False}
-    again = sample_groups(model, char_tokenizer(), rows, **keywords)
-    other = sample_groups(model, char_tokenizer(), rows, **keywords, seed=1)
+    again, other = (
+        sample_sums(model, verbose_sums(3), group=4, max_tokens=12, seed=seed) for seed in (0, 1)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert again.texts == trace.texts != other.texts
 
@@ -277,6 +262,6 @@ def test_telling_group_prefers_even_then_contrast():
     assert telling_group(trace) == 2
 
 
-def test_sample_groups_refuses_rows_without_answer(model):
+def test_sample_sums_refuses_rows_without_answer(model):
     with pytest.raises(ValueError, match="rows must be at least one dict, each with prompt and answer"):
-        sample_groups(model, char_tokenizer(), [{"prompt": "Q1+1="}])
+        sample_sums(model, [{"prompt": "Q1+1="}])

@@ -13,7 +13,7 @@ from labkit import checks
 from labkit.causal_lm import StepBar
 from labkit.fgo.config import METHODS, FGOConfig
 from labkit.fgo.lab.fleet import Fleet
-from labkit.fgo.lab.groups import sample_groups, sample_sums
+from labkit.fgo.lab.groups import sample_sums
 from labkit.fgo.lab.sampler import Sampler, encode
 from labkit.fgo.measures import summarise
 from labkit.fgo.record import Recorder, read_samples
@@ -106,12 +106,9 @@ def examine(model: Any, *, max_tokens: int = 72, seed: int = 0) -> dict[str, flo
     accuracy in [0, 1], length in tokens, entropy (sampled sum) and entropy_per_token in nats, and act,
     accuracy in % per 100 tokens.
     """
-    rows = verbose_sums(64, seed=seed + 4000)
-    options: dict[str, Any] = {"group": 4, "max_tokens": max_tokens, "seed": seed}
-    if model.device.type == "cuda":
-        trace = sample_sums(model, rows, **options)
-    else:
-        trace = sample_groups(model, char_tokenizer(), rows, progress=False, **options)
+    trace = sample_sums(
+        model, verbose_sums(64, seed=seed + 4000), group=4, max_tokens=max_tokens, seed=seed
+    )
     return summarise(trace.correct, trace.length, trace.entropy["sampled_sum"], trace.entropy["full_sum"])
 
 
