@@ -326,17 +326,6 @@ def test_missing_libraries_say_how_to_get_them(monkeypatch):
         rewards.math_reward(["1"], ["1"])
 
 
-def test_small_sums_show_worked_examples_and_score_the_first_line():
-    row = rewards.small_sums(1, seed=1)[0]
-    *shots, question = row["prompt"].split("\n")
-    for shot in shots:
-        left, right = shot.split("=")
-        assert sum(map(int, left.split("+"))) == int(right)
-    assert sum(map(int, question.removesuffix("=").split("+"))) == int(row["answer"])
-    said = [row["answer"], f" {row['answer']}\n9+9=18", f"{row['answer']}!", "\n\n0"]
-    assert rewards.first_line_reward(said, [row["answer"]] * 4) == [1.0, 1.0, -1.0, -1.0]
-
-
 def test_json_and_jsonl_read_the_same(tmp_path):
     rows = [{"prompt": "1+1=", "answer": 2, "level": "easy"}]
     (tmp_path / "a.json").write_text(json.dumps(rows))

@@ -128,7 +128,7 @@ def test_rewards_of_ones_own_stand_beside_the_named_ones(model, dataset, tmp_pat
 )  # fmt: skip
 def test_a_reward_that_is_none_is_one_line(name, reason, model, dataset, tmp_path, capsys):
     told = refused(command(model, dataset, tmp_path / "o", "--reward", name), capsys)
-    assert "--reward must be one of answer, math, gym, sums, first-line, or module:function" in told
+    assert "--reward must be one of answer, math, gym, sums, or module:function" in told
     assert reason in told
 
 

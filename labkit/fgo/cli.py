@@ -45,7 +45,7 @@ class Arguments:
     )
     dataset: str = help_field(
         "owner/name on the hub, a .jsonl or .json file (also .gz), .parquet, .csv or a save_to_disk "
-        "folder; or lab/verbose-sums, lab/small-sums, gym/chain_sum, gym/gsm_symbolic"
+        "folder; or lab/verbose-sums, gym/chain_sum, gym/gsm_symbolic"
     )
     dataset_config: str | None = help_field("of a data set on the hub that has several", None)
     dataset_split: str = help_field("of one on the hub or a save_to_disk folder", "train")
@@ -56,7 +56,7 @@ class Arguments:
     eval_dataset: str | None = help_field("as --dataset; for --eval_strategy steps or epoch", None)
     resume: bool = help_field("go on from the newest checkpoint in the output folder", False)
     reward: list[str] | None = help_field(
-        "answer, math, gym, sums, first-line or module:function of your own, one or several; --correct or "
+        "answer, math, gym, sums or module:function of your own, one or several; --correct or "
         "the first says correct (default: what suits the data set)", None
     )  # fmt: skip
     rows: int = help_field("rows of a built-in data set", 2000)

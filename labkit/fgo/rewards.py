@@ -11,7 +11,6 @@ load_rows      a file or a name -> rows with ``prompt`` and ``answer``
 """
 
 import json
-import random
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -28,7 +27,7 @@ from labkit.fgo.values import same_answer
 from labkit.rows import read_rows
 
 GYM = ("chain_sum", "gsm_symbolic")
-BUILT_IN = ("lab/verbose-sums", "lab/small-sums", *(f"gym/{name}" for name in GYM))
+BUILT_IN = ("lab/verbose-sums", *(f"gym/{name}" for name in GYM))
 HINT = "\nThink step by step, then give the final answer as <answer>...</answer>."
 
 
@@ -102,28 +101,8 @@ def gym_rows(name: str, count: int, *, seed: int = 0, **settings: Any) -> list[d
     ]  # fmt: skip
 
 
-def small_sums(count: int, *, seed: int = 0) -> list[dict[str, str]]:
-    """``count`` three-shot prompts ``a+b=`` for a model that never saw the task; (prompt, answer)."""
-    checks.integer("count", count, 1)
-    rng = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        pairs = [(rng.randint(1, 50), rng.randint(1, 50)) for _ in range(4)]
-        solved = "".join(f"{a}+{b}={a + b}\n" for a, b in pairs[:-1])
-        a, b = pairs[-1]
-        rows.append({"prompt": f"{solved}{a}+{b}=", "answer": str(a + b)})
-    return rows
-
-
-def first_line_reward(completions: list[str], answer: list[str], **_columns: object) -> list[float]:
-    """TRL reward function for ``small_sums``: +1 if the first line is the answer and nothing else."""
-    lines = [text_of(text).strip().split("\n")[0].strip() for text in completions]
-    return [1.0 if line == right else -1.0 for line, right in zip(lines, answer, strict=True)]
-
-
 REWARDS: dict[str, Callable[..., Any]] = {
     "answer": answer_reward, "math": math_reward, "gym": gym_reward, "sums": sum_reward,
-    "first-line": first_line_reward,
 }  # fmt: skip
 
 
@@ -165,8 +144,6 @@ def load_rows(
     if name == "lab/verbose-sums":
         rows = verbose_sums(count, seed=seed)
         return [{key: row[key] for key in ("prompt", "answer")} for row in rows], "sums"
-    if name == "lab/small-sums":
-        return small_sums(count, seed=seed), "first-line"
     if name.startswith("gym/") and name in BUILT_IN:
         return gym_rows(name.removeprefix("gym/"), count, seed=seed), "gym"
     return read_rows(name, BUILT_IN, **columns), "answer"
