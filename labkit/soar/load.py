@@ -18,7 +18,6 @@ from labkit.soar.models.loaders import load_checkpoint
 from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.tasks.sudoku_model import SudokuLM
 from labkit.soar.tasks.sums import SumsLM
-from labkit.soar.tasks.training import train_sudoku
 
 # What is shipped: models of the lab's own classes, and folders of a network of transformers.
 OWN: dict[str, type[MaskedLM]] = {
@@ -43,7 +42,6 @@ def load_model(
     Args:
         name: "lab/sudoku9": the lab's 9x9 Sudoku model, "lab/sudoku9-early": the same half taught,
             "lab/gsm", "lab/gsm-early", "lab/sums": word problems, sums (all in labkit/checkpoints);
-            "lab/sudoku4": the lab's 4x4 Sudoku model, trained on first use (seconds) and kept;
             a .safetensors file that ``python -m labkit.studies soar-models`` wrote;
             a folder with config.json and *.safetensors of LLaDA, Dream, SDAR, Fast-dLLM v2, dllm's A2D
             Qwen3 (see labkit.soar.models.loaders), ``labkit train dlm`` or the stage gsm of soar-models;
@@ -76,7 +74,7 @@ def load_model(
     if cache is not None and fixed_rows is not None:
         checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
     model: DiffusionLM | MaskedLM
-    shipped = _shipped(str(name))
+    shipped = CHECKPOINTS / str(name).removeprefix("lab/") if str(name) in FOLDERS else None
     if (shipped is None and str(name).startswith("lab/")) or str(name).endswith(".safetensors"):
         if block_causal is not None:
             checks.fail("block_causal", block_causal, "None for the lab's own models: they see all")
@@ -100,31 +98,16 @@ def _whole(name: str | Path, **how: Any) -> DiffusionLM:
         checks.fail("name", str(name), f"a folder whose *.safetensors are whole ({error})")
 
 
-def _shipped(name: str) -> Path | None:
-    """The folder of a shipped model that is a network of transformers."""
-    return CHECKPOINTS / name.removeprefix("lab/") if name in FOLDERS else None
-
-
 def _own(name: str) -> MaskedLM:
-    """A model of the lab's own classes: shipped, trained here, or in a file."""
-    if name == "lab/sudoku4":
-        return train_sudoku(cache=True)[0]
+    """A model of the lab's own classes: shipped, or in a file."""
     if name in OWN:
         return OWN[name].load(CHECKPOINTS / f"{name.removeprefix('lab/')}.safetensors")[0]
     if not name.endswith(".safetensors"):
-        checks.choice("name", name, ("lab/sudoku4", *LAB))
+        checks.choice("name", name, LAB)
     try:
         with safe_open(name, "pt") as file:
             config = json.loads(file.metadata()["config"])
         kind: type[MaskedLM] = SudokuLM if "side" in config else SumsLM
         return kind.load(name)[0]
-    except (
-        OSError,
-        SafetensorError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        RecursionError,
-    ) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         checks.fail("name", name, f"a file that labkit.studies soar-models wrote ({type(error).__name__})")
