@@ -186,13 +186,13 @@ def backend_words() -> str:
     return "Triton's interpreter on the CPU"
 
 
-def live_speed(rows: int = 16384, width: int = 5632) -> str:
+def live_speed() -> str:
     """One sentence: what packing moves on this CUDA device, beside a copy; or that there is none."""
     if current() == "cpu":
         return "No CUDA device here: the figures are those of the committed results."
     from sparse24 import timing  # needs Triton
 
-    h = torch.randn(rows, width, device="cuda", dtype=torch.bfloat16)
+    h = torch.randn(16384, 5632, device="cuda", dtype=torch.bfloat16)
     target = torch.empty_like(h)
     times = timing.interleave({
         "copy": lambda: target.copy_(h),

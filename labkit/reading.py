@@ -29,17 +29,17 @@ def gunzip(content: bytes, most: int, what: str, path: Path) -> bytes:
         return _bounded(file, most, f"{what} must unpack to at most {most:,} bytes; {path} has more")
 
 
-def read_json(path: Path, what: str, most: int = TEXT_BYTES) -> Any:
+def read_json(path: Path, what: str) -> Any:
     """What a JSON file holds; ValueError if it is too big, too deep, no JSON or no text."""
-    content = read_bytes(path, most, what)
+    content = read_bytes(path, TEXT_BYTES, what)
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} must be valid JSON; {path} is not: {error}") from None
 
 
-def read_npz(path: Path, what: str, most: int = DATA_BYTES) -> "dict[str, np.ndarray]":
-    """The arrays of an npz without pickle; ValueError if they would take more than ``most`` bytes.
+def read_npz(path: Path, what: str) -> "dict[str, np.ndarray]":
+    """The arrays of an npz without pickle; ValueError if they would take more than ``DATA_BYTES``.
 
     A damaged file makes zipfile, zlib and numpy stumble in many ways: their errors come as they are.
     """
@@ -47,8 +47,8 @@ def read_npz(path: Path, what: str, most: int = DATA_BYTES) -> "dict[str, np.nda
 
     with zipfile.ZipFile(path) as archive:  # unpacking ends at the size that stands here
         size = sum(member.file_size for member in archive.infolist())
-    if size > most:
-        raise ValueError(f"{what} must unpack to at most {most:,} bytes; {path} has {size:,}")
+    if size > DATA_BYTES:
+        raise ValueError(f"{what} must unpack to at most {DATA_BYTES:,} bytes; {path} has {size:,}")
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from labkit.checks import fail
 from labkit.paths import write_atomic
-from labkit.reading import DATA_BYTES, read_npz
+from labkit.reading import read_npz
 
 FORMAT = 1
 KINDS = {"bool": "b", "int": "biu", "float": "f", "number": "biuf"}  # numpy's dtype.kind
@@ -55,13 +55,10 @@ class Trace:
         return write_atomic(path, lambda temporary: np.savez_compressed(temporary, **content))
 
     @classmethod
-    def load(cls, path: str | Path, *, max_bytes: int = DATA_BYTES) -> Self:
-        """Read what ``save`` wrote (``Trace.load``: of any kind). ValueError if it is no whole trace.
-
-        max_bytes   most that it may unpack to
-        """
+    def load(cls, path: str | Path) -> Self:
+        """Read what ``save`` wrote (``Trace.load``: of any kind). ValueError if it is no whole trace."""
         try:
-            content = read_npz(Path(path), "path", max_bytes)
+            content = read_npz(Path(path), "path")
             plain = json.loads(str(content.pop("json")))
             kind, number = plain.pop("kind", None), plain.pop("format", None)
             known = {one.__name__: one for one in (cls, *cls.__subclasses__())}

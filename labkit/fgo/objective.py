@@ -50,9 +50,6 @@ def check(settings: Mapping[str, Any], **renamed: str) -> None:
         checks.number(renamed.get(name, name), settings[name], low, high)
     for name, allowed in CHOICES.items():
         checks.choice(renamed.get(name, name), settings[name], allowed)
-    checks.choice(
-        renamed.get("zero_all_wrong", "zero_all_wrong"), settings["zero_all_wrong"], (True, False)
-    )
 
 
 def setting(name: str) -> Any:

@@ -8,6 +8,7 @@ sample_table     what the model wrote at one step
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas
 from IPython.display import HTML
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -59,10 +60,7 @@ def stacked(
     if cumulative:
         table = table.cumsum(1)
     elif smooth > 1:
-        total = np.pad(table, ((0, 0), (1, 0))).cumsum(1)
-        end = np.arange(1, len(steps) + 1)
-        start = np.maximum(end - smooth, 0)
-        table = (total[:, end] - total[:, start]) / (end - start)
+        table = pandas.DataFrame(table.T).rolling(smooth, min_periods=1).mean().to_numpy().T
     return np.array(steps), table
 
 
@@ -114,14 +112,14 @@ def totals(arm: TrainTrace | Sequence[TrainTrace], name: str) -> list[float]:
     return stacked(arm, name, cumulative=True)[1][:, -1].tolist()
 
 
-def before_after(arms: Arms, panels: Mapping[str, str] = EXAM) -> Figure:
+def before_after(arms: Arms) -> Figure:
     """One slope per seed from ``meta["before"]`` to ``meta["after"]``; the title gives the arms' means."""
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(max(2.0 * len(panels), 9.2), 2.9))
+    figure, axes = pyplot.subplots(1, len(EXAM), figsize=(2.0 * len(EXAM), 2.9))
     words = []
     for index, (arm, found) in enumerate(arms.items()):
         runs = [found] if isinstance(found, TrainTrace) else list(found)
         means = {}
-        for axis, (name, label) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        for axis, (name, label) in zip(axes, EXAM.items(), strict=True):
             pairs = np.array([[run.meta[when][name] for when in ("before", "after")] for run in runs])
             means[name] = pairs.mean(0)
             lines = axis.plot([0, 1], pairs.T, markersize=6, **theme.look(index))
@@ -133,8 +131,7 @@ def before_after(arms: Arms, panels: Mapping[str, str] = EXAM) -> Figure:
         words.append(
             f"{theme.drawable(arm)}: accuracy {low:.0%} → {high:.0%}, {long:.1f} → {short:.1f} tokens"
         )
-    handles = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower right", ncols=len(arms))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=len(arms))
     theme.headline(figure, "; ".join(words))
     return figure
 

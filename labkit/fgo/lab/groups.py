@@ -64,23 +64,20 @@ def sample_sums(
     return reweigh(trace)
 
 
-def reweigh(
-    trace: GroupTrace, *, entropy: str = "sampled_sum", scale: str = "std", **settings: Any
-) -> GroupTrace:
+def reweigh(trace: GroupTrace, *, entropy: str = "sampled_sum", **settings: Any) -> GroupTrace:
     """The same responses with advantages computed anew; a fast, pure function for sliders.
 
     entropy   which entropy FGO reads: "sampled_sum", "full_sum" or "full_mean"
-    scale     of GRPO's advantages, "std" (TRL's default) or "none"
     settings  alpha, beta, clamp, zero_all_wrong of ``Objective``
     """
     objective = Objective(entropy=checks.choice("entropy", entropy, sorted(trace.entropy)), **settings)
     correct, length = torch.from_numpy(trace.correct), torch.from_numpy(trace.length)
     fgo = objective_advantages(objective, correct, length, torch.from_numpy(trace.entropy[entropy]))
-    grpo = grpo_advantages(2.0 * correct - 1.0, scale=scale, valid=length > 0)
+    grpo = grpo_advantages(2.0 * correct - 1.0, valid=length > 0)
     return replace(
         trace,
         advantages={"fgo": fgo.numpy(), "grpo": grpo.numpy()},
-        meta={**trace.meta, "settings": {**asdict(objective), "grpo_scale": scale}},
+        meta={**trace.meta, "settings": asdict(objective)},
     )
 
 
