@@ -75,7 +75,7 @@ def run(options: Namespace) -> int:
     for notebook, told in lines.items():
         for line in told:
             _line(f"{notebook}: {line}")
-    sections = [{"notebook": name, "rows": metric_rows(item, {})} for name, item in facts.items()]
+    sections = [{"notebook": name, "rows": metric_rows(item)} for name, item in facts.items()]
     near = [
         (row["notebook"], row["name"], row["value"], row["baseline"], f"{row['share']:.0%}")
         for row in moved(sections, MOVED) if row["verdict"] == "ok"

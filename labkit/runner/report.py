@@ -36,8 +36,7 @@ def write_report(
     folder = Path(folder)
     out = out or folder
     run = read_run(folder)
-    past = _history(folder.resolve().parent, run)
-    sections = [_section(folder, item, past) for item in run["notebooks"]]
+    sections = [_section(folder, item) for item in run["notebooks"]]
     names = {section["notebook"] for section in sections}
     for section in sections:
         section["body"] = [aim_links(part, names) for part in section["body"]]
@@ -105,37 +104,7 @@ def moved(sections: list[dict], many: int) -> list[dict]:
     return wrong + near[:many]
 
 
-def _history(runs: Path, now: dict) -> dict[tuple[str, str], list[float]]:
-    """{(notebook, metric): values} over finished runs of the same preset up to this one, oldest first."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for path in sorted(runs.glob("[0-9]*/run.json")):
-        try:
-            run = read_run(path.parent)
-        except ValueError:
-            continue  # a damaged old run costs its point in the sparkline, not this report
-        if run["preset"] != now["preset"] or run["provenance"]["time"] > now["provenance"]["time"]:
-            continue
-        for item in run["notebooks"]:
-            for name, metric in item["metrics"].items():
-                found.setdefault((item["notebook"], name), []).append(metric["value"])
-    return {key: values[-20:] for key, values in found.items()}
-
-
-def _sparkline(values: list[float]) -> str:
-    """Past values as a small inline SVG line; its text alternative gives the range."""
-    if len(values) < 2:
-        return ""
-    low, high = min(values), max(values)
-    scale = 16 / (high - low) if high > low else 0
-    points = " ".join(f"{2 + 5 * i},{18 - (v - low) * scale:.1f}" for i, v in enumerate(values))
-    label = f"{len(values)} runs, from {low:.4g} to {high:.4g}"
-    return (
-        f'<svg role="img" aria-label="{label}" width="{5 * len(values)}" height="20"><title>{label}</title>'
-        f'<polyline points="{points}" fill="none" stroke="#0072B2" stroke-width="1.5"/></svg>'
-    )
-
-
-def metric_rows(item: dict, past: dict) -> list[dict]:
+def metric_rows(item: dict) -> list[dict]:
     """The metrics table: what was measured, then what the baseline expected and did not get."""
     rows = []
     for name in [*item["metrics"], *(n for n, v in item["verdicts"].items() if v == "missing")]:
@@ -149,12 +118,11 @@ def metric_rows(item: dict, past: dict) -> list[dict]:
             "moved": f"{moved:+.3g}" if moved else "",
             "share": share(metric["value"], entry) if moved else 0.0,
             "verdict": item["verdicts"].get(name, ""),
-            "sparkline": _sparkline(past.get((item["notebook"], name), [])),
         })  # fmt: skip
     return rows
 
 
-def _section(folder: Path, item: dict, past: dict) -> dict:
+def _section(folder: Path, item: dict) -> dict:
     path = folder / f"{item['notebook']}.ipynb"
     cells = read_notebook(path).cells if path.exists() else []
     body = [part for cell in cells for part in cell_html(cell)]
@@ -164,7 +132,7 @@ def _section(folder: Path, item: dict, past: dict) -> dict:
     return {
         **item,
         "title": title(cells) or item["notebook"],
-        "rows": metric_rows(item, past),
+        "rows": metric_rows(item),
         "off": off(item),
         "body": body,
         "plotly": any('class="plotly' in part for part in body),
