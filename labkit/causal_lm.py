@@ -1,11 +1,12 @@
 """What the training commands share: loading a causal LM, Trainer's checkpoints, its bar, peft."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
 
 from labkit.checks import fail
 from labkit.paths import is_json
@@ -57,8 +58,20 @@ def checkpoint_to_resume(folder: Path, resume: bool, option: str) -> Path | None
     return last
 
 
-def check_steps(trainer: Trainer) -> None:
-    """ValueError if the trainer has taken no step."""
+def train(trainer: Trainer, last: Path | None) -> None:
+    """Train from the checkpoint ``last`` on, if there is one, or read the one of a run that is finished.
+
+    ValueError if no step was taken, or what an option asks for is not installed.
+    """
+    if last is not None and 0 < trainer.args.max_steps <= step_of(last):  # Trainer would take one more step
+        print(f"{last.parent}: already finished at step {step_of(last)}")
+        trainer._load_from_checkpoint(str(last))
+        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+    else:
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except ImportError as error:  # an optimiser, for instance
+            raise ValueError(" ".join(str(error).split())) from error
     if trainer.state.global_step == 0:
         given = {name: getattr(trainer.args, name) for name in ("max_steps", "num_train_epochs")}
         fail("--max_steps", given, "such that a step is taken")
@@ -71,6 +84,22 @@ def import_peft(option: str) -> ModuleType:
     except ImportError as error:
         told = "needs peft, which is not installed: pip install 'labkit[lora]'"
         raise ValueError(f"{option} {told}") from error
+
+
+def lora_config(
+    rank: int, alpha: int | None = None, targets: Sequence[str] | None = None, **settings: Any
+) -> Any:
+    """A peft ``LoraConfig`` on the layers ``targets``, by default all linear ones; None: alpha = 2 rank.
+
+    Low-rank layers of ELAS are adapted by the names of their factors: ``up_proj.weight_in``.
+    """
+    factors = [name for name in targets or () if ".weight_" in name]
+    layers = [name for name in targets or () if name not in factors]
+    return import_peft("--lora_r").LoraConfig(
+        r=rank, lora_alpha=2 * rank if alpha is None else alpha, task_type="CAUSAL_LM",
+        target_modules=layers or (None if factors else "all-linear"), target_parameters=factors or None,
+        **settings,
+    )  # fmt: skip
 
 
 class StepBar(TrainerCallback):

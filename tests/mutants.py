@@ -227,7 +227,7 @@ FAULTS = (
           "torch.where(inside, first, -1)", "torch.where(inside, first, 0)",
           ("tests/test_soar_caches.py::test_tokens_are_not_taken_for_padding",)),
     Fault("block-causal attention sees the next block", CAUSAL,
-          "(where // self.block_causal)", "(where // self.block_causal + 1)", CACHED),
+          "(where // block)", "(where // block + 1)", CACHED),
     Fault("blocks counted from the end of the prompt", "labkit/soar/beams.py",
           "whole_blocks(layout, block_length) if aligned", "() if False", BLOCKS),
     Fault("the prompt's tail counted among a block's masks", "labkit/soar/beams.py",

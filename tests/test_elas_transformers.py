@@ -15,10 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeli
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from labkit.__main__ import main
+from labkit.causal_lm import lora_config
 from labkit.elas import ElasConfig, ElasForCausalLM, PretrainConfig, load_checkpoint, load_text, pretrain
 from labkit.elas.checkpoints import save_model
 from labkit.elas.data import END
-from labkit.fgo.policy import load_policy, lora_config
+from labkit.fgo.policy import load_policy
 from labkit.paths import CHECKPOINTS, ROOT
 
 SHIPPED = CHECKPOINTS / "elas-3m"

@@ -6,7 +6,6 @@ looks it up in labkit.elas at the first ``"model_type": "elas"``; model.py regis
 """
 
 import sys
-from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +17,7 @@ def register() -> None:
     if TABLE in sys.modules:
         _enter(sys.modules[TABLE])
     else:
-        sys.meta_path.insert(0, _OnImport())
+        sys.meta_path.insert(0, _OnImport)
 
 
 def _enter(table: Any) -> None:
@@ -26,20 +25,15 @@ def _enter(table: Any) -> None:
     table.CONFIG_MAPPING._modules["elas"] = sys.modules["labkit.elas"]
 
 
-class _OnImport(MetaPathFinder):
+class _OnImport:
     """Enters "elas" right after the table has been executed."""
 
-    def find_spec(self, name, path=None, target=None):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         if name != TABLE:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
-        loader: Any = spec and spec.loader
-        execute = loader.exec_module
-
-        def exec_module(table: Any) -> None:
-            execute(table)
-            _enter(table)
-
-        loader.exec_module = exec_module
+        sys.meta_path.remove(cls)
+        spec: Any = find_spec(name)
+        execute = spec.loader.exec_module
+        spec.loader.exec_module = lambda table: (execute(table), _enter(table))
         return spec

@@ -4,7 +4,7 @@ advantages  fgo_advantages, grpo_advantages: pure functions of (Q, G) tensors
 objective   Objective: alpha, beta, clamp, scale, entropy; measures: entropies of a response, ACT, intervals
 trainer     FGOTrainer: TRL's GRPOTrainer with FGO's advantages; config: FGOConfig; watch: its warnings
 cli         labkit train fgo: any causal LM, any data set with checkable answers; presets: the paper's
-policy      loading what is trained, LoRA on it
+policy      loading what is trained
 datasets    (labkit.rows) from the hub, .jsonl, .parquet, .csv, save_to_disk folders; how they are asked
 evaluate    responses to questions, judged
 record      sampled completions and counts of a run

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit import checks
-from labkit.causal_lm import check_steps, checkpoint_to_resume, step_of
-from labkit.fgo.policy import load_policy, lora_config
+from labkit.causal_lm import checkpoint_to_resume, lora_config, train
+from labkit.fgo.policy import load_policy
 from labkit.options import help_field, parse_options
 from labkit.paths import PACKAGE, runs_dir, write_json
 from labkit.provenance import provenance
@@ -70,17 +70,18 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Train, save model and trace into the output folder; 0. ValueError or OSError for bad input."""
+    from labkit.fgo.record import Recorder
+
     # 1) everything that was typed is checked before a model is loaded
     arguments, config = _parse(argv)
     output = Path(str(config.output_dir))
     last = checkpoint_to_resume(output, arguments.resume, "--output")
     rows, held_out, rewards = _data(arguments, config)
-    # 2) the model: the finished one where no step is left
-    finished = last if last is not None and 0 < config.max_steps <= step_of(last) else None
+    # 2) the model
     settings: Any = config.model_init_kwargs or {}  # TRL has read what was typed
     if not isinstance(settings, dict):
         checks.fail("--model_init_kwargs", settings, "a mapping, as JSON")
-    model, tokenizer = load_policy(str(finished or arguments.model), **settings)
+    model, tokenizer = load_policy(arguments.model, **settings)
     if not config.beta:  # TRL would say of a loaded model that they are ignored; a reference needs them
         config.model_init_kwargs = None
     if not isinstance(rows[0]["prompt"], str) and tokenizer.chat_template is None:
@@ -89,11 +90,12 @@ def main(argv: Sequence[str]) -> int:
         checks.fail("--model", given, allowed)
     # 3) training
     asked = (arguments.lora_r, arguments.lora_alpha, arguments.lora_target_modules)
-    adapter = None if finished or not arguments.lora_r else lora_config(*asked)
+    adapter = lora_config(*asked) if arguments.lora_r else None
     trainer = _one_line(_trainer, model, tokenizer, rows, held_out, list(rewards.values()), config, adapter)
     if adapter is not None:  # what load_policy and transformers look for when they read it back
         trainer.model.peft_config["default"].base_model_name_or_path = arguments.model
-    _train(trainer, output, last, finished)
+    trainer.add_callback(Recorder(trainer, output / SAMPLES))
+    train(trainer, last)
     # 4) what is left behind
     trainer.save_model(str(output))
     if trainer.accelerator.is_main_process:
@@ -171,23 +173,6 @@ def _trainer(
         eval_dataset=held_out and Dataset.from_list(held_out), processing_class=tokenizer,
         peft_config=adapter,
     )  # fmt: skip
-
-
-def _train(trainer: "FGOTrainer", output: Path, last: Path | None, finished: Path | None) -> None:
-    from transformers import TrainerState
-
-    from labkit.fgo.record import Recorder
-
-    if finished:  # Trainer would take one more step
-        print(f"{output}: already finished at step {step_of(finished)}")
-        trainer.state = TrainerState.load_from_json(str(finished / "trainer_state.json"))
-    else:
-        trainer.add_callback(Recorder(trainer, output / SAMPLES))
-        try:
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-        except ImportError as error:  # an optimiser that is not installed, for instance
-            raise ValueError(" ".join(str(error).split())) from error
-    check_steps(trainer)
 
 
 def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:

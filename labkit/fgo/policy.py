@@ -1,7 +1,6 @@
-"""The model that is trained or examined: loading it, LoRA on it, what its tokenizer and layers are like.
+"""The model that is trained or examined: loading it, what its tokenizer and layers are like.
 
 load_policy  (model, tokenizer) of a lab name, a folder, an adapter's folder or a hub name
-lora_config  peft's configuration of a new adapter
 end_tokens   every token that ends a response
 drops        whether training mode computes something else than eval mode
 reference    lets TRL find the reference of a model in memory
@@ -61,19 +60,6 @@ def _with_adapter(folder: Path, **settings: Any):
         checks.fail("--model", str(folder), told)
     model, tokenizer = load_policy(base, **settings)
     return peft.PeftModel.from_pretrained(model, folder, is_trainable=True), tokenizer
-
-
-def lora_config(rank: int, alpha: int | None, targets: list[str] | None) -> Any:
-    """A peft ``LoraConfig`` on the layers ``targets``, by default all linear ones; None: alpha = 2 rank.
-
-    Low-rank layers of ELAS are adapted by the names of their factors: ``up_proj.weight_in``.
-    """
-    factors = [name for name in targets or () if ".weight_" in name]
-    layers = [name for name in targets or () if name not in factors]
-    return import_peft("--lora_r").LoraConfig(
-        r=rank, lora_alpha=2 * rank if alpha is None else alpha, task_type="CAUSAL_LM",
-        target_modules=layers or (None if factors else "all-linear"), target_parameters=factors or None,
-    )  # fmt: skip
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: Any) -> list[int]:

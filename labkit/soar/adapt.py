@@ -1,4 +1,4 @@
-"""Make a causal LM a masked diffusion LM: its mask token, LoRA, rows of tokens, and the Trainer.
+"""Make a causal LM a masked diffusion LM: its mask token, rows of tokens, and the Trainer.
 
 The network keeps its weights. What changes: who sees whom (all see all, or causally over blocks), and the
 loss, that of labkit.soar.masking with the weight 1/t. With ``shift``, as in Dream, the logits at i - 1
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 
 from labkit import checks
-from labkit.causal_lm import import_peft
 from labkit.options import help_field
 from labkit.soar.generate import encode
 from labkit.soar.masking import draw, mask_answers, masked_loss
 from labkit.soar.models.adapted import CLASSES
+from labkit.soar.models.diffusion_lm import sees
 
 MASK = "<|mask|>"
 
@@ -92,16 +92,6 @@ def add_mask(net: Any, tokenizer: Any) -> int:
             for table in {net.get_input_embeddings().weight, net.get_output_embeddings().weight}:
                 table[mask] = table[: min(mask, known)].mean(0)
     return tokenizer.mask_token_id
-
-
-def with_lora(net: PreTrainedModel, rank: int, mask_id: int) -> Any:
-    """``net`` with LoRA (alpha = 2 rank) at all linear layers; the mask's embedding is trained too.
-
-    ValueError without peft.
-    """
-    peft = import_peft("--lora_r")
-    chosen = {"target_modules": "all-linear", "trainable_token_indices": [mask_id]}
-    return peft.get_peft_model(net, peft.LoraConfig(r=rank, lora_alpha=2 * rank, **chosen))
 
 
 class Rows(Dataset):
@@ -214,6 +204,5 @@ def who_sees_whom(length: int, padding: Tensor, block_causal: int | None) -> dic
     seen = (place >= 0)[:, None, None, :].expand(-1, 1, length, -1)
     place = place.clamp(min=0)
     if block_causal is not None:
-        block = place // block_causal
-        seen = seen & (block[:, None, None, :] <= block[:, None, :, None])
+        seen = seen & sees(place, place, block_causal)
     return {"attention_mask": seen, "position_ids": place}

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
-from labkit.causal_lm import check_steps, checkpoint_to_resume, load_causal_lm, step_of
+from labkit.causal_lm import checkpoint_to_resume, import_peft, load_causal_lm, lora_config, train
 from labkit.options import help_field, parse_options
 from labkit.paths import runs_dir, write_json
 from labkit.provenance import provenance
 from labkit.rows import FORMATS, read_rows
-from labkit.soar.adapt import Adaptation, DiffusionTrainer, Rows, add_mask, with_lora
+from labkit.soar.adapt import Adaptation, DiffusionTrainer, Rows, add_mask
 from labkit.soar.models.adapted import save_adapted
 from labkit.traces import TrainTrace
 
@@ -59,7 +59,10 @@ def main(argv: Sequence[str]) -> int:
     net, tokenizer = load_causal_lm(arguments.model)
     mask_id = add_mask(net, tokenizer)
     data = Rows(rows, tokenizer, adaptation, net.config.max_position_embeddings)
-    model = with_lora(net, adaptation.lora_r, mask_id) if adaptation.lora_r else net
+    model: Any = net
+    if adaptation.lora_r:  # of the embedding the mask's row alone is trained
+        adapter = lora_config(adaptation.lora_r, trainable_token_indices=[mask_id])
+        model = import_peft("--lora_r").get_peft_model(net, adapter)
     # 3) training
     config.remove_unused_columns = False
     trainer = DiffusionTrainer(
@@ -70,21 +73,11 @@ def main(argv: Sequence[str]) -> int:
         print(
             f"{data.left_out} of {len(rows)} rows are too long for --answer_length or the model: left out"
         )
-    _train(trainer, last)
+    train(trainer, last)
     # 4) what is left behind
     if trainer.accelerator.is_main_process:
         _save(trainer, tokenizer, output, model=arguments.model, dataset=arguments.dataset)
     return 0
-
-
-def _train(trainer: DiffusionTrainer, last: Path | None) -> None:
-    if last is not None and 0 < trainer.args.max_steps <= step_of(last):  # Trainer would take one more step
-        print(f"{last.parent}: already finished at step {step_of(last)}")
-        trainer._load_from_checkpoint(str(last))
-        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
-    else:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    check_steps(trainer)
 
 
 def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: str) -> None:

@@ -25,6 +25,11 @@ def eos_ids(model: object) -> tuple[int, ...]:
     return as_ids(getattr(model, "eos_ids", None) or getattr(model, "eos_id", None))
 
 
+def sees(where: torch.Tensor, every: torch.Tensor, block: int) -> torch.Tensor:
+    """Bool (B, 1, n, L): whether a place of ``where`` (B, n) looks at one of ``every`` (L,) or (B, L)."""
+    return (every // block)[..., None, None, :] <= (where // block)[:, None, :, None]
+
+
 class DiffusionLM(nn.Module):
     """A masked diffusion LM for ``decode``: tokens (B, L) -> logits (B, L, V), everything seen at once.
 
@@ -128,5 +133,5 @@ class DiffusionLM(nn.Module):
             seen = every < lengths[:, None, None, None]
         if self.block_causal is None:
             return seen
-        causal = every // self.block_causal <= (where // self.block_causal)[:, None, :, None]
+        causal = sees(where, every, self.block_causal)
         return causal if seen is None else causal & seen
