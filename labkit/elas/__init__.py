@@ -26,11 +26,7 @@ _HOME = {
     "unigram": "evaluation",
     "load_checkpoint": "checkpoints",
 }
-__all__ = [
-    "ARMS", "ElasConfig", "ElasForCausalLM", "Loro", "LowRankLinear", "PretrainConfig", "Sparse24ReLU2",
-    "build_model", "evaluate", "ffn_saved_bytes", "gradient_agreement", "layer_statistics",
-    "load_checkpoint", "load_text", "mask_cost", "pretrain", "saved_bytes", "trace_masks", "unigram",
-]  # fmt: skip
+__all__ = ["ARMS", "PretrainConfig", "build_model", "pretrain", *_HOME]
 
 
 def __getattr__(name: str):

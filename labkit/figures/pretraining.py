@@ -69,9 +69,8 @@ def loss_curves(
             steps, values = run.curve(name)
             shown = steps >= start
             axis.plot(
-                steps[shown], values[shown], color=theme.CYCLE[i % 8], dashes=_dash(i), alpha=0.85,
-                marker=theme.MARKERS[i % 8], markersize=5 if name.startswith("eval") else 3,
-                label=None if j else NAMES[arm],
+                steps[shown], values[shown], alpha=0.85, markersize=5 if name.startswith("eval") else 3,
+                label=None if j else NAMES[arm], **theme.look(i),
             )  # fmt: skip
     first = next(iter(arms.values()))[0]
     baseline = first.meta.get(name.replace("eval", "unigram"))
@@ -103,10 +102,6 @@ def _finding(traces: Sequence[TrainTrace], name: str) -> str:
     return f"{title[0].upper()}{title[1:]}: {ends[:, 0].mean():.2f} to {ends[:, 1].min():.2f} in {which}"
 
 
-def _dash(index: int) -> tuple:
-    return ((None, None), (5, 1.5), (3, 1, 1, 1), (1, 1))[index % 4]
-
-
 def last_nats(run: TrainTrace) -> float:
     """The loss that a run is judged by: on the test text where it has one, else the last held-out loss."""
     return run.meta["test_nats"] if "test_nats" in run.meta else run.meta["eval_nats"]
@@ -133,8 +128,8 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
     figure, axis = pyplot.subplots(figsize=(8.6, 1.7 + 0.5 * len(found)))
     axis.axvline(0, color=theme.INK, linewidth=1.2)
     for row, (arm, gap) in enumerate(found.items()):
-        i = list(NAMES).index(arm)
-        colour, marker = theme.CYCLE[i % 8], theme.MARKERS[i % 8]
+        look = theme.look(list(NAMES).index(arm))
+        colour, marker = look["color"], look["marker"]
         axis.plot(gap.values, [row] * len(gap.values), marker, color=colour, markersize=8, alpha=0.85)
         note = f"{gap.count}, no interval"
         if gap.low is not None and gap.high is not None:
@@ -174,10 +169,7 @@ def layer_curves(trace: TrainTrace, name: str = "natural_zeros") -> Figure:
     digits = 3 if name in PLAIN else 1
     figure, axis = pyplot.subplots(figsize=(8.6, 3.4))
     for layer in range(values.shape[1]):
-        axis.plot(
-            steps, values[:, layer], color=theme.CYCLE[layer % 8], dashes=_dash(layer),
-            marker=theme.MARKERS[layer % 8], label=f"layer {layer}",
-        )  # fmt: skip
+        axis.plot(steps, values[:, layer], label=f"layer {layer}", **theme.look(layer))
     axis.set(xlabel="optimiser step", ylabel=UNITS[name] + (f" ({unit.strip()})" if unit else ""))
     axis.legend(fontsize=9)
     start, end = values[0].mean(), values[-1].mean()

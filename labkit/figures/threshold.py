@@ -89,16 +89,6 @@ def _draw_board(
     wrong = int((board != right).sum())
     words = f"puzzle {puzzle}, SOAR: {trace.calls[puzzle]} calls, {f'{wrong} wrong' if wrong else 'solved'}"
     words += "<br>grey: given, blue: right, orange: wrong"
-    figure.update_xaxes(
-        title_text=words, showticklabels=False, ticks="", zeroline=False, showgrid=False, row=1, col=2
-    )
-    figure.update_yaxes(
-        showticklabels=False,
-        ticks="",
-        zeroline=False,
-        autorange="reversed",
-        scaleanchor="x2",
-        showgrid=False,
-        row=1,
-        col=2,
-    )
+    bare = {"showticklabels": False, "ticks": "", "zeroline": False, "showgrid": False, "row": 1, "col": 2}
+    figure.update_xaxes(title_text=words, **bare)
+    figure.update_yaxes(autorange="reversed", scaleanchor="x2", **bare)

@@ -3,10 +3,11 @@ labkit lm-eval: lm-evaluation-harness with these models."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -30,10 +31,8 @@ def decode(given: argparse.Namespace) -> int:
     model = load_model(given.model, device=place, dtype=device.model_dtype(place))
     options = {name: getattr(given, name) for name in PASSED if getattr(given, name) is not None}
     console = Console(highlight=False)
-    with _Shown(console) as shown:
-        found = generate(
-            model, given.question, given.strategy, stop=given.stop, watch=shown.update, **options
-        )
+    with _filling_in(console) as watch:
+        found = generate(model, given.question, given.strategy, stop=given.stop, watch=watch, **options)
     trace = found.trace
     trace.save(output)
     console.print(_printable(found.text))
@@ -65,28 +64,20 @@ def evaluate(argv: Sequence[str]) -> int:
     return 0
 
 
-class _Shown:
-    """The text filling in: in its place on a terminal, else as lines at calls 1, 2, 4, 8, ..."""
+@contextmanager
+def _filling_in(console: Console) -> Iterator[Callable[[str], None]]:
+    """Shows a text as it fills in: in its place on a terminal, else as lines at calls 1, 2, 4, 8, ..."""
+    calls = count(1)
 
-    def __init__(self, console: Console):
-        self.console, self.calls = console, 0
-        self.live = Live(console=console, transient=True) if console.is_terminal else None
+    def line(text: str) -> None:
+        if (call := next(calls)) & (call - 1) == 0:
+            print(f"call {call}: {_printable(text)}", flush=True)
 
-    def update(self, text: str) -> None:
-        self.calls += 1
-        if self.live is not None:
-            self.live.update(_printable(text))
-        elif self.calls & (self.calls - 1) == 0:
-            print(f"call {self.calls}: {_printable(text)}", flush=True)
-
-    def __enter__(self) -> "_Shown":
-        if self.live is not None:
-            self.live.start()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.live is not None:
-            self.live.stop()
+    if not console.is_terminal:
+        yield line
+        return
+    with Live(console=console, transient=True) as live:
+        yield lambda text: live.update(_printable(text))
 
 
 def _printable(text: str) -> Text:

@@ -47,13 +47,10 @@ def beam_tree(
 
     ValueError if a trace was made with record=False, or an argument does not fit the trace.
     """
-
-    def build() -> BeamTree:
-        return BeamTree(
-            trace, run, compare=compare, prompt=prompt, truth=truth, side=side, vocabulary=vocabulary
-        )
-
-    return base.present(build, name=name)
+    given: dict[str, Any] = {
+        "compare": compare, "prompt": prompt, "truth": truth, "side": side, "vocabulary": vocabulary
+    }  # fmt: skip
+    return base.present(lambda: BeamTree(trace, run, **given), name=name)
 
 
 class BeamTree(Instrument):
@@ -89,11 +86,11 @@ class BeamTree(Instrument):
         trace: BeamTrace,
         run: Callable[..., BeamTrace] | None,
         *,
-        compare: BeamTrace | None,
-        prompt: int,
-        truth: np.ndarray | None,
-        side: int | None,
-        vocabulary: Callable[[int], str] | None,
+        compare: BeamTrace | None = None,
+        prompt: int = 0,
+        truth: np.ndarray | None = None,
+        side: int | None = None,
+        vocabulary: Callable[[int], str] | None = None,
     ):
         length = trace.sequences.shape[1]
         if any(not len(one.beam_step) for one in (trace, compare) if one is not None):

@@ -37,8 +37,7 @@ def instrument(source: Path, prompt: int = 0) -> Instrument:
     if isinstance(trace, MaskTrace):
         return MaskGrid({"": trace})
     if isinstance(trace, BeamTrace):
-        rest = {"compare": None, "truth": None, "vocabulary": None}
-        return BeamTree(trace, None, prompt=prompt, side=_side(trace), **rest)
+        return BeamTree(trace, None, prompt=prompt, side=_side(trace))
     if isinstance(trace, TrainTrace | GroupTrace):
         return _curves(trace, "")
     checks.fail("TRACE_OR_FOLDER", type(trace).__name__, "a trace of masks, a decode, groups or a training")

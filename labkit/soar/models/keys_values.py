@@ -1,11 +1,10 @@
 """Keys and values that a cache keeps, and what puts them into a model's attention."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit import checks
 
@@ -17,25 +16,16 @@ class Past(Protocol):
         """Take a layer's new keys and values (B, heads, n, head); return those to attend to."""
 
 
-class HasKeys(Protocol):
-    """A model whose keys and values can be kept."""
-
-    @property
-    def kv_shape(self) -> tuple[int, int, int]:
-        """(layers, heads of keys and values, width of a head)."""
-
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-
-
 class KeysAndValues:
     """Slots for the keys and values of start states: two tensors (slots, L, heads, head) a layer.
 
+    model  one with a ``kv_shape``
     codes  long (L,): random factors of the fingerprints that start states are found by
     """
 
     codes: Tensor
 
-    def __init__(self, model: HasKeys, limit: int):
+    def __init__(self, model: Any, limit: int):
         self._model, self._limit = model, limit
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
@@ -115,25 +105,6 @@ class Fill:
         return key, value
 
 
-class Extend:
-    """A forward over ``where`` (B, n): what ``parents`` (B,) hold and the new ones are kept in ``slots``.
-
-    length  how many positions of the slots the forward looks at
-    """
-
-    def __init__(self, kept: KeysAndValues, parents: Tensor, slots: Tensor, where: Tensor, length: int):
-        self.kept, self.slots, self.where, self.length = kept, slots, where, length
-        for tensor in (*kept.keys, *kept.values):
-            tensor[slots, :length] = tensor[parents, :length]
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        both = []
-        for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
-            kept[layer][self.slots[:, None], self.where] = new.transpose(1, 2).to(kept[layer].dtype)
-            both.append(kept[layer][self.slots, : self.length].transpose(1, 2))
-        return both[0], both[1]
-
-
 class Patch:
     """A forward over ``where`` (B, n): copies of what ``slots`` (B,) hold, with the new ones put in.
 
@@ -151,3 +122,17 @@ class Patch:
             whole[self.rows, self.where] = new.transpose(1, 2).to(whole.dtype)
             both.append(whole.transpose(1, 2))
         return both[0], both[1]
+
+
+class Extend(Patch):
+    """A ``Patch`` of what ``parents`` (B,) hold, kept in ``slots`` with the new ones."""
+
+    def __init__(self, kept: KeysAndValues, parents: Tensor, slots: Tensor, where: Tensor, length: int):
+        super().__init__(kept, slots, where, length)
+        for tensor in (*kept.keys, *kept.values):
+            tensor[slots, :length] = tensor[parents, :length]
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        for kept, new in ((self.kept.keys, key), (self.kept.values, value)):
+            kept[layer][self.slots[:, None], self.where] = new.transpose(1, 2).to(kept[layer].dtype)
+        return super().update(key, value, layer)
