@@ -35,5 +35,10 @@ class _OnImport:
         sys.meta_path.remove(cls)
         spec: Any = find_spec(name)
         execute = spec.loader.exec_module
-        spec.loader.exec_module = lambda table: (execute(table), _enter(table))
+
+        def exec_module(table: Any) -> None:
+            execute(table)
+            _enter(table)
+
+        spec.loader.exec_module = exec_module
         return spec

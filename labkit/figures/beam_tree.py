@@ -105,13 +105,13 @@ def _draw_tree(
                 bbox={"facecolor": theme.PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 0.8}, zorder=5,
             )  # fmt: skip
     for fate, (name, colour, marker) in FATES.items():
-        ends = place.stub[trace.cand_fate == fate].T
-        axes.scatter(*ends, s=34, color=colour, marker=marker, linewidths=1.6, zorder=3, label=name)
+        x, y = place.stub[trace.cand_fate == fate].T
+        axes.scatter(x, y, s=34, color=colour, marker=marker, linewidths=1.6, zorder=3, label=name)
     for mode, (name, colour, marker) in MODES.items():
+        x, y = place.beam[trace.beam_mode == mode].T
         axes.scatter(
-            *place.beam[trace.beam_mode == mode].T, s=size, color=colour, marker=marker,
-            edgecolors=theme.PAPER, zorder=4, label=name,
-        )  # fmt: skip
+            x, y, s=size, color=colour, marker=marker, edgecolors=theme.PAPER, zorder=4, label=name
+        )
     slots = int(trace.beam_slot.max()) + 1
     axes.set(ylim=(-slots + 0.1, 0.95), ylabel="rank in the beam")
     axes.set_yticks(-np.arange(slots), [str(slot + 1) for slot in range(slots)])
