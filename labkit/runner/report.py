@@ -19,6 +19,7 @@ from labkit.runner.compare import read_run
 
 FIGURES = 3  # on page one
 MOVED = 5  # metrics on page one that are within their baseline, those that moved most
+TAIL_BYTES = 2**16  # of a log
 PLOTLY_JS = "plotly.min.js"
 TITLE = re.compile(r"<h2[^>]*>.*?</h2>", re.S)
 KIND = re.compile(INSTRUMENT + ' data-kind="[^"]*"')
@@ -154,6 +155,13 @@ def metric_rows(item: dict, past: dict) -> list[dict]:
     return rows
 
 
+def _tail(log: Path) -> str:
+    """The last 40 lines of a log, of its last ``TAIL_BYTES``: a report is one page."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        return "\n".join(file.read(TAIL_BYTES).decode(errors="replace").splitlines()[-40:])
+
+
 def _section(folder: Path, item: dict, past: dict) -> dict:
     path = folder / f"{item['notebook']}.ipynb"
     cells = read_notebook(path).cells if path.exists() else []
@@ -168,5 +176,5 @@ def _section(folder: Path, item: dict, past: dict) -> dict:
         "off": off(item),
         "body": body,
         "plotly": any('class="plotly' in part for part in body),
-        "log": "\n".join(log.read_text().splitlines()[-40:]) if item["error"] and log.exists() else "",
+        "log": _tail(log) if item["error"] and log.is_file() else "",
     }

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from labkit import device
-from labkit.checks import fail, integer, number
+from labkit.checks import choice, fail, integer, number
 from labkit.metrics import read_metrics
 from labkit.notebooks import find_notebooks, parameters_for
 from labkit.runner import processes, store
@@ -68,8 +68,10 @@ def _values(name: str, spec: Any) -> list[Any]:
     if not {"from", "to", "count"} <= set(spec) <= {"from", "to", "count", "log"}:
         fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
     low, high = (number(f"{name}.{end}", as_float(spec[end]), -1e300, 1e300) for end in ("from", "to"))
+    if (low, high) != (as_float(spec["from"]), as_float(spec["to"])):
+        fail(name, spec, "a range whose ends a float holds exactly (or a list)")
     count = integer(f"{name}.count", spec["count"], 1, POINT_LIMIT)
-    log = spec.get("log")
+    log = choice(f"{name}.log", spec.get("log", False), (True, False))
     if log:
         number(f"{name}.from", low, 1e-300), number(f"{name}.to", high, 1e-300)
     spread = (np.geomspace if log else np.linspace)(low, high, count).tolist()
