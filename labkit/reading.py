@@ -26,7 +26,7 @@ def read_bytes(path: Path, most: int, what: str) -> bytes:
 
 
 def check_file(path: Path, what: str) -> None:
-    """ValueError for a pipe, which would be waited for, a device or a folder; OSError if there is nothing."""
+    """ValueError for a folder, a device or a pipe, which would be waited for; OSError for nothing."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{what} must be a file; {path} is none")
 

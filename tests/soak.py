@@ -134,5 +134,7 @@ if __name__ == "__main__":
     arguments.add_argument("count", type=int, nargs="?")
     chosen = arguments.parse_args()
     os.nice(10)
-    prove, count = {"repeats": (repeats, 20), "points": (points, 500), "widgets": (widgets, 20)}[chosen.proof]
+    prove, count = {"repeats": (repeats, 20), "points": (points, 500), "widgets": (widgets, 20)}[
+        chosen.proof
+    ]
     sys.exit(0 if prove(chosen.count or count) else 1)

@@ -39,7 +39,9 @@ def cell_html(cell) -> list[str]:
 
 def _joined(outputs: Iterable[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNode]:
     """Outputs, neighbours of one stream joined: each step of a progress bar is a message of its own."""
-    for stream, group in groupby(outputs, lambda one: one.get("output_type") == "stream" and one.get("name")):
+    for stream, group in groupby(
+        outputs, lambda one: one.get("output_type") == "stream" and one.get("name")
+    ):
         if stream:
             text = "".join(str(one.get("text", "")) for one in group)
             yield nbformat.v4.new_output("stream", name=stream, text=text)

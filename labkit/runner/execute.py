@@ -103,7 +103,10 @@ def execute(source: str, target: str, parameters: dict) -> str:
 
 def _one_line(name: str, message: object) -> str:
     """The runner reads one line, and a log shows it."""
-    return " ".join(f"{name}: {message}".split())
+    text = f"{name}: {message}".encode(
+        errors="backslashreplace"
+    ).decode()  # a half character cannot be told
+    return " ".join(text.split())
 
 
 def _as_is(path: str) -> str:

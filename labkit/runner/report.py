@@ -69,7 +69,8 @@ def render(template: str, path: Path, **facts: object) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    return write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
+    """As UTF-8, which has no half characters: they show as \\udcff, as on the command line."""
+    return write_atomic(path, lambda part: part.write_text(text, "utf-8", "backslashreplace"))
 
 
 def _findings(run: dict) -> str:

@@ -79,7 +79,7 @@ def _book(folder: Path, stem: str, out: Path) -> dict[str, Any]:
     shown: list[dict[str, str]] = []
     for page, picture in _instruments(cells):
         place = out / f"{stem}-{len(shown) + 1}.html"
-        place.write_text(page.replace("<body>", back, 1), encoding="utf-8")
+        place.write_text(page.replace("<body>", back, 1), "utf-8", "backslashreplace")
         place.with_suffix(".png").write_bytes(picture)
         found = TITLE.search(page)
         shown.append({"name": place.stem, "title": html.unescape(found[1]) if found else name})

@@ -41,6 +41,7 @@ from labkit.runner.sweep_table import write_table
 from labkit.yaml_values import as_float, read_yaml
 
 CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
+ENDS = ("seconds", "error")  # the last columns of the table
 POINT_LIMIT = 100_000
 LOST = "not run: the scheduler went away; repeat the sweep"
 
@@ -133,6 +134,8 @@ def sweep(
         integer("jobs", jobs, 1)
     (path,) = find_notebooks([name])
     values = load_preset(preset, [path])
+    if taken := [name for name in ENDS if name in grid]:
+        fail("--grid", taken[0], "of parameters by other names than the columns seconds and error")
     points = [
         dict(zip(grid, combination, strict=True)) for combination in itertools.product(*grid.values())
     ]
@@ -154,8 +157,9 @@ def sweep(
                 rows[i] = _keep(folder, i, keys[i], result)
                 bars.advance(task)
     ran = [{name: parameters[name] for name in grid} for parameters in planned]
-    ends = [{"seconds": row["seconds"], "error": row["error"]} for row in rows]
-    metrics = [{name: found["value"] for name, found in row["metrics"].items()} for row in rows]
+    ends = [{name: row[name] for name in ENDS} for row in rows]
+    named = {name: f"metric {name}" for name in (*grid, *ENDS)}  # columns that a metric may not take
+    metrics = [{named.get(name, name): m["value"] for name, m in row["metrics"].items()} for row in rows]
     table = pd.DataFrame([a | b | c for a, b, c in zip(ran, metrics, ends, strict=True)])
     write_table(folder, table, list(grid))
     return folder, table
