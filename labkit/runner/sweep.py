@@ -156,13 +156,17 @@ def sweep(
             for i, result in completed(client, execute_point, calls):
                 rows[i] = _keep(folder, i, keys[i], result)
                 bars.advance(task)
-    ran = [{name: parameters[name] for name in grid} for parameters in planned]
-    ends = [{name: row[name] for name in ENDS} for row in rows]
-    named = {name: f"metric {name}" for name in (*grid, *ENDS)}  # columns that a metric may not take
-    metrics = [{named.get(name, name): m["value"] for name, m in row["metrics"].items()} for row in rows]
-    table = pd.DataFrame([a | b | c for a, b, c in zip(ran, metrics, ends, strict=True)])
+    table = _table([{name: parameters[name] for name in grid} for parameters in planned], rows)
     write_table(folder, table, list(grid))
     return folder, table
+
+
+def _table(ran: list[dict[str, Any]], rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Parameters, metrics, seconds and error of each point; a metric of another column's name gives way."""
+    named = {name: f"metric {name}" for name in (*ran[0], *ENDS)}
+    ends = [{name: row[name] for name in ENDS} for row in rows]
+    metrics = [{named.get(name, name): m["value"] for name, m in row["metrics"].items()} for row in rows]
+    return pd.DataFrame([a | b | c for a, b, c in zip(ran, metrics, ends, strict=True)])
 
 
 def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
