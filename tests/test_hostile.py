@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import types
 
 import nbformat
 import numpy as np
@@ -73,6 +74,23 @@ def test_a_damaged_output_costs_neither_the_report_nor_the_site(folder):
     assert list(site._instruments(cells)) == []
 
 
+def test_a_display_of_no_mimebundle_costs_neither_cell_nor_notebook():
+    from labkit.runner.execute import IOPUB_TIMEOUT, Client, Engine
+
+    book = types.SimpleNamespace(nb=nbformat.v4.new_notebook())
+    client, outputs = Client(book), []
+    for data in ({"text/plain": None}, {"image/png": 5}, {"text/plain": "whole"}):
+        content, kind = {"data": data, "metadata": {}}, {"msg_type": "display_data"}
+        client.output(outputs, {**kind, "header": kind, "content": content, "parent_header": {}}, None, 0)
+    assert ["damaged and left out" in one.get("text", "") for one in outputs] == [True, True, False]
+    assert outputs[2].data == {"text/plain": "whole"}
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Client, "execute", lambda client: made.append(client.iopub_timeout))
+        Engine.execute_managed_notebook(book, "python3", start_timeout=1)
+    assert made == [IOPUB_TIMEOUT]
+
+
 @pytest.mark.parametrize("cell", [{}, {"source": 1}, {"cell_type": 1}, {"metadata": {"tags": [1]}}])
 def test_a_cell_that_is_none_is_one_line(folder, cell):
     whole = {"cell_type": "raw", "source": "", "metadata": {}}
@@ -97,6 +115,18 @@ def test_of_a_log_without_end_or_of_no_text_the_end_is_shown(folder):
     write_report(folder)
 
 
+def test_a_line_of_millions_is_looked_at_once(folder):
+    """A pattern that begins anywhere in it would take days."""
+    cell = nbformat.v4.new_code_cell("x")
+    text = "old\rnew\n" + "x" * 3_000_000
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "n.ipynb")
+    write_report(folder)
+    page = (folder / "n.html").read_text()
+    assert "x" * 3_000_000 in page
+    assert "<pre>new\nx" in page
+
+
 def test_half_a_character_does_not_lose_the_report(folder):
     change(folder / "run.json", error="no \udce9", metrics={"m": {"value": 1.0, "unit": "\ud800"}})
     write_report(folder)
@@ -109,7 +139,7 @@ def test_half_a_character_does_not_lose_the_report(folder):
 ])  # fmt: skip
 def test_a_run_json_of_numbers_beyond_floats_or_of_no_baseline_is_one_line(folder, facts):
     change(folder / "run.json", **facts)
-    with pytest.raises(ValueError, match=r"run\.json: notebooks"):
+    with pytest.raises(ValueError, match=r"run\.json"):
         read_run(folder)
 
 

@@ -18,7 +18,7 @@ INSTRUMENT = 'class="labkit-twin"'  # in the HTML of labkit.widgets.export.twin
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>|(?<=<h\d) id="[^"]*"')  # the same in every notebook
 H1 = re.compile(r"<(/?)h1\b")  # the page has one of its own
 LINK = re.compile(r"""<a\b[^>]*?href=["'](?P<to>[^"':#]+)["'][^>]*>(?P<text>.*?)</a>""", re.S)
-OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # the earlier states of a progress bar
+OVERWRITTEN = re.compile(r"^[^\n]*\r(?!\n)", re.M)  # the earlier states of a progress bar
 MATH = re.compile(r"```.*?```|`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.S)
 
 
