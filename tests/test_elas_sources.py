@@ -260,7 +260,7 @@ def test_an_answer_that_goes_wrong_is_one_error_and_leaves_nothing(
 
 
 def test_a_server_that_drips_is_not_waited_for(answer, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "PATIENCE", 0.5)
+    monkeypatch.setattr(sources, "PATIENCE", 2)
     answer(OK + b"Content-Length: 9999\r\n\r\n", (time.sleep(0.05) or b"x" for _ in range(400)))
     begun = time.monotonic()
     with pytest.raises(
