@@ -79,7 +79,7 @@ def test_a_display_of_no_mimebundle_costs_neither_cell_nor_notebook():
 
     book = types.SimpleNamespace(nb=nbformat.v4.new_notebook())
     client, outputs = Client(book), []
-    client.reset_execution_trackers()
+    client.clear_before_next_output = False  # as each cell begins
     for data in ({"text/plain": None}, {"image/png": 5}, {"text/plain": "whole"}):
         content, kind = {"data": data, "metadata": {}}, {"msg_type": "display_data"}
         client.output(outputs, {**kind, "header": kind, "content": content, "parent_header": {}}, None, 0)
