@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import itertools
 import socketserver
 import tarfile
 import threading
@@ -206,7 +207,7 @@ def answer(tmp_path, monkeypatch):
                 while self.rfile.readline().strip():
                     pass
                 with contextlib.suppress(OSError):  # whoever asked has had enough
-                    for part in (head, *body):
+                    for part in itertools.chain((head,), body):
                         self.wfile.write(part)
 
         server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
