@@ -21,6 +21,7 @@ Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its 
 import argparse
 import contextlib
 import errno
+import io
 import re
 import signal
 import sys
@@ -137,6 +138,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
     argv = _with_negatives(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     name = " ".join(["labkit", *argv[:1]])
     try:
         from labkit.runner.processes import interrupted_by_signals
@@ -152,9 +156,11 @@ def main(argv: list[str] | None = None) -> int:
             arguments = parser().parse_args(argv)
             return arguments.call(arguments)
     except (ValueError, OSError) as error:
+        from labkit.checks import visible
+
         full = getattr(error, "errno", None) == errno.ENOSPC
         advice = "; free some and repeat: sweep and run --resume keep what finished" if full else ""
-        print(f"{name}: {error}{advice}", file=sys.stderr)
+        print(f"{name}: {visible(str(error))}{advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT

@@ -1,6 +1,7 @@
 """One clear error for bad input: it names the argument, what was given and what is allowed."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -12,6 +13,11 @@ INT64 = 2**63 - 1  # what torch and numpy count in
 def fail(name: str, value: Any, allowed: str) -> NoReturn:
     """Raise ``ValueError("<name> must be <allowed>; got <value>")``."""
     raise ValueError(f"{name} must be {allowed}; got {value!r}")
+
+
+def visible(text: str) -> str:
+    """``text`` with what a terminal would obey, such as escape codes, as numbers: \\x1b."""
+    return re.sub(r"[^\n\t -~\xa0-\u202d\u202f-\U0010ffff]", lambda sign: ascii(sign[0])[1:-1], text)
 
 
 def did_you_mean(given: Any, known: Iterable[str]) -> str:

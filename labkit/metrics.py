@@ -68,6 +68,9 @@ def _check(name: object, value: object, unit: object) -> None:
         raise ValueError(f"value must be one finite number for metric {name!r}; got {value!r}")
     if not isinstance(unit, str):
         raise ValueError(f"unit must be text for metric {name!r}; got {unit!r}")
+    for what, text in (("name", name), ("unit", unit)):
+        if not text.isprintable():  # a line break or an escape code would spoil every table
+            raise ValueError(f"{what} must be printable text; got {text!r}")
 
 
 def _show(text: str, kind: str, bundle: dict) -> None:

@@ -80,7 +80,12 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     """A notebook, brought to format 4; ValueError for a file that is none, or too big."""
     content = read_bytes(path, DATA_BYTES, "NOTEBOOK")
     try:
-        return nbformat.reads(content.decode(), as_version=4)
+        book = nbformat.reads(content.decode(), as_version=4)
+        for cell in book.cells:  # what does not fit its schema is only logged
+            parts = cell.cell_type, cell.source, *cell.metadata.get("tags", [])
+            if not all(isinstance(part, str) for part in parts):
+                raise ValueError("a cell's type, source and tags must be text")
+        return book
     except Exception as error:  # a damaged file makes nbformat stumble in many ways
         problem = " ".join(str(error).split())
         raise ValueError(f"NOTEBOOK must be a valid notebook; {path} is not: {problem}") from None

@@ -6,6 +6,7 @@ A size is compared with its limit before that much is read or unpacked.
 import gzip
 import io
 import json
+import stat
 import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,8 +20,15 @@ DATA_BYTES = 2**30  # 1 GiB: arrays and data sets, unpacked
 
 def read_bytes(path: Path, most: int, what: str) -> bytes:
     """A file's content; ValueError, in which ``what`` is at fault, if it has more than ``most`` bytes."""
+    check_file(path, what)
     with path.open("rb") as file:
         return _bounded(file, most, f"{what} must be at most {most:,} bytes; {path} has more")
+
+
+def check_file(path: Path, what: str) -> None:
+    """ValueError for a folder, a device or a pipe, which would be waited for; OSError for nothing."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{what} must be a file; {path} is none")
 
 
 def gunzip(content: bytes, most: int, what: str, path: Path) -> bytes:
@@ -45,6 +53,7 @@ def read_npz(path: Path, what: str) -> "dict[str, np.ndarray]":
     """
     import numpy as np  # late: the command line starts without it
 
+    check_file(path, what)
     with zipfile.ZipFile(path) as archive:  # unpacking ends at the size that stands here
         size = sum(member.file_size for member in archive.infolist())
     if size > DATA_BYTES:

@@ -15,6 +15,7 @@ PLAIN = "null, a bool, a finite number, text, a list or a mapping with text as k
 DEPTH_LIMIT = 20  # lists in lists; Python reads 200
 YAML_BYTES = 2**24  # 16 MiB of a file: more than a million values, and PyYAML reads 1 MB in about 10 s
 VALUE_LIMIT = 1_000_000  # YAML's anchors write 10^9 values in ten lines
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 INT_BITS = 1024  # as far as a float reaches
 brief = reprlib.Repr()
 brief.maxstring = brief.maxother = 100
@@ -25,7 +26,21 @@ class Date(str):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without objects, but 1e-3 and -.5 are numbers, and a date keeps its text."""
+    """YAML 1.1 without objects, but numbers are those of YAML 1.2 and Python, and a date keeps its text.
+
+    So 1e-3, -.5 and 0o17 are numbers; 010 (octal in 1.1) and 12:30 (750 in 1.1) are text. A key that stands
+    twice in a mapping is an error, for one of its values would be lost.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ValueError(f"the key {brief.repr(key.value)} stands twice in a mapping")
+                seen.add(key.value)
+        return node
 
     def construct_date(self, node: yaml.ScalarNode) -> Date:
         self.construct_yaml_timestamp(node)  # ValueError for 2020-13-45
@@ -33,11 +48,17 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_date)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$|[-+]\.\d+$"),
-    list("-+.0123456789"),
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in pairs if tag not in (INT, FLOAT)]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+WHOLE = r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+)$"
+REAL = (
+    r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))([eE][-+]?[0-9]+)?$"
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
 )
+for tag, form in ((INT, WHOLE), (FLOAT, REAL)):
+    _Loader.add_implicit_resolver(tag, re.compile(form), list("-+.0123456789"))
 
 
 def read_yaml(path: Path, option: str) -> Any:

@@ -2,8 +2,9 @@
 
     python tests/soak.py repeats [20]    smoke runs in a row: each must pass, all metrics must agree
     python tests/soak.py points [500]    points of a trivial notebook: memory must not grow
+    python tests/soak.py widgets [20]    minutes of every instrument in use: nor memory, comms, threads
 
-Both run at low priority, print a table and exit 1 if the claim does not hold.
+They run at low priority, print a table and exit 1 if the claim does not hold.
 """
 
 import argparse
@@ -90,6 +91,31 @@ def points(count: int) -> bool:
     return right and quarters[3] <= GROWTH * quarters[1]
 
 
+def widgets(minutes: int) -> bool:
+    """Cells run again and controls moved for ``minutes``; MB and counts of what is open, by time."""
+    from comm import get_comm_manager
+    from ipywidgets.widgets.widget import _instances
+    from matplotlib import pyplot
+    from widget_use import use
+
+    samples: list[tuple[float, ...]] = []
+    end = time.monotonic() + 60 * minutes
+    for _ in use():
+        comms = get_comm_manager().comms
+        counts = len(_instances), len(comms), threading.active_count(), len(pyplot.get_fignums())
+        samples.append((_resident(), *counts))
+        if time.monotonic() > end:
+            break
+    table = Table("rounds", "of", *(f"quarter {i}" for i in range(1, 5)), box=None)
+    quarters = np.array([np.median(part, 0) for part in np.array_split(np.array(samples), 4)])
+    names = ("MB", "widgets", "comms", "threads", "figures")
+    for name, values in zip(names, quarters.T, strict=True):
+        table.add_row(str(len(samples)), name, *(f"{value:.0f}" for value in values))
+    console.print(table)
+    flat = (quarters[3, 1:] <= quarters[1, 1:]).all()
+    return bool(flat and quarters[3, 0] <= GROWTH * quarters[1, 0])
+
+
 def _resident() -> float:
     """Resident MB of this process and its dask workers, without the kernels that come and go."""
     total = 0
@@ -104,9 +130,11 @@ def _resident() -> float:
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("proof", choices=["repeats", "points"])
+    arguments.add_argument("proof", choices=["repeats", "points", "widgets"])
     arguments.add_argument("count", type=int, nargs="?")
     chosen = arguments.parse_args()
     os.nice(10)
-    prove = {"repeats": lambda: repeats(chosen.count or 20), "points": lambda: points(chosen.count or 500)}
-    sys.exit(0 if prove[chosen.proof]() else 1)
+    prove, count = {"repeats": (repeats, 20), "points": (points, 500), "widgets": (widgets, 20)}[
+        chosen.proof
+    ]
+    sys.exit(0 if prove(chosen.count or count) else 1)

@@ -5,9 +5,11 @@ import contextlib
 import gzip
 import hashlib
 import io
+import itertools
 import socketserver
 import tarfile
 import threading
+import time
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distribution, version
@@ -205,7 +207,7 @@ def answer(tmp_path, monkeypatch):
                 while self.rfile.readline().strip():
                     pass
                 with contextlib.suppress(OSError):  # whoever asked has had enough
-                    for part in (head, *body):
+                    for part in itertools.chain((head,), body):
                         self.wfile.write(part)
 
         server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
@@ -226,7 +228,7 @@ def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
-OK = b"HTTP/1.1 200 OK\r\n"
+OK, MOVED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 302 Found\r\nLocation: "
 
 
 @pytest.mark.parametrize(
@@ -241,6 +243,10 @@ OK = b"HTTP/1.1 200 OK\r\n"
         (OK + b"a: b\r\n" * 200 + b"\r\n", [], "headers"),
         (OK + b"\r\n", (bytes(1000) for _ in range(10_000)), "more than 5,000 bytes"),
         (OK + b"Content-Length: 9999999\r\n\r\n", [bytes(9999)], "more than 5,000 bytes"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", [b"-8\r\nexpected"], "length|IncompleteRead"),
+        (MOVED + b"http://[bad/x\r\n\r\n", [], "IPv6"), (MOVED + b"http://a..b/x\r\n\r\n", [], "label"),
+        (MOVED + b"http://" + b"a" * 300 + b"/x\r\n\r\n", [], "label"),
+        (MOVED + b"file:///etc/passwd\r\n\r\n", [], "not allowed"),
     ],
 )  # fmt: skip
 def test_an_answer_that_goes_wrong_is_one_error_and_leaves_nothing(
@@ -254,7 +260,27 @@ def test_an_answer_that_goes_wrong_is_one_error_and_leaves_nothing(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("length", [b"", b"Content-Length: soon\r\n", b"Content-Length: -3\r\n"])
+def test_a_server_that_drips_is_not_waited_for(answer, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PATIENCE", 2)
+    answer(OK + b"Content-Length: 9999\r\n\r\n", (time.sleep(0.05) or b"x" for _ in range(400)))
+    begun = time.monotonic()
+    with pytest.raises(
+        OSError, match=r"^cannot download http.*/raw\.bin \(slower than 1,000 bytes a second"
+    ):
+        list(documents("raw"))
+    assert time.monotonic() - begun < 15
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        b"",
+        b"Content-Length: soon\r\n",
+        b"Content-Length: -3\r\n",
+        b"Content-Length: " + b"9" * 5000 + b"\r\n",
+    ],
+)
 def test_a_length_that_is_missing_or_no_number_does_not_matter(answer, length):
     answer(OK + length + b"\r\n", [b"expe", b"cted"])
     assert list(documents("raw")) == [("raw", "expected")]

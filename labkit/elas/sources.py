@@ -11,17 +11,19 @@ here: another download is refused, another SymPy is read and named so (``edition
 
 import gzip
 import hashlib
-import http.client
 import io
+import re
 import tarfile
-import urllib.error
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from http.client import HTTPException
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.error import URLError
 
 from labkit.checks import choice
 from labkit.paths import cache_dir, write_atomic
@@ -34,6 +36,7 @@ SKIPPED = {
     "_antlr", "ask_generated.py", "polyquinticconst.py", "resolvent_lookup.py",
 }  # fmt: skip
 MOST_BYTES = 2**28  # 256 MiB of a download: the largest source has 139 MB
+PATIENCE, LEAST_RATE = 60, 1000  # seconds without a byte, or at first; bytes a second after those
 # Of the kernel's files: what people write, but for the generated headers of AMD's registers (377 MB).
 KERNEL = (".c", ".h", ".S", ".rs", ".rst", ".txt", ".py", ".sh", ".pl", "Kconfig", "Makefile")
 REGISTERS = "/drivers/gpu/drm/amd/include/"
@@ -105,10 +108,7 @@ def _installed_digest(part: str) -> str:
 
 
 def download(url: str, sha256: str, title: str) -> Path:
-    """The file at ``url``, from the cache or fetched into it; kept only if its checksum is right.
-
-    title   of the progress bar: what is fetched, under which licence
-    """
+    """The file at ``url``, kept in the cache if its checksum is right; ``title`` stands at the bar."""
     path = cache_dir("downloads") / f"{sha256[:12]}-{url.rsplit('/', 1)[-1]}"
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
@@ -117,14 +117,16 @@ def download(url: str, sha256: str, title: str) -> Path:
 
 def _fetch(url: str, sha256: str, title: str, target: Path) -> None:
     """Stream ``url`` into ``target``, hashed on the way; OSError if it is cut, too big or another file."""
-    whole, size = hashlib.sha256(), 0
+    whole, size, begun = hashlib.sha256(), 0, time.monotonic()
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer, target.open("wb") as file:
             length = answer.headers.get("Content-Length", "")
-            promised = int(length) if length.isascii() and length.isdecimal() else None
+            promised = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
             with bar(True, total=promised, desc=title, unit="B", unit_scale=True) as told:
-                while block := answer.read(1 << 16):
+                while block := answer.read1(1 << 16):  # what has come: a slow server is noticed
                     size += len(block)
+                    if size < LEAST_RATE * (time.monotonic() - begun - PATIENCE):
+                        raise ConnectionError(f"slower than {LEAST_RATE:,} bytes a second")
                     if size > MOST_BYTES:
                         raise ConnectionError(f"more than {MOST_BYTES:,} bytes")
                     whole.update(block)
@@ -132,7 +134,7 @@ def _fetch(url: str, sha256: str, title: str, target: Path) -> None:
                     told.update(len(block))
         if promised not in (None, size):
             raise ConnectionError(f"{size:,} bytes of {promised:,}")
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         reason = " ".join(str(getattr(error, "reason", error) or type(error).__name__).split())
         raise OSError(f"cannot download {url} ({reason}); source 'sympy' needs no network") from None
     if (found := whole.hexdigest()) != sha256:
@@ -207,10 +209,7 @@ def _deb_member(archive: bytes, name: str) -> bytes:
 def _base64(digits: str) -> int:
     """dictd's numbers: base 64, most significant digit first."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    value = 0
-    for digit in digits:
-        value = value * 64 + alphabet.index(digit)
-    return value
+    return reduce(lambda value, digit: 64 * value + alphabet.index(digit), digits, 0)
 
 
 SOURCES: dict[str, Source] = {

@@ -18,7 +18,7 @@ INSTRUMENT = 'class="labkit-twin"'  # in the HTML of labkit.widgets.export.twin
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>|(?<=<h\d) id="[^"]*"')  # the same in every notebook
 H1 = re.compile(r"<(/?)h1\b")  # the page has one of its own
 LINK = re.compile(r"""<a\b[^>]*?href=["'](?P<to>[^"':#]+)["'][^>]*>(?P<text>.*?)</a>""", re.S)
-OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # the earlier states of a progress bar
+OVERWRITTEN = re.compile(r"^[^\n]*\r(?!\n)", re.M)  # the earlier states of a progress bar
 MATH = re.compile(r"```.*?```|`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.S)
 
 
@@ -34,14 +34,17 @@ def cell_html(cell) -> list[str]:
     lines = len(cell.source.splitlines())
     count = "1 line" if lines == 1 else f"{lines} lines"
     parts = [f"<details><summary>code, {count}</summary><pre>{code}</pre></details>"]
-    return parts + [part for output in _joined(cell.outputs) if (part := _output(output))]
+    return parts + [part for output in _joined(cell.outputs) if (part := _shown(output))]
 
 
 def _joined(outputs: Iterable[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNode]:
     """Outputs, neighbours of one stream joined: each step of a progress bar is a message of its own."""
-    for stream, group in groupby(outputs, lambda one: one.output_type == "stream" and one.name):
+    for stream, group in groupby(
+        outputs, lambda one: one.get("output_type") == "stream" and one.get("name")
+    ):
         if stream:
-            yield nbformat.v4.new_output("stream", name=stream, text="".join(one.text for one in group))
+            text = "".join(str(one.get("text", "")) for one in group)
+            yield nbformat.v4.new_output("stream", name=stream, text=text)
         else:
             yield from group
 
@@ -68,6 +71,15 @@ def aim_links(part: str, names: set[str]) -> str:
         return f'<a href="{name}.html">{found["text"]}</a>' if name in names else found["text"]
 
     return LINK.sub(aim, part)
+
+
+def _shown(output) -> str:
+    """An output's HTML; one that is not what its type says costs itself alone."""
+    try:
+        return _output(output)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = html.escape(f"{type(error).__name__}: {error}")
+        return f'<pre class="error">This output is damaged and left out ({problem})</pre>'
 
 
 def _output(output) -> str:

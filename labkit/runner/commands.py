@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from labkit.checks import visible
 from labkit.yaml_values import parse_overrides
 
 MOVED = 3  # metrics that `labkit run` names of those that are within their baselines
@@ -18,13 +19,13 @@ console = Console(markup=False, emoji=False)  # names, units, paths and errors a
 
 
 def _line(text: object, style: str = "") -> None:
-    console.print(str(text), style=style, soft_wrap=True)
+    console.print(visible(str(text)), style=style, soft_wrap=True)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     table = Table(*(Column(name, overflow="fold") for name in columns), box=None)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell if isinstance(cell, Text) else visible(cell) for cell in row))
     console.print(table)
 
 
@@ -65,7 +66,9 @@ def run(options: Namespace) -> int:
     rows = []
     for item in runs:
         memory = f"{item.gpu_memory / 1024:.1f}" if item.gpu_memory else "-"
-        result = Text("ok", "green") if item.ok else Text.assemble(("FAILED", "red"), f" {item.error}")
+        result = (
+            Text("ok", "green") if item.ok else Text.assemble(("FAILED", "red"), f" {visible(item.error)}")
+        )
         if lines[item.notebook]:
             result = Text.assemble(("off baseline", "red"), f", {len(lines[item.notebook])} of its metrics")
         counted = Counter(item.verdicts.values()) or {"no baseline": len(item.metrics)}

@@ -42,7 +42,8 @@ def read_run(folder: str | Path) -> dict:
     choice(f"{path}: device_class", run["device_class"], ("cpu", "cuda"))
     for index, item in enumerate(run["notebooks"]):
         run["notebooks"][index] = item = LATER | item
-        item["baseline"] = {"metrics": {}} | (item.get("baseline") or {})
+        files.check(f"{path}: notebooks[{index}]['baseline']", entries := item.get("baseline") or {}, {})
+        item["baseline"] = {"metrics": {}} | entries
         files.check(f"{path}: notebooks[{index}]", item, ITEM)
         name = item["notebook"]  # of files beside run.json, and of a baseline
         if not name.strip(".") or set(name) & set("/\\\0"):

@@ -27,6 +27,7 @@ ENGINE = "labkit"
 PRINTED = 10_000_000  # characters, all cells of a notebook
 CUT = "\n[cut by labkit: a notebook may print {:,} characters]\n"
 START_TIMEOUT = 120
+IOPUB_TIMEOUT = 600  # seconds between a cell's end and its last output: 200 MB take more than nbclient's 4
 START_ATTEMPTS = 3
 VISUAL = ("image/png", "image/svg+xml", "application/vnd.plotly.v1+json", "text/html")
 
@@ -44,7 +45,12 @@ class Client(PapermillNotebookClient):
             if len(text) > room:
                 msg["content"]["text"] = text[:room] + CUT.format(PRINTED)
             self.room = -1 if len(text) > room else room - len(text)
-        return super().output(outs, msg, display_id, cell_index)
+        try:
+            return super().output(outs, msg, display_id, cell_index)
+        except nbformat.ValidationError as error:  # no mimebundle: it costs itself alone
+            text = f"[labkit: an output is damaged and left out: {error.message}]\n"
+            outs.append(nbformat.v4.new_output("stream", name="stderr", text=text))
+            return None
 
 
 class Engine(NBClientEngine):
@@ -53,6 +59,7 @@ class Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, *, start_timeout, input_path="", **options):
         options |= {"startup_timeout": start_timeout, "log": logger, "timeout": None}
+        options["iopub_timeout"] = IOPUB_TIMEOUT
         return Client(nb_man, kernel_name=kernel_name, **options).execute()
 
 
@@ -103,7 +110,10 @@ def execute(source: str, target: str, parameters: dict) -> str:
 
 def _one_line(name: str, message: object) -> str:
     """The runner reads one line, and a log shows it."""
-    return " ".join(f"{name}: {message}".split())
+    text = f"{name}: {message}".encode(
+        errors="backslashreplace"
+    ).decode()  # a half character cannot be told
+    return " ".join(text.split())
 
 
 def _as_is(path: str) -> str:

@@ -19,6 +19,7 @@ from labkit.runner.compare import read_run
 
 FIGURES = 3  # on page one
 MOVED = 5  # metrics on page one that are within their baseline, those that moved most
+TAIL_BYTES = 2**16  # of a log
 PLOTLY_JS = "plotly.min.js"
 TITLE = re.compile(r"<h2[^>]*>.*?</h2>", re.S)
 KIND = re.compile(INSTRUMENT + ' data-kind="[^"]*"')
@@ -67,7 +68,8 @@ def render(template: str, path: Path, **facts: object) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    return write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
+    """As UTF-8, which has no half characters: they show as \\udcff, as on the command line."""
+    return write_atomic(path, lambda part: part.write_text(text, "utf-8", "backslashreplace"))
 
 
 def _findings(run: dict) -> str:
@@ -122,6 +124,13 @@ def metric_rows(item: dict) -> list[dict]:
     return rows
 
 
+def _tail(log: Path) -> str:
+    """The last 40 lines of a log, of its last ``TAIL_BYTES``: a report is one page."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        return "\n".join(file.read(TAIL_BYTES).decode(errors="replace").splitlines()[-40:])
+
+
 def _section(folder: Path, item: dict) -> dict:
     path = folder / f"{item['notebook']}.ipynb"
     cells = read_notebook(path).cells if path.exists() else []
@@ -136,5 +145,5 @@ def _section(folder: Path, item: dict) -> dict:
         "off": off(item),
         "body": body,
         "plotly": any('class="plotly' in part for part in body),
-        "log": "\n".join(log.read_text().splitlines()[-40:]) if item["error"] and log.exists() else "",
+        "log": _tail(log) if item["error"] and log.is_file() else "",
     }

@@ -7,9 +7,12 @@ runs/site/index.html   the instruments as a gallery, the lab's findings, the not
 """
 
 import base64
+import binascii
+import contextlib
 import html
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import metadata
 from pathlib import Path
@@ -35,8 +38,19 @@ def write_site(folder: str | Path) -> Path:
     """Write runs/site anew from a run's folder; its index.html. ValueError if there is no run."""
     folder = Path(folder)
     run, docs, site = read_run(folder), runs_dir() / "docs", runs_dir() / "site"
-    part = site.with_name(f".{site.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    site.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{site.name}.", dir=site.parent))
+    try:
+        _write(folder, run, docs, part / "new")
+        if site.exists():  # moved away whole, for a signal may come while it is removed
+            site.rename(part / "old")
+        (part / "new").rename(site)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return site / HOME
+
+
+def _write(folder: Path, run: dict[str, Any], docs: Path, part: Path) -> None:
     (part / "instruments").mkdir(parents=True)
     links = [("labkit", HOME), ("instruments", f"{HOME}#instruments"), ("notebooks", f"{HOME}#notebooks")]
     if (docs / HOME).is_file():
@@ -54,9 +68,6 @@ def write_site(folder: str | Path) -> Path:
         findings=aim_links(findings_table(findings()).data, {book["stem"] for book in books}),
         links=links,
     )
-    shutil.rmtree(site, ignore_errors=True)
-    part.rename(site)
-    return site / HOME
 
 
 def _book(folder: Path, stem: str, out: Path) -> dict[str, Any]:
@@ -68,7 +79,7 @@ def _book(folder: Path, stem: str, out: Path) -> dict[str, Any]:
     shown: list[dict[str, str]] = []
     for page, picture in _instruments(cells):
         place = out / f"{stem}-{len(shown) + 1}.html"
-        place.write_text(page.replace("<body>", back, 1), encoding="utf-8")
+        place.write_text(page.replace("<body>", back, 1), "utf-8", "backslashreplace")
         place.with_suffix(".png").write_bytes(picture)
         found = TITLE.search(page)
         shown.append({"name": place.stem, "title": html.unescape(found[1]) if found else name})
@@ -81,6 +92,9 @@ def _instruments(cells: list[Any]) -> Iterator[tuple[str, bytes]]:
     for cell in cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            text = data.get("text/html", "")
-            if INSTRUMENT in text and "image/png" in data and (frame := FRAME.search(text)):
-                yield html.unescape(frame[1]), base64.b64decode(data["image/png"])
+            text, picture = data.get("text/html"), data.get("image/png")
+            if not isinstance(text, str) or not isinstance(picture, str) or INSTRUMENT not in text:
+                continue
+            with contextlib.suppress(binascii.Error):  # a damaged one is not shown
+                if frame := FRAME.search(text):
+                    yield html.unescape(frame[1]), base64.b64decode(picture)

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from labkit import device
-from labkit.checks import fail, integer, number
+from labkit.checks import choice, fail, integer, number
 from labkit.metrics import read_metrics
 from labkit.notebooks import find_notebooks, parameters_for
 from labkit.runner import processes, store
@@ -41,6 +41,7 @@ from labkit.runner.sweep_table import write_table
 from labkit.yaml_values import as_float, read_yaml
 
 CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
+ENDS = ("seconds", "error")  # the last columns of the table
 POINT_LIMIT = 100_000
 LOST = "not run: the scheduler went away; repeat the sweep"
 
@@ -68,8 +69,10 @@ def _values(name: str, spec: Any) -> list[Any]:
     if not {"from", "to", "count"} <= set(spec) <= {"from", "to", "count", "log"}:
         fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
     low, high = (number(f"{name}.{end}", as_float(spec[end]), -1e300, 1e300) for end in ("from", "to"))
+    if (low, high) != (as_float(spec["from"]), as_float(spec["to"])):
+        fail(name, spec, "a range whose ends a float holds exactly (or a list)")
     count = integer(f"{name}.count", spec["count"], 1, POINT_LIMIT)
-    log = spec.get("log")
+    log = choice(f"{name}.log", spec.get("log", False), (True, False))
     if log:
         number(f"{name}.from", low, 1e-300), number(f"{name}.to", high, 1e-300)
     spread = (np.geomspace if log else np.linspace)(low, high, count).tolist()
@@ -131,6 +134,8 @@ def sweep(
         integer("jobs", jobs, 1)
     (path,) = find_notebooks([name])
     values = load_preset(preset, [path])
+    if taken := [name for name in ENDS if name in grid]:
+        fail("--grid", taken[0], "of parameters by other names than the columns seconds and error")
     points = [
         dict(zip(grid, combination, strict=True)) for combination in itertools.product(*grid.values())
     ]
@@ -151,12 +156,17 @@ def sweep(
             for i, result in completed(client, execute_point, calls):
                 rows[i] = _keep(folder, i, keys[i], result)
                 bars.advance(task)
-    ran = [{name: parameters[name] for name in grid} for parameters in planned]
-    ends = [{"seconds": row["seconds"], "error": row["error"]} for row in rows]
-    metrics = [{name: found["value"] for name, found in row["metrics"].items()} for row in rows]
-    table = pd.DataFrame([a | b | c for a, b, c in zip(ran, metrics, ends, strict=True)])
+    table = _table([{name: parameters[name] for name in grid} for parameters in planned], rows)
     write_table(folder, table, list(grid))
     return folder, table
+
+
+def _table(ran: list[dict[str, Any]], rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Parameters, metrics, seconds and error of each point; a metric of another column's name gives way."""
+    named = {name: f"metric {name}" for name in (*ran[0], *ENDS)}
+    ends = [{name: row[name] for name in ENDS} for row in rows]
+    metrics = [{named.get(name, name): m["value"] for name, m in row["metrics"].items()} for row in rows]
+    return pd.DataFrame([a | b | c for a, b, c in zip(ran, metrics, ends, strict=True)])
 
 
 def _keep(folder: Path, index: int, key: str, result: dict) -> dict:

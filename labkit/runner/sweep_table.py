@@ -7,6 +7,8 @@ import pandas as pd
 
 from labkit.paths import write_atomic
 
+PANELS = 40  # metrics in the picture: one of hundreds could not be looked at, nor written
+
 
 def write_table(folder: Path, table: pd.DataFrame, parameters: list[str]) -> None:
     """Write the table, one row a point; ``parameters`` are the columns that were swept.
@@ -44,5 +46,6 @@ def _draw(folder: Path, table: pd.DataFrame, parameters: list[str]) -> None:
     theme.apply()
     text = table[parameters].map(str)  # lists cannot be counted or grouped, nor numbers sorted among words
     fine = fine.assign(**{name: text[name] for name in parameters if table[name].dtype == object})
-    figure = sweep_curves(fine, sorted(parameters, key=lambda name: text[name].nunique() < 2), metrics)
+    order = sorted(parameters, key=lambda name: text[name].nunique() < 2)
+    figure = sweep_curves(fine, order, metrics[:PANELS])
     write_atomic(folder / "sweep.png", figure.savefig)

@@ -84,7 +84,9 @@ def _is(value: Any, kind: type | UnionType) -> bool:
     kinds = kind.__args__ if isinstance(kind, UnionType) else (kind,)
     if isinstance(value, bool):
         return bool in kinds or object in kinds
-    return isinstance(value, (*kinds, int) if float in kinds else kinds)
+    if isinstance(value, int) and float in kinds:
+        return value.bit_length() < 1024  # beyond, no float is near
+    return isinstance(value, kinds)
 
 
 def digest(value: Any) -> str:

@@ -3,10 +3,10 @@
 read_logs   every run under a folder
 """
 
-import json
 from pathlib import Path
 
 from labkit import checks
+from labkit.reading import read_json
 from labkit.traces import TrainTrace
 
 STATE, EVENTS = "trainer_state.json", "events.out.tfevents.*"
@@ -40,7 +40,7 @@ def _name(run: Path, folder: Path) -> str:
 
 def _history(path: Path) -> list[dict]:
     try:
-        log = json.loads(path.read_text())["log_history"]
+        log = read_json(path, STATE)["log_history"]
         return [entry for entry in log if isinstance(entry["step"], int)]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{STATE} must hold transformers' log_history; {path} does not: {error}") from None
