@@ -4,7 +4,8 @@ import os
 import signal
 
 from axe_playwright_python.sync_playwright import Axe
-from browser.test_beam_tree import SET_UP, SHOW, TREE, book
+from browser.lab import book
+from browser.test_beam_tree import SET_UP, SHOW, TREE
 
 SLOW = """
 import time
@@ -17,9 +18,8 @@ panel = widgets.beam_tree(soar, partial(decode, slow), side=4)
 """
 
 
-def test_bounds_stand_beside_the_field_and_hold(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "inputs_bounds.ipynb"))
-    notebook.run_all()
+def test_bounds_stand_beside_the_field_and_hold(show):
+    notebook = show(SET_UP, SHOW)
     page = notebook.page
     before = notebook.evaluate("[panel.prompt, panel.trees[0]['beam'], len(panel.trees[0]['counts'])]")
     fault = page.locator(".bt label:has(.lk-number) .lk-fault")
@@ -51,9 +51,8 @@ def test_bounds_stand_beside_the_field_and_hold(lab, open_notebook):
     assert notebook.console_errors == []
 
 
-def test_a_puzzle_of_ones_own(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "inputs_own.ipynb"))
-    notebook.run_all()
+def test_a_puzzle_of_ones_own(show):
+    notebook = show(SET_UP, SHOW)
     page = notebook.page
     page.get_by_role("button", name="Your own puzzle").click()
     page.get_by_role("button", name="Empty").click()
