@@ -96,5 +96,5 @@ def test_stop_ends_a_decode_and_a_dead_kernel_is_told(lab, open_notebook):
     os.kill(notebook.evaluate("__import__('os').getpid()"), signal.SIGKILL)
     page.wait_for_timeout(1500)
     page.locator(TREE).first.press("Home")
-    gone.filter(has_text="run the cell again").wait_for(timeout=15_000)
+    gone.filter(has_text="run the cell again").wait_for(timeout=30_000)
     notebook.screenshot("inputs_gone")

@@ -56,7 +56,7 @@ def saved(lab, window):
     assert outputs.locator(".lk").count() == 3
     expect(outputs.locator(".labkit-twin")).to_have_count(4)
     for twin in outputs.locator(".labkit-twin").all():  # the live widget has taken its place
-        expect(twin).to_be_hidden()
+        expect(twin).to_be_hidden(timeout=30_000)
     notebook.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
     expect(notebook.page.locator(".jp-mod-dirty")).to_have_count(0)
     notebook.close()
