@@ -12,7 +12,10 @@ endif
 MOVED := $(shell test "$$(cat .venv/.ready 2>/dev/null)" = '$(CURDIR)' || echo yes)
 PYTHON ?= python3
 EXTRAS := [dev,eval]
-PIP := $(PY) -m pip install -q --disable-pip-version-check
+# Compiling all 20,000 files takes longer than the rest; Python compiles those it imports.
+PIP := $(PY) -m pip install -q --disable-pip-version-check --no-compile
+# $(call needs,MODULES,EXTRA): install the extra, unless its modules are there.
+needs = $(PY) -c 'import importlib.util as i, sys; sys.exit(not all(map(i.find_spec, "$1".split())))' || $(PIP) -e .[$2]
 # `make run WHEELHOUSE=folder` on a machine without network: wheels from there, everything else (torch) the machine's own.
 ifdef WHEELHOUSE
 # A .pth file: --system-site-packages would not see the packages of a PYTHON that is itself a virtual environment's.
@@ -78,7 +81,7 @@ lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
 
 app: $(READY)  ## serve the first notebook as an app, code hidden (Voila)
-	$(PIP) -e .[app]
+	$(call needs,voila,app)
 	$(PY) -m voila notebooks/00_start_here.ipynb
 
 bench: $(READY)  ## check, then time the kernels (needs a CUDA device)
@@ -93,7 +96,7 @@ sanitize-gpu: $(if $(filter .venv/%,$(PY)),$(READY))  ## memory errors and races
 	  $(SANITIZER) --tool $$tool --error-exitcode 1 $(PY) tests/specialisations.py || exit 1; done
 
 docs: $(READY)  ## API pages and the kernels' derivations as a site, runs/docs/index.html; warnings are errors
-	$(PIP) -e .[docs]
+	$(call needs,furo myst_parser sphinx,docs)
 	rm -rf docs/api && $(PY) -m sphinx -W --keep-going -q -d runs/docs/.doctrees docs runs/docs
 
 site: docs $(if $(RUN),,run)  ## the notebooks executed, findings, live instruments and API pages: runs/site; RUN=runs/latest: of that run

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import lzma
+import shutil
 import tarfile
 
 import numpy as np
@@ -30,7 +31,7 @@ def letters(seed: int, size: int) -> str:
     return bytes(np.random.default_rng(seed).integers(97, 105, size, dtype=np.uint8)).decode()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # of a module they would be made anew between stolen tests
 def parts(tmp_path_factory):
     """A source of 90 folders with two files each, in two parts."""
     found = [(f"d{i}/x/{name}.c", letters(2 * i + (name == "b"), 400)) for i in range(90) for name in "ab"]
@@ -43,7 +44,7 @@ def parts(tmp_path_factory):
     return folder, dict(found), about
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def text(parts, tmp_path_factory):
     return corpus.read_parts(parts[0], tmp_path_factory.mktemp("cache"))
 
@@ -143,10 +144,18 @@ def _stop(log, at: int) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.fixture(scope="session")
+def finished(text, tmp_path_factory):
+    """A run that nothing stopped, its checkpoint and its trace."""
+    torch.set_num_threads(1)  # as in every test, which a fixture of the session comes before
+    keep = tmp_path_factory.mktemp("whole") / "whole.pt"
+    run = long(text, keep)
+    return run, keep, run.train()
+
+
 @pytest.mark.parametrize("at", [2, 4, 6, 8, 10])  # before, at and after the mask; at exact steps
-def test_a_run_that_was_left_goes_on_bit_for_bit(text, tmp_path, monkeypatch, at):
-    whole = long(text, tmp_path / "whole.pt")
-    expected = whole.train()
+def test_a_run_that_was_left_goes_on_bit_for_bit(text, finished, tmp_path, monkeypatch, at):
+    whole, _, expected = finished
     cut(text, tmp_path / "cut.pt", at, monkeypatch)
     run = long(text, tmp_path / "cut.pt")
     found = run.train()
@@ -159,8 +168,9 @@ def test_a_run_that_was_left_goes_on_bit_for_bit(text, tmp_path, monkeypatch, at
     assert expected.meta["test_nats"] == found.meta["test_nats"]
 
 
-def test_a_finished_run_is_judged_again_and_another_one_refused(text, tmp_path):
-    first = long(text, tmp_path / "a.pt").train()
+def test_a_finished_run_is_judged_again_and_another_one_refused(text, finished, tmp_path):
+    _, keep, first = finished
+    shutil.copyfile(keep, tmp_path / "a.pt")
     again = long(text, tmp_path / "a.pt").train()
     assert again.meta["steps_done"] == 12
     assert again.meta["test_nats"] == first.meta["test_nats"]

@@ -2,7 +2,7 @@
 a JupyterLab too. ``make test-browser`` runs this folder, ``make test`` leaves it out."""
 
 import pytest
-from browser.lab import CHROMIUM_ARGUMENTS, MISSING, Lab, Notebook, find_chromium
+from browser.lab import CHROMIUM_ARGUMENTS, MISSING, Lab, Notebook, book, find_chromium
 
 
 def pytest_addoption(parser):
@@ -43,19 +43,45 @@ def lab(browser, tmp_path_factory):
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def window(lab, browser):
+    """One page per process that has loaded JupyterLab, which takes as long as to run a notebook."""
+    context = browser.new_context()
+    yield lab.load(context.new_page())
+    context.close()
+
+
 @pytest.fixture
-def open_notebook(lab, browser):
-    """open_notebook(name, theme="light", width=1280, height=900) -> Notebook, closed after the test."""
+def open_notebook(lab, window):
+    """open_notebook(name, width=1280, height=900) -> Notebook with its own kernel; closed in the end."""
     opened = []
 
-    def open_(name, *, theme="light", width=1280, height=900):
-        lab.set_theme(theme)
-        context = browser.new_context(viewport={"width": width, "height": height})
-        opened.append(context)
-        notebook = Notebook(lab, context.new_page(), name)
-        opened.append(notebook)
-        return notebook
+    def open_(name, *, width=1280, height=900):
+        window.set_viewport_size({"width": width, "height": height})
+        opened.append(Notebook(lab, window, name))
+        return opened[-1]
 
     yield open_
-    for thing in reversed(opened):
-        thing.close()
+    for notebook in reversed(opened):
+        notebook.close()
+
+
+@pytest.fixture(scope="session")
+def kernel(lab, browser):
+    """A notebook per process, in a page of its own, whose kernel has imported the lab."""
+    context = browser.new_context()
+    notebook = Notebook(lab, lab.load(context.new_page()), lab.add(book(""), "cells.ipynb"))
+    yield notebook
+    context.close()
+
+
+@pytest.fixture
+def show(kernel):
+    """show(*sources, width=1280, height=900) -> the Notebook of ``kernel`` with these cells, run."""
+
+    def show_(*sources, width=1280, height=900):
+        kernel.page.set_viewport_size({"width": width, "height": height})
+        kernel.show(*sources)
+        return kernel
+
+    return show_

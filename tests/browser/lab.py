@@ -54,6 +54,8 @@ POSITION = (  # a slider's aria-valuenow is rounded, so where its handle stands 
     "node => [node.getAttribute('aria-valuenow'), node.value, node.checked,"
     " node.parentElement?.style.transform].join()"
 )
+QUICK = str(Path(__file__).with_name("quick.yaml"))
+CLEAN = "get_ipython().run_line_magic('reset', '-f'); __import__('ipywidgets').Widget.close_all()"
 PANEL = "const panel = window.jupyterapp.shell.currentWidget;"
 
 
@@ -68,6 +70,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def book(*cells: str) -> object:
+    """A notebook with these code cells."""
+    import nbformat
+
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return made
 
 
 class Lab:
@@ -117,11 +128,6 @@ class Lab:
             content = answer.read()
         return json.loads(content) if content else ""
 
-    def set_theme(self, theme: str) -> None:
-        """Switch to "light" or "dark" for pages opened from now on."""
-        raw = json.dumps({"raw": json.dumps({"theme": THEMES[theme]})})
-        self.ask("PUT", "/lab/api/settings/@jupyterlab/apputils-extension:themes", json.loads(raw))
-
     def add(self, notebook: object, name: str) -> str:
         """Write an nbformat notebook into the server's folder; returns the name to open."""
         import nbformat
@@ -129,13 +135,20 @@ class Lab:
         nbformat.write(notebook, self.notebooks / name)
         return name
 
-    def prepare(self, stem: str, preset: str = "smoke") -> str:
-        """The notebook ``stem`` with the preset's parameters injected, as papermill would."""
+    def prepare(self, stem: str) -> str:
+        """The notebook ``stem`` with the parameters of quick.yaml injected, as papermill would."""
         import papermill
 
-        values = parameters_for(NOTEBOOKS / f"{stem}.ipynb", load_preset(preset), {})
+        values = parameters_for(NOTEBOOKS / f"{stem}.ipynb", load_preset(QUICK), {})
         book = papermill.iorw.load_notebook_node(str(NOTEBOOKS / f"{stem}.ipynb"))
         return self.add(papermill.parameterize.parameterize_notebook(book, values), f"{stem}.ipynb")
+
+    def load(self, page: Page) -> Page:
+        """Load JupyterLab itself, with no notebook, into ``page``."""
+        page.goto(f"{self.url}/lab?reset&token={TOKEN}", wait_until="domcontentloaded")
+        page.wait_for_selector(".jp-Launcher", timeout=90_000)
+        page.keyboard.press("Control+b")  # the file browser takes a third of the page
+        return page
 
     def stop(self) -> None:
         """Shut down the kernels, then the server."""
@@ -152,21 +165,26 @@ class Lab:
 
 
 class Notebook:
-    """One notebook open in JupyterLab; ``page`` is playwright's."""
+    """One notebook open in JupyterLab, which ``page`` has loaded; ``page`` is playwright's."""
 
     def __init__(self, lab: Lab, page: Page, name: str):
         self.lab, self.page, self.name = lab, page, name
         self.console_errors: list[str] = []
-        page.on("console", lambda message: self._keep(message) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.console_errors.append(f"uncaught: {error}"))
-        page.goto(f"{lab.url}/lab/tree/{name}?reset&token={TOKEN}", wait_until="domcontentloaded")
+        page.on("console", self._keep)
+        page.on("pageerror", self._keep_uncaught)
+        open_ = "async path => { await window.jupyterapp.commands.execute('docmanager:open', {path}); }"
+        page.evaluate(open_, name)  # the braces keep the widget, too deep to be sent, in the page
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
         self._wait_for_kernel()
-        page.keyboard.press("Control+b")  # the file browser takes a third of the page
+        self.change_theme("light")
 
     def _keep(self, message) -> None:
-        where = message.location.get("url", "")
-        self.console_errors.append(f"{message.text} ({where})"[:500])
+        if message.type == "error":
+            where = message.location.get("url", "")
+            self.console_errors.append(f"{message.text} ({where})"[:500])
+
+    def _keep_uncaught(self, error) -> None:
+        self.console_errors.append(f"uncaught: {error}")
 
     def _wait_for_kernel(self) -> None:
         # The toolbar shows idle before the session exists, and Run All then silently does nothing.
@@ -201,6 +219,22 @@ class Notebook:
         else:
             raise TimeoutError(f"Run All Cells had no effect on {self.name}")
         self.wait_idle(timeout)
+
+    def show(self, *sources: str, timeout: float = 180) -> None:
+        """Put cells with ``sources`` in the place of all there are and run them, nothing else left open."""
+        self.console_errors.clear()
+        self.change_theme("light")
+        self.page.evaluate(
+            f"""sources => {{ {PANEL}
+                const model = panel.content.model.sharedModel;
+                model.transact(() => {{
+                    model.deleteCellRange(0, model.cells.length);
+                    model.insertCells(0, sources.map(source => ({{cell_type: 'code', source}})));
+                }}); }}""",
+            [CLEAN, *sources],
+        )
+        self.run_all(timeout)
+        self.page.evaluate(f"() => {{ {PANEL} panel.content.model.sharedModel.deleteCell(0); }}")
 
     def run_cell(self, index: int, timeout: float = 60) -> None:
         """Run the code cell ``index`` (counted among code cells, from 0) again."""
@@ -304,19 +338,21 @@ class Notebook:
 
     def change_theme(self, theme: str) -> None:
         """Switch this open page to "light" or "dark"."""
+        flag = str(theme == "light").lower()
+        if self.page.locator(f"body[data-jp-theme-light={flag}]").count():
+            return
         execute = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
         self.page.evaluate(execute, THEMES[theme])
-        flag = str(theme == "light").lower()
         self.page.wait_for_selector(f"body[data-jp-theme-light={flag}]", state="attached")
         self.page.wait_for_timeout(300)
 
     def screenshot_instruments(self, name: str) -> list[Path]:
         """Every instrument at 1280 and 1920 pixels, light and dark: for people to look at."""
         made = []
-        for width in (1280, 1920):
-            self.page.set_viewport_size({"width": width, "height": 1400})
-            for theme in THEMES:
-                self.change_theme(theme)
+        for theme in THEMES:
+            self.change_theme(theme)
+            for width in (1280, 1920):
+                self.page.set_viewport_size({"width": width, "height": 1400})
                 for index, panel in enumerate(self.page.locator(INSTRUMENTS).all()):
                     if panel.is_visible():
                         panel.scroll_into_view_if_needed()
@@ -337,8 +373,16 @@ class Notebook:
         return path
 
     def close(self) -> None:
-        """Shut the kernel down, so that the next notebook has the machine to itself."""
+        """Close the notebook and shut its kernel down, so that the next one has the machine to itself."""
+        self.page.evaluate(
+            f"""async () => {{ {PANEL}
+                document.querySelectorAll('.jp-Dialog .jp-mod-accept').forEach(button => button.click());
+                panel.context.model.dirty = false;  // or JupyterLab asks whether to save it
+                panel.close();
+                while (!panel.isDisposed) await new Promise(requestAnimationFrame); }}"""
+        )
+        self.page.remove_listener("console", self._keep)
+        self.page.remove_listener("pageerror", self._keep_uncaught)
         for session in self.lab.ask("GET", "/api/sessions"):
             if session["path"] == self.name:
                 self.lab.ask("DELETE", f"/api/sessions/{session['id']}")
-        self.page.close()

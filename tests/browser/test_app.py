@@ -9,7 +9,6 @@ import time
 import pytest
 from browser.lab import free_port
 
-from labkit.notebooks import NOTEBOOKS
 from labkit.paths import runs_dir
 
 pytestmark = pytest.mark.skipif(
@@ -19,9 +18,10 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory):
+def app(lab, tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("app"), free_port()
-    command = [sys.executable, "-m", "voila", str(NOTEBOOKS / "00_start_here.ipynb"), "--no-browser",
+    notebook = lab.notebooks / lab.prepare("00_start_here")
+    command = [sys.executable, "-m", "voila", str(notebook), "--no-browser",
                "--Voila.ip=127.0.0.1", f"--port={port}"]  # fmt: skip
     environment = os.environ | {"JUPYTER_RUNTIME_DIR": str(folder), "OMP_NUM_THREADS": "1"}
     environment.pop("LABKIT_HEADLESS", None)

@@ -1,6 +1,5 @@
 """The beam tree in JupyterLab with its kernel: keyboard, forced tokens, themes, re-runs, frames."""
 
-import nbformat
 from axe_playwright_python.sync_playwright import Axe
 
 SET_UP_OF = """
@@ -53,12 +52,6 @@ FRAMES = """move => new Promise(done => {
 })"""
 
 
-def book(*cells):
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return made
-
-
 def pixels(tree):
     return tree.evaluate("canvas => canvas.toDataURL()")
 
@@ -74,9 +67,8 @@ def changed(notebook, action, tree):
     return False
 
 
-def test_keys_walk_force_and_decode_again(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "beam_tree_keys.ipynb"))
-    notebook.run_all()
+def test_keys_walk_force_and_decode_again(show):
+    notebook = show(SET_UP, SHOW)
     page, tree = notebook.page, notebook.page.locator(TREE).first
     cell = page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")
     tree.focus()
@@ -157,9 +149,8 @@ def test_keys_walk_force_and_decode_again(lab, open_notebook):
     assert notebook.console_errors == []
 
 
-def test_any_token_of_a_text_can_be_forced(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(SET_UP, TEXT), "beam_tree_text.ipynb"))
-    notebook.run_all()
+def test_any_token_of_a_text_can_be_forced(show):
+    notebook = show(SET_UP, TEXT)
     page, tree = notebook.page, notebook.page.locator(TREE)
     tree.focus()
     page.keyboard.press("Home")
@@ -175,11 +166,10 @@ def test_any_token_of_a_text_can_be_forced(lab, open_notebook):
     assert notebook.console_errors == []
 
 
-def test_twenty_re_runs_leave_nothing_behind(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "beam_tree_again.ipynb"))
-    notebook.run_all()
+def test_re_runs_leave_nothing_behind(show):
+    notebook = show(SET_UP, SHOW)
     counts = []
-    for _ in range(20):
+    for _ in range(6):
         notebook.run_cell(1)
         counts.append((notebook.comms(), notebook.page.locator(".bt").count()))
     assert counts[-1] == counts[0]
@@ -187,9 +177,8 @@ def test_twenty_re_runs_leave_nothing_behind(lab, open_notebook):
     assert notebook.output_errors() == []
 
 
-def test_512_calls_of_8_beams_stay_fluid(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(SET_UP, LONG), "beam_tree_long.ipynb"))
-    notebook.run_all()
+def test_512_calls_of_8_beams_stay_fluid(show):
+    notebook = show(SET_UP, LONG)
     notebook.page.locator(TREE).wait_for()
     size = "sum(len(v) if isinstance(v, bytes) else len(repr(v)) for v in panel.trees[0].values())"
     assert notebook.evaluate("int(panel.trees[0]['counts'].__len__() / 2)") == 512

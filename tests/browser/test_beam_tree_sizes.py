@@ -1,7 +1,6 @@
 """The beam tree of a 9 x 9 board in JupyterLab, code shown: what is in sight at the sizes people have."""
 
-import pytest
-from browser.test_beam_tree import SET_UP_OF, book
+from browser.test_beam_tree import SET_UP_OF
 
 SET_UP = SET_UP_OF.format(
     n=81, v=10, beam=4, threshold=0.99, prompts="[[0] * 58 + [1 + i % 9 for i in range(23)]] * 3"
@@ -22,14 +21,8 @@ PLACES = """() => {
         ).length}; }"""
 
 
-@pytest.fixture
-def notebook(lab, open_notebook):
-    opened = open_notebook(lab.add(book(SET_UP, SHOW), "beam_tree_sizes.ipynb"), width=1440, height=1000)
-    opened.run_all()
-    return opened
-
-
-def test_tree_board_and_controls_are_in_sight_together(notebook):
+def test_tree_board_and_controls_are_in_sight_together(show):
+    notebook = show(SET_UP, SHOW, width=1440, height=1000)
     page = notebook.page
     for width, height in (
         (1440, 1000),
@@ -58,8 +51,9 @@ def test_tree_board_and_controls_are_in_sight_together(notebook):
     assert notebook.console_errors == []
 
 
-def test_each_strategy_fills_its_own_axis(notebook):
+def test_each_strategy_fills_its_own_axis(show):
     """The last call of either tree stands at the right end, however many calls the other one took."""
+    notebook = show(SET_UP, SHOW, width=1440, height=1000)
     calls = notebook.evaluate("[int(soar.calls[0]), int(greedy.calls[0])]")
     assert calls[0] < calls[1] == 58
     for index in (0, 1):

@@ -4,7 +4,8 @@ import os
 import signal
 
 from axe_playwright_python.sync_playwright import Axe
-from browser.test_beam_tree import SET_UP, SHOW, TREE, book
+from browser.lab import book
+from browser.test_beam_tree import SET_UP, SHOW, TREE
 
 SLOW = """
 import time
@@ -17,9 +18,8 @@ panel = widgets.beam_tree(soar, partial(decode, slow), side=4)
 """
 
 
-def test_bounds_stand_beside_the_field_and_hold(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "inputs_bounds.ipynb"))
-    notebook.run_all()
+def test_bounds_stand_beside_the_field_and_hold(show):
+    notebook = show(SET_UP, SHOW)
     page = notebook.page
     before = notebook.evaluate("[panel.prompt, panel.trees[0]['beam'], len(panel.trees[0]['counts'])]")
     fault = page.locator(".bt label:has(.lk-number) .lk-fault")
@@ -51,9 +51,8 @@ def test_bounds_stand_beside_the_field_and_hold(lab, open_notebook):
     assert notebook.console_errors == []
 
 
-def test_a_puzzle_of_ones_own(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(SET_UP, SHOW), "inputs_own.ipynb"))
-    notebook.run_all()
+def test_a_puzzle_of_ones_own(show):
+    notebook = show(SET_UP, SHOW)
     page = notebook.page
     page.get_by_role("button", name="Your own puzzle").click()
     page.get_by_role("button", name="Empty").click()
@@ -97,5 +96,5 @@ def test_stop_ends_a_decode_and_a_dead_kernel_is_told(lab, open_notebook):
     os.kill(notebook.evaluate("__import__('os').getpid()"), signal.SIGKILL)
     page.wait_for_timeout(1500)
     page.locator(TREE).first.press("Home")
-    gone.filter(has_text="run the cell again").wait_for(timeout=15_000)
+    gone.filter(has_text="run the cell again").wait_for(timeout=30_000)
     notebook.screenshot("inputs_gone")

@@ -2,8 +2,6 @@
 
 import statistics
 
-from browser.test_beam_tree import book
-
 PANELS = """
 from functools import partial
 import numpy as np
@@ -55,9 +53,8 @@ WATCH = """handle => {
     }).observe(output, {subtree: true, childList: true}); }"""
 
 
-def test_sliders_answer_while_they_move(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(PANELS, GROUP, CREDIT), "live.ipynb"))
-    notebook.run_all()
+def test_sliders_answer_while_they_move(show):
+    notebook = show(PANELS, GROUP, CREDIT)
     page = notebook.page
     for cell, slider in ((1, 0), (2, 1)):
         handle = page.locator(".jp-CodeCell").nth(cell).locator(".noUi-handle").nth(slider)
@@ -75,9 +72,8 @@ def test_sliders_answer_while_they_move(lab, open_notebook):
     assert notebook.output_errors() == []
 
 
-def test_a_text_of_ones_own_shows_its_mask(lab, open_notebook):
-    notebook = open_notebook(lab.add(book(PANELS, MASK), "live_text.ipynb"))
-    notebook.run_all()
+def test_a_text_of_ones_own_shows_its_mask(show):
+    notebook = show(PANELS, MASK)
     page = notebook.page
     text = page.get_by_label("a text of your own")
     button = page.get_by_role("button", name="Show its mask")

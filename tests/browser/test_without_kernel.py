@@ -4,10 +4,9 @@ import json
 
 import nbformat
 import pytest
-from browser.lab import PICTURES, TOKEN, Notebook
+from browser.lab import PICTURES, TOKEN, Notebook, book
 from playwright.sync_api import expect
 
-SPEC = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 BOOK = """
 from functools import partial
 import torch
@@ -45,26 +44,22 @@ explore(line, name="line", n=IntSlider(3, 2, 9))
 """
 
 
-@pytest.fixture(scope="module")
-def saved(lab, browser):
+@pytest.fixture(scope="session")  # of a module it would be made anew between stolen tests
+def saved(lab, window):
     """The notebook after Run All and Save in JupyterLab; its kernel is gone."""
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in BOOK.split("---")]
-    name = lab.add(nbformat.v4.new_notebook(cells=cells, metadata=SPEC), "kept.ipynb")
-    context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    notebook = Notebook(lab, context.new_page(), name)
+    name = lab.add(book(*map(str.strip, BOOK.split("---"))), "kept.ipynb")
+    window.set_viewport_size({"width": 1440, "height": 1000})
+    notebook = Notebook(lab, window, name)
     notebook.run_all()
     assert notebook.output_errors() == []
     outputs = notebook.page.locator(".jp-OutputArea-output")
     assert outputs.locator(".lk").count() == 3
     expect(outputs.locator(".labkit-twin")).to_have_count(4)
     for twin in outputs.locator(".labkit-twin").all():  # the live widget has taken its place
-        expect(twin).to_be_hidden()
+        expect(twin).to_be_hidden(timeout=30_000)
     notebook.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
     expect(notebook.page.locator(".jp-mod-dirty")).to_have_count(0)
     notebook.close()
-    context.close()
-    for session in lab.ask("GET", "/api/sessions"):
-        lab.ask("DELETE", f"/api/sessions/{session['id']}")
     return name
 
 
