@@ -1,6 +1,6 @@
 """What ELAS's records say beside what its paper prints, in rows and in words.
 
-loss_headline, memory_headline   a row each for the table of findings
+loss_headline, null_headline, memory_headline   a row each for the table of findings
 claims            claim by claim, with seeds, intervals and conditions
 straight_through  speed of the packed feed-forward layer with the default gradient
 """
@@ -36,6 +36,18 @@ def loss_headline() -> list[Claim]:
         f"{about['parameters'] / 1e6:.0f}M parameters, {horizon})"
     )
     ask = "What does the mask cost in loss?"
+    return [row(ask, measured, where(about, note(about)), notebook=NOTEBOOK)]
+
+
+def null_headline() -> list[Claim]:
+    """What else of the method was tried, against ELAS as it is. FileNotFoundError without a study."""
+    about = runs("elas_ste")[0].meta
+    others = {"no dense warm-up": "elas_no_warmup", "masked gradient": "elas_masked",
+              "soft thresholding": "elas_soft", "soft, scaled": "elas_soft_scaled"}  # fmt: skip
+    measured = "; ".join(
+        f"{name} minus ELAS {describe_gap(gap(arm, 'elas_ste'))}" for name, arm in others.items()
+    )
+    ask = "Do the dense warm-up, the exact gradient or a softer rule change the loss?"
     return [row(ask, measured, where(about, note(about)), notebook=NOTEBOOK)]
 
 
