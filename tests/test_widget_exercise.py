@@ -42,8 +42,8 @@ def test_a_number_is_right_within_its_tolerance(shown):
     widget = shown[-1]
     assert widget.options == []
     assert reveal(widget, "") == reveal(widget, "many") == module.FIRST
-    assert reveal(widget, "58.25") == "✓ Within 2 % of the answer: 56.25 %. Packed."
-    assert reveal(widget, "58.3") == "✗ Not within 2 % of the answer: 56.25 %. Packed."
+    assert reveal(widget, "58.25") == "✓ Right, within 2. It is: 56.25 %. Packed."
+    assert reveal(widget, "58.3") == "✗ Off by more than 2. It is: 56.25 %. Packed."
     assert reveal(widget, "nan").startswith("✗")
 
 

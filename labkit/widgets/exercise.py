@@ -40,7 +40,7 @@ class Question:
 
     @property
     def answer(self) -> str:
-        right = self.right if self.options else self._number(self.value)
+        right = self.right if self.options else f"{self.value:,.4g} {self.unit}".rstrip()
         return f"{right.rstrip('.')}. {self.why}".strip()
 
     def judge(self, guess: str) -> str:
@@ -53,8 +53,8 @@ class Question:
             off = abs(float(guess) - self.value)
         except ValueError:
             return FIRST
-        verdict = "✓ Within" if off <= self.within else "✗ Not within"
-        return f"{verdict} {self._number(self.within)} of the answer: {self.answer}"
+        verdict = "✓ Right, within" if off <= self.within else "✗ Off by more than"
+        return f"{verdict} {self.within:,.4g}. It is: {self.answer}"
 
     def plain(self) -> str:
         return "\n".join([self.text, *(f"- {one}" for one in self.options), f"Answer: {self.answer}"])
@@ -66,9 +66,6 @@ class Question:
             f"<div><b>Predict.</b> {html.escape(self.text)}{f'<ul>{options}</ul>' if options else ''}"
             f"<details><summary>Reveal</summary>{html.escape(self.answer)}</details></div>"
         )
-
-    def _number(self, value: float) -> str:
-        return f"{value:,.4g} {self.unit}".rstrip()
 
 
 class Exercise(anywidget.AnyWidget):
