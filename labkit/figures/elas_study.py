@@ -24,5 +24,6 @@ def byte_bars(measured: Mapping[str, float]) -> Figure:
     axis.set(xlabel="bytes per token kept for the backward pass", xlim=(0, values.max() * 1.18))
     axis.grid(axis="y", visible=False)
     smallest = int(values.argmin())
-    axis.set_title(f"{names[smallest]} keeps {1 - values[smallest] / reference:.0%} less than {names[1]}")
+    less = f"{1 - values[smallest] / reference:.0%} less than {names[1]}"
+    axis.set_title(f"{names[smallest]} keeps {values[smallest]:,.0f} bytes a token, {less}")
     return figure
