@@ -115,7 +115,7 @@ def test_tables_escape_and_label(runs):
 def test_bars_tell_the_change():
     axis = elas_study.byte_bars({"a": 200.0, "b": 100.0, "c": 40.0}).axes[0]
     assert [text.get_text() for text in axis.texts] == [" 200 (+100%)", " 100", " 40 (-60%)"]
-    assert axis.get_title() == "c keeps 40 bytes a token, 60% less than b"
+    assert axis.figure.get_suptitle() == "c keeps 40 bytes a token, 60% less than b"
     assert len({bar.get_hatch() for bar in axis.patches}) == 3
 
 

@@ -25,5 +25,5 @@ def byte_bars(measured: Mapping[str, float]) -> Figure:
     axis.grid(axis="y", visible=False)
     smallest = int(values.argmin())
     less = f"{1 - values[smallest] / reference:.0%} less than {names[1]}"
-    axis.set_title(f"{names[smallest]} keeps {values[smallest]:,.0f} bytes a token, {less}")
+    theme.headline(figure, f"{names[smallest]} keeps {values[smallest]:,.0f} bytes a token, {less}")
     return figure

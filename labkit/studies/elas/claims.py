@@ -44,11 +44,9 @@ def null_headline() -> list[Claim]:
     about = runs("elas_ste")[0].meta
     others = {"no dense warm-up": "elas_no_warmup", "masked gradient": "elas_masked",
               "soft thresholding": "elas_soft", "soft, scaled": "elas_soft_scaled"}  # fmt: skip
-    measured = "; ".join(
-        f"{name} minus ELAS {describe_gap(gap(arm, 'elas_ste'))}" for name, arm in others.items()
-    )
+    told = [f"{name} minus ELAS {describe_gap(gap(arm, 'elas_ste'))}" for name, arm in others.items()]
     ask = "Do the dense warm-up, the exact gradient or a softer rule change the loss?"
-    return [row(ask, measured, where(about, note(about)), notebook=NOTEBOOK)]
+    return [row(ask, "; ".join(told), where(about, note(about)), notebook=NOTEBOOK)]
 
 
 def memory_headline() -> list[Claim]:
