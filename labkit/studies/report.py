@@ -28,8 +28,7 @@ PAGES = {"soar": soar_page.page, "fgo": fgo_page.page}
 def findings() -> list[Claim]:
     """The rows of the table, each with the notebook that shows it."""
     rows: list[Claim] = []
-    of_elas = (elas.loss_headline, elas.null_headline, elas.memory_headline)
-    for part in (kernel_claims, *of_elas, soar.claims, fgo.claims):
+    for part in (kernel_claims, elas.loss_headline, elas.memory_headline, soar.claims, fgo.claims):
         try:
             rows += part()
         except FileNotFoundError:
