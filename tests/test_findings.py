@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from labkit.figures.tables import findings_table
+from labkit.figures.tables import findings_by_paper, findings_table
 from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
 from labkit.paths import ROOT
@@ -43,6 +43,17 @@ def test_every_recorded_row_is_complete_and_links_to_a_notebook():
         assert "nan" not in row.measured
     text = findings_table(rows).data
     assert text.count("<tr>") == len(rows) + 1
+
+
+def test_folded_by_paper_nothing_is_lost_and_nulls_are_counted():
+    rows = report.findings()
+    text = findings_by_paper(rows).data
+    assert text.count("<details>") == len({row.paper for row in rows})
+    assert text.count("<tr>") == len(rows) + text.count("<details>")
+    nulls = [row for row in rows if "not resolved" in row.measured or "no difference" in row.measured]
+    counted = re.findall(r"questions?, (\d+) with a null", text)
+    assert sum(map(int, counted)) == len(nulls) > 3
+    assert {row.paper for row in nulls} >= {"ELAS", "SOAR", "FGO"}
 
 
 def test_kernel_numbers_are_those_of_the_bench():
@@ -87,7 +98,8 @@ def test_soar_rows_name_the_settings_and_claim_nothing_from_one_seed(folder):
 def test_elas_rows_pair_the_seeds(folder):
     values = {
         "lowrank_relu2": (2.0, 2.2, 2.4, 9.9), "elas_ste": (2.1, 2.3, 2.5), "equal_flops": (2.1, 2.3, None),
-        "lowrank_swiglu": (1.5, 1.7, 2.9),
+        "lowrank_swiglu": (1.5, 1.7, 2.9), "elas_no_warmup": (2.1, 2.3, 2.5),
+        "elas_masked": (2.2, 2.4, 2.6), "elas_soft": (2.0, 2.3, 2.6), "elas_soft_scaled": (2.1, 2.3),
     }  # fmt: skip
     runs = [
         {"stage": "arms", "arm": arm, "seed": seed, "test_nats": nats, "parameters": 5e6}
@@ -97,12 +109,17 @@ def test_elas_rows_pair_the_seeds(folder):
     study = {"runs": [*runs, runs[0] | {"stage": "tune", "test_nats": 1e9}], "config": config,
              "provenance": ORIGIN, "loro_revision": 2, "text": {"name": "t"}}  # fmt: skip
     (folder / "elas" / "results" / "study.json").write_text(json.dumps(study))
-    (row,) = elas.loss_headline()
+    row, tried = elas.loss_headline()
     mask, cheap, gate = row.measured.split("; ")
     assert mask.endswith("its mask +0.100 nats (95 % +0.100 to +0.100, 3 seeds): worse")
     assert cheap.endswith("+0.000 and +0.000 nats (2 seeds, no interval): no verdict from 2 seeds")
     assert "not resolved at n = 3 seeds (per token of test text, 5M parameters, 7 steps of 1,200" in gate
     assert row.conditions == "Card 9, 2026-01-02"
+    warm, exact, soft, scaled = tried.measured.split("; ")
+    assert warm.startswith("no dense warm-up minus ELAS +0.000 nats (95 % +0.000 to +0.000, 3 seeds)")
+    assert exact.endswith("masked gradient minus ELAS +0.100 nats (95 % +0.100 to +0.100, 3 seeds): worse")
+    assert soft.endswith("not resolved at n = 3 seeds")
+    assert scaled.endswith("no verdict from 2 seeds")
     forms = {"LORO ReLU²": (100, 200), "ELAS packed, masked gradient": (50, 80)}
     ffn = [
         {"form": f, "batch": b, "saved_bytes": n} for f, ns in forms.items() for b, n in enumerate(ns, 1)

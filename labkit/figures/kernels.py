@@ -76,7 +76,7 @@ def _cell(axes: Axes, x: float, y: float, width: float, text: str, colour: str, 
 def byte_map(numbers: np.ndarray) -> Figure:
     """``numbers`` (rows, groups): byte of each group's nibble, as labkit.kernels.byte_map; its corner."""
     corner = numbers[:16, :8]
-    figure, axes = pyplot.subplots(figsize=(8.6, 4.8))
+    figure, axes = pyplot.subplots(figsize=(8.6, 3.7))
     axes.imshow(corner, aspect="auto", cmap=theme.MAGNITUDE)
     for (row, group), byte in np.ndenumerate(corner):
         ink = theme.PAPER if byte < corner.max() / 2 else theme.INK
@@ -121,7 +121,7 @@ def bandwidth(sparse: dict, tokens: dict) -> Figure:
     most = max(row["rows"] * row["vocabulary"] for row in tokens["rows"])
     rows += [row for row in tokens["rows"] if row["rows"] * row["vocabulary"] == most]
     rows.sort(key=lambda row: (row["rival"].startswith(OURS), row["share_of_copy"]))
-    figure, axes = pyplot.subplots(figsize=(8.6, 1.2 + 0.31 * len(rows)))
+    figure, axes = pyplot.subplots(figsize=(8.6, 1.2 + 0.28 * len(rows)))
     for y, row in enumerate(rows):
         ours = row["rival"].startswith(OURS)
         share = 100 * row["share_of_copy"]
@@ -172,7 +172,7 @@ def speedups(sparse: dict) -> Figure:
             title = "feed-forward, masked gradient / torch.compile, default mode"
             entries.append((title, f"{name}, {row['pass']}", row["speedup"]))
     titles = list(dict.fromkeys(title for title, _, _ in entries))
-    figure, axes = pyplot.subplots(figsize=(8.6, 1.2 + 0.34 * (len(entries) + len(titles))))
+    figure, axes = pyplot.subplots(figsize=(8.6, 1.2 + 0.3 * (len(entries) + len(titles))))
     y, ticks, labels = 0, [], []
     for number, title in enumerate(titles):
         axes.text(0.62, y, title, fontweight="bold", fontsize=9, va="center")

@@ -10,6 +10,7 @@ from labkit.studies.claims import Claim
 
 DARK_RED = "#A84300"  # theme.RED as small text on white would have a contrast of 3.9, below WCAG's 4.5
 CLAUSE = "<div style='padding-left:1em;text-indent:-1em'>{}</div>"  # one comparison of a finding
+NULLS = ("not resolved", "no difference")  # as labkit.studies.stats words them
 CODE = "font-family:monospace;overflow-wrap:anywhere"  # of what a model wrote: it has no spaces to break at
 
 
@@ -43,6 +44,24 @@ def findings_table(findings: Sequence[Claim]) -> HTML:
         rows.append((row.paper, row.claim, found, row.conditions, link))
     head = ("paper", "question", "found", "measured on", "notebook")
     return html_table(head, rows, "Recorded findings, read from the lab's own results")
+
+
+def folded(summary: str, table: HTML) -> HTML:
+    """``table`` behind a line that opens it."""
+    line = Markup("<summary style='cursor:pointer'>{}</summary>").format(summary)
+    return HTML(f"<details>{line}{table.data}</details>")
+
+
+def findings_by_paper(findings: Sequence[Claim]) -> HTML:
+    """``findings_table`` of each paper, folded; the line of each says how many rows hold a null."""
+    parts = []
+    for paper in dict.fromkeys(row.paper for row in findings):
+        rows = [row for row in findings if row.paper == paper]
+        nulls = sum(any(null in row.measured for null in NULLS) for row in rows)
+        questions = "1 question" if len(rows) == 1 else f"{len(rows)} questions"
+        title = f"{paper}: {questions}, {nulls} with a null ({' or '.join(NULLS)})"
+        parts.append(folded(title, findings_table(rows)).data)
+    return HTML("".join(parts))
 
 
 def marked(text: str, style: str) -> Markup:

@@ -35,7 +35,7 @@ CONTROLS = tuple(  # what a keyboard can move; "explicit" marks what only a butt
     f".jp-OutputArea-output {kind}:not([data-explicit], .labkit-explicit *)"
     for kind in (".noUi-handle", "select", *(f"input[type={i}]" for i in ("range", "checkbox", "number")))
 )
-INSTRUMENTS = ".jp-OutputArea-output .lk:not(.widget-vbox .lk), .jp-OutputArea-output > .widget-vbox"
+INSTRUMENTS = ".jp-OutputArea-output .lk:not(.ex, .widget-vbox .lk), .jp-OutputArea-output > .widget-vbox"
 # One text that changes when a picture in the same output does: pixels, image data, plotly's paths, tables,
 # and the bars beside a tree, for a threshold that passes no confidence changes nothing in the tree itself.
 PICTURE = """node => {
@@ -291,6 +291,23 @@ class Notebook:
         if text.startswith("ERROR"):
             raise ValueError(f"{expression}: {text}")
         return json.loads(ast.literal_eval(text))
+
+    def height(self) -> float:
+        """Pixels that the cells take, one below the other, as the page stands."""
+        return self.page.evaluate(
+            f"""() => {{ {PANEL} return panel.content.widgets
+                .reduce((sum, cell) => sum + cell.node.getBoundingClientRect().height, 0); }}"""
+        )
+
+    def predict(self, exercise: Locator) -> str:
+        """Answer an exercise by the keyboard alone, its first option or 1; what it then says."""
+        field = exercise.locator("input").first
+        field.focus()
+        self.page.keyboard.press("1" if field.get_attribute("type") == "number" else "Space")
+        self.page.keyboard.press("Enter")
+        told = exercise.get_by_role("status")
+        expect(told).not_to_be_empty(timeout=30_000)  # Python judges, and may be busy
+        return told.inner_text()
 
     def controls(self) -> list[Locator]:
         """Every visible, enabled control in the outputs."""

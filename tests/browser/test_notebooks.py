@@ -4,18 +4,24 @@ import re
 
 import nbformat
 import pytest
+from browser.lab import INSTRUMENTS
 
 from labkit.notebooks import NOTEBOOKS, find_notebooks
 
-LIVE = r"(^|widgets\.|= )(explore|beam_tree|mask_grid|scrubber)\("
+LIVE = r"(^|widgets\.|= )(explore|beam_tree|mask_grid|scrubber)\(|Comparison\("
+PAGE = 6000  # pixels of all cells, 1440 wide: what one reads in a sitting
 STEMS = [path.stem for path in find_notebooks()]
 
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_run_all_and_move_every_control(lab, open_notebook, stem):
-    notebook = open_notebook(lab.prepare(stem))
+    notebook = open_notebook(lab.prepare(stem), width=1440, height=1000)
     notebook.run_all()
     assert notebook.output_errors() == []
+    assert notebook.height() <= PAGE
+    assert 0 <= notebook.page.locator(INSTRUMENTS).first.bounding_box()["y"] < 500, "in view after Run All"
+    told = [notebook.predict(one) for one in notebook.page.locator(".ex").all()]
+    assert [bool(re.match(r"[✓✗] .*\d", text)) for text in told] == [True, True]
     notebook.screenshot_instruments(stem)
     controls, still = notebook.controls(), {}
     cells = nbformat.read(NOTEBOOKS / f"{stem}.ipynb", as_version=4).cells

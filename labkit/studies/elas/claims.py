@@ -1,6 +1,6 @@
 """What ELAS's records say beside what its paper prints, in rows and in words.
 
-loss_headline, memory_headline   a row each for the table of findings
+loss_headline, memory_headline   rows for the table of findings
 claims            claim by claim, with seeds, intervals and conditions
 straight_through  speed of the packed feed-forward layer with the default gradient
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from labkit.studies import published
 from labkit.studies.claims import Claim, where
-from labkit.studies.elas.gaps import describe_gap, gap
+from labkit.studies.elas.gaps import describe_gap, describe_tried, gap
 from labkit.studies.elas.records import note, results, runs, traces
 from labkit.studies.stats import t_interval
 from labkit.traces import TrainTrace
@@ -22,7 +22,7 @@ row = partial(Claim, "ELAS")
 
 
 def loss_headline() -> list[Claim]:
-    """What the mask, a cheap rival and the gate cost in loss. FileNotFoundError without a study."""
+    """What mask, rival and gate cost in loss; what else was tried. FileNotFoundError without a study."""
     about, config = runs("elas_ste")[0].meta, runs("elas_ste")[0].meta["config"]
     horizon = f"{config['steps']} steps of {config['batch_size'] * config['seq_len']:,} tokens"
     mask, cheap, gate = (
@@ -35,8 +35,11 @@ def loss_headline() -> list[Claim]:
         f"{cheap}; without the gate minus with it {gate} (per token of test text, "
         f"{about['parameters'] / 1e6:.0f}M parameters, {horizon})"
     )
-    ask = "What does the mask cost in loss?"
-    return [row(ask, measured, where(about, note(about)), notebook=NOTEBOOK)]
+    asked = {
+        "What does the mask cost in loss?": measured,
+        "Do the dense warm-up, the exact gradient or a softer rule change the loss?": describe_tried(),
+    }
+    return [row(ask, told, where(about, note(about)), notebook=NOTEBOOK) for ask, told in asked.items()]
 
 
 def memory_headline() -> list[Claim]:

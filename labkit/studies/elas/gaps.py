@@ -2,6 +2,7 @@
 
 nats, perplexities   of an arm's seeds
 gap, describe_gap    of an arm and another: with its interval, in words
+describe_tried       ELAS trained in other ways, against ELAS as it is
 """
 
 import math
@@ -29,6 +30,17 @@ def gap(arm: str, against: str) -> Estimate:
 def describe_gap(difference: Estimate) -> str:
     """A difference in nats per token and what its interval allows to say; more nats are worse."""
     return f"{difference.text('+.3f', ' nats')}: {difference.verdict('worse', 'better', MARGIN)}"
+
+
+def describe_tried() -> str:
+    """The differences of ELAS without warm-up, with another gradient or rule, from ELAS as it is."""
+    others = {
+        "no dense warm-up": "elas_no_warmup", "masked gradient": "elas_masked",
+        "soft thresholding": "elas_soft", "soft, scaled": "elas_soft_scaled",
+    }  # fmt: skip
+    return "; ".join(
+        f"{name} minus ELAS {describe_gap(gap(arm, 'elas_ste'))}" for name, arm in others.items()
+    )
 
 
 def perplexities() -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 // Keeps the keys pressed in the surrounding box from the notebook's shortcuts.
 
-import { hideTwin } from "./shared/instrument.js";
+import { comeIntoView, hideTwin } from "./shared/instrument.js";
 import { watchKernel } from "./shared/kernel.js";
 
 /** @param {import("./shared/instrument.js").RenderProps} props */
@@ -16,6 +16,7 @@ export function render({ model, el }) {
     if (!box) return;
     unwatch = watchKernel(model, /** @type {HTMLElement} */ (box));
     box.addEventListener("keydown", stop);
+    comeIntoView(model, /** @type {HTMLElement} */ (box));
   });
   return () => {
     cancelAnimationFrame(frame);

@@ -41,6 +41,7 @@ export function instrument({ model, el, root, draw, watch }) {
     frame = 0;
     try {
       draw();
+      comeIntoView(model, root);
       say(model.get("problem") || "");
     } catch (error) {
       say(String(error));
@@ -94,6 +95,23 @@ export function renewed({ model, el }, traits, make) {
     for (const trait of traits) model.off(`change:${trait}`, soon);
     view.close();
   };
+}
+
+/** Models that have come into view. @type {WeakSet<Model>} */
+const seen = new WeakSet();
+
+/**
+ * Run All leaves JupyterLab at the last cell: if that is the selected one, scroll to the first instrument, once.
+ * @param {Model} model @param {HTMLElement} root
+ */
+export function comeIntoView(model, root) {
+  if (seen.has(model)) return;
+  seen.add(model);
+  const book = root.closest(".jp-Notebook");
+  const first = book?.querySelector(".lk:not(.ex), .widget-vbox");
+  const last = [...(book?.querySelectorAll(".jp-Cell") ?? [])].at(-1);
+  if (last?.classList.contains("jp-mod-active") && first === (root.closest(".widget-vbox") ?? root))
+    root.scrollIntoView({ block: "start" });
 }
 
 /**
