@@ -9,7 +9,7 @@ import torch
 from labkit.elas import ARMS
 from labkit.elas.checkpoints import load_checkpoint
 from labkit.figures import elas_tables
-from labkit.studies.elas import claims, gaps, records
+from labkit.studies.elas import claims, claims60m, gaps, records
 from labkit.studies.elas.ffn import FORMS, RELU2, shape
 from labkit.studies.elas.plan import RULES
 from labkit.studies.elas.records import curves, results, runs, traces
@@ -119,7 +119,31 @@ def test_a_record_of_the_older_optimiser_says_so(tmp_path, monkeypatch):
     for revision in (1, records.LORO_REVISION):
         record["loro_revision"] = revision
         (tmp_path / "study.json").write_text(json.dumps(record))
-        (row,) = claims.loss_headline()
+        row, _ = claims.loss_headline()
         tables = elas_tables.arm_table(results("study"), runs()).data
         for place in (row.conditions, tables, claims._loss()[0].conditions):
             assert ("were corrected" in place) == (revision == 1)
+
+
+def test_the_60m_runs_are_one_run_of_each_arm_to_the_same_token():
+    """Four curves, their last losses by hand from the JSON, and no verdict from one seed."""
+    found = records.runs_60m()
+    assert set(found) == {"dense_swiglu", "lowrank_swiglu", "lowrank_relu2", "elas_ste"}
+    by_hand = {
+        arm: json.loads((records.RESULTS / f"60m-{arm}.json").read_text())["test_nats"] for arm in found
+    }
+    mask = by_hand["elas_ste"] - by_hand["lowrank_relu2"]
+    assert {run.meta["tokens_done"] for run in found.values()} == {9500 * 512 * 256}
+    for run in found.values():
+        steps, nats = run.curve("eval_nats")
+        assert steps[-1] == run.meta["steps_done"] == run.meta["config"]["steps"]
+        assert abs(nats[-1] - run.meta["validation_nats"]) < 0.01  # on a tenth of the same text
+        assert 0.1 < run.meta["mfu"] < 1
+    assert found["elas_ste"].series["natural_zeros"].shape[1] == 8
+    (row,) = claims60m.headline_60m()
+    assert f"(the mask alone) {mask:+.4f} nats" in row.measured
+    assert "one seed: not resolved" in row.measured
+    assert row.published.startswith("34.12 against 33.96")
+    loss, cost = claims60m.claims_60m()
+    assert "9,500 of 10,000 steps" in loss.conditions
+    assert cost.measured.count("M tokens/s, MFU 0.") == 4

@@ -2,6 +2,7 @@
 
 arm_table         the main one: loss, difference and time of a step of each arm
 perplexity_table  the paper's perplexities beside ours, with the seeds' range
+byte_table        what each form of one FFN keeps for the backward pass
 claims_table      claim by claim: paper, measured, conditions
 """
 
@@ -96,6 +97,20 @@ def _times(record: Mapping[str, Any], arm: str) -> list[str]:
     if found["exact_ms"]:
         step += f" ({found['exact_ms']:.0f} every {record['config']['exact_every']}th)"
     return [step, f"{found['tokens_per_second'] / 1e6:.2f}", f"{found['peak_bytes'] / 2**30:.2f}"]
+
+
+def byte_table(measured: Mapping[str, float]) -> HTML:
+    """Measured bytes per token, each with its change against the second form's."""
+    names, values = list(measured), np.array(list(measured.values()))
+    change = 100 * (values / values[1] - 1)
+    rows = [
+        [name, f"{value:,.0f}", f"{percent:+.0f} %" if percent else "reference"]
+        for name, value, percent in zip(names, values, change, strict=True)
+    ]
+    least = int(values.argmin())
+    less = f"{-change[least]:.0f} % less than {names[1]}"
+    title = f"{names[least]} keeps {values[least]:,.0f} bytes a token, {less}"
+    return html_table(["form of the FFN", "bytes per token", f"against {names[1]}"], rows, title, (1, 2))
 
 
 def claims_table(rows: Sequence[Claim]) -> HTML:

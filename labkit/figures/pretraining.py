@@ -2,7 +2,6 @@
 
 loss_curves         held-out loss of every run, one colour and dash per arm
 paired_differences  each arm minus the same seed of a reference arm, with the t interval over seeds
-layer_curves        a per-layer series of one run against the step
 run_table           the last evaluation per arm, its spread over seeds, and the paired difference
 """
 
@@ -41,7 +40,6 @@ UNITS = {
     "gradient_cosine": "cosine of the two gradients",
     "gradient_norm_ratio": "straight-through norm over masked",
 }
-PLAIN = ("gradient_cosine", "gradient_norm_ratio")  # no shares: not in per cent
 
 
 def by_arm(traces: Sequence[TrainTrace]) -> dict[str, list[TrainTrace]]:
@@ -55,11 +53,12 @@ def by_arm(traces: Sequence[TrainTrace]) -> dict[str, list[TrainTrace]]:
 
 
 def loss_curves(
-    traces: Sequence[TrainTrace], name: str = "eval_bits_per_byte", *, start: int = 0
+    traces: Sequence[TrainTrace], name: str = "eval_bits_per_byte", *, start: int = 0, title: str = ""
 ) -> Figure:
     """One line per run with a marker at each evaluation; unigram baseline and dense warm-up drawn in.
 
     start   first optimiser step shown; a later one leaves baseline and warm-up out, to see differences
+    title   what the curves come to; empty: the best run against counting tokens
     """
     arms = by_arm(traces)
     figure, axis = pyplot.subplots(figsize=(8.6, 4.2))
@@ -86,7 +85,7 @@ def loss_curves(
         axis.text(dense, axis.get_ylim()[1], " 2:4 mask on from here (ELAS)", va="top", fontsize=9)
     axis.set(xlabel="optimiser step", ylabel=UNITS.get(name, theme.drawable(name)))
     axis.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.93))
-    axis.set_title(theme.drawable(_finding(traces, name)))
+    theme.headline(figure, theme.drawable(title or _finding(traces, name)))
     return figure
 
 
@@ -159,25 +158,6 @@ def _resolved(gaps: Sequence[Estimate]) -> str:
         return f"{sure} of {len(known)} differences are resolved (95 % intervals over {known[0].count})"
     values = [value for gap in gaps for value in gap.values]
     return f"Differences of {min(values):+.3f} to {max(values):+.3f} nats; {gaps[0].count}, no interval"
-
-
-def layer_curves(trace: TrainTrace, name: str = "natural_zeros") -> Figure:
-    """A series of shape (n, layers) of one run, one line per layer; shares in per cent."""
-    choice("name", name, tuple(k for k, v in trace.series.items() if v.ndim == 2))
-    steps, values = trace.curve(name)
-    values, unit = (values, "") if name in PLAIN else (100 * values, " %")
-    digits = 3 if name in PLAIN else 1
-    figure, axis = pyplot.subplots(figsize=(8.6, 3.4))
-    for layer in range(values.shape[1]):
-        axis.plot(steps, values[:, layer], label=f"layer {layer}", **theme.look(layer))
-    axis.set(xlabel="optimiser step", ylabel=UNITS[name] + (f" ({unit.strip()})" if unit else ""))
-    axis.legend(fontsize=9)
-    start, end = values[0].mean(), values[-1].mean()
-    axis.set_title(
-        f"{UNITS[name][0].upper()}{UNITS[name][1:]}: "
-        f"{start:.{digits}f}{unit} at the start, {end:.{digits}f}{unit} at the end"
-    )
-    return figure
 
 
 def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> HTML:

@@ -13,6 +13,7 @@ from labkit.kernels import bench_results
 from labkit.paths import write_atomic, write_json
 from labkit.studies.claims import Claim
 from labkit.studies.elas import claims as elas
+from labkit.studies.elas.claims60m import headline_60m
 from labkit.studies.fgo import claims as fgo
 from labkit.studies.fgo import page as fgo_page
 from labkit.studies.fgo.frontier import frontier
@@ -28,7 +29,10 @@ PAGES = {"soar": soar_page.page, "fgo": fgo_page.page}
 def findings() -> list[Claim]:
     """The rows of the table, each with the notebook that shows it."""
     rows: list[Claim] = []
-    for part in (kernel_claims, elas.loss_headline, elas.memory_headline, soar.claims, fgo.claims):
+    parts = (
+        kernel_claims, elas.loss_headline, headline_60m, elas.memory_headline, soar.claims, fgo.claims,
+    )  # fmt: skip
+    for part in parts:
         try:
             rows += part()
         except FileNotFoundError:

@@ -12,6 +12,7 @@ import numpy as np
 
 from labkit.studies import published
 from labkit.studies.claims import Claim, where
+from labkit.studies.elas.claims60m import claims_60m
 from labkit.studies.elas.gaps import describe_gap, describe_tried, gap
 from labkit.studies.elas.records import note, results, runs, traces
 from labkit.studies.stats import t_interval
@@ -58,7 +59,7 @@ def memory_headline() -> list[Claim]:
 
 def claims() -> list[Claim]:
     """The table of the study, claim by claim."""
-    return [*_loss(), _large(), *_memory(), *_speed(), _step(), *_warmup(), *_rule()]
+    return [*_loss(), *claims_60m(), *_memory(), *_speed(), _step(), *_warmup(), *_rule()]
 
 
 def straight_through() -> dict[str, float]:
@@ -107,21 +108,6 @@ def _loss() -> list[Claim]:
         conditions = _conditions(runs("elas_ste")[0], tuned)
         rows.append(row(f"perplexity of ELAS against {name}", measured, conditions, paper))
     return rows
-
-
-def _large() -> Claim:
-    large = {run.meta["arm"]: run for run in traces("large-")}
-    elas = large["elas_ste"]
-    last = int(elas.step[-1])
-    at = {arm: run.series["eval_nats"][run.step == last] for arm, run in large.items()}
-    gate, mask = (float(at["elas_ste"][0] - at[arm][0]) for arm in ("lowrank_swiglu", "lowrank_relu2"))
-    ours, theirs = (published.PERPLEXITY[name][0][0] for name in ("ELAS", "LORO"))
-    return row(
-        "the same in the paper's 60M shape (h = 512, r = 128)",
-        f"{mask:+.3f} nats for the mask, {gate:+.3f} for the gate, at step {last}; no verdict",
-        _conditions(elas, "1 seed", f"vocabulary {elas.meta['config']['vocab_size']}"),
-        f"perplexity {ours} against {theirs}",
-    )
 
 
 def _memory() -> list[Claim]:
@@ -206,7 +192,7 @@ def _warmup() -> list[Claim]:
     without, short = runs("elas_no_warmup"), traces("warmup-")
     theirs = published.WARMUP["130M"]
     broken = sum(not math.isfinite(run.meta["test_nats"]) for run in [*without, *short])
-    halves = [run for run in [*short, *traces("large-")] if run.meta["options"].get("half")]
+    halves = [run for run in short if run.meta["options"].get("half")]
     overflows = sum(run.series["overflows"][-1].sum() for run in halves)
     peak = max(np.nanmax(run.series["peak"]) for run in halves)
     return [

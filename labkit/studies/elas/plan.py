@@ -23,7 +23,7 @@ RULES: dict[str, dict[str, Any]] = {  # of ELAS's mask, and its dense warm-up
     "elas_no_warmup": {"dense_steps": 0},
 }
 RECORDED = ("times", "tune", "arms", "rules")  # stages that fill study.json
-TRACED = ("large", "warmup", "checkpoints")  # stages that leave one TrainTrace a run
+TRACED = ("warmup", "checkpoints")  # stages that leave one TrainTrace a run
 SHAPE = {"num_hidden_layers": 1, "hidden_size": 48, "num_attention_heads": 2, "intermediate_size": 96}
 
 
@@ -106,16 +106,6 @@ def _traced(stage: str, base: PretrainConfig) -> list[Job]:
         named = {"lowrank_relu2": "elas-relu2-3m", "elas_ste": "elas-3m"}
         return [Job(stage, arm, replace(base, arm=arm, **small), keep=name) for arm, name in named.items()]
     half: dict[str, Any] = {"rule": "magnitude", "half": True}
-    if stage == "large":
-        # the lab's own vocabulary, so that the text is encoded once: the paper's is 32000
-        large: dict[str, Any] = (
-            {} if tiny else {"size": "60m", "seq_len": 256, "batch_size": 64, "steps": 1000}
-        )
-        large |= {} if tiny else {"exact_every": 200, "lr_warmup": 200}
-        arms = ("dense_swiglu", "lowrank_swiglu", "lowrank_relu2", "elas_ste")
-        jobs = [Job(stage, arm, replace(base, arm=arm, lr=rates(arm)[2], **large)) for arm in arms]
-        without = replace(jobs[-1].config, dense_steps=0)
-        return [*jobs, Job(stage, "elas_no_warmup", without, half)]
     few = replace(base, arm="elas_ste", steps=min(400, base.steps))
     return [
         Job(stage, "elas_ste", replace(few, lr=lr, dense_steps=dense), half | {"half": as_half})

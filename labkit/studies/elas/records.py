@@ -3,6 +3,7 @@
 results(stage)         memory, speed or study, measured on a GPU, as a dict
 runs, curves           the runs of the study: what they came to, and how
 traces(prefix)         other recorded TrainTraces
+runs_60m               the runs of the paper's 60M configuration, by arm
 note(meta)             what to say of a record made with an older optimiser
 """
 
@@ -53,6 +54,22 @@ def runs(*arms: str) -> list[TrainTrace]:
         for row in rows
         if row["arm"] in (arms or known)
     ]
+
+
+def runs_60m() -> dict[str, TrainTrace]:
+    """{arm: run} of ``python -m labkit.studies elas-60m``; ``meta``: its JSON without the curves."""
+    found = {}
+    for path in sorted(RESULTS.glob("60m-*.json")):
+        record = json.loads(path.read_text())
+        curves = {
+            name: (c["step"], np.array(c["values"], float)) for name, c in record.pop("curves").items()
+        }
+        step = np.unique(np.concatenate([at for at, _ in curves.values()]))
+        series = {name: np.full((len(step), *v.shape[1:]), np.nan) for name, (_, v) in curves.items()}
+        for name, (at, values) in curves.items():
+            series[name][np.searchsorted(step, at)] = values
+        found[record["arm"]] = TrainTrace(step, series, meta=record | {"seed": record["config"]["seed"]})
+    return found
 
 
 def _with_nan(row: Mapping[str, Any]) -> dict[str, Any]:

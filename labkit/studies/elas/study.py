@@ -130,7 +130,6 @@ ABOUT = {
     "tune": "four learning rates for each arm, one seed, chosen on the validation text",
     "arms": "every arm at its rate, --seeds seeds, same batches, judged once on the test text",
     "rules": "the same with soft thresholding instead of magnitude, and without dense warm-up",
-    "large": "the paper's 60M configuration, full rank, LORO and ELAS",
     "warmup": "float16 activations, with and without dense warm-up, at two learning rates",
     "checkpoints": "two 3m models for the notebooks",
 }

@@ -1,0 +1,87 @@
+"""What the runs of the paper's 60M configuration say beside what the paper prints."""
+
+import math
+
+import numpy as np
+
+from labkit.studies import published
+from labkit.studies.claims import Claim, where
+from labkit.studies.elas.gaps import gap
+from labkit.studies.elas.records import runs_60m
+from labkit.traces import TrainTrace
+
+NOTEBOOK = "02_elas_pretraining"
+AGAINST = {  # what ELAS is compared with, and what the difference is for
+    "lowrank_swiglu": "LORO with its gate (the paper's comparison)",
+    "lowrank_relu2": "LORO with ReLU² (the mask alone)",
+    "dense_swiglu": "full rank",
+}
+
+
+def gap_60m(against: str) -> float:
+    """Test nats per token of ELAS minus those of an arm with the same seed and batches."""
+    found = runs_60m()
+    return found["elas_ste"].meta["test_nats"] - found[against].meta["test_nats"]
+
+
+def describe_60m() -> str:
+    """What the mask costs; one seed allows no more."""
+    return f"{gap_60m('lowrank_relu2'):+.4f} nats (1 seed, no interval)"
+
+
+def headline_60m() -> list[Claim]:
+    """The row of the table of findings. FileNotFoundError without the runs."""
+    about = _runs()["elas_ste"].meta
+    conditions = where(about, f"{about['tokens_done'] / 1e9:.2f} billion tokens of code and English")
+    ask = "And in the paper's 60M configuration?"
+    return [Claim("ELAS", ask, f"ELAS minus {_apart()}; {_chance()}", conditions, _printed(), NOTEBOOK)]
+
+
+def claims_60m() -> list[Claim]:
+    """Rows of the table of claims."""
+    found = _runs()
+    elas = found["elas_ste"].meta
+    ours, theirs = (math.exp(found[arm].meta["test_nats"]) for arm in ("elas_ste", "lowrank_swiglu"))
+    return [
+        Claim(
+            "ELAS", "perplexity of ELAS against LORO in the paper's 60M configuration",
+            f"{ours:.3f} against {theirs:.3f}; ELAS minus {_apart()}; {_chance()}",
+            "; ".join([where(elas), *elas["differs"]]), _printed(),
+        ),
+        Claim(
+            "ELAS", "speed and memory of a training step in the paper's 60M configuration",
+            "; ".join(f"{arm.replace('_', ' ')} {_cost(run)}" for arm, run in found.items()),
+            f"{where(elas)}; 512 x 256 tokens a step, compiled, one CUDA graph, mask as a dense tensor",
+        ),
+    ]  # fmt: skip
+
+
+def _runs() -> dict[str, TrainTrace]:
+    if not (found := runs_60m()):
+        raise FileNotFoundError("60m-*.json")
+    return found
+
+
+def _apart() -> str:
+    return "; ".join(
+        f"{name} {gap_60m(arm):+.4f} nats ({100 * math.expm1(gap_60m(arm)):+.2f} %)"
+        for arm, name in AGAINST.items()
+    )
+
+
+def _chance() -> str:
+    """What one seed cannot say: how far chance alone moves the same difference at 12M."""
+    small = gap("elas_ste", "lowrank_relu2")
+    scatter = float(np.std(small.values, ddof=1))
+    apart = f"at 12M the mask's difference scatters by {scatter:.3f} over {small.count}"
+    return f"one seed: not resolved ({apart})"
+
+
+def _printed() -> str:
+    ours, theirs, full = (published.PERPLEXITY[name][0][0] for name in ("ELAS", "LORO", "Full rank"))
+    return f"{ours} against {theirs} ({100 * (ours / theirs - 1):+.2f} %), full rank {full}"
+
+
+def _cost(run: TrainTrace) -> str:
+    speed, mfu = run.meta["tokens_per_second"], run.meta["mfu"]
+    return f"{speed / 1e6:.2f} M tokens/s, MFU {mfu:.2f}, {run.meta['peak_bytes'] / 2**30:.1f} GiB"
