@@ -1,6 +1,7 @@
 """HTML tables with a caption: every cell escaped unless it is Markup."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from IPython.display import HTML
 from markupsafe import Markup, escape
@@ -31,6 +32,16 @@ def html_table(
     style = f"{_style(False)};caption-side:top;color:inherit"
     caption = f"<caption style='{style}'>{escape(title)}</caption>"
     return HTML(f"<table>{caption}<thead>{line('th', head)}</thead><tbody>{body}</tbody></table>")
+
+
+def folded(words: str, *tables: Any) -> HTML:
+    """Tables (HTML or pandas') and preformatted text behind one line, ``words``, that opens them."""
+    parts = [
+        Markup("<pre style='white-space:pre-wrap'>{}</pre>").format(one) if isinstance(one, str)
+        else Markup(one.data if isinstance(one, HTML) else one.to_html())
+        for one in tables
+    ]  # fmt: skip
+    return HTML(Markup("<details><summary>{}</summary>{}</details>").format(words, Markup().join(parts)))
 
 
 def findings_table(findings: Sequence[Claim]) -> HTML:
