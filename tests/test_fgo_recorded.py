@@ -41,6 +41,7 @@ def run(arm, seed, after, tokens=(0.3, 0.2, 0.1), invalid=(10, 20, 40), greedy=N
         **{f"exam/{k}": np.array([1, 2, 3, nan]) for k in ("entropy_choice", "entropy_result", "checks")},
     }
     meta = {"arm": arm, "seed": seed, "before": exam(0.5, 60), "after": after, "learning_rate": 5e-5}
+    meta |= {"steps": 3, "questions": 2}
     meta |= {"before_greedy": exam(0.55, 50), "after_greedy": greedy or after}
     return TrainTrace(step=step, series=series, meta=meta)
 
