@@ -95,7 +95,7 @@ def plane(
     title = f"Most puzzles are solved by {best['label']}: {next(shares)}; greedy {next(shares)}. "
     theme.plotly_title(figure, title + "Validation puzzles, to choose settings by: no test")
     return figure.update_layout(
-        height=400, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.16}
+        height=400, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.28}
     )
 
 
