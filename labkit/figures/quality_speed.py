@@ -91,8 +91,8 @@ def plane(
     figure.update_yaxes(title_text=f"solved (%){among}", row=1, col=1)
     _draw_published(figure)
     best = max(points, key=lambda point: point["solved"])
-    shares = (f"{p['solved']:.1f} % in {p['calls']:.1f} calls a puzzle" for p in (best, points[0]))
-    title = f"Most puzzles are solved by {best['label']}: {next(shares)}; greedy {next(shares)}. "
+    most, plain = (f"{p['solved']:.1f} % in {p['calls']:.1f} calls a puzzle" for p in (best, points[0]))
+    title = f"Most puzzles are solved by {best['label']}: {most}; greedy {plain}. "
     theme.plotly_title(figure, title + "Validation puzzles, to choose settings by: no test")
     return figure.update_layout(
         height=400, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.28}
