@@ -41,7 +41,11 @@ def folded(words: str, *tables: Any) -> HTML:
         else Markup(one.data if isinstance(one, HTML) else one.to_html())
         for one in tables
     ]  # fmt: skip
-    return HTML(Markup("<details><summary>{}</summary>{}</details>").format(words, Markup().join(parts)))
+    return HTML(
+        Markup("<details><summary style='cursor:pointer'>{}</summary>{}</details>").format(
+            words, Markup().join(parts)
+        )
+    )
 
 
 def findings_table(findings: Sequence[Claim]) -> HTML:
@@ -55,12 +59,6 @@ def findings_table(findings: Sequence[Claim]) -> HTML:
         rows.append((row.paper, row.claim, found, row.conditions, link))
     head = ("paper", "question", "found", "measured on", "notebook")
     return html_table(head, rows, "Recorded findings, read from the lab's own results")
-
-
-def folded(summary: str, table: HTML) -> HTML:
-    """``table`` behind a line that opens it."""
-    line = Markup("<summary style='cursor:pointer'>{}</summary>").format(summary)
-    return HTML(f"<details>{line}{table.data}</details>")
 
 
 def findings_by_paper(findings: Sequence[Claim]) -> HTML:
