@@ -47,7 +47,7 @@ SANITIZER ?= compute-sanitizer
 # pyproject.toml pytest fails.
 COVERAGE = $(shell $(PY) -c 'import sys; print("--cov --cov-report=" if sys.version_info >= (3, 12) else "")')
 
-.PHONY: another-python setup run test unit types coverage test-browser lint-js test-gpu sanitize-gpu lab app bench mutants wheelhouse docs site clean
+.PHONY: another-python setup run test unit types coverage test-browser pictures lint-js test-gpu sanitize-gpu lab app bench mutants wheelhouse docs site clean
 setup: $(READY)  ## the environment alone
 
 run: $(READY)  ## execute every notebook with the smoke preset, write runs/latest/report.html; JOBS=2: two at a time
@@ -71,6 +71,9 @@ coverage: $(READY)  ## the lines that the last `make test` did not reach, by fil
 
 test-browser: $(READY)  ## the notebooks in JupyterLab in Chromium, screenshots to runs/browser (needs chromium)
 	$(PY) -m pytest -q -n 2 --dist worksteal --require-chromium tests/browser
+
+pictures: $(READY)  ## README's pictures, from real traces and the instruments as they are (needs chromium)
+	$(PY) tests/pictures.py
 
 lint-js:  ## style, types and unit tests of the instruments' scripts (needs Node.js 20 or newer and npm)
 	npm ci --prefix tests/js --no-audit --no-fund --silent

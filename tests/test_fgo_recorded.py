@@ -41,6 +41,7 @@ def run(arm, seed, after, tokens=(0.3, 0.2, 0.1), invalid=(10, 20, 40), greedy=N
         **{f"exam/{k}": np.array([1, 2, 3, nan]) for k in ("entropy_choice", "entropy_result", "checks")},
     }
     meta = {"arm": arm, "seed": seed, "before": exam(0.5, 60), "after": after, "learning_rate": 5e-5}
+    meta |= {"steps": 3, "questions": 2}
     meta |= {"before_greedy": exam(0.55, 50), "after_greedy": greedy or after}
     return TrainTrace(step=step, series=series, meta=meta)
 
@@ -126,7 +127,7 @@ def test_the_frontier_has_every_arm_and_tells_the_best():
     best = {arm for arm, point in points["sampled"].items() if point["best"]}
     assert best == {"linear penalty 0.06", "FGO", "FGO, alpha 1"}
     assert points["sampled"]["FGO"] == {
-        "family": "FGO", "rival": False, "seeds": 2, "best": True,
+        "family": "FGO", "rival": False, "seeds": 2, "learning_rate": 5e-5, "best": True,
         "length": [30, None, None], "accuracy": [pytest.approx(83), None, None],
     }  # fmt: skip
     assert points["greedy"]["GRPO"]["rival"]
@@ -156,6 +157,9 @@ def test_the_table_begins_with_the_most_accurate_and_pairs_each_with_grpo():
     cells = dict(zip(head, lines[1], strict=True))
     assert cells["accuracy minus GRPO's, points"] == "+3.0 and +1.0"
     assert (cells["arm"], cells["tokens"], cells["invalid groups"]) == ("FGO", "30.0 and 30.0", "70")
+    found = {name: (value, unit) for name, value, unit in claims.metrics(ARMS)}
+    assert found["study: accuracy, FGO"] == (pytest.approx(83), "%")
+    assert found["study: length, GRPO"] == (50, "tokens")
     assert "GRPO 65.6 % at 578 tokens, ACT 11.3, invalid groups 1,584 to 2,617;" in claims.paper_words()
     assert published.QUESTIONS == 3200
 
@@ -164,26 +168,29 @@ def test_the_frontier_is_drawn_where_the_arms_end_and_rivals_are_hollow():
     arms = {arm: line(arm, (0.8, 40), 3) for arm in PLACED}
     for seed, trace in enumerate(arms["FGO"]):
         trace.meta["after"] = exam(0.8 + 0.01 * seed, 30)
-    figure = figures.frontier(frontier(arms), "finding", ["FGO"])
-    axis = figure.axes[0]
-    drawn = {box.get_label(): box for box in axis.containers}
+    figure = figures.frontier(frontier(arms), {"sampled": "finding", "greedy": "other"}, ["FGO"])
+    shown = [part for part in figure.data if part.visible]
+    assert len(shown) == len(figure.data) / 2, "one exam"
+    drawn = {part.name: part for part in shown if part.xaxis == "x"}
+    best, _ = drawn.pop("frontier: no arm shorter and more accurate"), drawn.pop("before")
+    assert list(best.x) == [30]
     assert set(drawn) == {"GRPO", "linear penalty", "ShorterBetter", "FGO", "w/o entropy"}
-    assert drawn["FGO"].lines[0].get_xydata().tolist() == [[30, pytest.approx(81)], [40, pytest.approx(80)]]
-    across, up = (bar.get_segments()[0] for bar in drawn["FGO"].lines[2])
-    assert np.ptp(across[:, 0]) == 0
-    assert np.ptp(up[:, 1]) == pytest.approx(2 * 4.302653 / 3**0.5, abs=1e-3)
-    assert drawn["GRPO"].lines[0].get_markerfacecolor() != drawn["GRPO"].lines[0].get_color()
-    looks = {(box.lines[0].get_color(), box.lines[0].get_marker()) for box in drawn.values()}
-    assert len(looks) == len(drawn)
-    short = figure.axes[2]  # FGO alone is not 1.3 times as long as the shortest
-    assert short.get_xlim()[0] < 30 < short.get_xlim()[1] < 40
-    assert (figure.get_suptitle(), short.texts[0].get_text()) == ("finding", "FGO")
-
-
-def test_entropy_places_marks_the_step():
-    figure = figures.entropy_places({"FGO": ARMS["FGO"]}, [2, None])
-    assert len(figure.axes) == len(figures.PLACES)
-    assert all(axis.lines[-1].get_xdata()[0] == 2 for axis in figure.axes)
+    fgo = drawn["FGO"]
+    assert (list(fgo.x), list(fgo.y)) == ([30, 40], [pytest.approx(81), pytest.approx(80)])
+    assert fgo.error_y.array[0] == pytest.approx(4.302653 / 3**0.5, abs=1e-3)
+    assert fgo.error_x.array[0] == 0
+    assert fgo.hovertext[0].split("<br>") == [
+        "<b>FGO</b>", "accuracy 81.0 % (95 % 78.5 to 83.5, 3 seeds)",
+        "length 30.0 tokens (95 % 30.0 to 30.0, 3 seeds)", "learning rate 5e-05", "on the frontier",
+    ]  # fmt: skip
+    assert drawn["GRPO"].marker.symbol.endswith("-open")
+    looks = {(part.line.color, part.marker.symbol) for part in drawn.values()}
+    assert len(looks) == len({symbol for _, symbol in looks}) == len(drawn)
+    low, high = figure.layout.xaxis2.range  # FGO alone is not 1.3 times as long as the shortest
+    assert low < 30 < high < 40
+    assert [list(part.text) for part in shown if part.name == "FGO"] == [["", ""], ["FGO", ""]]
+    assert figure.layout.title.text == "finding"
+    assert [b.args[1]["title.text"] for b in figure.layout.updatemenus[0].buttons] == ["finding", "other"]
 
 
 def test_sample_sums_is_a_trace_like_any_other():

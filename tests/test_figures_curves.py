@@ -92,26 +92,17 @@ def test_totals_sum_each_run():
     assert curves.totals([run([1, 2]), run([3, 6])], "reward") == [3, 9]
 
 
-def test_before_after_draws_each_seed_and_states_the_means():
+def test_before_after_states_the_means_over_seeds():
     def seed(accuracy, length):
         trace = run([1])
         for when, scale in (("before", 1), ("after", 2)):
-            exam = {"accuracy": accuracy * scale, "length": length / scale}
-            trace.meta[when] = dict.fromkeys(curves.EXAM, 7.0) | exam
+            trace.meta[when] = {"accuracy": accuracy * scale, "length": length / scale}
         return trace
 
     arms = {"GRPO": seed(0.25, 40), "FGO": [seed(0.3, 20), seed(0.5, 30)]}
-    figure = curves.before_after(arms)
-    assert figure.get_suptitle() == (
+    assert curves.before_after(arms) == (
         "GRPO: accuracy 25% → 50%, 40.0 → 20.0 tokens; FGO: accuracy 40% → 80%, 25.0 → 12.5 tokens"
     )
-    drawn = [line.get_ydata().tolist() for line in figure.axes[0].lines]
-    assert drawn == [
-        [0.25, 0.5],
-        [0.3, 0.6],
-        [0.5, 1],
-    ]
-    assert [axis.get_title(loc="left") for axis in figure.axes] == list(curves.EXAM.values())
 
 
 # Groups
@@ -152,18 +143,18 @@ FINDINGS = [
 @pytest.mark.parametrize(("trace", "sentence"), FINDINGS)
 def test_finding_is_computed_and_titles_the_figures(trace, sentence):
     assert groups.finding(trace, 0) == sentence
-    assert groups.one_group(trace, 0).get_suptitle() == sentence
     assert groups.hover_group(trace, 0).layout.title.text == sentence
+    assert groups.hover_group(trace, 0, "What if: ").layout.title.text == f"What if: {sentence}"
 
 
-def test_one_group_draws_each_response_where_it_belongs():
-    axes = groups.one_group(MIXED, 0).axes
-    for axis, method, across in zip(
-        axes, ["fgo", "fgo", "grpo", "grpo"], [MIXED.length, MIXED.entropy["full_sum"]] * 2, strict=True
-    ):
-        right, wrong = (np.asarray(drawn.get_offsets()) for drawn in axis.collections)
-        assert np.vstack([right, wrong])[:, 0].tolist() == across[0].tolist()
-        assert np.vstack([right, wrong])[:, 1].tolist() == MIXED.advantages[method][0].tolist()
+def test_a_group_draws_each_response_where_it_belongs():
+    drawn = {(part.name, part.xaxis): part for part in groups.hover_group(MIXED, 0).data}
+    for column, across in (("x", MIXED.length), ("x2", MIXED.entropy["full_sum"])):
+        for method in ("fgo", "grpo"):
+            right, wrong = (drawn[f"{method.upper()}, {word}", column] for word in ("right", "wrong"))
+            assert [*right.x, *wrong.x] == across[0].tolist()
+            assert [*right.y, *wrong.y] == MIXED.advantages[method][0].tolist()
+            assert right.marker.symbol != wrong.marker.symbol
 
 
 def test_hover_shows_the_escaped_response():
@@ -171,12 +162,6 @@ def test_hover_shows_the_escaped_response():
     assert len(figure.data) == 8  # two methods x right and wrong x two panels
     assert "&lt;0&gt;;<br>A3$" in figure.data[0].hovertext[0]
     assert list(figure.data[0].y) == [0.7, 0.3]
-
-
-def test_coinciding_points_share_one_label():
-    trace = trace_of([[1, 1, 0]], [[0.5, 0.5, -1]], [[1, 1, -1]], length=[[10, 10, 30]])
-    labels = [text.get_text() for text in groups.one_group(trace, 0).axes[0].texts]
-    assert sorted(labels) == ["1, 2", "3"]
 
 
 def test_response_table_sorts_by_length_and_escapes():
@@ -208,15 +193,21 @@ def test_entropy_kinds_states_the_correlations():
     assert title == "Correlation with length: 1.00 for the summed entropy, -1.00 per token"
 
 
-def test_reweighed_swaps_the_trace_and_draws_it():
+def test_reweighed_says_what_is_a_what_if():
     asked = []
 
-    def swap(**settings):
-        asked.append(settings)
+    def run(trace, **settings):
+        asked.append((trace, settings))
         return MIXED
 
-    figure = groups.reweighed(swap, 0, alpha=2.0, entropy="full_sum")
-    assert figure.layout.title.text == f"What if: {FINDINGS[0][1]}"
-    assert asked == [{"alpha": 2.0, "entropy": "full_sum"}]
+    other = trace_of([[0, 0, 0, 0]], MIXED.advantages["fgo"], MIXED.advantages["grpo"])
+    traces = {"as graded": MIXED, "all wrong": other}
+    titles = [
+        groups.reweighed(traces, run, 0, grades, alpha=alpha, entropy="full_sum").layout.title.text
+        for grades, alpha in (("as graded", 0.01), ("as graded", 2.0), ("all wrong", 0.01))
+    ]
+    assert titles == [FINDINGS[0][1], *[f"What if: {FINDINGS[0][1]}"] * 2]
+    assert [trace for trace, _ in asked] == [MIXED, MIXED, other]
+    assert asked[1][1] == {"alpha": 2.0, "entropy": "full_sum"}
     with pytest.raises(ValueError, match="group must be an integer between 0 and 0; got 1"):
-        groups.reweighed(swap, 1)
+        groups.reweighed(traces, run, 1, "as graded")

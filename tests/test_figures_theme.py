@@ -2,10 +2,11 @@
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from matplotlib import pyplot
 
-from labkit.figures import curves, theme
+from labkit.figures import arms, curves, quality_speed, theme
 from labkit.figures.sweep import sweep_curves
 from labkit.traces import TrainTrace
 
@@ -45,3 +46,24 @@ def test_training_curves_draw_any_name(name):
     figure = curves.training_curves({name: trace}, {"reward": name}, title=name)
     figure.canvas.draw()
     assert theme.describe(figure) == f"Figure: {name}; {name}"
+
+
+def test_a_plotly_title_is_cut_into_lines_and_gets_their_room():
+    figure = theme.plotly_title(go.Figure(), "one two three", letters=7)
+    assert figure.layout.title.text == "one two<br>three"
+    assert figure.layout.margin.t > theme.plotly_title(go.Figure(), "one").layout.margin.t
+
+
+def test_what_plotly_draws_is_seen_on_light_and_on_dark_paper():
+    """WCAG asks a contrast of 3; Okabe and Ito's bright colours do not have it on white."""
+
+    def light(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return np.dot(linear, (0.2126, 0.7152, 0.0722))
+
+    used = {look[0] for look in quality_speed.LOOKS.values()} | {*arms.COLOURS}
+    for colour in used:
+        assert (light(colour) + 0.05) / (light("#111111") + 0.05) >= 3, colour
+        least = 2 if colour in (theme.ORANGE, theme.SKY, theme.PURPLE) else 3
+        assert 1.05 / (light(colour) + 0.05) >= least, colour

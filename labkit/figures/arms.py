@@ -1,20 +1,23 @@
 """A study of several arms (TrainTraces with exams before and after): what each arm came to, and why.
 
-frontier         accuracy against length of every arm, sampled and greedy
-entropy_places   where the entropy sits: at choices, in results, and how many choices there are
+frontier    accuracy against length of every arm, sampled and greedy
+PLACES      series of the exams: where the entropy sits, at choices or in results; how many checks there are
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from labkit.figures import theme
-from labkit.traces import TrainTrace
 
+COLOURS = (*theme.CYCLE[:6], theme.OLIVE, theme.GREY)  # a family has its own pair of colour and symbol
+SYMBOLS = (
+    "circle", "square", "triangle-up", "diamond", "triangle-down", "pentagon", "star", "hexagon", "cross",
+    "bowtie", "star-square", "hourglass",
+)  # fmt: skip
 NEAR = 1.3  # times the shortest arm's length
 PLACES = {
     "exam/entropy_per_token": "entropy per token (nats)",
@@ -24,80 +27,124 @@ PLACES = {
 }
 
 
-def frontier(points: Mapping[str, Any], title: str = "", named: Sequence[str] = ()) -> Figure:
-    """Accuracy against length of ``fgo.frontier.frontier``: one point an arm with its intervals.
+def frontier(points: Mapping[str, Any], titles: Mapping[str, str], named: Sequence[str] = ()) -> go.Figure:
+    """Accuracy against length of ``fgo.frontier.frontier``, for the pointer.
 
-    A family's arms are joined along their strength; rivals' marks are hollow, FGO's and its ablations'
-    filled, the model before a cross. The lower row shows the arms that are not ``NEAR`` times as long as
-    the shortest; ``named`` arms have their name beside their point.
+    A mark is an arm with its intervals. A family's arms are joined along their strength; rivals' marks are
+    hollow, FGO's and its ablations' filled, the model before a cross. The broad line joins the arms that no
+    other beats in both. The right panel has the arms of less than ``NEAR`` times the shortest's length.
+
+    titles  {exam of ``points``: the finding to stand above it}; with two a button changes the exam
+    named   arms whose name stands beside their mark
     """
-    figure, axes = pyplot.subplots(2, 2, figsize=(9.2, 8.6))
-    for (above, below), exam in zip(axes.T, ("sampled", "greedy"), strict=True):
-        arms = points[exam]
-        above.scatter(*points["before"][exam], marker="+", s=160, c=theme.INK, linewidths=2, label="before")
-        for axis in (above, below):
-            _lines(axis, list(arms.values()))
-            axis.set_xlabel("length of held-out responses (tokens)")
-        limit = NEAR * min(point["length"][0] for point in arms.values())
-        near = [point for point in arms.values() if point["length"][0] < limit]
-        below.set(xlim=_range(near, "length"), ylim=_range(near, "accuracy"))
-        for arm in named:
-            axis = below if arms[arm] in near else above
-            spot = [arms[arm][number][0] for number in ("length", "accuracy")]
-            axis.annotate(theme.drawable(arm), spot, (6, 6), textcoords="offset points", fontsize=9)
-        for axis, words in ((above, f"{exam} exam"), (below, f"{exam} exam, the short end")):
-            axis.set_title(words, fontsize=10, fontweight="normal", loc="left")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("held-out accuracy (%)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
-    if title:
-        theme.headline(figure, theme.drawable(title))
+    figure = make_subplots(1, 2, column_widths=[0.42, 0.58], horizontal_spacing=0.07)
+    drawn: list[str] = []  # of each trace, its exam
+    for exam in titles:
+        for column in (1, 2):
+            for trace in _exam(points, exam, column, named):
+                figure.add_trace(trace, row=1, col=column)
+                drawn.append(exam)
+    views = {exam: _view(figure, points, exam, drawn, title) for exam, title in titles.items()}
+    first = next(iter(titles))
+    for trace, visible in zip(figure.data, views[first][0]["visible"], strict=True):
+        trace.visible = visible
+    figure.update_layout(views[first][1])
+    figure.update_xaxes(title_text="length of held-out responses (tokens)")
+    figure.update_yaxes(title_text="held-out accuracy (%)", col=1)
+    figure.update_layout(height=440, legend={"orientation": "h", "y": -0.27, "itemwidth": 30})
+    if len(views) > 1:
+        figure.update_layout(updatemenus=[{
+            "type": "buttons", "direction": "right", "x": 1, "xanchor": "right",
+            "y": 1.01, "yanchor": "bottom", "pad": {"b": 2},
+            "bgcolor": theme.GRID, "bordercolor": theme.MUTED, "font": {"color": theme.INK},
+            "buttons": [{"label": f"{exam} exam", "method": "update", "args": list(view)}
+                        for exam, view in views.items()],
+        }])  # fmt: skip
     return figure
 
 
-def _range(points: Sequence[Mapping], number: str) -> tuple[float, float]:
+def _view(
+    figure: go.Figure, points: Mapping[str, Any], exam: str, drawn: Sequence[str], title: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a button changes: which traces show; title and ranges of the panels."""
+    theme.plotly_title(figure, title)
+    near = _near(points[exam])
+    ranges = {
+        f"{axis}axis{panel}.range": _range(shown, number)
+        for panel, shown in (("", [*points[exam].values(), _before(points, exam)]), ("2", near))
+        for axis, number in (("x", "length"), ("y", "accuracy"))
+    }
+    return (
+        {"visible": [one == exam for one in drawn]},
+        {"title.text": figure.layout.title.text, "margin.t": figure.layout.margin.t + 14, **ranges},
+    )
+
+
+def _near(arms: Mapping[str, Mapping]) -> list[Mapping]:
+    limit = NEAR * min(point["length"][0] for point in arms.values())
+    return [point for point in arms.values() if point["length"][0] < limit]
+
+
+def _before(points: Mapping[str, Any], exam: str) -> dict[str, list[float]]:
+    return dict(zip(("length", "accuracy"), ([value] for value in points["before"][exam]), strict=True))
+
+
+def _range(points: Sequence[Mapping], number: str) -> list[float]:
     """From the lowest to the highest end of an interval, with a margin."""
     ends = [value for point in points for value in point[number] if value is not None]
     room = 0.06 * (max(ends) - min(ends)) or 1
-    return min(ends) - room, max(ends) + room
+    return [round(min(ends) - room, 3), round(max(ends) + room, 3)]
 
 
-def _lines(axis: Axes, points: Sequence[Mapping]) -> None:
-    for rival in (True, False):
-        known = [point for point in points if point["rival"] is rival]
-        for index, name in enumerate(dict.fromkeys(point["family"] for point in known)):
-            own = [point for point in known if point["family"] == name]
-            _line(axis, own, name, _rival(index) if rival else _own(index))
+def _exam(points: Mapping[str, Any], exam: str, column: int, named: Sequence[str]) -> list[go.Scatter]:
+    """The traces of one panel; the legend has those of the first."""
+    arms, near, before = points[exam], _near(points[exam]), points["before"][exam]
+    best = sorted((point["length"][0], point["accuracy"][0]) for point in arms.values() if point["best"])
+    across, up = map(list, zip(*best, strict=True))
+    traces = [
+        go.Scatter(x=across, y=up, mode="lines", name="frontier: no arm shorter and more accurate",
+                   line={"color": theme.FAINT, "width": 9}, hoverinfo="skip"),
+        go.Scatter(x=[before[0]], y=[before[1]], mode="markers", name="before", hovertemplate=(
+                   "before training<br>accuracy %{y:.1f} %, length %{x:.1f} tokens<extra></extra>"),
+                   marker={"symbol": "x-thin", "size": 12, "line": {"color": theme.GREY, "width": 3}}),
+    ]  # fmt: skip
+    for index, name in enumerate(dict.fromkeys(point["family"] for point in arms.values())):
+        own = {arm: point for arm, point in arms.items() if point["family"] == name}
+        words = [arm if arm in named and (own[arm] in near) == (column == 2) else "" for arm in own]
+        traces.append(_family(own, name, index, words))
+    for trace in traces:
+        trace.update(showlegend=column == 1, legendgroup=trace.name)
+    return traces
 
 
-def _rival(index: int) -> dict[str, Any]:
-    return {**theme.look(index), "linestyle": "--", "markerfacecolor": theme.PAPER}
+def _family(own: Mapping[str, Mapping], name: str, index: int, words: Sequence[str]) -> go.Scatter:
+    """One family's marks with their intervals (none where they are None)."""
+    some = next(iter(own.values()))
+    colour, symbol = COLOURS[index % len(COLOURS)], SYMBOLS[index % len(SYMBOLS)]
+    bars = {}
+    for key, number in (("error_x", "length"), ("error_y", "accuracy")):
+        found = np.array([point[number] for point in own.values()], float)
+        if np.isfinite(found).all():
+            bars[key] = {"array": (found[:, 2] - found[:, 0]).round(4).tolist(), "thickness": 1, "width": 0}
+    return go.Scatter(
+        x=[point["length"][0] for point in own.values()],
+        y=[point["accuracy"][0] for point in own.values()],
+        mode="lines+markers+text", name=name, text=list(words), textposition="top right",
+        textfont={"color": colour}, **bars,
+        hovertext=[_told(arm, point) for arm, point in own.items()],
+        hovertemplate="%{hovertext}<extra></extra>",
+        line={"color": colour, "width": 1, "dash": "dash" if some["rival"] else "solid"},
+        marker={"symbol": symbol + "-open" * some["rival"], "size": 10, "color": colour,
+                "line": {"width": 2, "color": colour}},
+    )  # fmt: skip
 
 
-def _own(index: int) -> dict[str, Any]:
-    """Marks and colours from the other end, so that no rival has both."""
-    colour, marker = theme.CYCLE[(index - 2) % len(theme.CYCLE)], theme.MARKERS[-1 - index]
-    return {"color": colour, "marker": marker, "linestyle": "-"}
-
-
-def _line(axis: Axes, own: Sequence[Mapping], label: str, look: Mapping[str, Any]) -> None:
-    """One family's points with their intervals (none where they are None)."""
-    across, up = (np.array([point[n] for point in own], float) for n in ("length", "accuracy"))
-    bars = {key: np.abs(found[:, 1:] - found[:, :1]).T
-            for key, found in (("xerr", across), ("yerr", up)) if np.isfinite(found).all()}  # fmt: skip
-    axis.errorbar(across[:, 0], up[:, 0], **bars, label=theme.drawable(label), markersize=6, elinewidth=0.9,
-                  linewidth=1, capsize=0, **look)  # fmt: skip
-
-
-def entropy_places(
-    arms: Mapping[str, Sequence[TrainTrace]], steps: Sequence[int | None] = (), title: str = ""
-) -> Figure:
-    """Exams' curves of ``PLACES``; a dotted line at each of ``steps``."""
-    from labkit.figures.curves import training_curves
-
-    figure = training_curves(arms, PLACES, title=title, cumulative=(), columns=4)
-    for axis in figure.axes:
-        axis.set_ylim(bottom=0)
-        for step in {step for step in steps if step is not None}:
-            axis.axvline(step, color=theme.MUTED, linewidth=1, linestyle=":")
-    return figure
+def _told(arm: str, point: Mapping[str, Any]) -> str:
+    """What the pointer reads of an arm."""
+    lines = [f"<b>{arm}</b>"]
+    for number, form, unit in (("accuracy", ".1f", "%"), ("length", ".1f", "tokens")):
+        mean, low, high = point[number]
+        ends = "no interval" if low is None else f"95 % {low:{form}} to {high:{form}}"
+        lines.append(f"{number} {mean:{form}} {unit} ({ends}, {point['seeds']} seeds)")
+    lines.append(f"learning rate {point['learning_rate']:g}")
+    return "<br>".join(lines + ["on the frontier"] * point["best"])

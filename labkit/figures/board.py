@@ -25,7 +25,7 @@ def draw_board(axes: Axes, trace: BeamTrace, path: np.ndarray, side: int, truth:
     """
     if trace.sequences.shape[1] != side**2:
         checks.fail("side", side, f"the side of a board of {trace.sequences.shape[1]} cells")
-    tokens, when = _history(trace, path)[-1]
+    tokens, when = history(trace, path)[-1]
     scale = Normalize(1, max(2, int(trace.beam_step.max())))
     colours = pyplot.get_cmap(theme.MAGNITUDE)
     for cell, token in enumerate(tokens):
@@ -70,7 +70,7 @@ def draw_text(axes: Axes, trace: BeamTrace, path: np.ndarray, vocabulary: Callab
 
     vocabulary  token id -> its text; every position gets the same width
     """
-    lines = _history(trace, path)
+    lines = history(trace, path)
     length = trace.sequences.shape[1]
     mask = trace.meta["mask_id"]
     if len(lines) * length <= TOKENS:
@@ -109,7 +109,7 @@ def _draw_words(
             )  # fmt: skip
 
 
-def _history(trace: BeamTrace, path: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def history(trace: BeamTrace, path: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(tokens, call that filled them or -1) of each state of ``path``."""
     states = trace.beam_tokens[path]
     when = np.full(len(states[0]), -1)

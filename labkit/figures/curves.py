@@ -1,7 +1,7 @@
 """Training curves of several arms and seeds (TrainTrace), linked step by step.
 
 training_curves  small multiples: both lines of two seeds; of more, their mean with the range as a band
-before_after     what each arm did to the same held-out questions
+before_after     what each arm did to the same held-out questions, in words
 sample_table     what the model wrote at one step
 """
 
@@ -31,13 +31,6 @@ REINFORCEMENT = {
     "fgo/act": "ACT (accuracy % per 100 tokens)",
     "fgo/invalid_groups": "invalid groups, cumulative",
     "fgo/constant_groups": "constant groups, cumulative",
-}
-EXAM = {
-    "accuracy": "accuracy of samples",
-    "length": "length (tokens)",
-    "act": "ACT (% per 100 tokens)",
-    "entropy": "entropy, sum (nats)",
-    "entropy_per_token": "entropy per token (nats)",
 }
 CUMULATIVE = ("fgo/invalid_groups", "fgo/constant_groups")
 
@@ -112,28 +105,17 @@ def totals(arm: TrainTrace | Sequence[TrainTrace], name: str) -> list[float]:
     return stacked(arm, name, cumulative=True)[1][:, -1].tolist()
 
 
-def before_after(arms: Arms) -> Figure:
-    """One slope per seed from ``meta["before"]`` to ``meta["after"]``; the title gives the arms' means."""
-    figure, axes = pyplot.subplots(1, len(EXAM), figsize=(2.0 * len(EXAM), 2.9))
+def before_after(arms: Arms) -> str:
+    """Accuracy and length on the same held-out questions before and after training: each arm's means."""
     words = []
-    for index, (arm, found) in enumerate(arms.items()):
+    for arm, found in arms.items():
         runs = [found] if isinstance(found, TrainTrace) else list(found)
-        means = {}
-        for axis, (name, label) in zip(axes, EXAM.items(), strict=True):
-            pairs = np.array([[run.meta[when][name] for when in ("before", "after")] for run in runs])
-            means[name] = pairs.mean(0)
-            lines = axis.plot([0, 1], pairs.T, markersize=6, **theme.look(index))
-            lines[0].set_label(theme.drawable(arm))
-            axis.set_title(theme.drawable(label), fontsize=9, fontweight="normal", loc="left")
-            axis.set_xticks([0, 1], ["before", "after"])
-            axis.margins(x=0.25, y=0.3)
-        (low, high), (long, short) = means["accuracy"], means["length"]
-        words.append(
-            f"{theme.drawable(arm)}: accuracy {low:.0%} → {high:.0%}, {long:.1f} → {short:.1f} tokens"
+        (low, high), (long, short) = (
+            [float(np.mean([run.meta[when][name] for run in runs])) for when in ("before", "after")]
+            for name in ("accuracy", "length")
         )
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=len(arms))
-    theme.headline(figure, "; ".join(words))
-    return figure
+        words.append(f"{arm}: accuracy {low:.0%} → {high:.0%}, {long:.1f} → {short:.1f} tokens")
+    return "; ".join(words)
 
 
 def sample_table(trace: TrainTrace, step: int, limit: int = 8) -> HTML:

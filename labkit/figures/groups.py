@@ -1,21 +1,19 @@
 """Groups of sampled responses (GroupTrace): who is praised, who is blamed, and which groups say nothing.
 
-one_group      advantages of one group over length and entropy, FGO beside GRPO
-hover_group    the same for the pointer: the response under it
+hover_group    advantages of one group over length and entropy, FGO beside GRPO, for the pointer
 response_table the group's responses as a readable table
 silent_groups  how many groups teach nothing under each method, by the number of right responses
 entropy_kinds  how much of each entropy is only length
-reweighed      draw(run, group, **settings) for ``explore``: swap the trace, draw it
+reweighed      the same weighed by other settings: what ``explore`` draws
 """
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import plotly.graph_objects as go
 from IPython.display import HTML
 from matplotlib import pyplot
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
@@ -60,57 +58,13 @@ def finding(trace: GroupTrace, group: int) -> str:
     return f"Equally {word}, yet FGO gives {best:+.2f} to {worst:+.2f}; {rest} {grpo[rows].mean():+.2f}"
 
 
-def one_group(trace: GroupTrace, group: int, ask: str = "") -> Figure:
-    """Advantages of one group over length and over the entropy that FGO read; numbers name responses.
+def hover_group(trace: GroupTrace, group: int, ask: str = "") -> go.Figure:
+    """FGO's advantages and GRPO's (hollow) over length and over the entropy that FGO read.
+
+    Point at a mark to read its response.
 
     ask  stands before the finding, where the groups are not as they were measured
     """
-    kind, entropy, length, correct = _read(trace, group)
-    figure, axes = pyplot.subplots(2, 2, figsize=(9.2, 5.4), sharey="row", sharex="col")
-    for row, (axis_row, method) in enumerate(zip(axes, ("fgo", "grpo"), strict=True)):
-        advantage = trace.advantages[method][group]
-        for axis, across in zip(axis_row, (length, entropy), strict=True):
-            axis.axhline(0, color=theme.MUTED, linewidth=1)
-            for (word, colour, marker, _), rows in ((RIGHT, correct), (WRONG, ~correct)):
-                axis.scatter(
-                    across[rows], advantage[rows], s=70, c=colour, marker=marker, label=word,
-                    edgecolors="white", linewidths=0.8, zorder=3,
-                )  # fmt: skip
-            _number(axis, across, advantage)
-            axis.margins(x=0.1, y=0.25)
-        if np.abs(advantage).max() < SILENT:
-            axis_row[0].set_ylim(-1, 1)
-            inside = axis_row[0].transAxes
-            axis_row[0].text(0.5, 0.8, "silent: every advantage is 0", ha="center", transform=inside)
-        axis_row[0].set_ylabel(f"{method.upper()} advantage")
-        if row:
-            axis_row[0].set_xlabel("response length (tokens)")
-            axis_row[1].set_xlabel(UNITS[kind])
-    axes[0, 1].legend(loc="best", fontsize=9)
-    chosen = trace.meta["settings"]
-    theme.caption(
-        figure, f"group {group}: alpha {chosen['alpha']:g}, beta {chosen['beta']:g}, entropy {kind}"
-    )
-    theme.headline(figure, ask + finding(trace, group))
-    return figure
-
-
-def _number(axis: Axes, across: np.ndarray, up: np.ndarray) -> None:
-    """Write each point's number, 1 and up; points that all but coincide share one label."""
-    places: dict[tuple[int, int], list[int]] = {}
-    cells = [np.rint(30 * v / max(np.ptp(v), 1e-9)).astype(int).tolist() for v in (across, up)]
-    for i, cell in enumerate(zip(*cells, strict=True)):
-        places.setdefault(cell, []).append(i)
-    for rank, (_, found) in enumerate(sorted(places.items())):
-        offset = (4, 6) if rank % 2 else (4, -13)  # neighbours' numbers above and below
-        axis.annotate(
-            ", ".join(str(i + 1) for i in found), (across[found[-1]], up[found[-1]]), offset,
-            textcoords="offset points", fontsize=8, color=theme.MUTED,
-        )  # fmt: skip
-
-
-def hover_group(trace: GroupTrace, group: int) -> go.Figure:
-    """``one_group``'s upper row and GRPO (hollow) for the pointer: hover a point to read the response."""
     kind, entropy, length, correct = _read(trace, group)
     figure = make_subplots(
         1, 2, shared_yaxes=True, horizontal_spacing=0.04,
@@ -136,8 +90,9 @@ def hover_group(trace: GroupTrace, group: int) -> go.Figure:
     figure.update_xaxes(title_text="response length (tokens)", row=1, col=1)
     figure.update_xaxes(title_text=UNITS[kind], row=1, col=2)
     figure.update_yaxes(title_text="advantage", row=1, col=1)
-    figure.update_layout(title=finding(trace, group), height=380, legend={"orientation": "h", "y": -0.25})
-    return figure
+    theme.plotly_title(figure, ask + finding(trace, group))
+    above = figure.layout.margin.t + 20  # the panels' own titles
+    return figure.update_layout(height=380, margin_t=above, legend={"orientation": "h", "y": -0.25})
 
 
 def response_table(trace: GroupTrace, group: int) -> HTML:
@@ -220,7 +175,18 @@ def entropy_kinds(trace: GroupTrace) -> Figure:
     return figure
 
 
-def reweighed(run: Callable[..., GroupTrace], group: int, **settings: object) -> go.Figure:
-    """``hover_group(run(**settings), group)``: what ``explore`` calls when a slider moves."""
-    figure = hover_group(run(**settings), group)
-    return figure.update_layout(title_text=f"What if: {figure.layout.title.text}")
+def reweighed(
+    traces: Mapping[str, GroupTrace],
+    run: Callable[..., GroupTrace],
+    group: int,
+    grades: str,
+    **settings: object,
+) -> go.Figure:
+    """``hover_group`` of ``run(traces[grades], **settings)``; the title says where that is a what-if.
+
+    traces    the groups as they were graded and weighed first, then others
+    """
+    measured = next(iter(traces.values()))
+    own = measured.meta["settings"]
+    same = traces[grades] is measured and all(own[name] == value for name, value in settings.items())
+    return hover_group(run(traces[grades], **settings), group, "" if same else "What if: ")

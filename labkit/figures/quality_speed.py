@@ -14,25 +14,28 @@ from typing import Any
 
 import numpy as np
 import pandas
+import plotly.graph_objects as go
 from matplotlib import pyplot
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from plotly.subplots import make_subplots
 
 from labkit.figures import theme
+from labkit.intervals import wilson
+from labkit.studies import stats
 
-LOOKS = {  # family: colour, marker
-    "greedy": (theme.INK, "X"),
-    "parallel": (theme.PURPLE, "s"),
-    "adaptive": (theme.ORANGE, "^"),
-    "adaptive uncapped": (theme.GREEN, "v"),
-    "factor": (theme.OLIVE, "P"),
-    "eb": (theme.RED, "*"),
-    "klass": (theme.MUTED, "<"),
-    "pbs": (theme.SKY, "D"),
-    "order_token": (theme.BROWN, "p"),
-    "soar": (theme.BLUE, "o"),
+LOOKS = {  # family: colour, matplotlib's marker, plotly's symbol
+    "greedy": (theme.GREY, "X", "x"),
+    "parallel": (theme.PURPLE, "s", "square"),
+    "adaptive": (theme.ORANGE, "^", "triangle-up"),
+    "adaptive uncapped": (theme.GREEN, "v", "triangle-down"),
+    "factor": (theme.OLIVE, "P", "cross"),
+    "eb": (theme.RED, "*", "star"),
+    "klass": (theme.VIOLET, "<", "triangle-left"),
+    "pbs": (theme.SKY, "D", "diamond"),
+    "order_token": (theme.BROWN, "p", "pentagon"),
+    "soar": (theme.BLUE, "o", "circle"),
 }
+NEAR = 12  # points below greedy: what loses more is out of the first view
 # Read off the plot in the authors' repository: mean accuracy (%) of GSM8K, MBPP and HumanEval, and
 # speed relative to greedy in wall time. arXiv 2602.10953.
 PUBLISHED = [
@@ -47,71 +50,108 @@ def plane(
     chosen: Sequence[str] = (),
     count: int | None = None,
     name: str = "this notebook: Sudoku, one small model",
-) -> Figure:
-    """Left: validation outcomes, means over the models. Right: the paper's published figure.
+) -> go.Figure:
+    """For the pointer. Left: validation outcomes, means over the models. Right: the paper's figure.
 
     outcomes  one list per model (training seed), the same settings in each
-    chosen    labels of the settings to ring and to name in the title
-    count     number of puzzles, for the axis label
+    chosen    labels of the settings to ring and to name
+    count     number of puzzles of each outcome
     name      what the left panel shows
     """
-    figure, (ours, paper) = pyplot.subplots(1, 2, figsize=(11.5, 4.8), width_ratios=(1.7, 1))
-    points = _means(outcomes)
-    for family, (colour, marker) in LOOKS.items():
-        own = [point for point in points if point["family"] == family]
-        if not own:
-            continue
-        # SOAR: one line per beam, along its thresholds; the others: one line
-        for kind in {point["line"] for point in own}:
-            line = sorted((p["speed"], 100 * p["accuracy"]) for p in own if p["line"] == kind)
-            ours.plot(*zip(*line, strict=True), color=colour, linewidth=1, alpha=0.6, zorder=2)
-        at = [p["speed"] for p in own], [100 * p["accuracy"] for p in own]
-        look = {"markersize": 7, "markeredgecolor": theme.PAPER, "linestyle": ""}
-        ours.plot(*at, color=colour, marker=marker, label=family, zorder=3, **look)
-    for point in points:
-        if point["label"] in chosen:
-            at = (point["speed"], 100 * point["accuracy"])
-            ours.plot(
-                *at, "o", markersize=16, fillstyle="none", color=theme.RED, markeredgewidth=2, zorder=4
-            )
-            ours.annotate(
-                point["label"], at, (4, 13), textcoords="offset points", color=theme.RED, fontsize=9
-            )
-    ours.axhline(100 * points[0]["accuracy"], color=theme.INK, linewidth=0.8, linestyle=":", zorder=1)
-    among = f" of {count:,} validation puzzles" if count else ""
+    told = "published: LLMs (not ours)"
+    figure = make_subplots(
+        1, 2, column_widths=[0.64, 0.36], horizontal_spacing=0.09, subplot_titles=(name, told)
+    )
+    points = _means(outcomes, count)
+    for family, (colour, _, symbol) in LOOKS.items():
+        if own := [point for point in points if point["family"] == family]:
+            figure.add_trace(_family(own, family, colour, symbol), row=1, col=1)
+    ringed = [point for point in points if point["label"] in chosen]
+    figure.add_scatter(
+        x=[p["speed"] for p in ringed], y=[p["solved"] for p in ringed], mode="markers", name="chosen",
+        hoverinfo="skip", row=1, col=1,
+        marker={"symbol": "circle-open", "size": 18, "color": theme.RED, "line": {"width": 2}},
+    )  # fmt: skip
+    for place, point in enumerate(sorted(ringed, key=lambda p: p["speed"])):  # names fan out below
+        figure.add_annotation(
+            x=float(np.log10(point["speed"])), y=point["solved"], text=point["label"], ay=50 + 24 * place,
+            ax=-150 + 22 * place, arrowcolor=theme.RED, arrowwidth=1, arrowhead=0, standoff=9, row=1, col=1,
+        )  # fmt: skip
+    figure.add_hline(
+        points[0]["solved"], line={"color": theme.GREY, "width": 1, "dash": "dot"}, row=1, col=1
+    )
+    among = f", {count:,} puzzles" if count else ""
     among += f", mean of {len(outcomes)} seeds" * (len(outcomes) > 1)
-    ours.set(xscale="log", xlabel="times fewer forward calls than greedy", ylabel=f"solved (%){among}")
-    speeds = [point["speed"] for point in points]
-    _plain_ticks(ours, max(speeds))
-    ours.set_xlim(0.88 * min(speeds), 1.12 * max(speeds))
-    ours.legend(loc="lower left", ncols=2)
-    ours.set_title(name, fontweight="normal", fontsize=10)
-    _draw_published(paper)
-    best = max(points, key=lambda point: point["accuracy"])
-    title = f"To choose settings by, no test: most solved by {best['label']}, {best['accuracy']:.1%}; "
-    theme.headline(figure, f"{title}greedy {points[0]['accuracy']:.1%}")
-    return figure
+    near = [point for point in points if point["solved"] > points[0]["solved"] - NEAR]
+    speeds, shares = ([point[key] for point in near] for key in ("speed", "solved"))
+    figure.update_xaxes(**_log_axis(min(speeds), max(speeds)), row=1, col=1)
+    figure.update_yaxes(range=[min(shares) - 1, max(shares) + 1], row=1, col=1)
+    lost = f" ({len(points) - len(near)} lie below: double-click)" * (len(near) < len(points))
+    figure.update_xaxes(title_text=f"times fewer forward calls than greedy{lost}", row=1, col=1)
+    figure.update_yaxes(title_text=f"solved (%){among}", row=1, col=1)
+    _draw_published(figure)
+    best = max(points, key=lambda point: point["solved"])
+    most, plain = (f"{p['solved']:.1f} % in {p['calls']:.1f} calls a puzzle" for p in (best, points[0]))
+    title = f"Most puzzles are solved by {best['label']}: {most}; greedy {plain}. "
+    theme.plotly_title(figure, title + "Validation puzzles, to choose settings by: no test")
+    return figure.update_layout(
+        height=400, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.28}
+    )
 
 
-def _means(outcomes: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _means(outcomes: Sequence[Sequence[dict[str, Any]]], count: int | None) -> list[dict[str, Any]]:
     """One point per setting that all models ran, in the first model's order."""
     tables = [{outcome["label"]: outcome for outcome in of_model} for of_model in outcomes]
     points = []
     for label, first in tables[0].items():
         if all(label in table for table in tables):
-            means = {key: float(np.mean([t[label][key] for t in tables])) for key in ("accuracy", "speed")}
+            means = {
+                key: round(float(np.mean([t[label][key] for t in tables])), 4) for key in ("calls", "speed")
+            }
             line = tuple(first["setting"].get(key) for key in ("beam", "score", "min_collapse"))
             line *= first["family"] == "soar"
-            points.append({"label": label, "family": first["family"], "line": line, **means})
+            shares = stats.t_interval([t[label]["accuracy"] for t in tables])
+            told = [f"<b>{label}</b>", f"solved {_share(shares, count)}",
+                    f"{means['calls']:.1f} forward calls, {means['speed']:.2f}x fewer than greedy",
+                    *(f"threshold {t:g}" for t in [first["setting"].get("threshold")] if t)]  # fmt: skip
+            points.append({
+                "label": label, "family": first["family"], "line": line, "told": "<br>".join(told),
+                "solved": round(100 * shares.estimate, 4), **means,
+            })  # fmt: skip
     return points
+
+
+def _share(shares: stats.Estimate, count: int | None) -> str:
+    """Over seeds where there are several models, over puzzles where there is one."""
+    if shares.n > 1 or not count:
+        return shares.text(".2f", " %", 100)
+    low, high = wilson(round(shares.estimate * count), count)
+    return (
+        f"{100 * shares.estimate:.1f} % (95 % {100 * low:.1f} to {100 * high:.1f} over {count:,} puzzles)"
+    )
+
+
+def _family(own: Sequence[dict[str, Any]], family: str, colour: str, symbol: str) -> go.Scatter:
+    """SOAR's marks are joined along the thresholds of each beam; the others' by one line."""
+    gap = {"speed": None, "solved": None, "told": ""}
+    places = [
+        point
+        for line in dict.fromkeys(point["line"] for point in own)
+        for point in (*sorted((p for p in own if p["line"] == line), key=lambda p: p["speed"]), gap)
+    ]
+    return go.Scatter(
+        x=[p["speed"] for p in places], y=[p["solved"] for p in places], mode="lines+markers", name=family,
+        hovertext=[p["told"] for p in places], hovertemplate="%{hovertext}<extra></extra>",
+        line={"color": colour, "width": 1}, marker={"symbol": symbol, "size": 9},
+    )  # fmt: skip
 
 
 def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
     """Difference to greedy, best on top: an interval (filled: without zero) or a mark per seed."""
     others = sorted((row for row in rows if row.family != "greedy"), key=lambda row: row.gain.estimate)
-    figure, axes = pyplot.subplots(figsize=(9.5, 1.4 + 0.3 * len(others)))
+    figure, axes = pyplot.subplots(figsize=(9.5, 1.3 + 0.22 * len(others)))
     for y, row in enumerate(others):
-        colour, marker = LOOKS[row.family]
+        colour, marker, _ = LOOKS[row.family]
         gain = row.gain
         if gain.low is None:
             marks, filled = gain.values, False
@@ -165,24 +205,26 @@ def table(rows: Sequence[Any]) -> pandas.DataFrame:
     return pandas.DataFrame(lines).set_index("setting")
 
 
-def _draw_published(axes: Axes) -> None:
-    for strategy, name, share, speed in PUBLISHED:
-        colour, marker = LOOKS[strategy]
-        face = theme.PAPER if name == "PBS, parallel" else colour
-        axes.plot(speed, share, marker, color=face, markeredgecolor=colour, markersize=8)
-        left = speed > 1.8
-        axes.annotate(
-            name, (speed, share), (-8 if left else 8, 0), textcoords="offset points", fontsize=8.5,
-            ha="right" if left else "left", va="center",
-        )  # fmt: skip
-    axes.set(xscale="log", xlim=(0.45, 2.4), xlabel="speed relative to greedy (wall time)")
-    axes.set(ylabel="mean accuracy (%)")
-    _plain_ticks(axes, 2)
-    axes.set_title("published: LLMs, mean of 3 benchmarks (not ours)", fontweight="normal", fontsize=10)
+def _draw_published(figure: go.Figure) -> None:
+    families, names, shares, speeds = zip(*PUBLISHED, strict=True)
+    colours = [LOOKS[family][0] for family in families]
+    symbols = [
+        LOOKS[family][2] + "-open" * (name == "PBS, parallel")
+        for family, name in zip(families, names, strict=True)
+    ]
+    figure.add_scatter(
+        x=speeds, y=shares, mode="markers+text", text=names, showlegend=False, textfont={"color": colours},
+        textposition=["middle left" if speed > 1.8 else "middle right" for speed in speeds],
+        marker={"symbol": symbols, "size": 10, "color": colours, "line": {"width": 2, "color": colours}},
+        hovertemplate="%{text}: %{y:.1f} %, %{x:.2f} times greedy's speed<extra></extra>", row=1, col=2,
+    )  # fmt: skip
+    figure.update_xaxes(
+        title_text="speed relative to greedy (wall time)", **_log_axis(0.5, 2.2), row=1, col=2
+    )
+    figure.update_yaxes(title_text="mean accuracy of 3 benchmarks (%)", row=1, col=2)
 
 
-def _plain_ticks(axes: Axes, most: float) -> None:
-    ticks = [tick for tick in (0.5, 1, 1.5, 2, 3, 4, 6, 8) if tick <= 1.15 * most]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
+def _log_axis(low: float, high: float) -> dict[str, Any]:
+    ticks = [tick for tick in (0.5, 1, 1.5, 2, 3, 4, 6, 8) if tick <= 1.15 * high]
+    ends = [float(np.log10(0.88 * low)), float(np.log10(1.12 * high))]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}×" for tick in ticks], "range": ends}

@@ -1,6 +1,7 @@
 """HTML tables with a caption: every cell escaped unless it is Markup."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from IPython.display import HTML
 from markupsafe import Markup, escape
@@ -33,6 +34,20 @@ def html_table(
     return HTML(f"<table>{caption}<thead>{line('th', head)}</thead><tbody>{body}</tbody></table>")
 
 
+def folded(words: str, *tables: Any) -> HTML:
+    """Tables (HTML or pandas') and preformatted text behind one line, ``words``, that opens them."""
+    parts = [
+        Markup("<pre style='white-space:pre-wrap'>{}</pre>").format(one) if isinstance(one, str)
+        else Markup(one.data if isinstance(one, HTML) else one.to_html())
+        for one in tables
+    ]  # fmt: skip
+    return HTML(
+        Markup("<details><summary style='cursor:pointer'>{}</summary>{}</details>").format(
+            words, Markup().join(parts)
+        )
+    )
+
+
 def findings_table(findings: Sequence[Claim]) -> HTML:
     """What ``labkit.studies.report.findings`` returned; the last column links to the notebook."""
     rows = []
@@ -44,12 +59,6 @@ def findings_table(findings: Sequence[Claim]) -> HTML:
         rows.append((row.paper, row.claim, found, row.conditions, link))
     head = ("paper", "question", "found", "measured on", "notebook")
     return html_table(head, rows, "Recorded findings, read from the lab's own results")
-
-
-def folded(summary: str, table: HTML) -> HTML:
-    """``table`` behind a line that opens it."""
-    line = Markup("<summary style='cursor:pointer'>{}</summary>").format(summary)
-    return HTML(f"<details>{line}{table.data}</details>")
 
 
 def findings_by_paper(findings: Sequence[Claim]) -> HTML:

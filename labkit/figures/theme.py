@@ -1,10 +1,13 @@
 """One look for every figure: Okabe-Ito categories, cividis magnitudes, titles that state a finding."""
 
+import textwrap
 from typing import Any
 
 import matplotlib as mpl
 import plotly.graph_objects as go
 import plotly.io as pio
+from IPython import get_ipython
+from IPython.display import display
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
@@ -15,12 +18,23 @@ INK, MUTED, GRID, PAPER = "#1b1f24", "#6b7280", "#e5e7eb", "#ffffff"
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000",
 )  # fmt: skip
-BROWN = "#7a4a21"
+BROWN = "#a5673f"
+VIOLET = "#8c6bb1"
 OLIVE = "#8a7a00"  # Okabe and Ito's yellow, dark enough for a line on white
 CYCLE = [BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK, OLIVE]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]  # never colour alone
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (5, 5))]
 MAGNITUDE = "cividis"
+FAINT = "rgba(125, 133, 144, 0.3)"
+GREY = "#7d8590"  # plotly's black and grey: seen on light and on dark paper
+# A plotly figure carries a white sheet and dark text, to be read anywhere. In a notebook this takes the
+# sheet away and gives the text the page's colour: JupyterLab's, else that of the report and the site.
+PAGE_STYLE = """<style>
+.js-plotly-plot .main-svg { background: none !important; }
+.js-plotly-plot :is(.gtitle, .legendtext, .annotation-text, g[class$="title"] text, g[class$="tick"] text) {
+  fill: var(--jp-content-font-color1, var(--ink, #1b1f24)) !important;
+}
+</style>"""
 
 
 def apply() -> None:
@@ -41,9 +55,11 @@ def apply() -> None:
             "font": {"family": "DejaVu Sans, Verdana, sans-serif", "size": 12, "color": INK},
             "title": {"x": 0.01, "xanchor": "left", "font": {"size": 14}},
             "paper_bgcolor": PAPER,
-            "plot_bgcolor": PAPER,
-            "xaxis": {"gridcolor": GRID, "zerolinecolor": GRID},
-            "yaxis": {"gridcolor": GRID, "zerolinecolor": GRID},
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": {"gridcolor": FAINT, "zerolinecolor": FAINT},
+            "yaxis": {"gridcolor": FAINT, "zerolinecolor": FAINT},
+            "legend": {"bgcolor": "rgba(0,0,0,0)"},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
             "margin": {"l": 60, "r": 20, "t": 60, "b": 45},
             "hoverlabel": {"font": {"family": "DejaVu Sans Mono, monospace"}},
         }
@@ -52,6 +68,8 @@ def apply() -> None:
     _describe_figures()
     # The mimetype renderer keeps 4.5 MB of plotly.js out of every notebook.
     pio.renderers.default = "plotly_mimetype"
+    if get_ipython() is not None:
+        display({"text/html": PAGE_STYLE, "text/plain": ""}, raw=True)
 
 
 def drawable(text: str) -> str:
@@ -73,6 +91,14 @@ def headline(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
 
 
+def plotly_title(figure: go.Figure, text: str, letters: int = 115) -> go.Figure:
+    """Give a plotly figure a title of lines of so many ``letters``, and the room they need; the figure."""
+    lines = textwrap.wrap(text, letters)
+    above = 28 + 20 * len(lines)
+    title = {"text": "<br>".join(lines), "y": 1, "yanchor": "top", "yref": "container", "pad_t": 12}
+    return figure.update_layout(title=title, margin_t=above)
+
+
 def look(index: int) -> dict[str, Any]:
     """Colour, marker and dash of the ``index``-th line, as keywords of ``plot``."""
     place = index % len(CYCLE)
@@ -86,8 +112,6 @@ def caption(figure: Figure, text: str) -> None:
 
 def _describe_figures() -> None:
     """In a notebook, give each matplotlib figure its titles as text: the report's alt text."""
-    from IPython import get_ipython
-
     shell = get_ipython()
     if shell is None:
         return

@@ -12,7 +12,7 @@ from labkit.figures import theme
 from labkit.figures.quality_speed import LOOKS
 from labkit.traces import BeamTrace
 
-SYMBOLS = {"soar": "circle", "adaptive": "triangle-up"}
+DRAWN = ("soar", "adaptive", "greedy")
 
 
 def at_threshold(
@@ -35,13 +35,13 @@ def at_threshold(
         part[checks.integer("puzzle", puzzle, 0, len(truths) - 1)] for part in (trace.sequences, truths)
     )
     figure = make_subplots(1, 2, column_widths=[0.68, 0.32], horizontal_spacing=0.1)
-    greedy, looks = outcomes[0], {family: LOOKS[family][0] for family in SYMBOLS} | {"greedy": theme.INK}
-    for family, symbol in (SYMBOLS | {"greedy": "x"}).items():
-        own = [greedy] if family == "greedy" else [o for o in outcomes if o["family"] == family]
+    for family in DRAWN:
+        colour, _, symbol = LOOKS[family]
+        own = [o for o in outcomes if o["family"] == family]
         here = [o["setting"].get("threshold") in (threshold, None) for o in own]
         marker = {
-            "color": [looks[family] if on else theme.PAPER for on in here], "symbol": symbol,
-            "size": [14 if on else 9 for on in here], "line": {"color": looks[family], "width": 2},
+            "color": colour, "symbol": [symbol if on else f"{symbol}-open" for on in here],
+            "size": [14 if on else 9 for on in here], "line": {"color": colour, "width": 2},
         }  # fmt: skip
         figure.add_scatter(
             x=[round(o["calls"], 3) for o in own], y=[round(100 * o["accuracy"], 3) for o in own],
@@ -51,10 +51,8 @@ def at_threshold(
     _draw_board(figure, trace, puzzle, board, right)
     figure.update_xaxes(title_text="forward calls a puzzle", row=1, col=1)
     figure.update_yaxes(title_text="solved (%)", row=1, col=1)
-    figure.update_layout(
-        title=_title(outcomes, threshold), height=360, legend={"orientation": "h", "y": -0.25}
-    )
-    return figure
+    theme.plotly_title(figure, _title(outcomes, threshold))
+    return figure.update_layout(height=310, legend={"orientation": "h", "y": -0.34})
 
 
 def _title(outcomes: Sequence[dict[str, Any]], threshold: float) -> str:

@@ -103,6 +103,8 @@ def _output(output) -> str:
         return f'<img src="data:image/png;base64,{png}" alt="{html.escape(text, quote=True)}">'
     if "image/svg+xml" in data:
         return f'<div role="img" aria-label="{html.escape(text, quote=True)}">{data["image/svg+xml"]}</div>'
+    if data.get("text/html", "").startswith("<style>"):
+        return data["text/html"]  # of the figures on this page
     if "text/html" in data:
         table = data["text/html"].replace("<th></th>", "<td></td>")  # an empty cell heads nothing
         return f'<div class="table" tabindex="0">{table}</div>'
@@ -115,7 +117,8 @@ def _output(output) -> str:
 
 def _plotly(spec: dict) -> str:
     title = spec.get("layout", {}).get("title", {})
-    label = html.escape(title.get("text", "interactive figure") if isinstance(title, dict) else str(title))
+    words = title.get("text", "interactive figure") if isinstance(title, dict) else str(title)
+    label = html.escape(words.replace("<br>", " "))
     content = json.dumps({"data": spec["data"], "layout": spec.get("layout", {})}).replace("<", "\\u003c")
     return (
         f'<div class="plotly" role="figure" aria-label="{label}">'

@@ -30,7 +30,7 @@ NOTEBOOK = "needs Python: open the notebook that made it."  # ends the line abou
 UNTRUSTED = "(live where the notebook is trusted or its cell is run)"
 ROOM = 16_000_000  # bytes of state in a page of its own
 FRAMED = 1_000_000  # of state, then of letters, in a notebook's output; what has more gets a picture
-COLOURS = 128  # of a picture: a third of the bytes, and no eye sees it
+COLOURS = 256  # of a picture, dithered: a third of the bytes, without bands
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -137,7 +137,9 @@ def picture(figure: Figure) -> Picture:
     figure.savefig(drawn, format="png", bbox_inches="tight")
     small = io.BytesIO()
     with Image.open(drawn) as image:
-        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG).save(
+            small, "PNG", optimize=True
+        )
     return Picture(small.getvalue(), describe(figure))
 
 

@@ -41,6 +41,16 @@ test("the range of scores leaves out states that have committed nothing", () => 
   assert.deepEqual(none.range, [0, 1]);
 });
 
+test("trees side by side share the range of scores and the colours of calls", () => {
+  const later = { ...packed, offset: 7, score: new DataView(new Float32Array([0, 0.5, 0.125, 0.5]).buffer) };
+  const [one, other] = trees.unpackAll([packed, later]);
+  assert.deepEqual([one.range, other.range], [trees.unpackAll([later, packed])[0].range, one.range]);
+  assert.deepEqual(one.range, [0.125, 0.75]);
+  assert.deepEqual([one.latest, other.latest], [9, 9]);
+  const summed = trees.unpackAll([packed, { ...later, score_name: "sum" }]);
+  assert.deepEqual(summed[0].range, tree.range); // of another kind of score
+});
+
 test("candidates lead to their children or are dropped", () => {
   assert.deepEqual(
     [0, 1, 2].map((c) => trees.childOf(tree, 0, c)),

@@ -150,6 +150,25 @@ def table(arms: Arms, against: str = "GRPO") -> tuple[list[str], list[list[str]]
     return head, lines
 
 
+def metrics(arms: Arms) -> list[tuple[str, float, str]]:
+    """(name, value, unit) of what notebook 06 records of the study."""
+    rows = {row["arm"]: row for row in summary(arms)}
+    some = arms["FGO"][0].meta
+    units = {"accuracy": "%", "length": "tokens", "act": "% per 100 tokens"}
+    found = [(f"study: {name}, {arm}", float(np.mean(rows[arm][name])), unit)
+             for arm in ("GRPO", "FGO") for name, unit in units.items()]  # fmt: skip
+    of = f"of {some['steps'] * some['questions']:,}"
+    found += [
+        (f"study: invalid groups, {a}", float(np.mean(rows[a]["invalid"])), of) for a in ("GRPO", "FGO")
+    ]
+    for name, against in (("GRPO", "GRPO"), ("strongest rival", strongest_rival(arms))):
+        gap = difference(arms, "FGO", against)
+        found.append((f"study: length, FGO against {name}", gap["length"].estimate, ""))
+        found.append((f"study: accuracy, FGO minus {name}", 100 * gap["accuracy"].estimate, "points"))
+    ratio = float(np.mean(entropy_lost(arms)["ratio"]))
+    return [*found, ("study: entropy per token, FGO over GRPO", ratio, "")]
+
+
 def difference(
     arms: Arms, arm: str = "FGO", against: str = "GRPO", exam: str = "sampled"
 ) -> dict[str, stats.Estimate]:

@@ -42,9 +42,9 @@ def means(arms: Arms, number: str, exam: str = "sampled") -> dict[str, float]:
 def frontier(arms: Arms) -> dict[str, Any]:
     """{"sampled" or "greedy": {arm: its point}}, and ``before``, the model that all began from.
 
-    A point has ``family``, ``rival`` (of another method than FGO), ``seeds``, and of ``length`` (tokens)
-    and ``accuracy`` (%) the mean with its interval (None for one or two seeds); ``best``: no arm is by the
-    means as accurate and as short, and better in one of the two.
+    A point has ``family``, ``rival`` (of another method than FGO), ``seeds``, ``learning_rate``, and of
+    ``length`` (tokens) and ``accuracy`` (%) the mean with its interval (None for one or two seeds);
+    ``best``: no arm is by the means as accurate and as short, and better in one of the two.
     """
     some, found = next(iter(arms.values())), {}
     for exam in EXAMS:
@@ -52,6 +52,7 @@ def frontier(arms: Arms) -> dict[str, Any]:
         found[exam] = {
             arm: {
                 "family": family(arm), "rival": family(arm) not in OWN, "seeds": len(runs),
+                "learning_rate": runs[0].meta["learning_rate"],
                 "length": _three(arms, arm, "length", exam),
                 "accuracy": _three(arms, arm, "accuracy", exam, 100),
                 "best": not any(

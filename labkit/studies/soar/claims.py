@@ -3,12 +3,14 @@
 claims     the headlines: per model and rule, SOAR against greedy and against its strongest rival
 summary    greedy and what one rule chose in every family, on the test puzzles, over seeds
 sentence   SOAR and its strongest rival by one rule, in words
+metrics    the numbers of the records that notebook 04 stands for
 """
 
 import numpy as np
 
 from labkit.studies.claims import Claim, where
 from labkit.studies.soar import records as recorded
+from labkit.studies.soar import speed
 from labkit.studies.soar.outcomes import FAMILIES, Outcome, Row, gain_words, over_seeds
 from labkit.studies.soar.records import Records, chosen_by, greedy_of, missing, note, one_training, unit
 
@@ -85,6 +87,22 @@ def sentence(records: Records, rule: str = "accurate, 3x") -> str:
         f"{sizes['test']:,}"
     )
     return "; ".join(parts)
+
+
+def metrics(records: Records) -> list[tuple[str, float, str]]:
+    """(name, value, unit) of what notebook 04 records of the studies: this one, the bench, the caches."""
+    seeds, found = f"mean of {len(records)} seed(s)", []
+    for cache in ("approximate-prefix", "approximate-dual"):
+        lost = [a["difference"] for a in recorded.caches()["lab/sudoku9"]["arms"] if a["cache"] == cache]
+        found.append((f"H100, {cache}: largest loss", -min(lost), ""))
+    for rule in QUESTIONS:
+        row = next(row for row in summary(records, rule) if row.family == "soar")
+        values = {"solved": row.share.estimate, "difference": row.gain.estimate, "speed": row.speed}
+        found += [(f"H100, SOAR, {rule}: {name}", value, seeds) for name, value in values.items()]
+    alike = min(arm["same answer"] for arm in recorded.bench("identity")["arms"])
+    return [*found, ("H100, times faster than one prompt at a time", speed.times_faster(), ""),
+            ("H100, least share of the forward, as a graph", speed.least_share(), ""),
+            ("H100, same answer alone and in a batch", alike, "")]  # fmt: skip
 
 
 def _labels(outcomes: list[Outcome]) -> str:

@@ -7,6 +7,7 @@ choose      one setting of a family, by its outcomes on validation puzzles
 against     every setting beside the first (greedy): differences with intervals and exact tests, one model
 over_seeds  the same for one arm of several trainings
 describe    such a row in words; gain_words: its difference only
+metrics     what notebook 04 records of rows that were computed live
 """
 
 import time
@@ -210,3 +211,16 @@ def gain_words(row: Row, base: str = "greedy") -> str:
     if row.gain.low is None:
         return text
     return f"{text}, {row.gain.verdict('more solved', 'fewer solved')}"
+
+
+def metrics(chosen: dict[str, Row], pbs: Row) -> list[tuple[str, float]]:
+    """(name, value) of the row that each rule chose, and of the widest PBS, all of one model."""
+    found = [
+        (f"SOAR, {rule}: {name}", value)
+        for rule, row in chosen.items()
+        for name, value in (
+            ("accuracy", row.share.estimate), ("difference", row.gain.estimate), ("p", row.tests[0].p),
+            ("speed", row.speed), ("rows", row.rows),
+        )
+    ]  # fmt: skip
+    return [*found, ("PBS solved", pbs.share.estimate), ("PBS sign test p", pbs.tests[0].p)]

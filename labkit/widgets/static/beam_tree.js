@@ -8,7 +8,7 @@ import { ownBoard } from "./beam_tree/own.js";
 import { NINES, page } from "./beam_tree/page.js";
 import { drawTree } from "./beam_tree/paint.js";
 import { addStage } from "./beam_tree/stage.js";
-import { answerAt, isPreviewing, lastCallOf, recordedThreshold, unpack } from "./beam_tree/tree.js";
+import { answerAt, isPreviewing, lastCallOf, recordedThreshold, unpackAll } from "./beam_tree/tree.js";
 import { Walk } from "./beam_tree/walk.js";
 import { confidenceOf, spokenState, tipText } from "./beam_tree/words.js";
 import { sized } from "./shared/dom.js";
@@ -157,7 +157,7 @@ class BeamTree {
   /** Take the trees that Python sent. */
   load() {
     this.packed = this.get("trees");
-    this.walk.trees = this.get("trees").map(unpack);
+    this.walk.trees = unpackAll(this.get("trees"));
     while (this.stages.length < this.walk.trees.length) this.stages.push(this.addStage(this.stages.length));
     const selected = this.get("tree");
     this.walk.views = this.walk.trees.map(() => null);

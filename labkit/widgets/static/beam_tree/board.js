@@ -2,7 +2,7 @@
 
 import { make } from "../shared/dom.js";
 import { clamp, ramp } from "../shared/values.js";
-import { boardOf, lastCallOf } from "./tree.js";
+import { boardOf } from "./tree.js";
 import { boardRows, boardTitle, digits, nines, placeText, runsOnce, tokenText } from "./words.js";
 
 /**
@@ -19,7 +19,7 @@ import { boardRows, boardTitle, digits, nines, placeText, runsOnce, tokenText } 
 const CIVIDIS = ramp(["#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838"]);
 
 /** The place on the colour scale of a call. @param {Tree} t @param {number} call */
-export const lateness = (t, call) => 0.08 + (0.84 * Math.max(0, call - 1)) / Math.max(1, lastCallOf(t) - 1);
+export const lateness = (t, call) => 0.08 + (0.84 * Math.max(0, call - 1)) / Math.max(1, t.latest - 1);
 
 /** @param {Tree} t @param {number} r @param {BoardOptions} options */
 export function boardFigure(t, r, options) {

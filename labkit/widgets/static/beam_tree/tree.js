@@ -43,7 +43,22 @@ export function unpack(packed) {
     lastStep,
     onAnswer,
     range: scoreRange(arrays),
+    latest: packed.offset + steps, // the last call of the trees side by side, where unpackAll knows others
   };
+}
+
+/**
+ * Trees that stand side by side: one range for scores of one kind, one colour scale for calls.
+ * @param {Record<string, any>[]} packed
+ */
+export function unpackAll(packed) {
+  const trees = packed.map(unpack);
+  const latest = Math.max(...trees.map(lastCallOf));
+  return trees.map((t) => {
+    const alike = trees.filter((other) => other.score_name === t.score_name).map(({ range }) => range);
+    const [lows, highs] = [alike.map(([low]) => low), alike.map(([, high]) => high)];
+    return { ...t, latest, range: /** @type {[number, number]} */ ([Math.min(...lows), Math.max(...highs)]) };
+  });
 }
 
 /**
