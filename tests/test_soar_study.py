@@ -172,7 +172,7 @@ def test_the_plane_shows_every_outcome_and_the_published_points(outcomes):
     assert (ring.x[0], ring.y[0]) == drawn["soar 2, .9"]
     assert len(paper.x) == len(quality_speed.PUBLISHED)
     assert "no test" in figure.layout.title.text
-    assert "mean of 2 seeds" in figure.layout.yaxis.title.text
+    assert "60 puzzles, mean of 2 seeds" in figure.layout.annotations[0].text
     (alone,) = (part for part in quality_speed.plane([outcomes], count=60).data if part.name == "greedy")
     low, high = (f"{100 * end:.1f}" for end in wilson(round(60 * outcomes[0]["accuracy"]), 60))
     assert f"(95 % {low} to {high} over 60 puzzles)" in alone.hovertext[0]

@@ -29,7 +29,7 @@ def plane(qualities: dict[str, dict[str, Any]], speed: dict[str, Any]) -> Figure
     """``qualities`` {checkpoint: its stage, with ``prompts``, how many}, ``speed`` the stage "llada"."""
     lines = [(name, *line) for name, stage in qualities.items() for line in _lines(stage)]
     figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(11.5, 1.4 + 0.22 * len(lines)), width_ratios=(1.9, 1)
+        1, 2, figsize=(11.5, 1.6 + 0.2 * len(lines)), width_ratios=(1.9, 1)
     )
     ticks = []
     for y, (name, block, strategy) in enumerate(lines):

@@ -88,14 +88,15 @@ def plane(
     figure.update_yaxes(range=[min(shares) - 1, max(shares) + 1], row=1, col=1)
     lost = f" ({len(points) - len(near)} lie below: double-click)" * (len(near) < len(points))
     figure.update_xaxes(title_text=f"times fewer forward calls than greedy{lost}", row=1, col=1)
-    figure.update_yaxes(title_text=f"solved (%){among}", row=1, col=1)
+    figure.update_yaxes(title_text="solved (%)", row=1, col=1)
+    figure.layout.annotations[0].text += among
     _draw_published(figure)
     best = max(points, key=lambda point: point["solved"])
     most, plain = (f"{p['solved']:.1f} % in {p['calls']:.1f} calls a puzzle" for p in (best, points[0]))
     title = f"Most puzzles are solved by {best['label']}: {most}; greedy {plain}. "
     theme.plotly_title(figure, title + "Validation puzzles, to choose settings by: no test")
     return figure.update_layout(
-        height=400, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.28}
+        height=365, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.28}
     )
 
 
@@ -149,7 +150,7 @@ def _family(own: Sequence[dict[str, Any]], family: str, colour: str, symbol: str
 def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
     """Difference to greedy, best on top: an interval (filled: without zero) or a mark per seed."""
     others = sorted((row for row in rows if row.family != "greedy"), key=lambda row: row.gain.estimate)
-    figure, axes = pyplot.subplots(figsize=(9.5, 1.3 + 0.22 * len(others)))
+    figure, axes = pyplot.subplots(figsize=(9.5, 1.2 + 0.2 * len(others)))
     for y, row in enumerate(others):
         colour, marker, _ = LOOKS[row.family]
         gain = row.gain
@@ -221,7 +222,7 @@ def _draw_published(figure: go.Figure) -> None:
     figure.update_xaxes(
         title_text="speed relative to greedy (wall time)", **_log_axis(0.5, 2.2), row=1, col=2
     )
-    figure.update_yaxes(title_text="mean accuracy of 3 benchmarks (%)", row=1, col=2)
+    figure.update_yaxes(title_text="accuracy, mean of 3 (%)", row=1, col=2)
 
 
 def _log_axis(low: float, high: float) -> dict[str, Any]:
