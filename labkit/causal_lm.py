@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from labkit.checks import fail
@@ -28,8 +29,12 @@ def load_causal_lm(name: str, others: str = "", **settings: Any):
     safe = {"use_safetensors": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(name, **{"dtype": "float32"} | settings | safe)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        options = {"dtype": "float32", "output_loading_info": True} | settings | safe
+        made: Any = AutoModelForCausalLM.from_pretrained(name, **options)
+        model, loaded = made
+        if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
+            raise ValueError(f"{len(missing)} weights are missing: {', '.join(missing[:3])}")
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"--model must be a causal LM that transformers loads{others}; {name}: {reason}"

@@ -87,6 +87,7 @@ OPERATORS = ("tests/test_kernel_operators.py",)
 GRADIENTS = ("tests/test_tokenstats_gradients.py",)
 RIVALS, COUNTS = "tests/test_soar_strategies.py::test_", "labkit/soar/counts.py"
 SEARCH, BLOCKED = "tests/test_soar_search.py::test_", "tests/test_soar_block_diffusion.py::test_"
+WEIGHTS = ("tests/test_hostile_weights.py",)
 PROCESSES, HOSTILE = "tests/test_processes.py::test_", "tests/test_hostile.py::test_"
 ANSWERS = ("tests/test_elas_sources.py::test_an_answer_that_goes_wrong_is_one_error_and_leaves_nothing",)
 SOAR, FGO = ("tests/test_soar_search.py",), ("tests/test_fgo_advantages.py",)
@@ -102,6 +103,18 @@ DEVICE, USE = "labkit/device.py", ("tests/test_device.py",)
 BASELINE = ("tests/test_baselines.py",)
 
 FAULTS = (
+    Fault("weights of integers are taken, folders", "labkit/soar/models/loaders.py",
+          "if not tensor.is_floating_point():", "if False:", WEIGHTS),
+    Fault("weights of integers are taken, files", "labkit/soar/models/transformer.py",
+          " or not dtypes <= FLOATS:", ":", WEIGHTS),
+    Fault("missing weights are drawn at random", "labkit/causal_lm.py",
+          'if missing := sorted(loaded["missing_keys"]):', "if missing := []:", WEIGHTS),
+    Fault("an answer's head is waited for", "labkit/elas/opener.py",
+          "                timer.start()\n", "",
+          ("tests/test_elas_sources.py::test_a_head_without_end_is_not_waited_for",)),
+    Fault("a trace without steps is not named", "labkit/widgets/show.py",
+          "{source} does not ({error})", "it does not ({error})",
+          (HOSTILE + "a_whole_file_that_leads_nowhere_is_one_line_for_show",)),
     Fault("mask keeps the smallest two, reference", REFERENCE,
           "return list(keys.unflatten", "return list((-keys).unflatten", SPARSE24),
     Fault("mask keeps the smallest two, Triton", GROUPS,

@@ -272,6 +272,17 @@ def test_a_server_that_drips_is_not_waited_for(answer, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"a"], ids=["interim", "header"])
+def test_a_head_without_end_is_not_waited_for(answer, tmp_path, monkeypatch, drip):
+    monkeypatch.setattr(sources, "PATIENCE", 0.4)
+    answer(b"" if drip.startswith(b"HTTP") else OK, (time.sleep(0.02) or drip for _ in range(200)))
+    begun = time.monotonic()
+    with pytest.raises(OSError, match=r"^cannot download http.*/raw\.bin \(no whole head .* in 0.4 s\)"):
+        list(documents("raw"))
+    assert time.monotonic() - begun < 3  # of 4
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize(
     "length",
     [

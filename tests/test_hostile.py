@@ -268,6 +268,7 @@ def odd(trace, path, **arrays):
 
 @pytest.mark.parametrize("facts", [
     {"about": {"meta": {"findings": 5}}}, {"about": {"samples": [{"step": [1], "text": "x"}]}},
+    {"step": np.array([], int), "series/loss": np.array([])}, {"series/loss": np.array([1, {}], object)},
 ])  # fmt: skip
 def test_a_whole_file_that_leads_nowhere_is_one_line_for_show(tmp_path, capsys, facts):
     trace = TrainTrace(np.array([1, 2]), {"loss": np.array([2.0, 1.0])})

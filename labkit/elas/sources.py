@@ -15,7 +15,6 @@ import io
 import re
 import tarfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -26,6 +25,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 from labkit.checks import choice
+from labkit.elas.opener import open_within
 from labkit.paths import cache_dir, write_atomic
 from labkit.progress import bar
 
@@ -36,7 +36,7 @@ SKIPPED = {
     "_antlr", "ask_generated.py", "polyquinticconst.py", "resolvent_lookup.py",
 }  # fmt: skip
 MOST_BYTES = 2**28  # 256 MiB of a download: the largest source has 139 MB
-PATIENCE, LEAST_RATE = 60, 1000  # seconds without a byte, or at first; bytes a second after those
+PATIENCE, LEAST_RATE = 60, 1000  # seconds for a head, without a byte, or at first; bytes a second after
 # Of the kernel's files: what people write, but for the generated headers of AMD's registers (377 MB).
 KERNEL = (".c", ".h", ".S", ".rs", ".rst", ".txt", ".py", ".sh", ".pl", "Kconfig", "Makefile")
 REGISTERS = "/drivers/gpu/drm/amd/include/"
@@ -119,7 +119,7 @@ def _fetch(url: str, sha256: str, title: str, target: Path) -> None:
     """Stream ``url`` into ``target``, hashed on the way; OSError if it is cut, too big or another file."""
     whole, size, begun = hashlib.sha256(), 0, time.monotonic()
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer, target.open("wb") as file:
+        with open_within(url, PATIENCE) as answer, target.open("wb") as file:
             length = answer.headers.get("Content-Length", "")
             promised = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
             with bar(True, total=promised, desc=title, unit="B", unit_scale=True) as told:

@@ -44,8 +44,10 @@ def interrupted_by_signals() -> Iterator[None]:
                 before[number] = signal.signal(number, interrupt)
     try:
         yield
-    except OSError as error:
-        if received:  # a terminal that was closed takes no output, not even the end of a progress bar
+    except Exception as error:
+        if (
+            received
+        ):  # what breaks on the way out is of the signal; a terminal that is closed takes no output
             raise received[0] from error
         raise
     finally:

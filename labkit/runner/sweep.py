@@ -11,6 +11,7 @@ Grid file (YAML), one line a parameter; the sweep runs every combination:
 import atexit
 import contextlib
 import itertools
+import logging
 import math
 import os
 import tempfile
@@ -26,6 +27,7 @@ import pandas as pd
 from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.deploy.spec import close_clusters
 from distributed.security import Security
+from distributed.worker_memory import parse_memory_limit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -41,6 +43,7 @@ from labkit.runner.sweep_table import write_table
 from labkit.yaml_values import as_float, read_yaml
 
 CONNECT_TIMEOUT = 15  # seconds to reach a scheduler
+START_TIMEOUT = 300  # seconds for the local workers: a busy machine takes a minute
 ENDS = ("seconds", "error")  # the last columns of the table
 POINT_LIMIT = 100_000
 LOST = "not run: the scheduler went away; repeat the sweep"
@@ -191,12 +194,23 @@ class PinCard(WorkerPlugin):
         os.environ["CUDA_VISIBLE_DEVICES"] = self.cards[worker.name % len(self.cards)]
 
 
-def _local_cluster(**options: Any) -> LocalCluster:
-    try:
-        return LocalCluster(**options, security=Security.temporary())
-    except BaseException:  # ended while its workers start: dask's own closing at exit would fail, loudly
-        atexit.unregister(close_clusters)
-        raise
+@contextlib.contextmanager
+def _local_client(workers: int, **options: Any):
+    """A client of so many worker processes, which start once their cluster can be closed in order."""
+    options |= {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    options["memory_limit"] = parse_memory_limit("auto", 1, workers, logger=logging.getLogger(__name__))
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = LocalCluster(n_workers=0, **options, security=Security.temporary())
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+            cluster.scale(workers)
+            client.wait_for_workers(workers, timeout=START_TIMEOUT)
+            yield client
+        except KeyboardInterrupt:  # what dask then tells of workers and connections that end is no news
+            atexit.unregister(close_clusters)  # it would wait for a cluster that never began
+            for name in ("distributed", "tornado", "asyncio"):
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+            raise
 
 
 @contextlib.contextmanager
@@ -208,21 +222,14 @@ def connect(scheduler: str | None, jobs: int | None):
     """
     if scheduler is None:
         cards = [card.uuid for card in device.cards() if not card.problem]
-        workers = jobs or len(cards) or 2
-        options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
         settings = {
             "distributed.worker.profile.enabled": False,  # it keeps an hour of stacks
             "distributed.scheduler.allowed-failures": 0,  # a point that killed its worker kills the next
         }
         mark, after = uuid.uuid4().hex, contextlib.ExitStack()
-        marks = f"{os.environ.get(processes.MARK, '')} {mark}"
+        env = {processes.MARK: f"{os.environ.get(processes.MARK, '')} {mark}"}
         after.callback(processes.end, mark)  # a notebook outlives a worker that was killed
-        with (
-            after,
-            dask.config.set(settings),
-            _local_cluster(**options, env={processes.MARK: marks}) as cluster,
-            Client(cluster) as client,
-        ):
+        with after, dask.config.set(settings), _local_client(jobs or len(cards) or 2, env=env) as client:
             if len(cards) > 1:
                 client.register_plugin(PinCard(cards))
             yield client

@@ -42,22 +42,26 @@ def show(options: Namespace) -> int:
 def instrument(source: Path, prompt: int = 0) -> Instrument:
     """What shows the trace in a file, or the logs in a folder. ValueError if there is none."""
     if source.is_dir():
-        return _curves(read_logs(source), source.resolve().name)
+        return _curves(read_logs(source), source, source.resolve().name)
     trace = Trace.load(source)
     if isinstance(trace, MaskTrace):
         return MaskGrid({"": trace})
     if isinstance(trace, BeamTrace):
         return BeamTree(trace, None, prompt=prompt, side=_side(trace))
     if isinstance(trace, TrainTrace | GroupTrace):
-        return _curves(trace, "")
+        return _curves(trace, source)
     checks.fail("TRACE_OR_FOLDER", type(trace).__name__, "a trace of masks, a decode, groups or a training")
 
 
-def _curves(traces: Traces, title: str) -> Scrubber:
-    runs = runs_of(traces)
+def _curves(traces: Traces, source: Path, title: str = "") -> Scrubber:
+    try:
+        runs = runs_of(traces)
+        panels = panels_of([trace for *_, trace in runs], None)
+    except ValueError as error:
+        raise ValueError(f"TRACE_OR_FOLDER must hold logged steps; {source} does not ({error})") from None
     last = max(int(trace.step[-1]) for *_, trace in runs)
     unit = "question" if isinstance(traces, GroupTrace) else "step"
-    return Scrubber(runs, panels_of([trace for *_, trace in runs], None), step=last, title=title, unit=unit)
+    return Scrubber(runs, panels, step=last, title=title, unit=unit)
 
 
 def _side(trace: BeamTrace) -> int | None:

@@ -57,7 +57,10 @@ def load_reasoner(
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["labkit"])
-            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if not all(value.is_floating_point() for value in weights.values()):
+            raise TypeError
+        weights = {key: value.float() for key, value in weights.items()}
         about["task"]["operands"] = tuple(about["task"]["operands"])
         layers = len({key.split(".")[2] for key in weights if key.startswith("model.layers.")})
         if about["shape"]["layers"] != layers:  # a header may ask for any number

@@ -141,7 +141,10 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for file in files:
         with safe_open(file, "pt") as shard:
             for key in shard.keys():  # noqa: SIM118 (no mapping)
-                yield key, shard.get_tensor(key)
+                tensor = shard.get_tensor(key)
+                if not tensor.is_floating_point():
+                    checks.fail("name", f"{key} of {tensor.dtype}", f"{folder} with floating-point weights")
+                yield key, tensor
 
 
 def folder_of(name: str | Path) -> Path:

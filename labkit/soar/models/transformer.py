@@ -15,6 +15,8 @@ from labkit import checks
 from labkit.paths import write_atomic
 from labkit.soar.models.keys_values import Past
 
+FLOATS = {"F64", "F32", "F16", "BF16"}  # safetensors' names
+
 
 class Block(nn.Module):
     """Pre-norm attention and ReLU² MLP; every position sees every position."""
@@ -134,7 +136,9 @@ class MaskedLM(nn.Module):
         """
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            found = {key: tuple(one.get_shape()) for key, one in slices.items()}
+            dtypes = {one.get_dtype() for one in slices.values()}
         if "config" not in about:
             checks.fail("path", str(path), f"a {cls.__name__} safetensors file")
         config = cls.Config(**json.loads(about["config"]))
@@ -145,8 +149,12 @@ class MaskedLM(nn.Module):
             wanted = (
                 {key: tuple(one.shape) for key, one in cls(config).state_dict().items()} if held else {}
             )
-        if found != wanted:
-            checks.fail("path", str(path), f"a {cls.__name__} whose weights have the shapes of {config}")
+        if found != wanted or not dtypes <= FLOATS:
+            checks.fail(
+                "path",
+                str(path),
+                f"a {cls.__name__} whose weights have the shapes of {config}, and are floats",
+            )
         model = cls(config)
         model.load_state_dict(load_file(path), assign=True)
         return model.eval().requires_grad_(False), json.loads(about["card"])
