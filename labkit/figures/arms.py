@@ -51,7 +51,7 @@ def frontier(points: Mapping[str, Any], titles: Mapping[str, str], named: Sequen
     figure.update_layout(views[first][1])
     figure.update_xaxes(title_text="length of held-out responses (tokens)")
     figure.update_yaxes(title_text="held-out accuracy (%)", col=1)
-    figure.update_layout(height=420, legend={"orientation": "h", "y": -0.27, "itemwidth": 30})
+    figure.update_layout(height=365, legend={"orientation": "h", "y": -0.27, "itemwidth": 30})
     if len(views) > 1:
         figure.update_layout(updatemenus=[{
             "type": "buttons", "direction": "right", "x": 1, "xanchor": "right",

@@ -61,7 +61,7 @@ def loss_curves(
     title   what the curves come to; empty: the best run against counting tokens
     """
     arms = by_arm(traces)
-    figure, axis = pyplot.subplots(figsize=(8.6, 4.2))
+    figure, axis = pyplot.subplots(figsize=(8.6, 3.4))
     for arm, runs in arms.items():
         i = list(NAMES).index(arm)
         for j, run in enumerate(runs):

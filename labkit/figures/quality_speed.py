@@ -96,7 +96,7 @@ def plane(
     title = f"Most puzzles are solved by {best['label']}: {most}; greedy {plain}. "
     theme.plotly_title(figure, title + "Validation puzzles, to choose settings by: no test")
     return figure.update_layout(
-        height=365, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.28}
+        height=325, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.28}
     )
 
 

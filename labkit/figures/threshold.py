@@ -52,7 +52,7 @@ def at_threshold(
     figure.update_xaxes(title_text="forward calls a puzzle", row=1, col=1)
     figure.update_yaxes(title_text="solved (%)", row=1, col=1)
     theme.plotly_title(figure, _title(outcomes, threshold))
-    return figure.update_layout(height=280, legend={"orientation": "h", "y": -0.34})
+    return figure.update_layout(height=255, legend={"orientation": "h", "y": -0.34})
 
 
 def _title(outcomes: Sequence[dict[str, Any]], threshold: float) -> str:
