@@ -38,7 +38,7 @@ def app(lab, tmp_path_factory):
 
 
 def test_the_app_shows_live_instruments_and_no_code(app, page):
-    answer = page.goto(app, wait_until="domcontentloaded", timeout=120_000)
+    answer = page.goto(app, wait_until="domcontentloaded", timeout=300_000)
     assert answer.status == 200
     assert page.title().startswith("00_start_here")
     page.get_by_role("heading", name="Start here").wait_for(timeout=60_000)
