@@ -105,8 +105,6 @@ BASELINE = ("tests/test_baselines.py",)
 FAULTS = (
     Fault("weights of integers are taken, folders", "labkit/soar/models/loaders.py",
           "if not tensor.is_floating_point():", "if False:", WEIGHTS),
-    Fault("weights of integers are taken, files", "labkit/soar/models/transformer.py",
-          " or not dtypes <= FLOATS:", ":", WEIGHTS),
     Fault("missing weights are drawn at random", "labkit/causal_lm.py",
           'if missing := sorted(loaded["missing_keys"]):', "if missing := []:", WEIGHTS),
     Fault("an answer's head is waited for", "labkit/elas/opener.py",
