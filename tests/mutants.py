@@ -412,8 +412,6 @@ FAULTS = (
           (f"{HOSTILE}no_metric_takes_another_column",)),
     Fault("a metric's name breaks a table", "labkit/metrics.py", "if not text.isprintable():", "if False:",
           (f"{HOSTILE}a_name_and_a_unit_are_printable",)),
-    Fault("an error is obeyed by the terminal", "labkit/__main__.py", "{visible(str(error))}", "{error}",
-          (f"{HOSTILE}a_path_is_shown_not_obeyed",)),
     Fault("a drip is waited for", "labkit/elas/sources.py",
           "if size < LEAST_RATE * (", "if False and size < LEAST_RATE * (",
           ("tests/test_elas_sources.py::test_a_server_that_drips_is_not_waited_for",)),
