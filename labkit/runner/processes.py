@@ -45,9 +45,7 @@ def interrupted_by_signals() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (
-            received
-        ):  # what breaks on the way out is of the signal; a terminal that is closed takes no output
+        if received:  # what breaks on the way out is of the signal, as output to a closed terminal is
             raise received[0] from error
         raise
     finally:
