@@ -8,7 +8,7 @@ processes talk through gloo: a rehearsal.
 """
 
 import json
-import socket
+import multiprocessing
 import time
 from functools import partial
 from pathlib import Path
@@ -70,20 +70,15 @@ def _train(context: Context, fast: bool) -> dict[str, dict[str, Any]]:
     processes = torch.cuda.device_count() if cuda else 2
     config = settings(o.steps, o.rows, context.tiny)
     read_text(config)  # once, for the cache
+    multiprocessing.set_forkserver_preload([__name__])
     found = {}
     for form in FORMS:
         ranks = 1 if form == "one" else processes
-        with TemporaryDirectory() as folder, socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            where = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-            probe.close()
-            file = Path(folder) / "found.json"
-            mp.start_processes(
-                _worker,
-                (ranks, where, form, config, cuda, fast, file),
-                ranks,
-                start_method="spawn" if cuda else "fork",
-            )
+        with TemporaryDirectory() as folder:
+            file, where = Path(folder) / "found.json", f"file://{folder}/processes"
+            how = (ranks, where, form, config, cuda, fast, file)
+            # forks of a process that has no threads yet, where neither a lock nor CUDA can be taken over
+            mp.start_processes(_worker, how, ranks, start_method="forkserver")
             found[form] = json.loads(file.read_text())
         last = f"{form} of {ranks}: {found[form]['tokens_per_second']:,.0f} tokens/s"
         print(f"{last}, loss {found[form]['losses'][-1]:.4f}", flush=True)
