@@ -54,6 +54,11 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def write_page(path: str | Path, text: str) -> Path:
+    """Write ``text`` as UTF-8, whole or not at all; half characters show as \\udcff: it has none."""
+    return write_atomic(path, lambda part: part.write_text(text, "utf-8", "backslashreplace"))
+
+
 def write_json(path: Path, content: object, *, strict: bool = False) -> None:
     """Write readable JSON, whole or not at all: what fits stands in one line.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from labkit.notebooks import read_notebook, title
-from labkit.paths import write_atomic
+from labkit.paths import write_page
 from labkit.runner.baselines import describe, off, share
 from labkit.runner.cells import INSTRUMENT, aim_links, cell_html
 from labkit.runner.compare import read_run
@@ -45,7 +45,7 @@ def write_report(
     if any(section["plotly"] for section in sections):
         from plotly.offline import get_plotlyjs
 
-        _write(out / PLOTLY_JS, get_plotlyjs())
+        write_page(out / PLOTLY_JS, get_plotlyjs())
     for section in sections:
         render("notebook.html.j2", out / f"{section['notebook']}.html", section=section, **facts)
     return render(
@@ -64,12 +64,7 @@ def write_report(
 def render(template: str, path: Path, **facts: object) -> Path:
     """Write a page of one of the templates beside this file."""
     environment = Environment(loader=PackageLoader("labkit.runner", "."), autoescape=True)
-    return _write(path, environment.get_template(template).render(facts))
-
-
-def _write(path: Path, text: str) -> Path:
-    """As UTF-8, which has no half characters: they show as \\udcff, as on the command line."""
-    return write_atomic(path, lambda part: part.write_text(text, "utf-8", "backslashreplace"))
+    return write_page(path, environment.get_template(template).render(facts))
 
 
 def _findings(run: dict) -> str:

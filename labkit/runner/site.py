@@ -20,7 +20,7 @@ from typing import Any
 
 from labkit.figures.tables import findings_table
 from labkit.notebooks import read_notebook, title
-from labkit.paths import runs_dir
+from labkit.paths import runs_dir, write_page
 from labkit.runner.cells import INSTRUMENT, aim_links
 from labkit.runner.compare import read_run
 from labkit.runner.report import render, write_report
@@ -79,7 +79,7 @@ def _book(folder: Path, stem: str, out: Path) -> dict[str, Any]:
     shown: list[dict[str, str]] = []
     for page, picture in _instruments(cells):
         place = out / f"{stem}-{len(shown) + 1}.html"
-        place.write_text(page.replace("<body>", back, 1), "utf-8", "backslashreplace")
+        write_page(place, page.replace("<body>", back, 1))
         place.with_suffix(".png").write_bytes(picture)
         found = TITLE.search(page)
         shown.append({"name": place.stem, "title": html.unescape(found[1]) if found else name})

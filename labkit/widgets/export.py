@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from labkit.figures.theme import describe
-from labkit.paths import write_atomic
+from labkit.paths import write_page
 from labkit.widgets.esm import standalone
 
 NOTEBOOK = "needs Python: open the notebook that made it."  # ends the line about what is missing
@@ -107,8 +107,7 @@ class Instrument(anywidget.AnyWidget):
 
     def export(self, path: str | Path) -> Path:
         """Write the instrument as it stands as one HTML page that needs no Python and no network."""
-        text = page(self)
-        return write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
+        return write_page(path, page(self))
 
 
 def answer_ping(widget: Any, content: dict[str, Any], _buffers: object) -> None:

@@ -8,11 +8,10 @@ from traitlets import TraitError
 
 from labkit import checks
 from labkit.figures import theme
-from labkit.paths import write_atomic
 from labkit.traces import BeamTrace, GroupTrace, MaskTrace, Trace, TrainTrace
 from labkit.widgets.beam_tree import BeamTree
 from labkit.widgets.curve_pack import Traces, panels_of, runs_of
-from labkit.widgets.export import Instrument, page
+from labkit.widgets.export import Instrument
 from labkit.widgets.logs import read_logs
 from labkit.widgets.mask_grid import MaskGrid
 from labkit.widgets.scrubber import Scrubber
@@ -28,14 +27,13 @@ def show(options: Namespace) -> int:
     output = Path(options.output) if options.output else source.with_suffix(".html")
     theme.apply()
     try:
-        made = page(instrument(source, options.prompt))
+        print(instrument(source, options.prompt).export(output))
     except (LookupError, TypeError, AttributeError, OverflowError, TraitError) as error:
         # whole as a file, but an index or a fact in it leads nowhere
         problem = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"TRACE_OR_FOLDER must hold a whole trace; {source} does not ({problem})"
         ) from None
-    print(write_atomic(output, lambda part: part.write_text(made, "utf-8", "backslashreplace")))
     return 0
 
 
