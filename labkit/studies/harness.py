@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,7 +70,7 @@ class Option:
 class Context:
     """What the stages of one call share."""
 
-    command: str  # as it was given, the folder as OUT
+    command: str  # as it was given, --out and absolute paths by their options: OUT
     out: Path
     device: str  # "cuda" or "cpu"
     tiny: bool
@@ -218,7 +218,10 @@ def _context(study: Study, given: argparse.Namespace, words: list[str]) -> Conte
         checks.choice("stages", name, tuple(study.stages))
     wanted = given.stages or study.default or study.stages
     out = given.out or study.out or runs_dir() / "studies" / study.name
-    shown = ["OUT" if given.out and Path(word) == given.out else word for word in words]
+    shown = [
+        option.lstrip("-").upper() if option == "--out" or Path(word).is_absolute() else word
+        for option, word in pairwise(["", *words])
+    ]  # folders of one machine are not told
     limit = float("inf") if given.seconds is None else checks.number("seconds", given.seconds, 0)
     values = {name: o.value(name, getattr(given, name), given.tiny) for name, o in study.options.items()}
     return Context(
