@@ -18,23 +18,18 @@ AGAINST = {  # what ELAS is compared with, and what the difference is for
 }
 
 
-def gap_60m(against: str) -> float:
-    """Test nats per token of ELAS minus those of an arm with the same seed and batches."""
-    found = runs_60m()
-    return found["elas_ste"].meta["test_nats"] - found[against].meta["test_nats"]
-
-
 def describe_60m() -> str:
     """What the mask costs; one seed allows no more."""
-    return f"{gap_60m('lowrank_relu2'):+.4f} nats (1 seed, no interval)"
+    return f"{_gaps(_runs())['lowrank_relu2']:+.4f} nats (1 seed, no interval)"
 
 
 def headline_60m() -> list[Claim]:
     """The row of the table of findings. FileNotFoundError without the runs."""
-    about = _runs()["elas_ste"].meta
+    found = _runs()
+    about = found["elas_ste"].meta
     conditions = where(about, f"{about['tokens_done'] / 1e9:.2f} billion tokens of code and English")
     ask = "And in the paper's 60M configuration?"
-    return [Claim("ELAS", ask, f"ELAS minus {_apart()}; {_chance()}", conditions, _printed(), NOTEBOOK)]
+    return [Claim("ELAS", ask, _apart(found), conditions, _printed(), NOTEBOOK)]
 
 
 def claims_60m() -> list[Claim]:
@@ -45,7 +40,7 @@ def claims_60m() -> list[Claim]:
     return [
         Claim(
             "ELAS", "perplexity of ELAS against LORO in the paper's 60M configuration",
-            f"{ours:.3f} against {theirs:.3f}; ELAS minus {_apart()}; {_chance()}",
+            f"{ours:.3f} against {theirs:.3f}; {_apart(found)}",
             "; ".join([where(elas), *elas["differs"]]), _printed(),
         ),
         Claim(
@@ -62,19 +57,22 @@ def _runs() -> dict[str, TrainTrace]:
     return found
 
 
-def _apart() -> str:
-    return "; ".join(
-        f"{name} {gap_60m(arm):+.4f} nats ({100 * math.expm1(gap_60m(arm)):+.2f} %)"
-        for arm, name in AGAINST.items()
-    )
+def _gaps(found: dict[str, TrainTrace]) -> dict[str, float]:
+    """{arm: test nats per token of ELAS minus its own}, of one seed and the same batches."""
+    ours = found["elas_ste"].meta["test_nats"]
+    return {arm: ours - found[arm].meta["test_nats"] for arm in AGAINST}
 
 
-def _chance() -> str:
-    """What one seed cannot say: how far chance alone moves the same difference at 12M."""
+def _apart(found: dict[str, TrainTrace]) -> str:
+    """ELAS against each arm, and how far chance alone moves the mask's difference at 12M."""
+    parts = [
+        f"{AGAINST[arm]} {nats:+.4f} nats ({100 * math.expm1(nats):+.2f} %)"
+        for arm, nats in _gaps(found).items()
+    ]
     small = gap("elas_ste", "lowrank_relu2")
     scatter = float(np.std(small.values, ddof=1))
-    apart = f"at 12M the mask's difference scatters by {scatter:.3f} over {small.count}"
-    return f"one seed: not resolved ({apart})"
+    chance = f"at 12M the mask's difference scatters by {scatter:.3f} over {small.count}"
+    return f"ELAS minus {'; '.join(parts)}; one seed: not resolved ({chance})"
 
 
 def _printed() -> str:
