@@ -18,7 +18,7 @@ from labkit.studies.fgo import records
 from labkit.studies.fgo.claims import sentence
 from labkit.studies.files import digest
 from labkit.widgets.esm import standalone
-from labkit.widgets.export import Instrument
+from labkit.widgets.export import COLOURS, Instrument
 from labkit.widgets.mask_grid import MaskGrid
 from labkit.widgets.scrubber import Scrubber
 
@@ -86,7 +86,7 @@ def scrubber() -> Instrument:
 
 
 def shoot(instrument: Instrument, picture: Path, source: str) -> None:
-    """The instrument's own page in Chromium, as a PNG of 256 colours."""
+    """The instrument's own page in Chromium, as a PNG of few colours."""
     from browser.lab import CHROMIUM_ARGUMENTS, MISSING, find_chromium
     from PIL import Image, PngImagePlugin
     from playwright.sync_api import sync_playwright
@@ -104,7 +104,7 @@ def shoot(instrument: Instrument, picture: Path, source: str) -> None:
         note = PngImagePlugin.PngInfo()
         note.add_text(KEY, source)
         with Image.open(shot) as image:
-            image.convert("RGB").quantize(256).save(picture, optimize=True, pnginfo=note)
+            image.convert("RGB").quantize(COLOURS).save(picture, optimize=True, pnginfo=note)
 
 
 def main() -> None:

@@ -66,9 +66,8 @@ def run(options: Namespace) -> int:
     rows = []
     for item in runs:
         memory = f"{item.gpu_memory / 1024:.1f}" if item.gpu_memory else "-"
-        result = (
-            Text("ok", "green") if item.ok else Text.assemble(("FAILED", "red"), f" {visible(item.error)}")
-        )
+        failed = Text.assemble(("FAILED", "red"), f" {visible(item.error)}")
+        result = Text("ok", "green") if item.ok else failed
         if lines[item.notebook]:
             result = Text.assemble(("off baseline", "red"), f", {len(lines[item.notebook])} of its metrics")
         counted = Counter(item.verdicts.values()) or {"no baseline": len(item.metrics)}

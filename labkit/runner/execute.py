@@ -110,9 +110,8 @@ def execute(source: str, target: str, parameters: dict) -> str:
 
 def _one_line(name: str, message: object) -> str:
     """The runner reads one line, and a log shows it."""
-    text = f"{name}: {message}".encode(
-        errors="backslashreplace"
-    ).decode()  # a half character cannot be told
+    # a half character cannot be told
+    text = f"{name}: {message}".encode(errors="backslashreplace").decode()
     return " ".join(text.split())
 
 
