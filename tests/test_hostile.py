@@ -256,6 +256,11 @@ def test_a_path_is_shown_not_obeyed(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert r"\x1b[31m/x.npz" in said
+    (tmp_path / "\x1b[31m" / "x.npz").write_text("none")  # of a file that is there the error says str(path)
+    assert main(["show", "\x1b[31m/x.npz"]) == 2
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert r"\x1b[31m/x.npz" in said
 
 
 def odd(trace, path, **arrays):

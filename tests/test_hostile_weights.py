@@ -10,6 +10,7 @@ from labkit.causal_lm import load_causal_lm
 from labkit.fgo.lab.reasoner import load_reasoner
 from labkit.paths import CHECKPOINTS
 from labkit.soar import load_model
+from labkit.soar.tasks.sums import SumsLM
 
 
 def safetensors(header, weights=b""):
@@ -52,3 +53,12 @@ def test_weights_that_are_none_are_one_line(tmp_path, damage):
         with pytest.raises(ValueError, match=rf"must .*{folder}") as caught:
             load_model(folder) if kind == "gsm" else load_causal_lm(str(folder))
         assert "\n" not in str(caught.value)
+
+
+def test_the_lab_s_own_class_takes_no_integers(tmp_path):
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(of_integers((CHECKPOINTS / "sums.safetensors").read_bytes()))
+    with pytest.raises(
+        ValueError, match=r"path must be a SumsLM whose weights .* are floats; got .*x\.safe"
+    ):
+        SumsLM.load(file)
