@@ -144,7 +144,7 @@ def test_two_processes_give_the_loss_of_one(preset, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run(
         [*torchrun, *words, "-p", "batch_size", "2", "--output", str(tmp_path / "two")],
-        check=True, env=environment(ACCELERATE_USE_CPU="true"), capture_output=True, timeout=180,
+        check=True, env=environment(ACCELERATE_USE_CPU="true"), capture_output=True, timeout=400,
     )  # fmt: skip
     overrides = json.loads((tmp_path / "two" / "pretrain.json").read_text())
     config = PretrainConfig(**overrides | {"batch_size": 4})

@@ -211,6 +211,7 @@ def answer(tmp_path, monkeypatch):
                         self.wfile.write(part)
 
         server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True  # server_close() waits for no client that keeps its connection
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/raw.bin"
@@ -268,18 +269,18 @@ def test_a_server_that_drips_is_not_waited_for(answer, tmp_path, monkeypatch):
         OSError, match=r"^cannot download http.*/raw\.bin \(slower than 1,000 bytes a second"
     ):
         list(documents("raw"))
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 15  # of 20
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"a"], ids=["interim", "header"])
 def test_a_head_without_end_is_not_waited_for(answer, tmp_path, monkeypatch, drip):
     monkeypatch.setattr(sources, "PATIENCE", 0.4)
-    answer(b"" if drip.startswith(b"HTTP") else OK, (time.sleep(0.02) or drip for _ in range(200)))
+    answer(b"" if drip.startswith(b"HTTP") else OK, (time.sleep(0.02) or drip for _ in range(2000)))
     begun = time.monotonic()
     with pytest.raises(OSError, match=r"^cannot download http.*/raw\.bin \(no whole head .* in 0.4 s\)"):
         list(documents("raw"))
-    assert time.monotonic() - begun < 3  # of 4
+    assert time.monotonic() - begun < 20  # of 40
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

@@ -44,7 +44,7 @@ def end_after(command, runs, seconds):
     )  # fmt: skip
     time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     deadline = time.monotonic() + 3  # a daemon of multiprocessing sees that its pipe was closed
     while (left := bearers(name)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -227,7 +227,7 @@ def test_no_completion_can_hang_the_judge_nor_does_one_spoil_the_next():
     assert judge("5", "$\\boxed{5}$") is True
     start = time.monotonic()
     assert judge("5", "$\\boxed{9^{9^{9^{9}}}}$") is False
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
     verdicts = []  # not the main thread: a trainer may call from any
     thread = threading.Thread(target=lambda: verdicts.extend([judge("5", "$5$"), judge("5", "$6$")]))
     thread.start()

@@ -26,7 +26,7 @@ def node():
 def run(node, text):
     """What a module prints."""
     command = [node, "--input-type=module", "--eval", text]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
 def join_texts(texts):
@@ -42,7 +42,7 @@ def join_texts(texts):
 
 def test_the_pure_parts_under_node(node):
     assert len(TESTS) >= 4
-    done = subprocess.run([node, "--test", *TESTS], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([node, "--test", *TESTS], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

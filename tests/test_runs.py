@@ -337,7 +337,7 @@ def test_a_signal_ends_the_notebooks_too(tmp_path, runs_at, number, code, words)
     )  # fmt: skip
     _wait_for(tmp_path / "begun.txt")
     process.send_signal(number)
-    _, messages = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=240)
     assert process.returncode == code
     assert _all_ended(tmp_path, seconds=0.5)
     assert messages.splitlines()[-1] == f"labkit run: {words}"

@@ -30,7 +30,7 @@ def _fork(work: Callable[[], int], log: Path, rank: int, port: int) -> int:
     if child := os.fork():
         return child
     code = 1
-    signal.alarm(180)  # one that fails leaves the other waiting for it
+    signal.alarm(400)  # one that fails leaves the other waiting for it
     try:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
