@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import triton
 
+from sparse24 import compare
+
 # A spin before each sample lets the host run ahead: what is timed is the GPU, not Python.
 SPIN_CYCLES = 3_000_000
 
@@ -85,7 +87,10 @@ def ceilings() -> dict[str, float]:
 
 
 def report(name: str, command: str, body: dict, folder: Path) -> Path:
-    """Write ``<folder>/<name>_<card>.json``: card, versions, UTC date and command around ``body``."""
+    """Write ``<folder>/<name>_<card>.json``: card, versions, UTC date and command around ``body``.
+
+    Prints what moved since the file that it replaces.
+    """
     card = torch.cuda.get_device_name()
     driver = subprocess.run(
         ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
@@ -108,7 +113,10 @@ def report(name: str, command: str, body: dict, folder: Path) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}_{'_'.join(card.lower().split())}.json"
+    before = path.read_bytes() if path.exists() else None
     path.write_text(json.dumps(head | body, indent=1) + "\n")
+    if before:
+        print(*compare.lines(json.loads(before), head | body), sep="\n")
     return path
 
 
