@@ -28,6 +28,7 @@ PIP += $(CONSTRAINTS)
 endif
 # Two-core machines are faster when each process keeps to one thread.
 export OMP_NUM_THREADS ?= 1
+LONGEST := --durations=15 --durations-min=5
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -60,7 +61,7 @@ test: unit  ## style, types, unit tests, notebooks under nbval; SLOW=yes: those 
 # nbval reads notebooks alone, and takes a second of each process.
 unit: types  ## `make test` without the notebooks
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
-	$(PY) -m pytest -q -n 2 --dist worksteal -p no:nbval $(if $(SLOW),,-m "not slow") $(COVERAGE) --ignore=tests/browser tests
+	$(PY) -m pytest -q -n 2 --dist worksteal -p no:nbval $(LONGEST) $(if $(SLOW),,-m "not slow") $(COVERAGE) --ignore=tests/browser tests
 	$(if $(COVERAGE),@printf 'coverage of the unit tests: %s %%\n' "$$($(PY) -m coverage report --format=total)")
 
 types: $(READY)  ## what mypy finds
@@ -70,7 +71,7 @@ coverage: $(READY)  ## the lines that the last `make test` did not reach, by fil
 	$(PY) -m coverage report --skip-covered --show-missing --sort=cover
 
 test-browser: $(READY)  ## the notebooks in JupyterLab in Chromium, screenshots to runs/browser (needs chromium)
-	$(PY) -m pytest -q -n 2 --dist worksteal --require-chromium tests/browser
+	$(PY) -m pytest -q -n 2 --dist worksteal $(LONGEST) --require-chromium tests/browser
 
 pictures: $(READY)  ## README's pictures, from real traces and the instruments as they are (needs chromium)
 	$(PY) tests/pictures.py
