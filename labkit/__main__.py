@@ -82,7 +82,8 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
     }),
     "show": (_late("labkit.widgets.show", "show"), {
         "trace": {"metavar": "TRACE_OR_FOLDER", "help": "a trace (.npz), or a folder with one, with "
-                  "trainer_state.json of TRL or transformers, or with TensorBoard's event files"},
+                  "trainer_state.json of TRL or transformers, or with TensorBoard's event files; or "
+                  "the JSON of `make bench`"},
         "-o": {"dest": "output", "metavar": "FILE", "help": "the page (default: TRACE.html)"},
         "--prompt": {"type": int, "default": 0, "help": "which prompt of a decode (default: 0)"},
     }),

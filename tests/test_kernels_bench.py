@@ -4,6 +4,7 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,6 +62,47 @@ def test_two_benches_are_compared_row_by_row():
     told = lines(before, result(timed("b", 0.9, 1.0, 1.1), copy=2900.0, card="A100"))
     assert told[0] == "not the same machine or bench: sparse24 on H100, then sparse24 on A100"
     assert told[1] == "the card's own copy_gbps is 0.967 times that of before: doubt what follows"
+
+
+def test_a_bench_stands_under_the_roofs_of_its_card():
+    """By hand: 1000 x 500 x 2000 is 2e9 operations over 7 MB; 2e9 in 0.01 ms are 200 TFLOP/s."""
+    from labkit.figures.roofline import roofline
+
+    ms = {"p20": 0.01, "p50": 0.01, "p80": 0.01}
+    product = {"section": "product", "rival": "matmul K,N", "rows": 1000, "k": 500, "n": 2000, "ms": ms}
+    one_pass = {"section": "elementwise", "rival": "relu2 eager", "rows": 9, "width": 8, "ms": ms}
+    rows = [product, product | {"rival": "cuBLAS K,N", "ms": {**ms, "p50": 0.02}}]
+    bench = result(*rows, one_pass | {"share_of_copy": 0.5}) | {"bench": "sparse24"}
+    bench["ceilings"]["product_tflops"] = 160.0
+    figure = roofline(bench)
+    drawn = {(trace.name, trace.xaxis): (list(trace.x), list(trace.y)) for trace in figure.data}
+    assert drawn["ours", "x"] == ([285.71], [200.0])
+    assert drawn["rivals", "x"] == ([285.71], [100.0])
+    assert drawn["rivals", "x2"] == ([50.0], ["relu2 eager, 9 x 8"])
+    for name, roof in (("dense roof", 160), ("2:4 roof", 320)):
+        x, y = map(np.array, drawn[name, "x"])
+        assert y == pytest.approx(np.minimum(3 * x, roof), abs=0.02)  # 3,000 GB/s
+    assert sum(trace.showlegend for trace in figure.data) == 4
+    assert (
+        figure.layout.title.text
+        == "sparse24: the best product does 1.25× the dense roof (H100, 2026-11-24)"
+    )
+    alone = roofline(result(one_pass | {"share_of_copy": 0.5, "rival": "token_stats"}))
+    assert alone.layout.title.text == "sparse24: one-pass kernels reach 50 % of a copy (H100, 2026-11-24)"
+
+
+def test_show_draws_a_bench(tmp_path, capsys):
+    from labkit.__main__ import main
+
+    for path in RESULTS.glob("*.json"):
+        page = tmp_path / "roof.html"
+        assert main(["show", str(path), "-o", str(page)]) == 0
+        assert "share of a copy" in page.read_text()
+    capsys.readouterr()
+    (tmp_path / "odd.json").write_text(json.dumps(result({**timed("a", 1, 1, 1), "share_of_copy": "x"})))
+    assert main(["show", str(tmp_path / "odd.json"), "-o", str(tmp_path / "odd.html")]) == 2
+    assert "TRACE_OR_FOLDER must" in capsys.readouterr().err
+    assert not (tmp_path / "odd.html").exists()
 
 
 def test_compare_reads_what_the_bench_writes(tmp_path, monkeypatch, capsys):

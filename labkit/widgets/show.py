@@ -1,4 +1,4 @@
-"""labkit show: a trace, or the logs of a training, as one page that needs no Python."""
+"""labkit show: a trace, the logs of a training or a kernel bench as one page that needs no Python."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -8,6 +8,8 @@ from traitlets import TraitError
 
 from labkit import checks
 from labkit.figures import theme
+from labkit.figures.roofline import roofline
+from labkit.paths import write_page
 from labkit.traces import BeamTrace, GroupTrace, MaskTrace, Trace, TrainTrace
 from labkit.widgets.beam_tree import BeamTree
 from labkit.widgets.curve_pack import Traces, panels_of, runs_of
@@ -15,6 +17,7 @@ from labkit.widgets.export import Instrument
 from labkit.widgets.logs import read_logs
 from labkit.widgets.mask_grid import MaskGrid
 from labkit.widgets.scrubber import Scrubber
+from sparse24 import compare
 
 BOARDS = (4, 9)  # sides of a Sudoku
 
@@ -27,8 +30,12 @@ def show(options: Namespace) -> int:
     output = Path(options.output) if options.output else source.with_suffix(".html")
     theme.apply()
     try:
-        print(instrument(source, options.prompt).export(output))
-    except (LookupError, TypeError, AttributeError, OverflowError, TraitError) as error:
+        if source.suffix == ".json":
+            page = roofline(compare.read(source, "TRACE_OR_FOLDER")).to_html()
+            print(write_page(output, page))
+        else:
+            print(instrument(source, options.prompt).export(output))
+    except (LookupError, TypeError, AttributeError, ArithmeticError, TraitError) as error:
         # whole as a file, but an index or a fact in it leads nowhere
         problem = f"{type(error).__name__}: {error}"
         raise ValueError(
