@@ -8,6 +8,7 @@ processes talk through gloo: a rehearsal.
 """
 
 import json
+import math
 import multiprocessing
 import time
 from functools import partial
@@ -28,11 +29,13 @@ from labkit.elas.config import PretrainConfig, build_model, read_text
 from labkit.elas.data import windows
 from labkit.elas.loro import Loro
 from labkit.elas.schedule import cosine_restart
+from labkit.paths import write_json
 from labkit.provenance import device_name
 from labkit.studies.harness import Context, Option, Stage, Study
 
 FORMS = ("one", "ddp", "fsdp")  # one process; the others take all GPUs
 WARM = 10  # steps that are not timed
+PATIENCE = 60  # seconds for the processes to end after their work
 
 
 def settings(steps: int, rows: int, tiny: bool) -> PretrainConfig:
@@ -70,7 +73,7 @@ def _train(context: Context, fast: bool) -> dict[str, dict[str, Any]]:
     processes = torch.cuda.device_count() if cuda else 2
     config = settings(o.steps, o.rows, context.tiny)
     read_text(config)  # once, for the cache
-    multiprocessing.set_forkserver_preload([__name__])
+    multiprocessing.set_forkserver_preload([__name__, "labkit.elas.model"])  # once, not in each process
     found = {}
     for form in FORMS:
         ranks = 1 if form == "one" else processes
@@ -78,11 +81,28 @@ def _train(context: Context, fast: bool) -> dict[str, dict[str, Any]]:
             file, where = Path(folder) / "found.json", f"file://{folder}/processes"
             how = (ranks, where, form, config, cuda, fast, file)
             # forks of a process that has no threads yet, where neither a lock nor CUDA can be taken over
-            mp.start_processes(_worker, how, ranks, start_method="forkserver")
+            _end(mp.start_processes(_worker, how, ranks, join=False, start_method="forkserver"), file)
             found[form] = json.loads(file.read_text())
         last = f"{form} of {ranks}: {found[form]['tokens_per_second']:,.0f} tokens/s"
         print(f"{last}, loss {found[form]['losses'][-1]:.4f}", flush=True)
     return found
+
+
+def _end(context: mp.ProcessContext, file: Path) -> None:
+    """Wait until all have ended; RuntimeError where one goes on ``PATIENCE`` after ``file`` came.
+
+    Before that no wait is endless: a collective operation that a process does not join is an error.
+    """
+    deadline = math.inf
+    try:
+        while not context.join(timeout=1):
+            if deadline == math.inf and file.exists():
+                deadline = time.monotonic() + PATIENCE
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"a process of elas-parallel did not end in {PATIENCE} s after its work")
+    finally:
+        for process in context.processes:
+            process.kill()
 
 
 def _worker(
@@ -95,6 +115,29 @@ def _worker(
     else:
         torch.set_num_threads(1)
     dist.init_process_group("nccl" if cuda else "gloo", init_method=where, rank=rank, world_size=ranks)
+    losses, times = _steps(rank, ranks, form, config, device, fast)
+    whole = torch.stack(losses).to(device)
+    dist.all_reduce(whole)
+    if rank == 0:
+        each = np.diff(times[min(WARM, config.steps // 2) :])
+        body = {
+            "processes": ranks, "losses": (whole / ranks).tolist(),
+            "tokens_per_second": config.batch_size * config.seq_len / float(np.median(each)),
+            "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
+        }  # fmt: skip
+        write_json(file, body)
+    dist.destroy_process_group()
+
+
+def _steps(
+    rank: int, ranks: int, form: str, config: PretrainConfig, device: str, fast: bool
+) -> tuple[list[Tensor], list[float]]:
+    """The loss of each step and when it was done.
+
+    The model ends here, before the processes part: DistributedDataParallel's C++ part, if the last to hold
+    gloo's, ends it with Python's lock, for which a thread of gloo may be waiting.
+    """
+    cuda = device.startswith("cuda")
     text = read_text(config)
     rows = torch.from_numpy(windows(text.train, config.seq_len).astype(np.int64))
     built: Any = build_model(config, text)  # transformers wraps .to() so that its type is lost
@@ -108,17 +151,7 @@ def _worker(
         if cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter())
-    whole = torch.stack(losses).to(device)
-    dist.all_reduce(whole)
-    if rank == 0:
-        each = np.diff(times[min(WARM, config.steps // 2) :])
-        body = {
-            "processes": ranks, "losses": (whole / ranks).tolist(),
-            "tokens_per_second": config.batch_size * config.seq_len / float(np.median(each)),
-            "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
-        }  # fmt: skip
-        file.write_text(json.dumps(body))
-    dist.destroy_process_group()
+    return losses, times
 
 
 def wrapped(
