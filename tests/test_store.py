@@ -1,6 +1,7 @@
 """The store of finished executions: what was cut off or edited counts as absent, in one line."""
 
 import json
+import threading
 
 import pytest
 from notebook_maker import write_notebook
@@ -54,6 +55,28 @@ def test_a_damaged_entry_counts_as_absent_in_one_line(tmp_path, monkeypatch, cap
     assert "damaged" in line
     store.put("k", source, 3.0)
     assert store.get("k")[1] == 3.0
+
+
+def test_two_that_finish_the_same_at_once_keep_one_of_them_whole(tmp_path, monkeypatch, capsys):
+    """Two runs begun at the same moment; the second comes between the notebook and the record."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    first, second = (write_notebook(tmp_path / f"{n}.ipynb", f"print({n})") for n in (1, 2))
+    digest = store._sha256
+    other = threading.Thread(target=store.put, args=("k", second, 2.0))
+
+    def slowly(path):
+        found = digest(path)
+        if threading.current_thread() is threading.main_thread() and not other.ident:
+            other.start()
+            other.join(1)
+        return found
+
+    monkeypatch.setattr(store, "_sha256", slowly)
+    store.put("k", first, 1.0)
+    other.join(30)
+    found, seconds = store.get("k")
+    assert (found.read_text(), seconds) == (second.read_text(), 2.0)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("suffix", [".json", ".ipynb"])

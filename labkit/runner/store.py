@@ -3,6 +3,7 @@
 ``labkit run --resume`` and sweeps look here before they execute; only finished runs are put in.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -66,10 +67,15 @@ def get(key: str) -> tuple[Path, float] | None:
 
 
 def put(key: str, executed: Path, seconds: float) -> None:
-    """Keep a finished execution; the record goes last, so a killed writer leaves nothing that counts."""
+    """Keep a finished execution; the record goes last, so a killed writer leaves nothing that counts.
+
+    Of two that finish the same at once one waits, or the record could be of the other's notebook.
+    """
     notebook, record = _files(key)
-    write_atomic(notebook, lambda temporary: shutil.copyfile(executed, temporary))
-    write_json(record, {"seconds": seconds, "sha256": _sha256(notebook)})
+    with (notebook.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        write_atomic(notebook, lambda temporary: shutil.copyfile(executed, temporary))
+        write_json(record, {"seconds": seconds, "sha256": _sha256(notebook)})
 
 
 def _files(key: str) -> tuple[Path, Path]:
