@@ -456,6 +456,11 @@ FAULTS = (
     Fault("a process that stays is waited for", "labkit/studies/elas/parallel.py",
           "if time.monotonic() > deadline:", "if False:",
           ("tests/test_elas_parallel.py::test_a_process_that_never_ends_is_an_error",)),
+    Fault("a second signal breaks off the ending", "labkit/runner/processes.py",
+          "if received and time.monotonic() < since + GRACE:", "if False:",
+          (f"{PROCESSES}a_second_signal_does_not_break_off_the_ending",)),
+    Fault("two who keep the same lose it", "labkit/runner/store.py", "fcntl.LOCK_EX", "fcntl.LOCK_SH",
+          ("tests/test_store.py::test_two_that_finish_the_same_at_once_keep_one_of_them_whole",)),
 )  # fmt: skip
 
 

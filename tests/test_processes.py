@@ -126,6 +126,27 @@ def test_a_closed_terminal_does_not_hide_the_signal(handlers):
         raise OSError(28, "full")
 
 
+def _receive_two(left):
+    try:
+        _receive(signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGHUP)
+        left.append("ended in order")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_second_signal_does_not_break_off_the_ending(handlers, monkeypatch):
+    """A service manager sends SIGTERM and SIGHUP; one who is in a hurry sends many."""
+    left = []
+    with pytest.raises(Ended) as raised, interrupted_by_signals():
+        _receive_two(left)
+    assert (raised.value.args, left) == ((signal.SIGTERM,), ["ended in order"])
+    monkeypatch.setattr(processes, "GRACE", 0.0)  # what hangs on the way out can still be ended
+    with pytest.raises(Ended), interrupted_by_signals():
+        _receive_two(left)
+    assert left == ["ended in order"]
+
+
 def test_under_nohup_a_closed_terminal_ends_nothing(handlers):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with interrupted_by_signals():

@@ -21,6 +21,7 @@ TICK = 0.1  # seconds between two looks at the clock
 LINE = 2**16  # bytes; a longer line is handled in pieces
 LOG = 20_000_000  # bytes of a log; more than labkit.runner.execute lets a notebook print
 PATIENCE = 10.0  # seconds for the killed to be gone
+GRACE = 2 * PATIENCE  # seconds from a signal until the next one counts
 TAIL = 40  # lines kept from the end of a log that is cut
 
 
@@ -30,11 +31,18 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Raise ``Ended`` in the main thread on SIGTERM and SIGHUP, except on one that is ignored (nohup)."""
+    """Raise ``Ended`` in the main thread on SIGTERM and SIGHUP, except on one that is ignored (nohup).
 
-    before, received = {}, []
+    For ``GRACE`` seconds more signals do nothing: they would break off the ending of what was started.
+    """
+
+    before, received, since = {}, [], 0.0
 
     def interrupt(number: int, _frame: object) -> None:
+        nonlocal since
+        if received and time.monotonic() < since + GRACE:
+            return
+        since = time.monotonic()
         received.append(Ended(signal.Signals(number)))
         raise received[0]
 
