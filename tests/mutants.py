@@ -422,7 +422,7 @@ FAULTS = (
     Fault("a bad redirection is a traceback", "labkit/elas/sources.py",
           "ConnectionError, ValueError) as", "ConnectionError) as", ANSWERS),
     Fault("an index that leads nowhere is a traceback", "labkit/widgets/show.py",
-          "(LookupError, TypeError, AttributeError, OverflowError, TraitError)", "TraitError",
+          "(LookupError, TypeError, AttributeError, ArithmeticError, TraitError)", "TraitError",
           (f"{HOSTILE}a_whole_file_that_leads_nowhere_is_one_line_for_show",)),
     Fault("a moved environment is taken for whole", "Makefile", "$(if $(NEW)$(MOVED),", "$(if $(NEW),",
           ("tests/test_setup.py",)),

@@ -1,6 +1,7 @@
 """Tiny notebooks, and a run of one, for the runner's tests."""
 
 import json
+import sys
 from pathlib import Path
 
 import nbformat
@@ -35,3 +36,12 @@ def displayed(*outputs: dict) -> nbformat.NotebookNode:
     cell = nbformat.v4.new_code_cell("cell")
     cell.outputs = [nbformat.v4.new_output("display_data", data) for data in outputs]
     return cell
+
+
+def taking(number: int, *command: str) -> list[str]:
+    """``command`` with a signal as by default: a suite started in the background of a shell ignores some.
+
+    subprocess's own preexec_fn runs in a fork, whose locks threads of pytest's process may have held.
+    """
+    code = "import os, signal, sys; signal.signal({}, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", code.format(int(number)), *command]

@@ -12,7 +12,7 @@ import uuid
 import pandas as pd
 import psutil
 import pytest
-from notebook_maker import write_notebook
+from notebook_maker import taking, write_notebook
 
 MOMENTS = int(os.environ.get("LABKIT_MOMENTS", "3"))  # by hand: 10
 SQUARE = """from pathlib import Path
@@ -37,10 +37,9 @@ def end_after(command, runs, seconds):
     """Start a command, end it after ``seconds``; (its exit code, what it said, what is left)."""
     name = f"LABKIT_TEST_{uuid.uuid4().hex}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "labkit", *command], text=True,
+        taking(signal.SIGTERM, sys.executable, "-m", "labkit", *command), text=True,
         env=os.environ | {"LABKIT_RUNS": str(runs), name: "1"},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
     )  # fmt: skip
     time.sleep(seconds)
     process.send_signal(signal.SIGTERM)

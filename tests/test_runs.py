@@ -11,7 +11,7 @@ import nbformat
 import psutil
 import pytest
 import yaml
-from notebook_maker import write_notebook
+from notebook_maker import taking, write_notebook
 
 from labkit.__main__ import main
 from labkit.notebooks import NOTEBOOKS, find_notebooks, parameters_for
@@ -331,9 +331,8 @@ def test_a_signal_ends_the_notebooks_too(tmp_path, runs_at, number, code, words)
     slow = _slow(tmp_path)
     command = [sys.executable, "-m", "labkit", "run", str(slow), "--preset", str(_flat(slow, {}))]
     process = subprocess.Popen(
-        command, env=os.environ | {"LABKIT_RUNS": str(runs_at)}, stderr=subprocess.PIPE, text=True,
-        # A suite started in the background of a shell has the signal switched off, and so its children.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+        taking(number, *command), env=os.environ | {"LABKIT_RUNS": str(runs_at)},
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     _wait_for(tmp_path / "begun.txt")
     process.send_signal(number)
@@ -350,8 +349,8 @@ def test_a_closed_terminal_ends_the_notebooks_too(tmp_path, runs_at):
     command = [sys.executable, "-m", "labkit", "run", str(_slow(tmp_path))]
     command += ["--preset", str(_flat(tmp_path / "x", {}))]
     process = subprocess.Popen(
-        command, env=os.environ | {"LABKIT_RUNS": str(runs_at)}, stdout=terminal, stderr=terminal,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        taking(signal.SIGHUP, *command), env=os.environ | {"LABKIT_RUNS": str(runs_at)},
+        stdout=terminal, stderr=terminal,
     )  # fmt: skip
     os.close(terminal)
     _wait_for(tmp_path / "begun.txt")
@@ -373,7 +372,7 @@ def test_a_signal_to_the_process_of_a_notebook_ends_its_kernel(tmp_path, number)
         str(_slow(tmp_path)),
         str(tmp_path / "out.ipynb"),
     ]
-    process = subprocess.Popen([*command, str(parameters)], preexec_fn=lambda: signal.signal(number, 0))
+    process = subprocess.Popen(taking(number, *command, str(parameters)))
     _wait_for(tmp_path / "begun.txt")
     process.send_signal(number)
     assert process.wait(60) == -number

@@ -8,17 +8,10 @@ from plotly.subplots import make_subplots
 
 from labkit.figures import theme
 
-OURS = (
-    "matmul",
-    "fused",
-    "relu2_compress",
-    "compress",
-    "decompress",
-    "masked",
-    "straight",
-    "sparsify",
-    "token_",
-)
+OURS = (  # how the lab's own rows are named
+    "matmul", "fused", "relu2_compress", "compress", "decompress", "masked", "straight", "sparsify",
+    "token_stats",
+)  # fmt: skip
 TICKS = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000]
 LOOKS = {True: ("ours", theme.BLUE, "circle"), False: ("rivals", theme.ORANGE, "diamond-open")}
 
@@ -101,16 +94,9 @@ def _points(
     name, colour, symbol = LOOKS[ours]
     marker = {"color": colour, "symbol": symbol, "size": 10}
     figure.add_scatter(
-        x=x,
-        y=y,
-        text=text,
-        hovertemplate=hover,
-        mode="markers",
-        name=name,
-        marker=marker,
-        row=1,
-        col=column,
-    )
+        x=x, y=y, text=text, hovertemplate=hover, mode="markers", name=name, marker=marker,
+        row=1, col=column,
+    )  # fmt: skip
 
 
 def _title(result: dict[str, Any], products: list[dict], passes: list[dict]) -> str:
