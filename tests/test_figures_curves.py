@@ -42,13 +42,13 @@ def test_two_seeds_are_two_lines_and_three_a_band(seeds, lines, bands):
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
 def test_training_curves_draw_every_panel_with_labels(count):
-    names = [f"s{i}" for i in range(count)]
+    names = ["fgo/invalid_groups", *(f"s{i}" for i in range(1, count))]
     arms = {
         "GRPO": [run([1, 2], **{n: [i, i + 1] for i, n in enumerate(names)})],
         "FGO": run([1, 2], **{n: [5, 6] for n in names}),
     }
     panels = {name: name.upper() for name in names}
-    figure = curves.training_curves(arms, panels, title="finding", columns=3, cumulative=("s0",))
+    figure = curves.training_curves(arms, panels, title="finding", columns=3)
     assert [axis.get_title(loc="left") for axis in figure.axes] == list(panels.values())
     assert figure.get_suptitle() == "finding"
     for index, axis in enumerate(figure.axes):

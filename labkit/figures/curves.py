@@ -55,7 +55,6 @@ def training_curves(
     panels: Mapping[str, str] = REINFORCEMENT,
     *,
     title: str = "",
-    cumulative: Sequence[str] = CUMULATIVE,
     columns: int = 4,
 ) -> Figure:
     """One panel per series of ``panels`` {name: label}; arms differ by colour, dash and marker."""
@@ -69,7 +68,7 @@ def training_curves(
     )
     for axis, (name, label) in zip(axes.flat, panels.items(), strict=False):
         for index, (arm, runs) in enumerate(arms.items()):
-            steps, table = stacked(runs, name, cumulative=name in cumulative)
+            steps, table = stacked(runs, name, cumulative=name in CUMULATIVE)
             look = theme.look(index)
             few = len(table) < FEWEST_SEEDS
             for line in table if few else [table.mean(0)]:
@@ -79,7 +78,7 @@ def training_curves(
                 low, high = table.min(0), table.max(0)
                 axis.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
         axis.set_title(theme.drawable(label), fontsize=9, fontweight="normal", loc="left")
-        if name in cumulative:
+        if name in CUMULATIVE:
             axis.set_ylim(bottom=0)
     for axis in list(axes.flat)[len(panels) :]:
         axis.remove()
