@@ -110,7 +110,7 @@ FAULTS = (
     Fault("missing weights are drawn at random", "labkit/causal_lm.py",
           'if missing := sorted(loaded["missing_keys"]):', "if missing := []:", WEIGHTS),
     Fault("an answer's head is waited for", "labkit/elas/opener.py",
-          "                timer.start()\n", "",
+          "answer.result(seconds)", "answer.result()",
           ("tests/test_elas_sources.py::test_a_head_without_end_is_not_waited_for",)),
     Fault("a trace without steps is not named", "labkit/widgets/show.py",
           "{source} does not ({error})", "it does not ({error})",

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import beam_film
+
 from labkit import widgets
-from labkit.figures import beam_film
 from labkit.paths import CHECKPOINTS, NOTEBOOKS
 from labkit.studies.fgo import records
 from labkit.studies.fgo.claims import sentence

@@ -88,8 +88,7 @@ def calls():
         "elas.mask_cost": (elas.mask_cost, {"model": net, "tokens": IDS}),
         "elas.gradient_agreement": (elas.gradient_agreement, {"model": net, "tokens": IDS}),
         "elas.saved_bytes": (
-            lambda module, call=None: elas.saved_bytes(module, X, call=call),
-            {"module": torch.nn.Linear(16, 2)},
+            lambda module: elas.saved_bytes(module, X), {"module": torch.nn.Linear(16, 2)}
         ),
         "elas.ffn_saved_bytes": (elas.ffn_saved_bytes, {"size": "tiny", "tokens": 4}),
         "soar.decode": (soar.decode, {

@@ -8,12 +8,12 @@ import torch
 from test_fgo_options import GSM8K
 
 from labkit.__main__ import main
-from labkit.fgo.evaluate import Responses, Sampling, examine, respond
 from labkit.fgo.lab.reasoner import build_char_model
 from labkit.fgo.measures import with_intervals
 from labkit.fgo.rewards import answer_reward
 from labkit.fgo.tasks import char_tokenizer, verbose_sums
 from labkit.studies.fgo.benchmarks import BENCHMARKS, load_benchmark
+from labkit.studies.fgo.responses import Responses, Sampling, examine, respond
 
 
 @pytest.fixture

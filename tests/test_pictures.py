@@ -7,8 +7,8 @@ import numpy as np
 import pictures
 import pytest
 import torch
+from beam_film import beam_film
 
-from labkit.figures.beam_film import beam_film
 from labkit.paths import ROOT
 from labkit.soar import decode
 

@@ -1,6 +1,5 @@
 """What goes on inside an ELAS model: per-layer statistics, gradients, saved bytes (masks.py: the masks)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,17 +67,13 @@ def gradient_agreement(model: ElasForCausalLM, tokens: Tensor | np.ndarray) -> d
     }
 
 
-def saved_bytes(module: nn.Module, *inputs: Tensor, call: Callable | None = None) -> int:
+def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
     """Bytes that autograd keeps from the forward pass to the backward pass, measured, weights excluded.
-
-    call   what to run on ``inputs`` (default: ``module`` itself); its weights are ``module``'s
 
     Every storage counts once, whole, however many views of it are saved.
     """
     if not isinstance(module, nn.Module):
         fail("module", type(module).__name__, "a torch module")
-    if call is not None and not callable(call):
-        fail("call", type(call).__name__, "callable or None")
     saved: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
@@ -86,7 +81,7 @@ def saved_bytes(module: nn.Module, *inputs: Tensor, call: Callable | None = None
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = (call or module)(*inputs)
+        result = module(*inputs)
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
     del result  # held until here: a freed storage's address could be given to another

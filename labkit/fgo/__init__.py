@@ -6,7 +6,6 @@ trainer     FGOTrainer: TRL's GRPOTrainer with FGO's advantages; config: FGOConf
 cli         labkit train fgo: any causal LM, any data set with checkable answers; presets: the paper's
 policy      loading what is trained
 datasets    (labkit.rows) from the hub, .jsonl, .parquet, .csv, save_to_disk folders; how they are asked
-evaluate    responses to questions, judged
 record      sampled completions and counts of a run
 rewards     those answers: files, LaTeX (math_judge), reasoning-gym; smollm: a public model to train
 answers     where a text states its answer; values: whether two are equal

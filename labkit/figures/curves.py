@@ -8,7 +8,6 @@ sample_table     what the model wrote at one step
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas
 from IPython.display import HTML
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -36,25 +35,19 @@ CUMULATIVE = ("fgo/invalid_groups", "fgo/constant_groups")
 
 
 def stacked(
-    arm: TrainTrace | Sequence[TrainTrace], name: str, *, cumulative: bool = False, smooth: int = 1
+    arm: TrainTrace | Sequence[TrainTrace], name: str, *, cumulative: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """(steps, (seeds, steps) values) of one series of an arm, at the steps that all its seeds logged.
 
     cumulative  running sum over steps, for counts
-    smooth      trailing mean over so many logged steps; ignored for cumulative series
     """
-    checks.integer("smooth", smooth, 1)
     runs = [arm] if isinstance(arm, TrainTrace) else list(arm)
     if not runs:
         checks.fail("arm", arm, "a TrainTrace or a non-empty list of them")
     curves = [dict(zip(*run.curve(name), strict=True)) for run in runs]
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     table = np.array([[curve[step] for step in steps] for curve in curves])  # (seeds, steps)
-    if cumulative:
-        table = table.cumsum(1)
-    elif smooth > 1:
-        table = pandas.DataFrame(table.T).rolling(smooth, min_periods=1).mean().to_numpy().T
-    return np.array(steps), table
+    return np.array(steps), table.cumsum(1) if cumulative else table
 
 
 def training_curves(
@@ -62,8 +55,6 @@ def training_curves(
     panels: Mapping[str, str] = REINFORCEMENT,
     *,
     title: str = "",
-    cumulative: Sequence[str] = CUMULATIVE,
-    smooth: int = 1,
     columns: int = 4,
 ) -> Figure:
     """One panel per series of ``panels`` {name: label}; arms differ by colour, dash and marker."""
@@ -77,7 +68,7 @@ def training_curves(
     )
     for axis, (name, label) in zip(axes.flat, panels.items(), strict=False):
         for index, (arm, runs) in enumerate(arms.items()):
-            steps, table = stacked(runs, name, cumulative=name in cumulative, smooth=smooth)
+            steps, table = stacked(runs, name, cumulative=name in CUMULATIVE)
             look = theme.look(index)
             few = len(table) < FEWEST_SEEDS
             for line in table if few else [table.mean(0)]:
@@ -87,7 +78,7 @@ def training_curves(
                 low, high = table.min(0), table.max(0)
                 axis.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
         axis.set_title(theme.drawable(label), fontsize=9, fontweight="normal", loc="left")
-        if name in cumulative:
+        if name in CUMULATIVE:
             axis.set_ylim(bottom=0)
     for axis in list(axes.flat)[len(panels) :]:
         axis.remove()

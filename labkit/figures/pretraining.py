@@ -52,17 +52,14 @@ def by_arm(traces: Sequence[TrainTrace]) -> dict[str, list[TrainTrace]]:
     return arms
 
 
-def loss_curves(
-    traces: Sequence[TrainTrace], name: str = "eval_bits_per_byte", *, start: int = 0, title: str = ""
-) -> Figure:
-    """One line per run with a marker at each evaluation; unigram baseline and dense warm-up drawn in.
+def loss_curves(traces: Sequence[TrainTrace], name: str, *, start: int, title: str) -> Figure:
+    """One line per run with a marker at each evaluation.
 
-    start   first optimiser step shown; a later one leaves baseline and warm-up out, to see differences
-    title   what the curves come to; empty: the best run against counting tokens
+    start   first optimiser step shown: a later one lets differences be seen
+    title   what the curves come to
     """
-    arms = by_arm(traces)
     figure, axis = pyplot.subplots(figsize=(8.6, 3.4))
-    for arm, runs in arms.items():
+    for arm, runs in by_arm(traces).items():
         i = list(NAMES).index(arm)
         for j, run in enumerate(runs):
             steps, values = run.curve(name)
@@ -71,34 +68,10 @@ def loss_curves(
                 steps[shown], values[shown], alpha=0.85, markersize=5 if name.startswith("eval") else 3,
                 label=None if j else NAMES[arm], **theme.look(i),
             )  # fmt: skip
-    first = next(iter(arms.values()))[0]
-    baseline = first.meta.get(name.replace("eval", "unigram"))
-    if baseline is not None and not start:
-        axis.axhline(baseline, color=theme.INK, linewidth=1.2, linestyle=":")
-        axis.annotate(
-            f"unigram baseline {baseline:.2f}", (1, baseline), (-4, 4), ha="right", fontsize=9,
-            xycoords=("axes fraction", "data"), textcoords="offset points",
-        )  # fmt: skip
-    dense = first.meta["config"]["dense_steps"]
-    if dense and not start and any(arm.startswith("elas") for arm in arms):
-        axis.axvspan(0, dense, color=theme.GRID, alpha=0.7, linewidth=0)
-        axis.text(dense, axis.get_ylim()[1], " 2:4 mask on from here (ELAS)", va="top", fontsize=9)
     axis.set(xlabel="optimiser step", ylabel=UNITS.get(name, theme.drawable(name)))
     axis.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.93))
-    theme.headline(figure, theme.drawable(title or _finding(traces, name)))
+    theme.headline(figure, theme.drawable(title))
     return figure
-
-
-def _finding(traces: Sequence[TrainTrace], name: str) -> str:
-    """What the curves come to: the best run against the unigram baseline, or how far the loss fell."""
-    which = "the best run" if len(traces) > 1 else "the model"
-    if name.startswith("eval"):
-        best = min(traces, key=lambda trace: trace.meta["eval_nats"]).meta
-        bits, counted = best["eval_bits_per_byte"], best["unigram_bits_per_byte"]
-        return f"Held-out text: {which} needs {bits:.2f} bits per byte, counting tokens {counted:.2f}"
-    ends = np.array([trace.curve(name)[1][[0, -1]] for trace in traces])
-    title = UNITS.get(name, name)
-    return f"{title[0].upper()}{title[1:]}: {ends[:, 0].mean():.2f} to {ends[:, 1].min():.2f} in {which}"
 
 
 def last_nats(run: TrainTrace) -> float:
@@ -119,7 +92,10 @@ def differences(traces: Sequence[TrainTrace], against: str) -> dict[str, Estimat
 
 
 def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> Figure:
-    """Each arm minus the same seed of ``against``: a mark per seed; of three or more, mean and interval."""
+    """Each arm minus the same seed of ``against``: a mark per seed; of three or more, mean and interval.
+
+    Its caller writes the headline.
+    """
     found = differences(traces, against)
     if not found:
         given = sorted({t.meta["arm"] for t in traces})
@@ -146,18 +122,7 @@ def paired_differences(traces: Sequence[TrainTrace], against: str = "lowrank_rel
     )
     axis.margins(x=0.15)
     axis.grid(axis="y", visible=False)
-    theme.headline(figure, _resolved(list(found.values())))
     return figure
-
-
-def _resolved(gaps: Sequence[Estimate]) -> str:
-    """How many intervals leave out zero; where there are none, the range of the differences."""
-    known = [gap for gap in gaps if gap.low is not None]
-    if known:
-        sure = sum(gap.verdict(more="resolved", less="resolved") == "resolved" for gap in known)
-        return f"{sure} of {len(known)} differences are resolved (95 % intervals over {known[0].count})"
-    values = [value for gap in gaps for value in gap.values]
-    return f"Differences of {min(values):+.3f} to {max(values):+.3f} nats; {gaps[0].count}, no interval"
 
 
 def run_table(traces: Sequence[TrainTrace], against: str = "lowrank_relu2") -> HTML:

@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
 from labkit.figures import theme
-from labkit.intervals import wilson
 from labkit.studies import stats
 
 LOOKS = {  # family: colour, matplotlib's marker, plotly's symbol
@@ -46,10 +45,7 @@ PUBLISHED = [
 
 
 def plane(
-    outcomes: Sequence[Sequence[dict[str, Any]]],
-    chosen: Sequence[str] = (),
-    count: int | None = None,
-    name: str = "this notebook: Sudoku, one small model",
+    outcomes: Sequence[Sequence[dict[str, Any]]], chosen: Sequence[str], *, count: int, name: str
 ) -> go.Figure:
     """For the pointer. Left: validation outcomes, means over the models. Right: the paper's figure.
 
@@ -62,7 +58,7 @@ def plane(
     figure = make_subplots(
         1, 2, column_widths=[0.64, 0.36], horizontal_spacing=0.09, subplot_titles=(name, told)
     )
-    points = _means(outcomes, count)
+    points = _means(outcomes)
     for family, (colour, _, symbol) in LOOKS.items():
         if own := [point for point in points if point["family"] == family]:
             figure.add_trace(_family(own, family, colour, symbol), row=1, col=1)
@@ -80,8 +76,6 @@ def plane(
     figure.add_hline(
         points[0]["solved"], line={"color": theme.GREY, "width": 1, "dash": "dot"}, row=1, col=1
     )
-    among = f", {count:,} puzzles" if count else ""
-    among += f", mean of {len(outcomes)} seeds" * (len(outcomes) > 1)
     near = [point for point in points if point["solved"] > points[0]["solved"] - NEAR]
     speeds, shares = ([point[key] for point in near] for key in ("speed", "solved"))
     figure.update_xaxes(**_log_axis(min(speeds), max(speeds)), row=1, col=1)
@@ -89,7 +83,7 @@ def plane(
     lost = f" ({len(points) - len(near)} lie below: double-click)" * (len(near) < len(points))
     figure.update_xaxes(title_text=f"times fewer forward calls than greedy{lost}", row=1, col=1)
     figure.update_yaxes(title_text="solved (%)", row=1, col=1)
-    figure.layout.annotations[0].text += among
+    figure.layout.annotations[0].text += f", {count:,} puzzles, mean of {len(outcomes)} seeds"
     _draw_published(figure)
     best = max(points, key=lambda point: point["solved"])
     most, plain = (f"{p['solved']:.1f} % in {p['calls']:.1f} calls a puzzle" for p in (best, points[0]))
@@ -100,7 +94,7 @@ def plane(
     )
 
 
-def _means(outcomes: Sequence[Sequence[dict[str, Any]]], count: int | None) -> list[dict[str, Any]]:
+def _means(outcomes: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
     """One point per setting that all models ran, in the first model's order."""
     tables = [{outcome["label"]: outcome for outcome in of_model} for of_model in outcomes]
     points = []
@@ -112,7 +106,7 @@ def _means(outcomes: Sequence[Sequence[dict[str, Any]]], count: int | None) -> l
             line = tuple(first["setting"].get(key) for key in ("beam", "score", "min_collapse"))
             line *= first["family"] == "soar"
             shares = stats.t_interval([t[label]["accuracy"] for t in tables])
-            told = [f"<b>{label}</b>", f"solved {_share(shares, count)}",
+            told = [f"<b>{label}</b>", f"solved {shares.text('.2f', ' %', 100)}",
                     f"{means['calls']:.1f} forward calls, {means['speed']:.2f}x fewer than greedy",
                     *(f"threshold {t:g}" for t in [first["setting"].get("threshold")] if t)]  # fmt: skip
             points.append({
@@ -120,16 +114,6 @@ def _means(outcomes: Sequence[Sequence[dict[str, Any]]], count: int | None) -> l
                 "solved": round(100 * shares.estimate, 4), **means,
             })  # fmt: skip
     return points
-
-
-def _share(shares: stats.Estimate, count: int | None) -> str:
-    """Over seeds where there are several models, over puzzles where there is one."""
-    if shares.n > 1 or not count:
-        return shares.text(".2f", " %", 100)
-    low, high = wilson(round(shares.estimate * count), count)
-    return (
-        f"{100 * shares.estimate:.1f} % (95 % {100 * low:.1f} to {100 * high:.1f} over {count:,} puzzles)"
-    )
 
 
 def _family(own: Sequence[dict[str, Any]], family: str, colour: str, symbol: str) -> go.Scatter:

@@ -14,16 +14,14 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-import anywidget
 import ipywidgets
 from IPython import get_ipython
 from IPython.display import Markdown, display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
-from traitlets import Unicode
 
 from labkit.widgets.esm import esm
-from labkit.widgets.export import NOTEBOOK, UNTRUSTED, Picture, answer_ping, picture, quick, twin
+from labkit.widgets.export import NOTEBOOK, UNTRUSTED, Instrument, Picture, picture, quick, twin
 
 STILL = f"Moving the controls of this picture {NOTEBOOK}"
 _drawing = threading.RLock()  # held while a callback, in a thread of its own, has a figure in hand
@@ -120,7 +118,7 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
     present(lambda: _panel(draw, controls), name=name)
 
 
-class OwnKeys(anywidget.AnyWidget):
+class OwnKeys(Instrument):
     """Invisible child of a box: keys pressed in the box stay there, and a dead kernel is told.
 
     JupyterLab takes arrows and letters as notebook shortcuts also when a dropdown has the focus, so that
@@ -129,11 +127,6 @@ class OwnKeys(anywidget.AnyWidget):
 
     _esm = esm("own_keys.js")
     _css = static("instrument.css")
-    twin = Unicode().tag(sync=True)  # as in Instrument: of the whole box
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.on_msg(answer_ping)
 
 
 class Panel(ipywidgets.VBox):

@@ -46,7 +46,6 @@ class Again:
 
     def begin(self, shown: Shown) -> Shown:
         """The trees of its prompt, as recorded or, where something was changed, decoded again."""
-        checks.integer("prompt", shown.prompt, 0, len(self._recorded[0].sequences) - 1)
         ones = [trace.of_prompt(shown.prompt) for trace in self._recorded]
         for i, one in enumerate(ones):
             chosen = shown.chosen if i == 0 else None

@@ -101,7 +101,6 @@ class BeamTree(Instrument):
             checks.fail("compare", compare.sequences.shape, f"a trace of the same {trace.sequences.shape}")
         if truth is not None and np.shape(truth) != trace.sequences.shape:
             checks.fail("truth", np.shape(truth), f"of the shape of the sequences {trace.sequences.shape}")
-        checks.integer("prompt", prompt, 0, len(trace.sequences) - 1)
         self._recorded = [trace] if compare is None else [trace, compare]
         self._truth, self._vocabulary = truth, vocabulary or vocabulary_of(trace)
         self._job, self._calls, self._told = Job(threaded=False), 0, 0.0

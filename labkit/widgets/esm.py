@@ -8,6 +8,7 @@ fetched, names of two files cannot clash, and no bundler has to be installed.
 import posixpath
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from typing import NoReturn
 
@@ -29,6 +30,7 @@ def esm(entry: str) -> str:
     return join(entry, _read)
 
 
+@cache
 def standalone(entry: str) -> str:
     """``esm(entry)`` with the host that shows it in a page without Python."""
     start = f"""import {{ host }} from "./shared/host.js";

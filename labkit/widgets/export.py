@@ -13,7 +13,6 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -163,13 +162,8 @@ def page(instrument: Instrument, room: int = ROOM) -> str:
         style=instrument._css,
         note=f'\n<p class="lk-missing">{html.escape(missing)}</p>' if missing else "",
         state=base64.b64encode(zlib.compress(plain.encode(), 9)).decode(),
-        script=_script(instrument._entry),
+        script=standalone(instrument._entry),
     )
-
-
-@cache
-def _script(entry: str) -> str:
-    return standalone(entry)
 
 
 def _bytes(value: object) -> dict[str, str]:

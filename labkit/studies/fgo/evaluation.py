@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from labkit import checks, device
-from labkit.fgo.evaluate import Examination, Responses, Sampling, examine, respond
 from labkit.fgo.policy import load_policy
 from labkit.fgo.rewards import find_reward
 from labkit.options import help_field, parse_options
@@ -20,6 +19,7 @@ from labkit.provenance import provenance
 from labkit.rows import Rows, as_prompts
 from labkit.studies import published
 from labkit.studies.fgo.benchmarks import BENCHMARKS, BOXED, load_benchmark
+from labkit.studies.fgo.responses import Examination, Responses, Sampling, examine, respond
 
 PAPER = {"math500": published.MATH500}  # what the lab has of the paper's tables
 
