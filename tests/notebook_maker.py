@@ -6,16 +6,6 @@ from pathlib import Path
 
 import nbformat
 
-ITEM = {  # a notebook of a run.json
-    "notebook": "n", "parameters": {}, "seconds": 1.0, "gpu_memory": 0, "error": "", "ours": False,
-    "metrics": {}, "cached": False, "inputs": {}, "baseline": {}, "verdicts": {}, "origin": "",
-}  # fmt: skip
-MADE = {"versions": {}, "device": "a CPU", "commit": "abc", "time": "2026-01-01T12:30:00+00:00"}
-RUN = {
-    "preset": "smoke", "overrides": {}, "device_class": "cpu", "setting": {}, "seconds": 1.0,
-    "provenance": MADE, "notebooks": [ITEM],
-}  # fmt: skip
-
 
 def write_notebook(path: Path, *cells: str, parameters: str = "") -> Path:
     """Write a notebook with a heading, a tagged parameters cell and ``cells``."""
@@ -29,8 +19,14 @@ def write_notebook(path: Path, *cells: str, parameters: str = "") -> Path:
 
 def write_run(folder: Path, *cells: nbformat.NotebookNode) -> Path:
     """A finished run of the notebook ``n`` of ``cells``: its folder with run.json and the notebook."""
+    item = {
+        "notebook": "n", "parameters": {}, "seconds": 1.0, "error": "", "ours": False, "metrics": {},
+        "cached": False, "baseline": {}, "verdicts": {},
+    }  # fmt: skip
+    origin = {"versions": {}, "device": "a CPU", "commit": "abc", "time": "2026-01-01T12:30:00+00:00"}
+    run = {"preset": "smoke", "overrides": {}, "device_class": "cpu", "seconds": 1.0, "provenance": origin}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(RUN))
+    (folder / "run.json").write_text(json.dumps({**run, "notebooks": [item]}))
     nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), folder / "n.ipynb")
     return folder
 

@@ -6,7 +6,6 @@ import re
 
 import nbformat
 import pytest
-from notebook_maker import ITEM, MADE, RUN
 
 from labkit.__main__ import main
 from labkit.notebooks import find_notebooks
@@ -68,8 +67,11 @@ def test_an_exact_zero_and_a_loss_are_fine(tmp_path):
 
 def write_run(folder, value, **more):
     folder.mkdir()
-    item = ITEM | {"ours": True, "seconds": 2.0, "metrics": {"m": {"value": value, "unit": ""}}}
-    (folder / "run.json").write_text(json.dumps(RUN | {"notebooks": [item], **more}))
+    item = {"notebook": "n", "error": "", "ours": True, "seconds": 2.0}
+    item["metrics"] = {"m": {"value": value, "unit": ""}}
+    run = {"preset": "smoke", "device_class": "cpu", "overrides": {}, "seconds": 1.0, "provenance": {}}
+    run |= {"notebooks": [item], **more}
+    (folder / "run.json").write_text(json.dumps(run))
     return folder
 
 
@@ -141,7 +143,7 @@ def test_the_cost_names_each_device_that_was_measured(tmp_path, monkeypatch):
 
 
 def test_no_baseline_from_a_failed_or_changed_run(tmp_path):
-    failed = ITEM | {"error": "boom"}
+    failed = {"notebook": "n", "error": "boom", "metrics": {}}
     with pytest.raises(ValueError, match="without failures; n failed"):
         proposals(write_run(tmp_path / "a", 1.0, notebooks=[failed]))
     with pytest.raises(ValueError, match="must come from a named preset"):
@@ -202,7 +204,7 @@ def test_a_metric_that_is_off_says_where_its_baseline_comes_from():
 
 
 def test_two_runs_say_where_they_ran(tmp_path, capsys):
-    item = ITEM | {"metrics": {"m": {"value": 1.0, "unit": ""}}}
+    item = {"notebook": "n", "error": "", "metrics": {"m": {"value": 1.0, "unit": ""}}}
     read = [{**item, "inputs": {"text": name}} for name in ("sympy-a", "sympy-b")]
     a = write_run(tmp_path / "a", 1.0, notebooks=read[:1], setting={"Python": "3.11", "threads": "1"})
     b = write_run(tmp_path / "b", 1.0, notebooks=read[1:], setting={"Python": "3.12", "threads": "1"})
@@ -225,13 +227,21 @@ def test_a_baseline_says_where_it_was_recorded(tmp_path):
 
 def test_no_baseline_for_a_notebook_from_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "BASELINES", tmp_path / "baselines")
-    run = write_run(tmp_path / "a", 1.0)
+    item = {
+        "notebook": "07_kernels",
+        "error": "",
+        "seconds": 2.0,
+        "metrics": {"m": {"value": 1.0, "unit": ""}},
+    }
+    assert proposals(write_run(tmp_path / "old", 1.0, notebooks=[item]))[1]  # from before `ours` was kept
+    run = write_run(tmp_path / "a", 1.0, notebooks=[{**item, "ours": True}])
     assert proposals(run)[1]
-    other = write_run(tmp_path / "b", 1.0, notebooks=[ITEM])
-    with pytest.raises(ValueError, match="own notebooks; n came from elsewhere"):
-        proposals(other)
-    with pytest.raises(ValueError, match="came from elsewhere"):
-        proposals(run, [other])
+    for i, stranger in enumerate(({**item, "ours": False}, {**item, "notebook": "mine"})):
+        other = write_run(tmp_path / f"stranger{i}", 1.0, notebooks=[stranger])
+        with pytest.raises(ValueError, match=f"own notebooks; {stranger['notebook']} came from elsewhere"):
+            proposals(other)
+        with pytest.raises(ValueError, match="came from elsewhere"):
+            proposals(run, [other])
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b'"\xe9"', b"[" * 100_000, b"9" * 5000])
@@ -249,7 +259,7 @@ def test_a_broken_run_json_is_one_error_that_names_it(tmp_path, capsys, command,
 @pytest.mark.parametrize("command", ["report", "baseline update"])
 def test_no_name_in_a_run_json_leaves_its_folder(tmp_path, monkeypatch, capsys, command, name):
     monkeypatch.setattr(baselines, "BASELINES", tmp_path / "baselines")
-    item = ITEM | {"notebook": name, "ours": True, "metrics": {"m": {"value": 1.0, "unit": ""}}}
+    item = {"notebook": name, "error": "", "ours": True, "metrics": {"m": {"value": 1.0, "unit": ""}}}
     folder = write_run(tmp_path / "a", 1.0, notebooks=[item])
     assert main([*command.split(), str(folder), *["--yes"][: command.count(" ")]]) == 2
     assert f"{folder / 'run.json'}: notebook must be the name of a file" in capsys.readouterr().err
@@ -260,7 +270,7 @@ def test_no_name_in_a_run_json_leaves_its_folder(tmp_path, monkeypatch, capsys, 
     ("changed", "place"),
     [
         ({"seconds": "1"}, "['seconds']"), ({"overrides": []}, "['overrides']"),
-        ({"provenance": MADE | {"time": 3}}, "['provenance']['time']"),
+        ({"provenance": {"time": 3}}, "['provenance']['time']"),
         ({"setting": {"x": 2}}, "['setting']['x']"),
         ({"device_class": "../x"}, "device_class"), ({"notebooks": {}}, "['notebooks']"),
         ({"preset": 3}, "['preset']"),

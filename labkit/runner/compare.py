@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from labkit.checks import choice, fail
 from labkit.notebooks import find_notebooks
@@ -12,15 +13,20 @@ from labkit.runner import baselines, cost
 from labkit.studies import files
 
 TEXTS = {str: str}
-ITEM = {
-    "notebook": str, "parameters": {str: object}, "seconds": float, "gpu_memory": float, "error": str,
-    "ours": bool, "metrics": {str: {"value": float, "unit": str}}, "cached": bool, "inputs": TEXTS,
-    "baseline": {str: object}, "verdicts": TEXTS, "origin": str,
+RUN = {  # what run.json holds at least
+    "preset": str, "overrides": {str: object}, "device_class": str, "seconds": float,
+    "provenance": {"versions": TEXTS, "device": str, "commit": str, "time": str}, "setting": TEXTS,
+    "notebooks": [{"notebook": str, "error": str, "metrics": {str: {"value": float, "unit": str}}}],
 }  # fmt: skip
-BASELINE = {"metrics": {str: {"value": float, "abs": float, "rel": float, "direction": str}}}
-RUN = {
-    "preset": str, "overrides": {str: object}, "device_class": str, "setting": TEXTS, "seconds": float,
-    "provenance": {"versions": TEXTS, "device": str, "commit": str, "time": str}, "notebooks": [ITEM],
+NOWHERE = {"versions": {}, "device": "", "commit": "", "time": ""}
+LATER: dict[str, Any] = {  # of its notebooks, where an older run.json lacks it
+    "parameters": {}, "seconds": 0.0, "gpu_memory": 0, "cached": False, "inputs": {}, "verdicts": {},
+    "origin": "",
+}  # fmt: skip
+ITEM = {
+    "parameters": {str: object}, "seconds": float, "gpu_memory": float, "cached": bool, "inputs": TEXTS,
+    "baseline": {"metrics": {str: {"value": float, "abs": float, "rel": float, "direction": str}}},
+    "verdicts": TEXTS, "origin": str,
 }  # fmt: skip
 
 
@@ -30,12 +36,16 @@ def read_run(folder: str | Path) -> dict:
     if not path.is_file():
         raise ValueError(f"folder must be a run's folder with run.json; got {str(folder)!r}")
     run = read_json(path, "run.json")
-    files.check(str(path), run, RUN)
+    files.check(str(path), run, {"provenance": {}})
+    run["provenance"] = NOWHERE | run["provenance"]
+    files.check(str(path), {"setting": {}} | run, RUN)
     choice(f"{path}: device_class", run["device_class"], ("cpu", "cuda"))
-    for item in run["notebooks"]:
+    for index, item in enumerate(run["notebooks"]):
+        run["notebooks"][index] = item = LATER | item
+        files.check(f"{path}: notebooks[{index}]['baseline']", entries := item.get("baseline") or {}, {})
+        item["baseline"] = {"metrics": {}} | entries
+        files.check(f"{path}: notebooks[{index}]", item, ITEM)
         name = item["notebook"]  # of files beside run.json, and of a baseline
-        if item["baseline"]:
-            files.check(f"{path}: baseline of {name}", item["baseline"], BASELINE)
         if not name.strip(".") or set(name) & set("/\\\0"):
             fail(f"{path}: notebook", name, "the name of a file, without a folder")
     return run
@@ -63,9 +73,9 @@ def compare_settings(folder_a: str | Path, folder_b: str | Path) -> tuple[str, s
         inputs = {
             f"{item['notebook']} {name}": fingerprint
             for item in run["notebooks"]
-            for name, fingerprint in item["inputs"].items()
+            for name, fingerprint in item.get("inputs", {}).items()
         }
-        settings.append(run["setting"] | inputs)
+        settings.append(run.get("setting", {}) | inputs)
     return baselines.differences(*settings)
 
 
@@ -91,7 +101,7 @@ def proposals(
     if run["preset"] not in {path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml")}:
         raise ValueError(f"a baseline must come from a named preset; this run used {run['preset']!r}")
     items = [item for one in (run, *others) for item in one["notebooks"]]
-    if strange := sorted({item["notebook"] for item in items if not item["ours"]}):
+    if strange := sorted({item["notebook"] for item in items if not _ours(item)}):
         told = f"{', '.join(strange)} came from elsewhere"
         raise ValueError(f"a baseline must be of the lab's own notebooks; {told}")
     wanted = run["preset"], run["device_class"]
@@ -114,7 +124,7 @@ def proposals(
         new = baselines.propose(_metrics(item), old, [_metrics(twin) for _, twin in twins], drawn)
         if new == old or not (new or old):
             continue
-        recorded = run["setting"] | item["inputs"]
+        recorded = run.get("setting", {}) | item.get("inputs", {})
         changes[path] = {"recorded": recorded, "seconds": round(item["seconds"], 1), "metrics": new}
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
@@ -139,10 +149,15 @@ def _redraws(overrides: dict) -> bool:
 def _drawn(runs: Sequence[dict]) -> str:
     """What a tolerance was measured over: ``7 runs: 5 seeds; Python 3.11, 3.12; threads 1, 2``."""
     seeds = {json.dumps(run["overrides"], sort_keys=True) for run in runs}
-    settings = [run["setting"] for run in runs]
+    settings = [run.get("setting", {}) for run in runs]
     found = {name: sorted({one.get(name, "?") for one in settings}) for name in settings[0]}
     varied = [f"; {name} {', '.join(values)}" for name, values in found.items() if len(values) > 1]
     return f"{len(runs)} runs: {len(seeds)} seeds{''.join(varied)}"
+
+
+def _ours(item: dict) -> bool:
+    """Whether it ran from notebooks/; an older run.json, without ``ours``, has only the name to tell."""
+    return item.get("ours", (NOTEBOOKS / f"{item['notebook']}.ipynb").is_file())
 
 
 def accept(changes: dict[Path, dict]) -> None:

@@ -68,7 +68,7 @@ def render(template: str, path: Path, **facts: object) -> Path:
 
 
 def _findings(run: dict) -> str:
-    if not any(item["ours"] for item in run["notebooks"]):
+    if not any(item.get("ours") for item in run["notebooks"]):
         return ""
     from labkit.figures.tables import findings_table
     from labkit.studies.report import findings
