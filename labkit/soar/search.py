@@ -121,7 +121,6 @@ def decode(
     Raises:
         ValueError: names the argument that is wrong and what is allowed.
     """
-    options = {name: value for name, value in locals().items() if name in DecodeConfig.__dataclass_fields__}
     if not callable(model):
         checks.fail("model", type(model).__name__, "callable: tokens (B, L) -> logits (B, L, V)")
     for name, call in (("stop", stop), ("watch", watch)):
@@ -134,12 +133,16 @@ def decode(
             allowed = f"a divisor of {size}, the model's block of attention, which is filled block by block"
             checks.fail("block_length", block_length, allowed)
     own_mask_id: Any = getattr(model, "mask_id", None)
-    options |= {
-        "mask_id": own_mask_id if mask_id is None else mask_id,
-        "gen_length": 0 if gen_length is None else gen_length,
-        "block_length": block_length,
-    }
-    config = DecodeConfig(**options)
+    config = DecodeConfig(
+        mask_id=own_mask_id if mask_id is None else mask_id, strategy=strategy,
+        gen_length=0 if gen_length is None else gen_length, block_length=block_length,
+        steps=steps, beam=beam, token_beam=token_beam, threshold=threshold, min_parallel=min_parallel,
+        max_parallel=max_parallel, min_collapse=min_collapse, factor=factor, gamma=gamma,
+        kl_threshold=kl_threshold, kl_history=kl_history, gap=gap, score=score, confidence=confidence,
+        temperature=temperature, top_p=top_p, top_k=top_k, suppress_eos=suppress_eos,
+        eos_penalty=eos_penalty, cfg_scale=cfg_scale, seed=seed, eos_early_stop=eos_early_stop,
+        batch_size=batch_size, record=record,
+    )  # fmt: skip
     layout = lay_out(prompts, config.mask_id, config.gen_length, getattr(model, "vocab_size", None))
     limit, longest = getattr(model, "max_length", None), max(layout.lengths)
     if limit is not None and longest > limit:
