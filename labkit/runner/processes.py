@@ -35,8 +35,8 @@ def interrupted_by_signals() -> Iterator[None]:
 
     For ``GRACE`` seconds more signals do nothing: they would break off the ending of what was started.
     """
-
-    before, received, since = {}, [], 0.0
+    received: list[Ended] = []
+    before, since = {}, 0.0
 
     def interrupt(number: int, _frame: object) -> None:
         nonlocal since
