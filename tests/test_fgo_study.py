@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from labkit.fgo import FGOConfig, FGOTrainer
 from labkit.fgo.lab import reasoner
