@@ -164,7 +164,7 @@ STUDY = Study(
         "steps": Option(100, "of the arm", tiny=4),
         "questions": Option(32, "a step", tiny=2),
         "group": Option(8, "responses to a question", tiny=4, least=2),
-        "chunks": Option(8, "in which a step's rows are computed", tiny=2),
+        "chunk": Option(16, "rows of a step that are computed at once", tiny=3),
         "max_tokens": Option(192, "of a response", tiny=8),
         "target": Option(0.5, "sampled accuracy at which sft ends", tiny=0.0, least=0),
         "sft_steps": Option(1500, "of sft at most", tiny=4),

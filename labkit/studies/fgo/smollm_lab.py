@@ -104,12 +104,15 @@ def draw(pool: Sequence[Problem], count: int, *seed: int) -> list[Problem]:
     return [pool[index] for index in chosen]
 
 
-def teach(training: Training, ids: Tensor, mask: Tensor, chunks: int) -> Tensor:
-    """One step of AdamW on the mean loss of the tokens of ``mask``, ids and mask (B, T); the loss."""
+def teach(training: Training, ids: Tensor, mask: Tensor, chunk: int) -> Tensor:
+    """One step of AdamW on the mean loss of the tokens of ``mask``, ids and mask (B, T); the loss.
+
+    chunk  rows computed at once
+    """
     (optimizer,), loss = training.optimisers, torch.zeros((), device=ids.device)
     optimizer.zero_grad(set_to_none=True)
     labels = ids.masked_fill(~mask, IGNORED)
-    for rows in torch.arange(len(ids), device=ids.device).tensor_split(min(chunks, len(ids))):
+    for rows in torch.arange(len(ids), device=ids.device).split(chunk):
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.device.type == "cuda"):
             logits = training.model.logits(ids[None, rows])[0, :, :-1]
         own = cross_entropy(logits.float().flatten(0, 1), labels[rows, 1:].flatten(), reduction="sum")
@@ -132,7 +135,7 @@ def lesson(context: Context, lab: Lab) -> Training:
     while not passed(run, o.target) and run.step < o.sft_steps:
         optimizer.param_groups[0]["lr"] = o.sft_rate * min(1.0, (run.step + 1) / WARMUP)
         ids, mask = words.worked(lab.tokenizer, draw(lab.lessons, o.sft_batch, 0, run.step), pad)
-        loss = teach(run, ids.to(lab.fleet.device), mask.to(lab.fleet.device), o.chunks)
+        loss = teach(run, ids.to(lab.fleet.device), mask.to(lab.fleet.device), o.chunk)
         run.step += 1
         run.log.append({"step": run.step, "loss": loss})
         if run.step % o.exam_every == 0 or run.step == o.sft_steps:
@@ -157,7 +160,7 @@ def reinforce(context: Context, lab: Lab) -> Training:
     """Train the call's arm with its seed for ``steps``, or until the deadline."""
     o, folder = context.options, lab.state / lab.unit
     load_weights(lab.fleet, lab.state / FIRST)
-    learner = Learner(lab.fleet, o.group, o.chunks, o.max_tokens)
+    learner = Learner(lab.fleet, o.group, -(-lab.rows // o.chunk), o.max_tokens)
     learner.begin([Run(o.arm, o.seed, o.rate)])
     run = lab.begun(Training(lab.fleet, [learner.optimizer]), lab.unit)
     sampler, before, began = lab.sampler(lab.pool, lab.validation), run.seconds, time.perf_counter()
