@@ -76,6 +76,7 @@ class Lab:
         config: Any = self.model.config
         config.eos_token_id = self.tokenizer.eos_token_id
         config.pad_token_id = self.tokenizer.pad_token_id
+        self.model.generation_config.eos_token_id = config.eos_token_id
         self.fleet = Fleet(self.model, 1, context.device)
         self.rows, self.max_tokens = o.questions * o.group, o.max_tokens
 
