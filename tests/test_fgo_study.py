@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from labkit.fgo import FGOConfig, FGOTrainer
 from labkit.fgo.lab import reasoner
@@ -59,12 +59,13 @@ def test_every_copy_is_transformers_qwen2_with_its_own_weights_and_gradient():
 
 
 def test_fleet_refuses_what_its_forward_pass_does_not_know():
-    llama = LlamaForCausalLM(LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
-    with pytest.raises(ValueError, match="model must be a Qwen2ForCausalLM; got 'LlamaForCausalLM'"):
-        Fleet(llama, 1)
+    other = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=9))
+    allowed = "a Qwen2ForCausalLM or LlamaForCausalLM"
+    with pytest.raises(ValueError, match=f"model must be {allowed}; got 'GPT2LMHeadModel'"):
+        Fleet(other, 1)
     untied = small()
     untied.config.tie_word_embeddings = False
-    with pytest.raises(ValueError, match="model must be a Qwen2 with tied embeddings"):
+    with pytest.raises(ValueError, match="model must be a Qwen2 or Llama with tied embeddings"):
         Fleet(untied, 1)
     with pytest.raises(ValueError, match="copies must be an integer >= 1; got 0"):
         Fleet(small(), 0)

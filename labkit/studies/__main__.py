@@ -23,6 +23,7 @@ STUDIES = {  # name: the module that has it as STUDY
     "fgo": "labkit.studies.fgo.study",
     "fgo-bench": "labkit.studies.fgo.bench",
     "fgo-models": "labkit.studies.fgo.reasoner",
+    "fgo-smollm": "labkit.studies.fgo.smollm",
     "report": "labkit.studies.report",
 }
 

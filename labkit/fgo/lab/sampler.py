@@ -90,8 +90,8 @@ class Sampler:
         on_gpu = device.type == "cuda"
         dtype = torch.bfloat16 if on_gpu else torch.float32
         room = -(-self.width // span) * span
-        heads = config.num_attention_heads
-        shape = (fleet.copies * rows, heads, room, config.hidden_size // heads)
+        heads = config.num_key_value_heads
+        shape = (fleet.copies * rows, heads, room, config.hidden_size // config.num_attention_heads)
         self.keys, self.values = (
             [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
             for _ in range(2)
@@ -163,9 +163,12 @@ class Sampler:
             keys, values = self.keys[layer], self.values[layer]
             keys.index_copy_(2, self.position, k)
             values.index_copy_(2, self.position, v)
-            return scaled_dot_product_attention(
-                q, keys[:, :, :span], values[:, :, :span], attn_mask=seen.expand(1, 1, 1, -1)
-            )
+            # query heads that share keys stand in one row like queries of one head: no key is copied
+            mixed = scaled_dot_product_attention(
+                q.view(*k.shape[:2], -1, k.shape[-1]), keys[:, :, :span], values[:, :, :span],
+                attn_mask=seen.expand(1, 1, q.shape[1] // k.shape[1], -1),
+            )  # fmt: skip
+            return mixed.reshape(q.shape)
 
         token = self.ids.index_select(2, self.position)
         logits = self.fleet.run(token, self.position, attend, self.weights)[:, :, 0].float()

@@ -14,51 +14,53 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import PreTrainedModel
 
 from labkit import checks
 from labkit.fgo.lab.fleet import Fleet
-from labkit.fgo.lab.reasoner import LONGEST_PROMPT, NAME, load_reasoner
-from labkit.fgo.lab.sampler import Sampler, encode
+from labkit.fgo.lab.reasoner import NAME, load_reasoner
+from labkit.fgo.lab.sampler import Sampler
 from labkit.fgo.tasks import char_tokenizer, sum_reward, verbose_sums
 from labkit.studies.harness import Context, Option, Stage, Study
 from labkit.studies.timing import take_turns
 
-SIZES = ("questions", "group", "max_tokens", "rounds")
+SIZES = ("group", "max_tokens", "rounds")
 ROW = dict.fromkeys(("tokens_per_second", "lowest", "highest", "seconds", "tokens"), float)
 Draw = Callable[[], int]  # draws once and says how many tokens of responses that were
 
 
 def bench(
-    model: Qwen2ForCausalLM,
-    task: dict[str, Any],
+    model: PreTrainedModel,
+    rows: list[dict[str, Any]],
+    tokenizer: Any,
+    reward: Callable[..., Any],
     *,
-    questions: int = 64,
     group: int = 8,
     max_tokens: int = 128,
     rounds: int = 5,
     device: str = "cuda",
 ) -> dict[str, Any]:
-    """{way: median, lowest and highest tokens per second and seconds} for ``questions`` x ``group`` rows.
+    """{way: median, lowest and highest tokens per second and seconds} for ``group`` responses to each row.
+
+    rows    dicts with ``prompt`` and ``answer``; reward: TRL's signature
 
     TRL's rows are missing where TRL is not installed: "TRL, generation" is its ``_generate`` alone,
     "TRL, one step" a whole step of FGOTrainer (generation, scoring, update) per generated token.
     """
-    checks.integer("questions", questions, 1)
     checks.integer("rounds", rounds, 1)
-    rows = verbose_sums(questions, seed=5, **task)
+    texts = [row["prompt"] for row in rows for _ in range(group)]
     ways = {
-        "labkit sampler": _sampler(model, rows, group, max_tokens, device),
-        "transformers generate": _generate(model.float(), rows, group, max_tokens, device),
+        "labkit sampler": _sampler(model, tokenizer, texts, max_tokens, device),
+        "transformers generate": _generate(model.float(), tokenizer, texts, max_tokens, device),
     }
     if device == "cuda":
         half: Any = type(model)(model.config)  # transformers wraps .to() so that its type is lost
         half.to(device, torch.bfloat16)
         half.load_state_dict(model.state_dict())
-        ways["transformers generate, bfloat16"] = _generate(half, rows, group, max_tokens, device)
+        ways["transformers generate, bfloat16"] = _generate(half, tokenizer, texts, max_tokens, device)
     with TemporaryDirectory() as folder:
         try:
-            ways |= _trl(model, rows, group, max_tokens, device, folder)
+            ways |= _trl(model, tokenizer, rows, reward, group, max_tokens, folder)
         except ImportError as error:
             print(f"without TRL: {error}", file=sys.stderr)
         take_turns(ways, 1)  # warm
@@ -66,7 +68,7 @@ def bench(
     return {
         "ways": {way: _row(values) for way, values in turns.items()},
         "provenance": {
-            "rows": questions * group, "max_tokens": max_tokens, "rounds": rounds,
+            "rows": len(texts), "max_tokens": max_tokens, "rounds": rounds,
             "parameters": sum(p.numel() for p in model.parameters()),
         },
     }  # fmt: skip
@@ -81,18 +83,16 @@ def _row(values: list[tuple[int, float]]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _sampler(model, rows, group, max_tokens, device) -> Draw:
-    sampler = Sampler(Fleet(model, 1, device), len(rows) * group, LONGEST_PROMPT, max_tokens)
-    ids, length = encode([row["prompt"] for row in rows for _ in range(group)], LONGEST_PROMPT)
-    ids, length = ids[None].to(device), length[None].to(device)
+def _sampler(model, tokenizer, texts, max_tokens, device) -> Draw:
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right").to(device)
+    ids, length = batch.input_ids[None], batch.attention_mask.sum(1)[None]
+    sampler = Sampler(Fleet(model, 1, device), len(texts), ids.shape[2], max_tokens)
     return lambda: int(sampler(ids, length).length.sum())
 
 
 @torch.no_grad()
-def _generate(model, rows, group, max_tokens, device) -> Draw:
-    tokenizer = char_tokenizer()
-    texts = [row["prompt"] for row in rows for _ in range(group)]
-    batch = tokenizer(texts, return_tensors="pt", padding=True).to(device)
+def _generate(model, tokenizer, texts, max_tokens, device) -> Draw:
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left").to(device)
 
     def draw() -> int:
         whole = model.generate(
@@ -105,11 +105,12 @@ def _generate(model, rows, group, max_tokens, device) -> Draw:
     return draw
 
 
-def _trl(model, rows, group, max_tokens, device, folder) -> dict[str, Draw]:
+def _trl(model, tokenizer, rows, reward, group, max_tokens, folder) -> dict[str, Draw]:
     from datasets import Dataset
 
     from labkit.fgo import FGOConfig, FGOTrainer
 
+    device = model.device.type
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         config = FGOConfig(
@@ -121,7 +122,7 @@ def _trl(model, rows, group, max_tokens, device, folder) -> dict[str, Draw]:
         copy = type(model)(model.config).to(device)
         copy.load_state_dict(model.state_dict())
         trainer = FGOTrainer(
-            model=copy, reward_funcs=sum_reward, args=config, processing_class=char_tokenizer(),
+            model=copy, reward_funcs=reward, args=config, processing_class=tokenizer,
             train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "answer")} for row in rows]),
         )  # fmt: skip
     trainer.train()  # sets up what a step needs
@@ -148,10 +149,11 @@ def _trl(model, rows, group, max_tokens, device, folder) -> dict[str, Draw]:
 
 def _run(context: Context) -> dict:
     model, about = context.prepared
-    return bench(model, about["task"], device=context.device, **context.pick(*SIZES))
+    rows = verbose_sums(context.options.questions, seed=5, **about["task"])
+    return bench(model, rows, char_tokenizer(), sum_reward, device=context.device, **context.pick(*SIZES))
 
 
-def _show(found: Mapping[str, Any]) -> str:
+def show(found: Mapping[str, Any]) -> str:
     return "\n".join(
         f"{way:32} {row['tokens_per_second']:12,.0f} tokens/s  {row['seconds']:.3f} s"
         for way, row in found["ways"].items()
@@ -161,7 +163,7 @@ def _show(found: Mapping[str, Any]) -> str:
 STUDY = Study(
     "fgo-bench",
     "Tokens per second of the fast sampler, of transformers' generate and of TRL.",
-    {"sampling": Stage(_run, "all ways, interleaved", "bench.json", show=_show,
+    {"sampling": Stage(_run, "all ways, interleaved", "bench.json", show=show,
                        shape={"ways": {str: ROW}, "provenance": {"rows": int, "parameters": int}},
                        inputs=lambda c: dict(vars(c.options)))},
     {

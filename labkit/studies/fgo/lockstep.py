@@ -3,8 +3,9 @@
 Run          an arm with a seed and a learning rate
 Plan         how long all train and are examined
 CopiesAdamW  a learning rate for each copy
-Lockstep     the copies with their optimiser, sampler and exam
-policy_step  one clipped policy-gradient step of every copy
+Learner      the copies with their optimiser: what a step makes of sampled responses
+Lockstep     a Learner of verbose sums with its sampler and exam
+policy_step  one clipped policy-gradient step of every copy; update: its last part
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,8 +71,49 @@ class CopiesAdamW(torch.optim.AdamW):
             weight.copy_(old.lerp(weight, _along(self.share, weight)))
 
 
-class Lockstep:
-    """``copies`` runs with their optimiser, sampler and exam: one step of every run at once.
+class Learner:
+    """The runs of a fleet, one a copy, with their optimiser.
+
+    group   responses to a question; chunks: see ``policy_step``
+    limit   the most tokens that a response may have
+    """
+
+    def __init__(self, fleet: Fleet, group: int, chunks: int, limit: int):
+        self.fleet, self.group, self.chunks, self.limit = fleet, group, chunks, limit
+
+    def begin(self, runs: Sequence[Run]) -> None:
+        """The runs that follow are these, from the weights as they stand."""
+        if len(runs) != self.fleet.copies:
+            checks.fail("runs", len(runs), f"{self.fleet.copies}, one a copy")
+        self.runs, self.arms = list(runs), [ARMS[run.arm] for run in runs]
+        rates = torch.tensor([run.learning_rate for run in runs], device=self.fleet.device)
+        self.optimizer = CopiesAdamW(self.fleet.weights.values(), rates)
+        targets = [float("nan") if arm.target is None else arm.target for arm in self.arms]
+        self.target = torch.tensor(targets, dtype=torch.double)
+        self.coefficient = torch.zeros_like(self.target)
+
+    def learn(self, responses: Responses, correct: Tensor) -> dict[str, list[float]]:
+        """Judge responses that ``correct``, bool (R, B), says are right, update; what is logged, by run."""
+        batch = _measure(responses, correct, self.group)
+        advantages = judge(batch, self.arms, self.limit)
+        numbers = _numbers(batch, advantages)
+        bonus, self.coefficient = control(self.coefficient, numbers["entropy"], self.target)
+        pull = torch.stack([
+            own * loss_weights(arm.loss, tokens, own, self.limit)
+            for arm, tokens, own in zip(self.arms, batch["length"], advantages, strict=True)
+        ])  # fmt: skip
+        width = int(responses.mask.any(1).any(0).nonzero().max()) + 1
+        loss, norm = policy_step(
+            self.fleet, self.optimizer, responses.ids[..., :width], responses.mask[..., :width],
+            pull.flatten(1).to(self.fleet.device, torch.float32), chunks=self.chunks,
+            bonus=bonus.to(self.fleet.device, torch.float32) if bonus.any() else None,
+        )  # fmt: skip
+        logged = {"loss": loss, "grad_norm": norm, "entropy_coef": bonus, **numbers}
+        return {name: value.tolist() for name, value in logged.items()}
+
+
+class Lockstep(Learner):
+    """``copies`` runs on verbose sums with their sampler and exam: one step of every run at once.
 
     The buffers and graphs are kept from one ``begin`` to the next.
     """
@@ -80,28 +122,15 @@ class Lockstep:
         self, model: Qwen2ForCausalLM, task: Mapping[str, Any], max_tokens: int, plan: Plan, copies: int,
         device: str,
     ):  # fmt: skip
-        self.model, self.task, self.max_tokens, self.plan, self.device = (
-            model,
-            task,
-            max_tokens,
-            plan,
-            device,
-        )
-        self.fleet = Fleet(model, copies, device)
+        super().__init__(Fleet(model, copies, device), plan.group, plan.chunks, max_tokens)
+        self.model, self.task, self.plan, self.device = model, task, plan, device
         self.sampler = Sampler(self.fleet, plan.questions * plan.group, LONGEST_PROMPT, max_tokens)
         self.exam = Exam(self.fleet, plan.exam_questions, LONGEST_PROMPT, max_tokens)
 
     def begin(self, runs: Sequence[Run]) -> None:
         """Set every copy back to the model; the runs that follow are these, one a copy."""
-        if len(runs) != self.fleet.copies:
-            checks.fail("runs", len(runs), f"{self.fleet.copies}, one a copy")
-        self.runs, self.arms = list(runs), [ARMS[run.arm] for run in runs]
+        super().begin(runs)
         self.fleet.read(self.model)
-        rates = torch.tensor([run.learning_rate for run in runs], device=self.device)
-        self.optimizer = CopiesAdamW(self.fleet.weights.values(), rates)
-        targets = [float("nan") if arm.target is None else arm.target for arm in self.arms]
-        self.target = torch.tensor(targets, dtype=torch.double)
-        self.coefficient = torch.zeros_like(self.target)
 
     def step(self, number: int) -> dict[str, list[float]]:
         """Ask, sample, judge, update; what is logged, a value per run."""
@@ -120,22 +149,7 @@ class Lockstep:
             s: [row["answer"] for row in rows for _ in range(plan.group)] for s, rows in asked.items()
         }
         correct = grade(decode(responses), [answers[seed] for seed in seeds])
-        batch = _measure(responses, torch.from_numpy(correct), plan.group)
-        advantages = judge(batch, self.arms, self.max_tokens)
-        numbers = _numbers(batch, advantages)
-        bonus, self.coefficient = control(self.coefficient, numbers["entropy"], self.target)
-        pull = torch.stack([
-            own * loss_weights(arm.loss, tokens, own, self.max_tokens)
-            for arm, tokens, own in zip(self.arms, batch["length"], advantages, strict=True)
-        ])  # fmt: skip
-        width = int((length + responses.length).max())
-        loss, norm = policy_step(
-            self.fleet, self.optimizer, responses.ids[..., :width], responses.mask[..., :width],
-            pull.flatten(1).to(self.device, torch.float32), chunks=plan.chunks,
-            bonus=bonus.to(self.device, torch.float32) if bonus.any() else None,
-        )  # fmt: skip
-        logged = {"loss": loss, "grad_norm": norm, "entropy_coef": bonus, **numbers}
-        return {name: value.tolist() for name, value in logged.items()}
+        return self.learn(responses, torch.from_numpy(correct))
 
 
 def policy_step(
@@ -187,10 +201,10 @@ def policy_step(
             share = share + bonus * ((every.exp() * every).sum(-1) * kept).sum((1, 2)) / tokens
         share.sum().backward()  # copies share no weight: the gradient of the sum is each one's own
         loss += share.detach()
-    return loss, _update(fleet, optimizer, max_grad_norm)
+    return loss, update(fleet, optimizer, max_grad_norm)
 
 
-def _update(fleet: Fleet, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> Tensor:
+def update(fleet: Fleet, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> Tensor:
     """Clip each copy's gradient and step; the norms before, (R,)."""
     grads = [value.grad for value in fleet.weights.values() if value.grad is not None]
     norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()

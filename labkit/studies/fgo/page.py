@@ -1,10 +1,11 @@
 """FGO's page of results: the study's and the bench's numbers as Markdown, from the records."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from labkit.studies.fgo import claims
+from labkit.studies.fgo import claims, smollm_claims
 from labkit.studies.fgo.frontier import EXAMS, LINES, at_equal_length, family, frontier, strongest_rival
 from labkit.studies.fgo.records import PILOTS, Arms, bench, missing, runs, tuned
 
@@ -29,7 +30,17 @@ def page() -> str:
     parts += ["", "## FGO's arms, compared", "", RIVAL, "", *_comparisons(arms)]
     parts += ["", "## Accuracy at equal length", "", *_equal(arms)]
     parts += ["", "## Learning rates", "", *_rates()]
-    parts += ["", "## Pilots, one seed each", "", *map(_pilot, PILOTS), "", "## Speed", "", *_speed()]
+    parts += [
+        "",
+        "## Pilots, one seed each",
+        "",
+        *map(_pilot, PILOTS),
+        "",
+        "## Speed",
+        "",
+        *_speed(bench()),
+    ]
+    parts += _smollm()
     return "\n".join(parts) + "\n"
 
 
@@ -133,8 +144,17 @@ def _pilot(name: str) -> str:
     )
 
 
-def _speed() -> list[str]:
-    speed = bench()
+def _smollm() -> list[str]:
+    """The public model's section; empty while it has no record."""
+    try:
+        lines, record = smollm_claims.section()
+    except FileNotFoundError:
+        return []
+    told = ["", "## A public model", "", *lines, "", *_markdown(*smollm_claims.table(record))]
+    return [*told, *(["", *_speed(record["speed"])] if "speed" in record else [])]
+
+
+def _speed(speed: dict[str, Any]) -> list[str]:
     rows = [
         [way, f"{row['tokens_per_second']:,.0f} ({row['lowest']:,.0f} to {row['highest']:,.0f})"]
         for way, row in speed["ways"].items()

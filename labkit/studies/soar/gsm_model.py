@@ -4,7 +4,6 @@ Half of the rows are masked uniformly, half as block decoding sees them (labkit.
 the command.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from labkit import checks
-from labkit.paths import write_atomic, write_json
 from labkit.soar.masking import draw, mask_answers, masked_loss
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.tasks.training import BETAS, CLIP, WEIGHT_DECAY
@@ -133,34 +128,3 @@ def train_step(run: Run, rate: float, peak: float) -> Tensor:
         optimiser.zero_grad(set_to_none=True)
     run.step += 1
     return loss.detach()
-
-
-def save_state(run: Run, folder: Path) -> None:
-    """All that ``load_state`` needs to go on exactly: weights, the optimisers' moments, step, curves."""
-    tensors = {f"model.{name}": value.contiguous() for name, value in run.model.state_dict().items()}
-    for number, optimiser in enumerate(run.optimisers):
-        for index, moments in optimiser.state_dict()["state"].items():
-            tensors |= {f"{number}.{index}.{name}": value for name, value in moments.items()}
-    log = [{name: float(value) for name, value in entry.items()} for entry in run.log]
-    write_atomic(
-        folder / "state.safetensors", lambda part: save_file(tensors, part, {"step": str(run.step)})
-    )
-    write_json(folder / "state.json", {"step": run.step, "seconds": run.seconds, "log": log}, strict=True)
-
-
-def load_state(run: Run, folder: Path) -> None:
-    """Put what ``save_state`` wrote into ``run``, which was made with the same options."""
-    about = json.loads((folder / "state.json").read_text())
-    with safe_open(folder / "state.safetensors", "pt") as file:
-        if file.metadata()["step"] != str(about["step"]):
-            checks.fail("--out", str(folder), "a folder whose state.json and state.safetensors agree")
-    tensors = load_file(folder / "state.safetensors")
-    weights = {name: tensors.pop(f"model.{name}") for name in run.model.state_dict()}
-    run.model.load_state_dict(weights)
-    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in run.optimisers]
-    for key, value in tensors.items():
-        number, index, name = key.split(".", 2)
-        states[int(number)].setdefault(int(index), {})[name] = value
-    for optimiser, state in zip(run.optimisers, states, strict=True):
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    run.step, run.seconds, run.log = about["step"], about["seconds"], about["log"]

@@ -32,8 +32,9 @@ from labkit.studies.harness import Context, Option, Stage
 from labkit.studies.soar import gsm_model
 from labkit.studies.soar import gsm_problems as gsm
 from labkit.studies.soar.gsm_data import ANSWER, SPECIAL
-from labkit.studies.soar.gsm_model import EOS, MASK, Problems, Run, load_state, save_state, train_step
+from labkit.studies.soar.gsm_model import EOS, MASK, Problems, Run, train_step
 from labkit.studies.soar.gsm_problems import Problem
+from labkit.studies.state import load_state, save_state
 from labkit.traces import BeamTrace, TrainTrace
 
 EARLY = (0.35, 0.50, 0.65)  # what lab/gsm-early should solve by greedy: from, best, to

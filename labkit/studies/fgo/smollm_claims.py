@@ -1,0 +1,136 @@
+"""What the record of ``studies fgo-smollm`` says: a row of the findings, a section of FGO's page.
+
+record   results/smollm.json: ``sft``, ``runs`` {unit: {"training", "exam", "transfer"}}, ``speed``
+runs     its runs with test seeds, by arm
+claims   every arm against GRPO
+section  the page's lines
+
+Each raises FileNotFoundError while nothing is recorded.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from labkit.studies import stats
+from labkit.studies.claims import Claim, where
+from labkit.studies.fgo.claims import MARGIN, length_words
+from labkit.studies.fgo.records import RESULTS, SMOLLM
+
+VALIDATION = 1000  # seeds from here on chose settings
+BASE = "GRPO"
+ASKED = {  # (exam, its part): what was asked
+    ("exam", "test"): "new numbers", ("exam", "templates-test"): "unseen templates",
+    ("transfer", "GSM8K"): "GSM8K", ("transfer", "SVAMP"): "SVAMP",
+}  # fmt: skip
+Runs = dict[str, dict[int, dict[str, Any]]]
+
+
+def record() -> dict[str, Any]:
+    """The whole file."""
+    return json.loads((RESULTS / SMOLLM).read_text())
+
+
+def runs(found: dict[str, Any]) -> Runs:
+    """{arm: {seed: run}} of the runs that were trained and examined, without those that chose settings.
+
+    ValueError if an arm has a seed twice, at two learning rates.
+    """
+    whole = [run for run in found["runs"].values() if run.keys() >= {"training", "exam", "transfer"}]
+    by_arm: Runs = {}
+    for run in whole:
+        arm, seed = run["training"]["arm"], run["training"]["seed"]
+        if seed < VALIDATION:
+            if seed in by_arm.setdefault(arm, {}):
+                raise ValueError(f"{SMOLLM} has {arm}, seed {seed}, at two learning rates")
+            by_arm[arm][seed] = run
+    return by_arm
+
+
+def claims() -> list[Claim]:
+    """One row; none where GRPO or every other arm is missing."""
+    found = record()
+    by_arm = runs(found)
+    others = [arm for arm in by_arm if arm != BASE]
+    if BASE not in by_arm or not others:
+        return []
+    about = next(iter(by_arm[BASE].values()))["training"]
+    made = where(
+        about, f"SmolLM2-135M, {about['steps'] * about['questions']:,} questions a run", _tried(found)
+    )
+    ask = "Does a public model learn as on the lab's sums (greedy answers)?"
+    told = "; ".join(f"{arm} minus {BASE}: {difference(by_arm, arm)}" for arm in others)
+    return [Claim("FGO", ask, told, made)]
+
+
+def _tried(found: dict[str, Any]) -> str:
+    seen = [run["training"] for run in found["runs"].values() if "training" in run]
+    chosen = {(one["arm"], one["rate"]) for one in seen if one["seed"] >= VALIDATION}
+    return (
+        f"{len(chosen)} settings on validation seeds" if chosen else "no setting was chosen on validation"
+    )
+
+
+def difference(by_arm: Runs, arm: str, how: str = "greedy") -> str:
+    """Accuracy by kind of question, then the length of answers, of ``arm`` against GRPO's, in words."""
+    seeds = sorted(set(by_arm[arm]) & set(by_arm[BASE]))
+    told = []
+    for (exam, part), name in ASKED.items():
+        mine, theirs = (
+            np.array([_right(by_arm[one][seed][exam][part][how]) for seed in seeds]) for one in (arm, BASE)
+        )
+        gap = stats.bootstrap_questions(mine, theirs)
+        said = "" if gap.low is None else f": {gap.verdict('better', 'worse', MARGIN / 100)}"
+        told.append(f"{name} {gap.text('+.1f', ' points', 100)}{said}")
+    mine, theirs = (
+        np.array([by_arm[one][seed]["exam"]["test"][how]["length"] for seed in seeds])
+        for one in (arm, BASE)
+    )
+    return ", ".join([*told, length_words(stats.t_interval(mine / theirs - 1))])
+
+
+def _right(exam: dict[str, Any]) -> np.ndarray:
+    return np.array([digit == "1" for digit in exam["right"]])
+
+
+def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: the first model, then every arm; brackets are 95 %, over questions or seeds."""
+    head = ["arm", "seeds"]
+    for name in ASKED.values():
+        head += [f"{name}, greedy %", f"{name}, sampled %", f"{name}, greedy tokens"]
+    rows = [["before", "1", *_cells([found["runs"]["first"]])]]
+    rows += [[arm, f"{len(own)}", *_cells(list(own.values()))] for arm, own in runs(found).items()]
+    return head, rows
+
+
+def _cells(own: list[dict[str, Any]]) -> list[str]:
+    cells = []
+    for exam, part in ASKED:
+        for how in ("greedy", "sampled"):
+            right = [_right(run[exam][part][how]) for run in own]
+            share = (
+                stats.proportion(right[0]) if len(own) == 1 else stats.t_interval([r.mean() for r in right])
+            )
+            cells.append(share.cell(".1f", 100))
+        cells.append(stats.t_interval([run[exam][part]["greedy"]["length"] for run in own]).cell(".1f"))
+    return cells
+
+
+def section() -> tuple[list[str], dict[str, Any]]:
+    """(what was done, in sentences; the whole record)."""
+    found = record()
+    sft, by_arm = found["sft"], runs(found)
+    counts = {
+        name: found["runs"]["first"][exam][part]["greedy"]["questions"]
+        for (exam, part), name in ASKED.items()
+    }
+    asked = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    lines = [
+        f"SmolLM2-135M, taught GSM-Symbolic's solutions for {sft['step']:,} steps of {sft['batch']} until "
+        f"it sampled {sft['accuracy']:.1%} of the validation problems right; then each arm with each seed. "
+        f"Asked: {asked}. GSM8K is without the stories of the templates. {where(sft)}.",
+        *(f"- {arm} minus {BASE}, {how}: {difference(by_arm, arm, how)}."
+          for arm in by_arm if arm != BASE and BASE in by_arm for how in ("greedy", "sampled")),
+    ]  # fmt: skip
+    return lines, found
