@@ -188,7 +188,7 @@ def test_an_exam_counts_right_answers_tokens_and_ends(tokenizer):
 
 
 def test_the_lesson_lowers_the_loss_and_its_model_is_examined(taught):
-    trace = TrainTrace.load(taught / "smollm-first.npz")
+    trace = TrainTrace.load(taught / "smollm" / "first.npz")
     _, loss = trace.curve("loss")
     assert len(loss) == 12
     assert loss[-3:].mean() < 0.8 * loss[:2].mean()
@@ -229,7 +229,7 @@ def test_an_arm_goes_on_exactly_and_what_stands_is_kept(home, taught, tmp_path, 
     first = load_file(taught / "state" / "first" / "state.safetensors")
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
     assert any(not torch.equal(value, first[name]) for name, value in whole.items() if "model." in name)
-    one, other = (TrainTrace.load(folder / "smollm-fgo-3-0_01.npz") for folder in folders)
+    one, other = (TrainTrace.load(folder / "smollm" / "fgo-3-0_01.npz") for folder in folders)
     assert {"entropy", "completions/mean_length", "fgo/accuracy", "greedy/accuracy"} <= one.series.keys()
     assert one.curve("greedy/length")[0].tolist() == [0, 2, 4]
     for name, values in one.series.items():

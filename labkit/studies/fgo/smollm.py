@@ -11,7 +11,7 @@ templates (test), templates that were never taught (templates-test), and other p
 without the stories of the templates, SVAMP). All arms of a seed are asked the same; seeds from
 VALIDATION on choose settings and are no results.
 
-Writes smollm.json (see smollm_claims) and a TrainTrace of each run; weights stay in --out/state.
+Writes smollm.json (see smollm_claims) and smollm/RUN.npz, a TrainTrace; weights stay in --out/state.
 """
 
 import json
@@ -67,14 +67,9 @@ def _arms(context: Context) -> None:
 
 def _trace(context: Context, run: Training, unit: str) -> None:
     log = [{name: float(value) for name, value in entry.items()} for entry in run.log]
-    about = {
-        "arm": "sft" if unit == FIRST else context.options.arm,
-        "seed": context.options.seed,
-        "seconds": run.seconds,
-    }
-    TrainTrace.from_log(log, meta=provenance(command=context.command, **about)).save(
-        context.out / f"smollm-{unit}.npz"
-    )
+    arm, seed = "sft" if unit == FIRST else context.options.arm, context.options.seed
+    about = provenance(command=context.command, arm=arm, seed=seed, seconds=run.seconds)
+    TrainTrace.from_log(log, meta=about).save(context.out / "smollm" / f"{unit}.npz")
 
 
 def _exam(context: Context) -> None:
