@@ -18,6 +18,7 @@ SYMBOLS = (
     "circle", "square", "triangle-up", "diamond", "triangle-down", "pentagon", "star", "hexagon", "cross",
     "bowtie", "star-square", "hourglass",
 )  # fmt: skip
+LOOKS = {name: (COLOURS[i], SYMBOLS[i]) for i, name in enumerate(("GRPO", "FGO"))}  # on every page
 NEAR = 1.3  # times the shortest arm's length
 PLACES = {
     "exam/entropy_per_token": "entropy per token (nats)",
@@ -51,7 +52,7 @@ def frontier(points: Mapping[str, Any], titles: Mapping[str, str], named: Sequen
     figure.update_layout(views[first][1])
     figure.update_xaxes(title_text="length of held-out responses (tokens)")
     figure.update_yaxes(title_text="held-out accuracy (%)", col=1)
-    figure.update_layout(height=365, legend={"orientation": "h", "y": -0.27, "itemwidth": 30})
+    figure.update_layout(height=365, legend={"orientation": "h", "y": -0.36, "itemwidth": 30})
     if len(views) > 1:
         figure.update_layout(updatemenus=[{
             "type": "buttons", "direction": "right", "x": 1, "xanchor": "right",
@@ -92,7 +93,7 @@ def _before(points: Mapping[str, Any], exam: str) -> dict[str, list[float]]:
 def _range(points: Sequence[Mapping], number: str) -> list[float]:
     """From the lowest to the highest end of an interval, with a margin."""
     ends = [value for point in points for value in point[number] if value is not None]
-    room = 0.06 * (max(ends) - min(ends)) or 1
+    room = 0.1 * (max(ends) - min(ends)) or 1
     return [round(min(ends) - room, 3), round(max(ends) + room, 3)]
 
 
@@ -108,19 +109,28 @@ def _exam(points: Mapping[str, Any], exam: str, column: int, named: Sequence[str
                    "before training<br>accuracy %{y:.1f} %, length %{x:.1f} tokens<extra></extra>"),
                    marker={"symbol": "x-thin", "size": 12, "line": {"color": theme.GREY, "width": 3}}),
     ]  # fmt: skip
-    for index, name in enumerate(dict.fromkeys(point["family"] for point in arms.values())):
+    families = dict.fromkeys(point["family"] for point in arms.values())
+    others = [name for name in families if name not in LOOKS]
+    for name in families:
+        look = LOOKS.get(name) or _look(len(LOOKS) + others.index(name))
         own = {arm: point for arm, point in arms.items() if point["family"] == name}
         words = [arm if arm in named and (own[arm] in near) == (column == 2) else "" for arm in own]
-        traces.append(_family(own, name, index, words))
+        traces.append(_family(own, name, look, words))
     for trace in traces:
         trace.update(showlegend=column == 1, legendgroup=trace.name)
     return traces
 
 
-def _family(own: Mapping[str, Mapping], name: str, index: int, words: Sequence[str]) -> go.Scatter:
+def _look(index: int) -> tuple[str, str]:
+    return COLOURS[index % len(COLOURS)], SYMBOLS[index % len(SYMBOLS)]
+
+
+def _family(
+    own: Mapping[str, Mapping], name: str, look: tuple[str, str], words: Sequence[str]
+) -> go.Scatter:
     """One family's marks with their intervals (none where they are None)."""
     some = next(iter(own.values()))
-    colour, symbol = COLOURS[index % len(COLOURS)], SYMBOLS[index % len(SYMBOLS)]
+    colour, symbol = look
     bars = {}
     for key, number in (("error_x", "length"), ("error_y", "accuracy")):
         found = np.array([point[number] for point in own.values()], float)
@@ -130,7 +140,7 @@ def _family(own: Mapping[str, Mapping], name: str, index: int, words: Sequence[s
         x=[point["length"][0] for point in own.values()],
         y=[point["accuracy"][0] for point in own.values()],
         mode="lines+markers+text", name=name, text=list(words), textposition="top right",
-        textfont={"color": colour}, **bars,
+        textfont={"color": colour}, cliponaxis=False, **bars,
         hovertext=[_told(arm, point) for arm, point in own.items()],
         hovertemplate="%{hovertext}<extra></extra>",
         line={"color": colour, "width": 1, "dash": "dash" if some["rival"] else "solid"},

@@ -132,8 +132,8 @@ def silent_groups(trace: GroupTrace) -> Figure:
     bars.margins(y=0.3)
     bars.legend(loc="upper center", fontsize=9)
     for method, colour, marker, dash in (
-        ("fgo", theme.GREEN, "o", "-"),
-        ("grpo", theme.ORANGE, "s", "--"),
+        ("grpo", theme.CYCLE[0], theme.MARKERS[0], "--"),
+        ("fgo", theme.CYCLE[1], theme.MARKERS[1], "-"),  # as where their trainings are drawn
     ):
         largest = np.abs(trace.advantages[method]).max(1)
         shown = np.flatnonzero(counts)

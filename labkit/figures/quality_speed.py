@@ -87,10 +87,10 @@ def plane(
     _draw_published(figure)
     best = max(points, key=lambda point: point["solved"])
     most, plain = (f"{p['solved']:.1f} % in {p['calls']:.1f} calls a puzzle" for p in (best, points[0]))
-    title = f"Most puzzles are solved by {best['label']}: {most}; greedy {plain}. "
+    title = f"{best['label']} solves the most puzzles: {most}; greedy {plain}. "
     theme.plotly_title(figure, title + "Validation puzzles, to choose settings by: no test")
     return figure.update_layout(
-        height=325, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.28}
+        height=325, margin_t=figure.layout.margin.t + 20, legend={"orientation": "h", "y": -0.38}
     )
 
 

@@ -83,8 +83,9 @@ def _book(folder: Path, stem: str, out: Path) -> dict[str, Any]:
         place.with_suffix(".png").write_bytes(picture)
         found = TITLE.search(page)
         shown.append({"name": place.stem, "title": html.unescape(found[1]) if found else name})
-    question = QUESTION.search(cells[0].source) if cells else None
-    return {"stem": stem, "title": name, "question": question[1] if question else "", "shown": shown}
+    question = QUESTION.search(cells[0].source) if cells else None  # a page, so no Markdown
+    asked = question[1].replace("**", "") if question else ""
+    return {"stem": stem, "title": name, "question": asked, "shown": shown}
 
 
 def _instruments(cells: list[Any]) -> Iterator[tuple[str, bytes]]:
