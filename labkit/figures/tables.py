@@ -62,13 +62,15 @@ def findings_table(findings: Sequence[Claim]) -> HTML:
 
 
 def findings_by_paper(findings: Sequence[Claim]) -> HTML:
-    """``findings_table`` of each paper, folded; the line of each says how many rows hold a null."""
+    """``findings_table`` of each paper, folded; the line of each says how many of its results are nulls."""
     parts = []
     for paper in dict.fromkeys(row.paper for row in findings):
         rows = [row for row in findings if row.paper == paper]
-        nulls = sum(any(null in row.measured for null in NULLS) for row in rows)
+        results = [one for row in rows for one in row.measured.split("; ")]
+        nulls = sum(any(null in one for null in NULLS) for one in results)
         questions = "1 question" if len(rows) == 1 else f"{len(rows)} questions"
-        title = f"{paper}: {questions}, {nulls} with a null ({' or '.join(NULLS)})"
+        title = f"{'kernels of all' if paper == 'all' else paper}: {questions}, {len(results)} results, "
+        title += f"{nulls} of them nulls ({' or '.join(NULLS)})"
         parts.append(folded(title, findings_table(rows)).data)
     return HTML("".join(parts))
 
