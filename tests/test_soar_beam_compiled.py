@@ -135,6 +135,7 @@ for kind, width, reach, warps in (
 """
 
 
+@pytest.mark.slow
 def test_compiled_for_an_h100_no_tile_is_reshaped():
     """Without a GPU. Reducing what was reshaped is what Triton 3.6 and 3.7 get wrong (next test)."""
     command, here = [sys.executable, "-c", READ], os.environ | {"TRITON_INTERPRET": "0"}
