@@ -20,13 +20,14 @@ GROUP = """explore(
 CREDIT = """
 source = np.random.default_rng(0)
 shape = (3, 8)
-def run(alpha):
+def run(graded, alpha):
     return GroupTrace(
         ["Q="] * 3, ["1"] * 3, [["A1$"] * 8] * 3, source.random(shape) > 0.5,
         source.integers(9, 60, shape), {"sampled_sum": source.random(shape)},
         {"fgo": alpha * source.normal(size=shape), "grpo": source.normal(size=shape)},
         {"settings": {"entropy": "sampled_sum", "alpha": alpha, "beta": 1.0}})
-explore(partial(groups.reweighed, run), name="credit", group=IntSlider(0, 0, 2, description="group"),
+explore(partial(groups.reweighed, {"given": run(None, 1.0)}, run, grades="given"), name="credit",
+    group=IntSlider(0, 0, 2, description="group"),
     alpha=FloatSlider(1.0, min=0, max=2, step=0.01, description="alpha"))"""
 MASK = """
 import sparse24, torch
@@ -57,7 +58,10 @@ def test_sliders_answer_while_they_move(show):
     notebook = show(PANELS, GROUP, CREDIT)
     page = notebook.page
     for cell, slider in ((1, 0), (2, 1)):
-        handle = page.locator(".jp-CodeCell").nth(cell).locator(".noUi-handle").nth(slider)
+        panel = page.locator(".jp-CodeCell").nth(cell)
+        panel.scroll_into_view_if_needed()
+        panel.locator("img:visible, .main-svg:visible").first.wait_for(timeout=30_000)
+        handle = panel.locator(".noUi-handle").nth(slider)
         handle.evaluate(WATCH)
         took, before = [], notebook.evaluate(SPENT)
         for _ in range(12):
