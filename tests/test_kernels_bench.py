@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,9 @@ def test_show_draws_a_bench(tmp_path, capsys):
     assert main(["show", str(tmp_path / "odd.json"), "-o", str(tmp_path / "odd.html")]) == 2
     assert "TRACE_OR_FOLDER must" in capsys.readouterr().err
     assert not (tmp_path / "odd.html").exists()
+    os.mkfifo(tmp_path / "pipe.json")  # opening it would wait for a writer
+    assert main(["show", str(tmp_path / "pipe.json")]) == 2
+    assert "TRACE_OR_FOLDER must be a" in capsys.readouterr().err
 
 
 def test_compare_reads_what_the_bench_writes(tmp_path, monkeypatch, capsys):

@@ -20,14 +20,24 @@ def read(path: Path, argument: str) -> dict[str, Any]:
     """A bench's JSON; ValueError that names ``argument`` if it is none."""
     try:
         result = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(_refusal(path, argument, error)) from None
+    return checked(result, path, argument)
+
+
+def checked(result: Any, path: Path, argument: str) -> dict[str, Any]:
+    """What the JSON at ``path`` holds, if that is a bench; ValueError as of ``read``."""
+    try:
         if not all(row["ms"]["p20"] <= row["ms"]["p80"] for row in result["rows"]):
             raise ValueError("p20 is above p80")
         return {key: result[key] for key in ("bench", "card", "date", "ceilings", "rows")}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        problem = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{argument} must be a JSON file that `make bench` wrote; got {path} ({problem})"
-        ) from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(_refusal(path, argument, error)) from None
+
+
+def _refusal(path: Path, argument: str, error: Exception) -> str:
+    problem = f"{type(error).__name__}: {error}"
+    return f"{argument} must be a JSON file that `make bench` wrote; got {path} ({problem})"
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from labkit import checks
 from labkit.figures import theme
 from labkit.figures.roofline import roofline
 from labkit.paths import write_page
+from labkit.reading import read_json
 from labkit.traces import BeamTrace, GroupTrace, MaskTrace, Trace, TrainTrace
 from labkit.widgets.beam_tree import BeamTree
 from labkit.widgets.curve_pack import Traces, panels_of, runs_of
@@ -17,7 +18,6 @@ from labkit.widgets.export import Instrument
 from labkit.widgets.logs import read_logs
 from labkit.widgets.mask_grid import MaskGrid
 from labkit.widgets.scrubber import Scrubber
-from sparse24 import compare
 
 BOARDS = (4, 9)  # sides of a Sudoku
 
@@ -31,8 +31,10 @@ def show(options: Namespace) -> int:
     theme.apply()
     try:
         if source.suffix == ".json":
-            page = roofline(compare.read(source, "TRACE_OR_FOLDER")).to_html()
-            print(write_page(output, page))
+            from sparse24 import compare  # late: it loads torch, which no instrument needs
+
+            bench = compare.checked(read_json(source, "TRACE_OR_FOLDER"), source, "TRACE_OR_FOLDER")
+            print(write_page(output, roofline(bench).to_html()))
         else:
             print(instrument(source, options.prompt).export(output))
     except (LookupError, TypeError, AttributeError, ArithmeticError, TraitError) as error:
