@@ -18,7 +18,7 @@ SYMBOLS = (
     "circle", "square", "triangle-up", "diamond", "triangle-down", "pentagon", "star", "hexagon", "cross",
     "bowtie", "star-square", "hourglass",
 )  # fmt: skip
-LOOKS = {name: (COLOURS[i], SYMBOLS[i]) for i, name in enumerate(("GRPO", "FGO"))}  # on every page
+FIRST = ("GRPO", "FGO")  # families with the same marks as where their trainings are drawn
 NEAR = 1.3  # times the shortest arm's length
 PLACES = {
     "exam/entropy_per_token": "entropy per token (nats)",
@@ -110,27 +110,20 @@ def _exam(points: Mapping[str, Any], exam: str, column: int, named: Sequence[str
                    marker={"symbol": "x-thin", "size": 12, "line": {"color": theme.GREY, "width": 3}}),
     ]  # fmt: skip
     families = dict.fromkeys(point["family"] for point in arms.values())
-    others = [name for name in families if name not in LOOKS]
+    marks = list(dict.fromkeys([*FIRST, *families]))
     for name in families:
-        look = LOOKS.get(name) or _look(len(LOOKS) + others.index(name))
         own = {arm: point for arm, point in arms.items() if point["family"] == name}
         words = [arm if arm in named and (own[arm] in near) == (column == 2) else "" for arm in own]
-        traces.append(_family(own, name, look, words))
+        traces.append(_family(own, name, marks.index(name), words))
     for trace in traces:
         trace.update(showlegend=column == 1, legendgroup=trace.name)
     return traces
 
 
-def _look(index: int) -> tuple[str, str]:
-    return COLOURS[index % len(COLOURS)], SYMBOLS[index % len(SYMBOLS)]
-
-
-def _family(
-    own: Mapping[str, Mapping], name: str, look: tuple[str, str], words: Sequence[str]
-) -> go.Scatter:
+def _family(own: Mapping[str, Mapping], name: str, index: int, words: Sequence[str]) -> go.Scatter:
     """One family's marks with their intervals (none where they are None)."""
     some = next(iter(own.values()))
-    colour, symbol = look
+    colour, symbol = COLOURS[index % len(COLOURS)], SYMBOLS[index % len(SYMBOLS)]
     bars = {}
     for key, number in (("error_x", "length"), ("error_y", "accuracy")):
         found = np.array([point[number] for point in own.values()], float)

@@ -131,15 +131,12 @@ def silent_groups(trace: GroupTrace) -> Figure:
     bars.set(xlabel=f"right responses of {size}", ylabel=f"groups (of {len(right)})")
     bars.margins(y=0.3)
     bars.legend(loc="upper center", fontsize=9)
-    for method, colour, marker, dash in (
-        ("grpo", theme.CYCLE[0], theme.MARKERS[0], "--"),
-        ("fgo", theme.CYCLE[1], theme.MARKERS[1], "-"),  # as where their trainings are drawn
-    ):
+    for index, method in enumerate(("grpo", "fgo")):  # as where their trainings are drawn
         largest = np.abs(trace.advantages[method]).max(1)
         shown = np.flatnonzero(counts)
         lines.plot(
             shown, [largest[right == k].mean() for k in shown],
-            color=colour, marker=marker, linestyle=dash, label=method.upper(),
+            label=method.upper(), **theme.look(index),
         )  # fmt: skip
     lines.set(xlabel=f"right responses of {size}", ylabel="largest |advantage|, mean of groups")
     lines.set_ylim(bottom=0)

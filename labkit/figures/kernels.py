@@ -177,8 +177,8 @@ def speedups(sparse: dict) -> Figure:
     titles = list(dict.fromkeys(title for title, _, _ in entries))
     figure, axes = pyplot.subplots(figsize=(8.6, 1.2 + 0.3 * (len(entries) + len(titles))))
     y, ticks, labels = 0, [], []
+    paper = {"facecolor": theme.PAPER, "edgecolor": "none", "pad": 1}  # over the line at 1
     for number, title in enumerate(titles):
-        paper = {"facecolor": theme.PAPER, "edgecolor": "none", "pad": 1}  # over the line at 1
         axes.text(0.62, y, title, fontweight="bold", fontsize=9, va="center", bbox=paper)
         y += 1
         for _, label, value in (entry for entry in entries if entry[0] == title):

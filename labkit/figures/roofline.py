@@ -6,12 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from labkit.figures import theme
+from labkit.figures import kernels, theme
 
-OURS = (  # how the lab's own rows are named
-    "matmul", "fused", "relu2_compress", "compress", "decompress", "masked", "straight", "sparsify",
-    "token_stats",
-)  # fmt: skip
+OURS = ("matmul", "fused", *kernels.OURS)
 TICKS = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000]
 LOOKS = {True: ("ours", theme.BLUE, "circle"), False: ("rivals", theme.ORANGE, "diamond-open")}
 
@@ -27,10 +24,10 @@ def roofline(result: dict[str, Any]) -> go.Figure:
     """
     products = [row for row in result["rows"] if {"rows", "k", "n"} <= row.keys()]
     passes = [row for row in result["rows"] if "share_of_copy" in row and row["rival"] != "copy"]
-    panels = [draw for draw, rows in ((_under_roofs, products), (_shares, passes)) if rows]
+    panels = [(draw, rows) for draw, rows in ((_under_roofs, products), (_shares, passes)) if rows]
     figure = make_subplots(1, len(panels), column_widths=[0.6, 0.4][: len(panels)], horizontal_spacing=0.27)
-    for column, draw in enumerate(panels, 1):
-        draw(figure, products if draw is _under_roofs else passes, result["ceilings"], column)
+    for column, (draw, rows) in enumerate(panels, 1):
+        draw(figure, rows, result["ceilings"], column)
     seen: set[str] = set()
     for trace in figure.data:  # once in the legend, though drawn in both panels
         trace.showlegend = bool(trace.name) and trace.name not in seen
