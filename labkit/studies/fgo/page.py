@@ -30,17 +30,8 @@ def page() -> str:
     parts += ["", "## FGO's arms, compared", "", RIVAL, "", *_comparisons(arms)]
     parts += ["", "## Accuracy at equal length", "", *_equal(arms)]
     parts += ["", "## Learning rates", "", *_rates()]
-    parts += [
-        "",
-        "## Pilots, one seed each",
-        "",
-        *map(_pilot, PILOTS),
-        "",
-        "## Speed",
-        "",
-        *_speed(bench()),
-    ]
-    parts += _smollm()
+    parts += ["", "## Pilots, one seed each", "", *map(_pilot, PILOTS)]
+    parts += ["", "## Speed", "", *_speed(bench()), *_smollm()]
     return "\n".join(parts) + "\n"
 
 
