@@ -44,7 +44,7 @@ def end_after(command, runs, seconds):
     time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=240)
-    deadline = time.monotonic() + 3  # a daemon of multiprocessing sees that its pipe was closed
+    deadline = time.monotonic() + 20  # a daemon of multiprocessing sees that its pipe was closed
     while (left := bearers(name)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return process.returncode, said, left

@@ -55,7 +55,7 @@ def title(panel):
 
 
 def wait(condition):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "timed out"
         time.sleep(0.01)
@@ -195,7 +195,7 @@ def test_closing_the_panel_stops_its_run(shown, notebook):
 
     panel = run_panel(endless, picture, notebook=notebook, result=1, name="closing", steps=IntSlider())
     panel.start()
-    assert started.wait(5)
+    assert started.wait(60)
     run_panel(count, picture, notebook=notebook, result=1, name="closing", steps=IntSlider())
     panel._job._thread.join(5)
     assert not panel._job._thread.is_alive()

@@ -49,7 +49,8 @@ def test_a_number_is_right_within_its_tolerance(shown):
 
 def test_the_page_does_not_hold_the_answer_before_it_is_asked_for(shown):
     exercise("How many?", 56.25, "Packed.", within=2)
-    state = {name: value for name, value in shown[-1].get_state().items() if name not in ("_esm", "_css")}
+    left_out = ("_esm", "_css", "layout", "twin")  # scripts; names by chance, which may hold "56"
+    state = {name: value for name, value in shown[-1].get_state().items() if name not in left_out}
     assert "56" not in str(state)
     assert "Packed" not in str(state)
 

@@ -343,11 +343,11 @@ class Notebook:
         # Look at the page first: code run in the kernel ends with showing every open figure, half-drawn
         # ones of a callback in its own thread (JupyterLab's comms over subshells) too.
         trait, drawn = "trait", "picture"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while drawn and time.monotonic() < deadline:
             self.page.wait_for_timeout(80)
             drawn = "" if control.evaluate(PICTURE) != picture else "picture"
-        deadline = time.monotonic() + 10  # its own: a picture that stands still says nothing of the trait
+        deadline = time.monotonic() + 30  # its own: a picture that stands still says nothing of the trait
         while trait and time.monotonic() < deadline:
             self.page.wait_for_timeout(80)
             trait = "" if self.evaluate(TRAITS) != before else "trait"

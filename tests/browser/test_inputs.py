@@ -68,7 +68,7 @@ def test_a_puzzle_of_ones_own(show):
     assert found.violations_count == 0, found.generate_report()
     notebook.screenshot("inputs_own")
     page.get_by_role("button", name="Decode it").click()
-    page.locator(".bt-note", has_text="your own puzzle: SOAR").wait_for(timeout=15_000)
+    page.locator(".bt-note", has_text="your own puzzle: SOAR").wait_for(timeout=60_000)
     tokens = "[int.from_bytes(panel.trees[0]['tokens'][4 * i : 4 * i + 4], 'little') for i in range(16)]"
     assert notebook.evaluate(tokens) == [1, 2, 0, 0, 0, 0, 1] + [0] * 9
     assert page.locator(".bt-own").is_hidden()
@@ -76,7 +76,7 @@ def test_a_puzzle_of_ones_own(show):
     page.get_by_label("r1c3", exact=True).fill("2")
     page.get_by_role("button", name="Decode it").click()
     told = "r1c3 must be another digit than r1c2 of its unit; got 2"
-    page.locator(".bt [role=alert]", has_text=told).wait_for(timeout=15_000)
+    page.locator(".bt [role=alert]", has_text=told).wait_for(timeout=60_000)
     assert notebook.console_errors == []
 
 
@@ -87,9 +87,9 @@ def test_stop_ends_a_decode_and_a_dead_kernel_is_told(lab, open_notebook):
     page.get_by_label("strategy").select_option("greedy")
     page.locator(".bt-run").first.click()
     stop = page.get_by_role("button", name="Stop")
-    page.locator(".bt-note", has_text=re.compile("decoding: [0-9]+ forward")).wait_for(timeout=15_000)
+    page.locator(".bt-note", has_text=re.compile("decoding: [0-9]+ forward")).wait_for(timeout=60_000)
     stop.click()
-    page.locator(".bt-note", has_text="stopped after").wait_for(timeout=15_000)
+    page.locator(".bt-note", has_text="stopped after").wait_for(timeout=60_000)
     assert stop.is_hidden()
     assert notebook.evaluate("panel.trees[0]['strategy']") == "soar"
 

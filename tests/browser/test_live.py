@@ -66,7 +66,7 @@ def test_sliders_answer_while_they_move(show):
         took, before = [], notebook.evaluate(SPENT)
         for _ in range(12):
             handle.press("ArrowRight")
-            page.wait_for_function("() => answer.took > 0", timeout=10_000)
+            page.wait_for_function("() => answer.took > 0", timeout=30_000)
             took.append(page.evaluate("() => answer.took"))
             page.wait_for_timeout(150)
         spent = 1000 * (notebook.evaluate(SPENT) - before) / len(took)
@@ -87,7 +87,7 @@ def test_a_text_of_ones_own_shows_its_mask(show):
     assert page.locator(".mg .lk-fault").text_content() == "empty: type a text"
     text.fill("mine!")
     text.press("Enter")
-    page.locator(".mg .lk-slider", has_text="token").locator("input[max='4']").wait_for(timeout=15_000)
+    page.locator(".mg .lk-slider", has_text="token").locator("input[max='4']").wait_for(timeout=60_000)
     assert notebook.evaluate("grid.tokens") == list("mine!")
     assert page.locator(".mg").count() == 1
     notebook.screenshot("live_text")
