@@ -9,6 +9,7 @@ An outcome (``plane``) is a dict of one setting: ``setting``, ``family``, ``labe
 against greedy, over puzzles for one model or over training seeds.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ LOOKS = {  # family: colour, matplotlib's marker, plotly's symbol
     "order_token": (theme.BROWN, "p", "pentagon"),
     "soar": (theme.BLUE, "o", "circle"),
 }
+MARGIN = 0.001  # smallest difference of the share solved that would matter, one puzzle in a thousand
 NEAR = 12  # points below greedy: what loses more is out of the first view
 # Read off the plot in the authors' repository: mean accuracy (%) of GSM8K, MBPP and HumanEval, and
 # speed relative to greedy in wall time. arXiv 2602.10953.
@@ -132,7 +134,7 @@ def _family(own: Sequence[dict[str, Any]], family: str, colour: str, symbol: str
 
 
 def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
-    """Difference to greedy, best on top: an interval (filled: without zero) or a mark per seed."""
+    """Difference to greedy, best on top: an interval (filled: better or worse) or a mark per seed."""
     others = sorted((row for row in rows if row.family != "greedy"), key=lambda row: row.gain.estimate)
     figure, axes = pyplot.subplots(figsize=(9.5, 1.2 + 0.2 * len(others)))
     for y, row in enumerate(others):
@@ -141,7 +143,7 @@ def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
         if gain.low is None:
             marks, filled = gain.values, False
         else:
-            marks, filled = (gain.estimate,), gain.low > 0 or gain.high < 0
+            marks, filled = (gain.estimate,), gain.verdict(margin=MARGIN) in ("better", "worse")
             axes.plot([100 * gain.low, 100 * gain.high], [y, y], color=colour, linewidth=2)
         face = colour if filled else theme.PAPER
         axes.plot(
@@ -151,6 +153,7 @@ def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
         p = ", ".join(f"{test.p:.2g}" for test in row.tests)
         note = f"p = {p}; {row.calls:.1f} calls, {row.speed:.1f}x fewer"
         axes.annotate(note, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    axes.axvspan(-100 * MARGIN, 100 * MARGIN, color=theme.GRID)
     axes.axvline(0, color=theme.INK, linewidth=1)
     names = [("→ " if row.label in chosen else "") + row.label for row in others]
     axes.set_yticks(range(len(others)), names)
@@ -163,15 +166,16 @@ def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
 
 
 def _counted(rows: Sequence[Any]) -> str:
-    """Title: how many intervals lie above, below and around zero; without intervals the range of values."""
+    """Title: how many arms have each verdict; without intervals the range of values."""
     if rows[0].gain.low is None:
         values = [100 * value for row in rows for value in row.gain.values]
         return (
             f"Differences to greedy: {min(values):+.1f} to {max(values):+.1f} points, {rows[0].gain.count}"
         )
-    better, worse = sum(row.gain.low > 0 for row in rows), sum(row.gain.high < 0 for row in rows)
-    noise = len(rows) - better - worse
-    return f"Against greedy, {better} of {len(rows)} are better, {worse} worse, {noise} not resolved"
+    found = Counter(row.gain.verdict(margin=MARGIN).partition(" ")[0] for row in rows)
+    same, unknown = f"{found['no']} within {100 * MARGIN:g} points", f"{found['not']} not resolved"
+    better = f"{found['better']} of {len(rows)} are better, {found['worse']} worse"
+    return f"Against greedy, {better}, {same}, {unknown}"
 
 
 def table(rows: Sequence[Any]) -> pandas.DataFrame:

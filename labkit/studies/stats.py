@@ -64,14 +64,14 @@ class Estimate:
         """The words that the interval allows: ``more``, ``less``, no difference, or not resolved.
 
         margin  smallest difference that would matter, in the unit of ``estimate``: "no difference larger
-                than it" is said only if the interval excludes one
+                than it" is said if the interval excludes one, also where it excludes zero
         """
         if self.low is None or self.high is None:
             return f"no verdict from {self.count}"
-        if self.low > 0 or self.high < 0:
-            return more if self.low > 0 else less
         if margin is not None and -margin < self.low and self.high < margin:
             return f"no difference larger than {margin:g}"
+        if self.low > 0 or self.high < 0:
+            return more if self.low > 0 else less
         return f"not resolved at n = {self.count}"
 
 
