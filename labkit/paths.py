@@ -35,9 +35,12 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
 
     The bytes are on the disk before they have the name: a power cut leaves the old file or the new one.
 
-    An OSError that names no file (a full disk's does not) is raised again with ``path`` in it.
+    An OSError that names no file (a full disk's does not) is raised again with ``path`` in it. ValueError
+    for a folder, a device or a pipe: renaming over /dev/null would take it away from the whole machine.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"path must be a file or new; got {str(path)!r}, a folder, device or pipe")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:

@@ -40,3 +40,13 @@ def test_bytes_are_on_the_disk_before_the_file_has_its_name(tmp_path, monkeypatc
     write_atomic(path, lambda temporary: temporary.write_text("12345"))
     assert told == [(5, False)]
     assert path.read_text() == "12345"
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/null")])
+def test_a_folder_a_pipe_and_a_device_are_not_replaced(tmp_path, make):
+    path = tmp_path / "a.txt"
+    make(path)
+    with pytest.raises(ValueError, match=r"path must be a file or new; got '.*a\.txt', a folder, device"):
+        write_atomic(path, lambda temporary: temporary.write_text("12345"))
+    assert list(tmp_path.iterdir()) == [path]
+    assert not path.is_file()
