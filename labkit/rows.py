@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from io import StringIO
+from numbers import Number
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -138,7 +139,10 @@ def _table(text: str, name: str) -> list[dict[str, Any]]:
     import pandas
 
     try:
-        return pandas.read_csv(StringIO(text), dtype=str, keep_default_na=False).to_dict("records")
+        table = pandas.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+        if not isinstance(table.index, pandas.RangeIndex):  # pandas took the first fields for names of rows
+            raise ValueError("its rows have more fields than its header; text with a comma needs quotes")
+        return table.to_dict("records")
     except ValueError as error:  # pandas' own are such
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"dataset must be a {FORMATS} that is whole; {name} is not: {reason}") from None
@@ -158,8 +162,9 @@ def _check(row: Any, number: int, name: str, prompt: str, answer: str) -> None:
             row[prompt],
             "a text or a list of messages whose content is text",
         )
-    if row[answer] is None or not str(row[answer]).strip():
-        checks.fail(f"{answer} in row {number} of {name}", row[answer], "a text or a number, not empty")
+    given = row[answer]
+    if not isinstance(given, str | Number) or given != given or not str(given).strip():  # NaN: no equal
+        checks.fail(f"{answer} in row {number} of {name}", given, "a text or a number, not empty")
 
 
 def _lines(text: str, name: str) -> list[Any]:
@@ -168,8 +173,10 @@ def _lines(text: str, name: str) -> list[Any]:
     for number, line in enumerate(text.split("\n"), 1):
         try:
             rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
-            where = f"line {number} of {name} is not: {error.msg} at column {error.colno}"
+        except ValueError as error:  # also a number of more digits than Python reads
+            bad = isinstance(error, json.JSONDecodeError)
+            reason = f"{error.msg} at column {error.colno}" if bad else error
+            where = f"line {number} of {name} is not: {reason}"
             raise ValueError(f"dataset must be valid JSON; {where}") from None
     return rows
 

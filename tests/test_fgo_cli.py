@@ -412,6 +412,20 @@ BAD_FILES = [
         "of texts or of conversations throughout",
     ),
     ("json", ROW, "a file with at least one row, in a list where it is .json"),
+    *(
+        (
+            "jsonl",
+            f'{{"prompt": "1", "answer": {answer}}}',
+            r"answer in row 1 of .* must be a text or a num",
+        )
+        for answer in ("NaN", "[1]", '{"value": 1}')
+    ),
+    (
+        "jsonl",
+        f'{ROW}\n{{"prompt": "1", "answer": {"9" * 5000}}}',
+        r"line 2 of .* is not: Exceeds the limit",
+    ),
+    ("csv", "prompt,answer\nWhat is 1,000 + 1?,1001\n", "rows have more fields than its header; text with"),
 ]
 
 
