@@ -8,12 +8,13 @@ TrainTrace  a training run: logged curves and sampled completions
 Algorithms make traces, figures and widgets read them; this module needs numpy alone.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 import numpy as np
 
-from labkit.checks import fail, integer
+from labkit.checks import fail, integer, number
 from labkit.trace_file import Trace
 
 SEARCH, ACCELERATE, FINISHED = 0, 1, 2  # BeamTrace.beam_mode
@@ -38,8 +39,9 @@ class MaskTrace(Trace):
     def __post_init__(self) -> None:
         super().__post_init__()
         shape = self.activations.shape
-        if shape[-1] % 4:
-            fail("activations", shape, "(layers, tokens, features) with features a multiple of 4")
+        if shape[-1] % 4 or not self.activations.size:
+            allowed = "(layers, tokens, features), none of them 0, with features a multiple of 4"
+            fail("activations", shape, allowed)
         if len(self.tokens) != shape[1]:
             fail("tokens", f"{len(self.tokens)} of them", f"one for each of the {shape[1]} in activations")
 
@@ -191,6 +193,7 @@ class TrainTrace(Trace):
         for sample in self.samples:
             if not isinstance(sample, dict) or not {"step", "text"} <= sample.keys():
                 fail("samples", sample, "dicts with step and text")
+            number("step of a sample", sample["step"], -math.inf)
         for finding in self.meta.get("findings", []):
             if not isinstance(finding, dict) or not {"step", "where", "what"} <= finding.keys():
                 fail("meta['findings']", finding, "dicts with step, where and what")

@@ -141,6 +141,10 @@ def test_bad_input_is_one_clear_error():
         scrubber(make(reward=np.full(12, np.nan)))
     with pytest.raises(ValueError, match="shown must be one of 'FGO'; got 'PPO'"):
         scrubber({"FGO": make()}, shown=["PPO"])
+    with pytest.raises(ValueError, match="traces must be of steps up to 2,147,483,647; got 2147483648"):
+        scrubber(TrainTrace(np.array([1, 2**31]), {"reward": np.ones(2)}))  # tokens, for instance
+    with pytest.raises(ValueError, match="traces must be of steps up to 2,147,483,647; got 4294967297"):
+        scrubber(TrainTrace(np.arange(2), {"reward": np.ones(2)}, [{"step": 2**32 + 1, "text": "x"}]))
     with pytest.raises(ValueError, match="step must be an integer between 0 and 12; got 13"):
         scrubber(make(), step=13)
 

@@ -9,6 +9,7 @@ from labkit.figures import curves, pretraining
 from labkit.traces import GroupTrace, TrainTrace
 
 PANELS = 8  # shown at most
+LAST = 2**31 - 1  # a step, for a page holds them as int32
 GROUPS = {
     "correct": "right responses of the group",
     "length": "response length (tokens)",
@@ -50,6 +51,9 @@ def runs_of(traces: Traces) -> list[tuple[str, object, TrainTrace]]:
                 checks.fail("traces", type(trace).__name__, allowed)
             if not len(trace.step):
                 checks.fail("traces", f"a trace of {arm} without steps", "TrainTraces of at least one step")
+            steps = [int(trace.step.min()), int(trace.step.max()), *by_step(trace)]
+            if -min(steps) > LAST or max(steps) > LAST:  # the page would draw it elsewhere
+                checks.fail("traces", max(steps, key=abs), f"of steps up to {LAST:,}")
             runs.append((str(arm), trace.meta.get("seed", i), trace))
     if not runs:
         checks.fail("traces", traces, "at least one TrainTrace")
