@@ -204,3 +204,23 @@ def test_show_says_what_it_cannot_read(tmp_path, capsys):
     pytest.importorskip("tensorboard")
     assert main(["show", str(tmp_path)]) == 2
     assert "TensorBoard's events.out.tfevents.* with scalars; got" in capsys.readouterr().err
+
+
+def test_show_does_not_write_over_what_it_shows(tmp_path, capsys):
+    source = training().save(tmp_path / "trace.npz")
+    before = source.read_bytes()
+    assert main(["show", str(source), "-o", f"{tmp_path}/../{tmp_path.name}/trace.npz"]) == 2
+    assert "-o must be another file than the trace" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+def test_a_dot_in_a_folders_name_is_no_ending_and_here_is_a_folder(tmp_path, monkeypatch, capsys):
+    for name in ("lr0.01", "lr0.02"):
+        log(tmp_path / name, [1, 2])
+        assert main(["show", str(tmp_path / name)]) == 0
+    monkeypatch.chdir(tmp_path / "lr0.01")
+    (tmp_path / "lr0.01.html").unlink()
+    assert main(["show", "."]) == 0
+    assert main(["show", "/"]) == 2
+    assert "TRACE_OR_FOLDER must be a file or a folder with a name" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("*.html")) == ["lr0.01.html", "lr0.02.html"]

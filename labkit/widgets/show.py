@@ -27,7 +27,9 @@ def show(options: Namespace) -> int:
     source = Path(options.trace)
     if source.is_dir() and len(traces := sorted(source.glob("*.npz"))) == 1:
         source = traces[0]
-    output = Path(options.output) if options.output else source.with_suffix(".html")
+    output = Path(options.output) if options.output else _page_of(source)
+    if output.exists() and source.exists() and output.samefile(source):
+        checks.fail("-o", str(output), "another file than the trace")
     theme.apply()
     try:
         if source.suffix == ".json":
@@ -44,6 +46,16 @@ def show(options: Namespace) -> int:
             f"TRACE_OR_FOLDER must hold a whole trace; {source} does not ({problem})"
         ) from None
     return 0
+
+
+def _page_of(source: Path) -> Path:
+    """TRACE.html beside a trace or a folder; the dot in a folder's name, as in lr0.01, begins no ending."""
+    whole = source.resolve()
+    if not whole.name:
+        checks.fail("TRACE_OR_FOLDER", str(source), "a file or a folder with a name, or with -o")
+    if source.is_dir():
+        return (source if source.name not in ("", "..") else whole).with_name(f"{whole.name}.html")
+    return source.with_suffix(".html")
 
 
 def instrument(source: Path, prompt: int = 0) -> Instrument:
