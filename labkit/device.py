@@ -16,7 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from labkit.checks import fail
+from labkit.checks import choice, fail
 
 if TYPE_CHECKING:
     import torch
@@ -150,7 +150,8 @@ def current() -> str:
     import torch
 
     if settled := os.environ.get(VARIABLE):
-        return settled
+        there = ("cpu", "cuda") if torch.version.cuda else ("cpu",)
+        return choice(f"${VARIABLE}", settled, there)
     return "cuda" if torch.cuda.is_initialized() or automatic() else "cpu"
 
 

@@ -99,3 +99,14 @@ def test_memory_is_what_the_driver_told_at_most(machine):
     with device.Memory() as memory:
         memory._thread.join(0.7)
     assert memory.most == 81559 - 80000
+
+
+def test_a_device_of_the_environment_is_one_that_is_here(machine, monkeypatch):
+    machine()
+    for settled, build in (("gpu", "13.0"), ("cuda:1", "13.0"), ("auto", "13.0"), ("cuda", None)):
+        monkeypatch.setenv("LABKIT_DEVICE", settled)
+        monkeypatch.setattr(torch.version, "cuda", build)
+        with pytest.raises(ValueError, match=rf"\$LABKIT_DEVICE must be one of 'cpu'.*; got '{settled}'"):
+            device.class_of()
+    monkeypatch.setenv("LABKIT_DEVICE", "cpu")
+    assert device.class_of() == "cpu"
