@@ -290,3 +290,22 @@ def test_a_point_runs_beside_its_files_and_has_one_time_limit(tmp_path, monkeypa
     table = sweep(str(book), {"wait": [0, 300]}, write(tmp_path / "empty.yaml", "{}"), 1, None, 20)[1]
     assert table["rows"].tolist() == [3, 3]
     assert table["error"].tolist() == ["", "timed out after 20 s"]
+
+
+def test_a_terminal_without_letters_reads_a_notebook_with_some(tmp_path):
+    book = write_notebook(tmp_path / "book.ipynb", "print('漢')")
+    code = f"""
+from pathlib import Path
+from labkit.runner import sweep
+def execute(path, item, folder, timeout):
+    (folder / "executed.ipynb").write_bytes(path.read_bytes())
+sweep.execute_notebook = execute
+for place in (Path({str(book)!a}), ""):
+    done = sweep.execute_point(Path({str(book)!a}).read_text("utf-8"), {{}}, str(place))
+    print(ascii(done["error"]), "\\u6f22" in done["notebook"])
+"""
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | locale, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "'' True\n'' True\n"

@@ -102,14 +102,14 @@ def execute_point(
     with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
         path, item = Path(place), NotebookRun("executed", parameters)
         try:
-            if not place or not path.is_file() or path.read_text() != source:
+            if not place or not path.is_file() or path.read_text("utf-8") != source:
                 path = Path(folder, "source.ipynb")
-                path.write_text(source)
+                path.write_text(source, "utf-8")
             execute_notebook(path, item, Path(folder), timeout)
         except Exception as problem:  # a broken point is a row of the table, not the end of the sweep
             item.error = f"{type(problem).__name__}: {problem}"
         target = Path(folder, "executed.ipynb")
-        text = target.read_text() if target.is_file() else ""
+        text = target.read_text("utf-8") if target.is_file() else ""
     seconds = round(time.monotonic() - begin, 2)
     return {"seconds": seconds, "metrics": item.metrics, "error": item.error, "notebook": text}
 
@@ -143,7 +143,7 @@ def sweep(
         dict(zip(grid, combination, strict=True)) for combination in itertools.product(*grid.values())
     ]
     planned = [parameters_for(path, values, point) for point in points]
-    source = path.read_text()
+    source = path.read_text("utf-8")
     keys = [store.fingerprint(path, parameters) for parameters in planned]
     rows: list[dict[str, Any]] = [{"seconds": 0.0, "metrics": {}, "error": LOST} for _ in points]
     with connect(scheduler, jobs) as client:
@@ -176,7 +176,7 @@ def _keep(folder: Path, index: int, key: str, result: dict) -> dict:
     text = result.pop("notebook")
     place = folder / f"point_{index:05d}.ipynb"
     if text:
-        place.write_text(text)
+        place.write_text(text, "utf-8")
     if not result["error"]:
         store.put(key, place, result["seconds"])
         place.unlink()
