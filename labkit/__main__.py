@@ -15,17 +15,18 @@ labkit compare    two runs, metric by metric
 labkit baseline   accept the metrics of a run as the new baselines, after showing what moves
 
 Exit codes: 0 all fine, 1 a notebook failed, 2 bad usage, 3 a metric is off its baseline, 130 Ctrl-C,
-143 SIGTERM, 129 SIGHUP (the terminal was closed).
+143 SIGTERM, 129 SIGHUP (the terminal was closed), 141 nobody reads its output (labkit list | head).
 """
 
 import argparse
 import contextlib
 import errno
 import io
+import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 from labkit import __version__
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from labkit.runner.processes import interrupted_by_signals
 
-        with interrupted_by_signals():
+        with interrupted_by_signals(), _told():
             if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS:
                 return import_module(TRAINERS[argv[1]][0]).main(argv[2:])
             if argv[:1] == ["eval"]:
@@ -156,6 +157,10 @@ def main(argv: list[str] | None = None) -> int:
                 return import_module("labkit.soar.cli").evaluate(argv[1:])
             arguments = parser().parse_args(argv)
             return arguments.call(arguments)
+    except BrokenPipeError:
+        if sys.stdout:  # what is left for it would be an error again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         from labkit.checks import visible
 
@@ -169,6 +174,14 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print(f"{name}: {how}", file=sys.stderr)
         return 128 + number
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What a command printed is out when it ends, or the error is its own."""
+    yield
+    if sys.stdout:  # None where the shell closed it
+        sys.stdout.flush()
 
 
 def _with_negatives(argv: list[str]) -> list[str]:

@@ -520,6 +520,23 @@ def test_a_read_only_folder_is_one_error(book, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("labkit run: ")
 
 
+def test_a_copy_in_the_place_of_latest_is_told_before_anything_runs(book, runs_at, capsys):
+    (runs_at / "latest").mkdir(parents=True)
+    assert main(["run", str(book), "--preset", str(_flat(book, {}))]) == 2
+    assert "runs/latest must be a link" in capsys.readouterr().err
+    assert [path.name for path in runs_at.iterdir()] == ["latest"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])  # rich prints the one, Python the other
+def test_nobody_who_reads_on_is_no_failure_and_no_word(options):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "labkit", "list", "00", *options]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 FULL = """
 mount -t tmpfs -o size={size} none "$LABKIT_RUNS" || exit 77
 "{python}" -m labkit run "{book}" --preset "{preset}"

@@ -15,7 +15,14 @@ from labkit.checks import visible
 from labkit.yaml_values import parse_overrides
 
 MOVED = 3  # metrics that `labkit run` names of those that are within their baselines
-console = Console(markup=False, emoji=False)  # names, units, paths and errors are printed as they are
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:  # rich would exit with 1, which says that a notebook failed
+        raise
+
+
+console = _Console(markup=False, emoji=False)  # names, units, paths and errors are printed as they are
 
 
 def _line(text: object, style: str = "") -> None:

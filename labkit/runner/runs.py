@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from labkit.checks import integer, number
+from labkit.checks import fail, integer, number
 from labkit.device import Memory, class_of
 from labkit.light_nbformat import nbformat
 from labkit.metrics import read_inputs, read_metrics
@@ -102,6 +102,9 @@ def run(
         known = baselines.path_of(item.notebook, preset, kind)
         if item.ours and not overrides.keys() - {"device"} and known.is_file():
             item.baseline = baselines.load(known)
+    latest = runs_dir() / "latest"
+    if latest.exists() and not latest.is_symlink():  # a copy that followed the link
+        fail("runs/latest", str(latest), "a link, which labkit run sets anew, or not there: rename it")
     folder = new_folder()
     begin = time.monotonic()
     _execute_all(list(zip(paths, runs, strict=True)), folder, jobs, timeout, resume)
@@ -226,5 +229,8 @@ def _keep_whole(partial: Path, target: Path) -> bool:
 
 def _point_latest(folder: Path) -> None:
     temporary = folder.parent / f".latest.{os.getpid()}"
-    temporary.symlink_to(folder.name, target_is_directory=True)
-    temporary.replace(folder.parent / "latest")
+    try:
+        temporary.symlink_to(folder.name, target_is_directory=True)
+        temporary.replace(folder.parent / "latest")
+    finally:
+        temporary.unlink(missing_ok=True)
