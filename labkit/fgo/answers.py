@@ -6,17 +6,22 @@ stated        the answer that a text marks as such: <answer>, \\boxed{}, ####, "
 
 import re
 
-from labkit.fgo.values import NUMBER, SIGNED, Quantity, clean, value
+from labkit.fgo.values import CHANGES, MULTIPLES, NUMBER, SIGNED, Quantity, clean, value
 
 _BARE = r"[-+]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
-_FRACTION = r"[-+]?\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}"
+_FRACTION = r"\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}"
+_MIXED = rf"[-+]?(?:[0-9]+\s*{_FRACTION}|[0-9]+\s+[0-9]+/[0-9]+(?![/0-9]))"  # 1 1/2
 _TUPLE = rf"[(\[]\s*{_BARE}(?:\s*,\s*{_BARE})+\s*[)\]]"
 _LIST = rf"{_BARE}(?:[,/:]{_BARE})*"  # 1,2 and 20/6/2020 are one thing each
 # No sign after a word or bracket: 5-3 ends on 3.
-_LOOSE = re.compile(rf"{_TUPLE}|{_FRACTION}|(?<![\w.)])(?:{SIGNED}(?![,/:]?[0-9])|{_LIST})|{NUMBER}")
+_LOOSE = re.compile(
+    rf"(?:{_TUPLE}|(?<![\w.)]){_MIXED}|[-+]?{_FRACTION}|(?<![\w.)])(?:{SIGNED}(?![,/:]?[0-9])|{_LIST})"
+    rf"|{NUMBER}){MULTIPLES}"
+)
 _HEAD = re.compile(
-    rf"(?:{_TUPLE}|{_FRACTION}|-?[$€£¥]?(?:{SIGNED}(?![,/:]?[0-9])|{_LIST}))%?"
-    r"(?=[\s.,;:!?)]|$)(?!\s*(?:or|and|to|[-+*/^=])(?:\s|[0-9]))"
+    rf"(?:{_TUPLE}|{_MIXED}|[-+]?{_FRACTION}|-?[$€£¥]?(?:{SIGNED}(?![,/:]?[0-9])|{_LIST}))(?:%|{MULTIPLES})"
+    rf"(?=[\s.,;:!?)]|$)(?!\s*(?:(?:[-+*/^=×·÷]|\\(?:times|cdot|div))(?:\s|[0-9])|{CHANGES}))"
+    rf"(?!(?:,\s*{_BARE})*,?\s*(?:or|and)\s+{_BARE})"  # 3, 4 or 5
 )
 _SENTENCE = re.compile(r"\banswer\b[^\n.:=]{0,60}?(?:\bis\b|\bequals\b|:|=)[ \t:]*\n?([^\n]+)", re.I)
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.I | re.S)

@@ -6,6 +6,7 @@ clean        a text without its typesetting
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,6 +15,7 @@ NUMBER = rf"(?:{_DIGITS}(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]{{1,3}})?(?![0-9
 SIGNED = rf"[-+]?{NUMBER}"
 _CURRENCY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen"}
 _MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+MULTIPLES = rf"(?:\s+(?:{'|'.join(_MULTIPLES)})s?\b)*"  # 5 hundred thousand
 _UNITS = {
     "%": "percent", "pct": "percent", "°": "degree", "usd": "dollar", "buck": "dollar",
     "kilometer": "km", "kilometre": "km", "meter": "m", "metre": "m", "centimeter": "cm",
@@ -22,10 +24,13 @@ _UNITS = {
     "feet": "foot", "ft": "foot", "inche": "inch", "mile per hour": "mph", "km per hour": "km/h",
 }  # fmt: skip
 # Words after a number that change it or make it one of several.
-_NO_UNIT = re.compile(
-    r"\b(?:or|and|to|not|if|nor|pi|plus|minus|times|mod|over|is|are|but|dozen|hal(?:f|ves)|thirds?|quarters?"
-    r"|fourths?|fifths?|tenths?|squared|cubed|factorial|sqrt|root|sin|cos|tan|log|ln|exp|in|th|st|nd|rd)\b"
+CHANGES = (
+    r"(?:or|and|to|pi|plus|minus|times|mod|choose|divided|multiplied|less than|more than|dozens?"
+    r"|hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
+    r"|[a-z]+(?:teen|tie|hundred|thousand|llion)th|hundredth|thousandth)s?"
+    r"|squared|cubed|factorial|sqrt|root|sin|cos|tan|log|ln|exp|th|st|nd|rd)\b"
 )
+_NO_UNIT = re.compile(rf"\b(?:(?:not|if|nor|over|is|are|but|in)\b|{CHANGES})")
 _LETTER_UNITS = set("mgshlL")
 
 
@@ -55,7 +60,9 @@ def clean(text: str) -> str:
     text = re.sub(r"\\(?:[,;: ]|quad|qquad)|~|[\u00a0\u2009\u202f]", " ", text)
     text = re.sub(r"\\(?:left|right|displaystyle)(?![A-Za-z])", "", text)
     text = re.sub(r"\\[dtc]frac", r"\\frac", text)
-    text = re.sub(r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}", text)
+    part = r"\s*(?:\{([^{}]*)\}|([0-9]))"
+    text = re.sub(rf"\\frac{part}{part}", r"\\frac{\1\2}{\3\4}", text)
+    text = re.sub("[\u00bc-\u00be\u2150-\u215e]", _vulgar, text)
     text = re.sub(r" ?\^ ?\{? ?\\(?:circ|degree)\s*\}?|\\degree", "°", text)
     for _ in range(2):
         text = re.sub(
@@ -85,6 +92,11 @@ def value(text: str) -> Value:
     if len(parts) > 1 and all(_quantity(part.strip()) is not None for part in parts):
         return "", tuple(value(part) for part in parts)
     return re.sub(r"\s*([^\w\s])\s*", r"\1", " ".join(text.casefold().split()))
+
+
+def _vulgar(sign: re.Match[str]) -> str:
+    """\u00bd as \\frac{1}{2}."""
+    return "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign[0]).split("\u2044"))
 
 
 def _split(text: str) -> list[str]:
@@ -139,13 +151,14 @@ def _unit(rest: str, number: Fraction) -> tuple[Fraction, str] | None:
     """(number, unit) where ``rest`` is a multiple (million) and a unit or empty, else None."""
     attached, rest = rest[:1] not in ("", " "), rest.strip()
     words = rest.casefold().split()
-    if words and words[0] in _MULTIPLES:
-        number, words = number * _MULTIPLES[words[0]], words[1:]
+    while words and (multiple := _MULTIPLES.get(words[0].removesuffix("s"))):
+        number, words = number * multiple, words[1:]
     if not words:
         return number, ""
     rest = " ".join(words)
-    if rest in _CURRENCY or rest in "%°":
+    if rest in _CURRENCY or rest in ("%", "°"):
         return number, _CURRENCY.get(rest) or _UNITS[rest]
+    rest = re.sub(r"^in(?=$| ?\^| ?[²³])", "inch", rest)
     single = len(rest) == 1 and (attached or rest not in _LETTER_UNITS)
     if single or len(words) > 3 or _NO_UNIT.search(rest):
         return None
