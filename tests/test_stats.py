@@ -103,6 +103,16 @@ def test_seeds_crossed_with_questions_by_hand():
     assert found.text("+.1f", " points", 100).endswith("3 seeds, 300 puzzles each)")
 
 
+def test_seeds_that_agree_by_chance_are_not_certain():
+    """Each of three seeds gains one question of a hundred, another one: 3 of 300 may be none."""
+    a = np.zeros((3, 100), bool)
+    a[[0, 1, 2], [0, 1, 2]] = True
+    found = stats.bootstrap_questions(a, np.zeros((3, 100), bool))
+    # residuals 2/3, -1/3, -1/3 in three columns: mean square 2 / (2 * 99), and t of 198 is 1.972
+    assert found.high - found.estimate == pytest.approx(1.972 * math.sqrt(2 / 198 / 300), rel=1e-3)
+    assert found.verdict() == "not resolved at n = 3 seeds, 100 questions each"
+
+
 def test_a_resample_of_one_model_has_the_binomial_spread():
     a = np.arange(1000) < 100
     found = stats.bootstrap_questions(a, np.zeros(1000, bool))

@@ -137,8 +137,11 @@ def _crossed(gain: np.ndarray) -> float:
     rest = ((gain - rows[:, None] - columns + mean) ** 2).sum() / inner
     # What all seeds find hard alike counts beside the seeds' scatter, unless an F test does not see it.
     seen = of_questions > rest * stats.f.ppf(LEVEL, questions - 1, inner)
+    free = seeds - 1
+    if not np.ptp(rows):  # counts of few questions agree by chance: the scatter within them is left
+        of_seeds, free = rest, inner
     total = of_seeds + (of_questions - rest) * seen
-    freedom = (seeds - 1) * (total / of_seeds) ** 2 if of_seeds else np.inf
+    freedom = free * (total / of_seeds) ** 2 if of_seeds else np.inf
     return stats.t.ppf(TAILS[1], freedom) * (total / (seeds * questions)) ** 0.5
 
 
