@@ -309,3 +309,10 @@ def test_blocks_are_the_models_own_where_its_attention_is_causal_over_them(tmp_p
     assert text == words(trace.sequences[0, len(prompt) :][:most].tolist())
     with pytest.raises(ValueError, match="block_length must be a divisor of 4"):
         LabkitLM(folder, gen_length=8, block_length=3, device="cpu")
+
+
+def test_answers_need_not_fill_the_blocks_of_causal_attention(tmp_path):
+    lm = build(sdar_folder(tmp_path / "sdar"), block_length=None)  # blocks of 4
+    says(lm, 2, [5, 6, 7, 8])
+    found = lm.loglikelihood([request("w1 w2", text) for text in (" w5 w6 w7", " w5 w6 w8", " w5")])
+    assert [same for _, same in found] == [True, False, True]

@@ -179,12 +179,15 @@ class LabkitLM(TextLM):
         lengths = {len(answer) for _, answer in pairs if answer and self.given.check_greedy}
         for length in lengths:
             some = [n for n, (_, answer) in enumerate(pairs) if len(answer) == length]
+            # As masks of the prompt, which need not fill the blocks of a block-causal model.
+            rows_of = [[*pairs[n][0], *[self.model.mask_id] * length] for n in some]
             trace = decode(
-                self.model, [pairs[n][0] for n in some], "greedy", gen_length=length, batch_size=rows,
-                eos_early_stop=False, record=False, cfg_scale=self.given.options.get("cfg_scale", 0.0),
+                self.model, rows_of, "greedy", batch_size=rows, record=False,
+                cfg_scale=self.given.options.get("cfg_scale", 0.0),
             )  # fmt: skip
-            for number, row, start in zip(some, trace.sequences, trace.prompt_length, strict=True):
-                same[number] = row[start : start + length].tolist() == list(pairs[number][1])
+            for number, row in zip(some, trace.sequences, strict=True):
+                context, answer = pairs[number]
+                same[number] = row[len(context) :][:length].tolist() == list(answer)
         return same
 
     # 3) The results file.
