@@ -50,6 +50,8 @@ def test_one_response_each_has_wilsons_interval():
 def test_nothing_scorable_has_no_figure():
     found = with_intervals(np.full((2, 2), np.nan), np.ones((2, 2)))
     assert np.isnan(list(found.values())).all()
+    alone = with_intervals(np.array([[1.0, 0.0]]), np.array([[5, 7]]))["length"]  # a mean, no interval
+    assert alone == pytest.approx((6, np.nan, np.nan), nan_ok=True)
 
 
 # Responses

@@ -46,6 +46,19 @@ def test_bounds(row, temperature):
     assert stats.argmax == row.index(max(row))
 
 
+@needs_kernels
+@pytest.mark.parametrize("width", [3, 600])  # a short row and one in parts
+def test_a_temperature_near_zero_leaves_the_argmax(width):
+    logits = torch.zeros(2, width, device=DEVICE)
+    logits[:, 1] = 1.0
+    logits.requires_grad_()
+    stats = token_stats(logits, temperature=1e-40, backend="triton")
+    assert stats.argmax.tolist() == [1, 1]
+    assert [value.tolist() for value in stats[1:]] == [[1, 1], [0, 0], [0, 0]]
+    stats.entropy.sum().backward()
+    assert not logits.grad.any()
+
+
 def test_temperature_is_a_division():
     logits = torch.randn(4, 9)
     for a, b in zip(token_stats(logits, temperature=2.5), token_stats(logits / 2.5), strict=True):

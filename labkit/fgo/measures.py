@@ -117,4 +117,5 @@ def with_intervals(
 
 
 def _around(estimate: float, half: float) -> Interval:
-    return Interval(float(estimate), max(0.0, float(estimate - half)), float(estimate + half))
+    low = max(float(estimate - half), 0.0)  # NaN, of a single question, stays
+    return Interval(float(estimate), low, float(estimate + half))
