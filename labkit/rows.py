@@ -174,8 +174,9 @@ def _lines(text: str, name: str) -> list[Any]:
         try:
             rows += [json.loads(line)] if line.strip() else []
         except ValueError as error:  # also a number of more digits than Python reads
-            bad = isinstance(error, json.JSONDecodeError)
-            reason = f"{error.msg} at column {error.colno}" if bad else error
+            reason = str(error)
+            if isinstance(error, json.JSONDecodeError):
+                reason = f"{error.msg} at column {error.colno}"
             where = f"line {number} of {name} is not: {reason}"
             raise ValueError(f"dataset must be valid JSON; {where}") from None
     return rows

@@ -275,7 +275,7 @@ def running_confidence(model, prompt, gen, block, steps):
 @pytest.mark.parametrize("pace", [None, 1, 2, 3])
 def test_running_confidence_remasking_masks_again_what_is_less_sure_than_the_new(pace):
     again = 0
-    for seed in range(60):
+    for seed in range(24):
         rng = np.random.default_rng(seed)
         gen = int(rng.choice([0, 6, 8, 12]))
         block = int(rng.choice([2, 4])) if gen in (8, 12) and rng.random() < 0.5 else None
@@ -324,7 +324,7 @@ def order_token(model, prompt, gen, block, beam, branch):
 @pytest.mark.parametrize(("beam", "branch"), [(1, 3), (2, 2), (4, 3), (5, 9)])
 def test_order_token_search_keeps_the_likeliest_of_positions_and_tokens(beam, branch):
     second, other = 0, 0
-    for seed in range(30):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         gen = int(rng.choice([0, 6, 8]))
         block = int(rng.choice([2, 4])) if gen == 8 and rng.random() < 0.5 else None

@@ -142,7 +142,8 @@ def test_wilson_by_hand():
 
 @pytest.mark.parametrize(
     ("low", "high", "margin", "said"),
-    [(0.1, 0.3, None, "better"), (-0.3, -0.1, 0.2, "worse"), (-0.3, -0.1, 1, "no difference larger than 1"), (-0.1, 0.2, None, "not resolved at n = 8 seeds"),
+    [(0.1, 0.3, None, "better"), (-0.3, -0.1, 0.2, "worse"), (-0.3, -0.1, 1, "no difference larger than 1"),
+     (-0.1, 0.2, None, "not resolved at n = 8 seeds"),
      (-0.1, 0.2, 0.15, "not resolved at n = 8 seeds"), (-0.1, 0.2, 0.25, "no difference larger than 0.25")],
 )  # fmt: skip
 def test_verdicts(low, high, margin, said):

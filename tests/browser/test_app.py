@@ -27,7 +27,7 @@ def app(lab, tmp_path_factory):
     environment.pop("LABKIT_HEADLESS", None)
     log = (folder / "voila.log").open("w")
     server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    for _ in range(150):
+    for _ in range(600):
         if "running at" in (folder / "voila.log").read_text() or server.poll() is not None:
             break
         time.sleep(0.2)

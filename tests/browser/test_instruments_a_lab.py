@@ -29,7 +29,7 @@ GRID = "grid = mask_grid(mask, layer=0, token=3, feature=8)"
 SCRUB = "scrub = scrubber({'a': [work(12), work(12, 1)], 'b': work(12, 2)}, step=4)"
 PANEL = """panel = run_panel(
     work, Comparison(), notebook="06", result=work(9),
-    steps=IntSlider(60, 1, 90, description="steps"), seed=BoundedIntText(1, 0, 9, description="seed"),
+    steps=IntSlider(900, 1, 900, description="steps"), seed=BoundedIntText(1, 0, 9, description="seed"),
 )"""
 AGAIN = """tiny = MaskTrace(mask.activations[:1, :2, :8], mask.kept[:1, :2, :8], ["a", "b"], {})
 grid = mask_grid(tiny)
@@ -93,13 +93,13 @@ def test_the_instruments_in_jupyterlab(show):
     page.get_by_text("Copy as preset").click()
     assert "seed: 7" in page.get_by_label("YAML").inner_text()
     run.click()
-    page.get_by_text("of 60 steps").wait_for()
+    page.get_by_text("of 900 steps").wait_for()
     assert notebook.evaluate("1 + 1") == 2
     page.get_by_text("run 2, seed 7", exact=True).wait_for()  # its curves grow while it runs
     reached = "max(n for run, panel, first, n in panel._picture.children[0].extent if run == 1)"
     before = notebook.evaluate(reached)
     page.wait_for_timeout(1200)
-    assert 60 > notebook.evaluate(reached) > before
+    assert 900 > notebook.evaluate(reached) > before
     stop.click()
     page.get_by_text("its curves are kept").wait_for()
     page.get_by_text("run 2, seed 7, stopped", exact=True).first.wait_for()

@@ -55,7 +55,7 @@ def study(name: str, device: str, sizes: dict[str, int], known: dict, deadline: 
     known  the earlier record of this model and seed; used if weights, puzzles and kernel are the same
     """
     model = load_model(
-        name, device=device, dtype=torch.bfloat16, fixed_rows=1024 if device == "cuda" else 8
+        name, device=device, dtype=torch.bfloat16, fixed_rows=1024 if device == "cuda" else 1
     )
     about = {"weights": weights_of(model), "kernel": kernel_digest(), "device": device, "puzzles": sizes}
     if any(known.get(key) != value for key, value in about.items()):
