@@ -423,7 +423,7 @@ FAULTS = (
           "ConnectionError, ValueError) as", "ConnectionError) as", ANSWERS),
     Fault("an index that leads nowhere is a traceback", "labkit/widgets/show.py",
           "(LookupError, TypeError, AttributeError, ArithmeticError, TraitError)", "TraitError",
-          (f"{HOSTILE}a_whole_file_that_leads_nowhere_is_one_line_for_show",)),
+          (f"{HOSTILE}an_index_that_leads_nowhere_is_one_line_for_show",)),
     Fault("a moved environment is taken for whole", "Makefile", "$(if $(NEW)$(MOVED),", "$(if $(NEW),",
           ("tests/test_setup.py",)),
     Fault("a page without Python offers to force a token", "labkit/widgets/beam_tree.py",

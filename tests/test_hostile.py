@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from notebook_maker import displayed, write_run
 from test_traces import mask_trace
 
@@ -23,6 +24,7 @@ from labkit.runner.compare import read_run
 from labkit.runner.report import write_report
 from labkit.runner.sweep import _table, read_grid, sweep
 from labkit.runner.sweep_table import PANELS, write_table
+from labkit.soar import decode
 from labkit.traces import MaskTrace, TrainTrace
 from labkit.yaml_values import load_yaml
 
@@ -283,6 +285,16 @@ def test_a_whole_file_that_leads_nowhere_is_one_line_for_show(tmp_path, capsys, 
     assert said.count("\n") == 1
     assert str(path) in said
     assert not path.with_suffix(".html").exists()
+
+
+@pytest.mark.parametrize("field", ["cand_parent", "cand_step", "beam_parent"])
+def test_an_index_that_leads_nowhere_is_one_line_for_show(tmp_path, capsys, field):
+    trace = decode(lambda t: torch.eye(7).expand(len(t), 7, 7), [[1, 2, 3]], "pbs", mask_id=0, gen_length=4)
+    path = odd(trace, tmp_path / "trace.npz", **{field: np.full_like(getattr(trace, field), 999)})
+    assert main(["show", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"TRACE_OR_FOLDER must hold a whole trace; {path} does not (IndexError" in said
 
 
 @pytest.mark.parametrize("make", [

@@ -55,7 +55,7 @@ def title(panel):
 
 
 def wait(condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end, "timed out"
         time.sleep(0.01)
