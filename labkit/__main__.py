@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from labkit.runner.processes import interrupted_by_signals
 
-        with interrupted_by_signals(), _told():
+        with interrupted_by_signals(), _flushed():
             if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS:
                 return import_module(TRAINERS[argv[1]][0]).main(argv[2:])
             if argv[:1] == ["eval"]:
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _flushed() -> Iterator[None]:
     """What a command printed is out when it ends, or the error is its own."""
     yield
     if sys.stdout:  # None where the shell closed it

@@ -27,7 +27,7 @@ _UNITS = {
 CHANGES = (
     r"(?:or|and|to|pi|plus|minus|times|mod|choose|divided|multiplied|less than|more than|dozens?"
     r"|hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
-    r"|[a-z]+(?:teen|tie|hundred|thousand|llion)th|hundredth|thousandth)s?"
+    r"|[a-z]*(?:teen|tie|hundred|thousand|llion)th)s?"
     r"|squared|cubed|factorial|sqrt|root|sin|cos|tan|log|ln|exp|th|st|nd|rd)\b"
 )
 _NO_UNIT = re.compile(rf"\b(?:(?:not|if|nor|over|is|are|but|in)\b|{CHANGES})")
