@@ -38,11 +38,11 @@ def short_tile(vocabulary: int) -> tuple[int, int]:
 
 @cache
 def _splits(rows: int, vocabulary: int, device: torch.device) -> tuple[int, int]:
-    """(parts of a row, columns of a part): enough programs for every multiprocessor, whole tiles."""
+    """(parts of a row, columns of a part): as many programs as run at once, no second wave; whole tiles."""
     tiles = triton.cdiv(vocabulary, LANES * CHUNK.value)
     wanted = 1
     if device.type == "cuda":
-        wanted = triton.cdiv(16 * torch.cuda.get_device_properties(device).multi_processor_count, rows)
+        wanted = 16 * torch.cuda.get_device_properties(device).multi_processor_count // rows
     per_part = triton.cdiv(tiles, max(1, min(wanted, tiles)))
     return triton.cdiv(tiles, per_part), per_part * LANES * CHUNK.value
 
