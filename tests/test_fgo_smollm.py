@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from labkit.fgo.lab.fleet import FEW, Fleet
 from labkit.fgo.lab.sampler import Responses, Sampler
+from labkit.fgo.smollm import load_smollm
 from labkit.studies import harness
 from labkit.studies.fgo import page, smollm_claims, smollm_lab
 from labkit.studies.fgo import word_problems as words
@@ -307,3 +310,13 @@ def test_the_findings_are_those_of_the_record(monkeypatch, tmp_path):
     assert "taught GSM-Symbolic's solutions for 7 steps of 4 until it sampled 50.0%" in text
     assert "| FGO | 3 | 75.0 (75.0 to 75.0) |" in text
     assert "| before | 1 | 25.0 (" in text
+
+
+def test_a_message_of_the_public_model_ends_whatever_a_version_read_from_its_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    kept = tmp_path / "cache" / "smollm2_135m"
+    plain = Tokenizer(WordLevel({"?": 0, "<|im_start|>": 1, "<|im_end|>": 2}, "?"))
+    PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<|im_start|>").save_pretrained(kept)
+    llama(3).save_pretrained(kept)
+    tokenizer = load_smollm()[1]
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (2, 2)

