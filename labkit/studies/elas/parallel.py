@@ -3,8 +3,9 @@
     python -m labkit.studies elas-parallel
 
 Stage "same": float32, the losses of all steps. They hold a dense warm-up that ends, two exact steps of
-LORO and the restarts after them. Stage "speed": bfloat16 passes over float32 weights, eager. On a CPU two
-processes talk through gloo: a rehearsal.
+LORO and the restarts after them. Masks turn rounding into other losses: "reversed", one process that is
+given each step's rows in the opposite order, tells how far. Stage "speed": bfloat16 passes over float32
+weights, eager, ``--rows`` in each process. On a CPU two processes talk through gloo: a rehearsal.
 """
 
 import json
@@ -33,7 +34,7 @@ from labkit.paths import write_json
 from labkit.provenance import device_name
 from labkit.studies.harness import Context, Option, Stage, Study
 
-FORMS = ("one", "ddp", "fsdp")  # one process; the others take all GPUs
+FORMS = ("one", "reversed", "ddp", "fsdp")  # one process, twice; the others take all GPUs
 WARM = 10  # steps that are not timed
 PATIENCE = 60  # seconds for the processes to end after their work
 
@@ -53,7 +54,7 @@ def settings(steps: int, rows: int, tiny: bool) -> PretrainConfig:
 
 def same(context: Context) -> dict[str, Any]:
     """The losses of each form, and how far they are from those of one process."""
-    forms = _train(context, fast=False)
+    forms = _train(context, FORMS, fast=False)
     one = np.array(forms["one"]["losses"])
     for found in forms.values():
         found["largest_difference"] = float(np.abs(np.array(found["losses"]) - one).max())
@@ -61,22 +62,22 @@ def same(context: Context) -> dict[str, Any]:
 
 
 def speed(context: Context) -> dict[str, Any]:
-    """Tokens a second of each form, and how many times those of one process."""
-    forms = _train(context, fast=True)
+    """Tokens a second of each form, and how many times those of one process: weak scaling."""
+    forms = _train(context, ("one", "ddp", "fsdp"), fast=True)
     for found in forms.values():
         found["speedup"] = found["tokens_per_second"] / forms["one"]["tokens_per_second"]
     return {"device": device_name(), "forms": forms}
 
 
-def _train(context: Context, fast: bool) -> dict[str, dict[str, Any]]:
+def _train(context: Context, forms: tuple[str, ...], fast: bool) -> dict[str, dict[str, Any]]:
     o, cuda = context.options, context.device == "cuda"
     processes = torch.cuda.device_count() if cuda else 2
-    config = settings(o.steps, o.rows, context.tiny)
-    read_text(config)  # once, for the cache
+    read_text(settings(o.steps, o.rows, context.tiny))  # once, for the cache
     multiprocessing.set_forkserver_preload([__name__, "labkit.elas.model"])  # once, not in each process
     found = {}
-    for form in FORMS:
-        ranks = 1 if form == "one" else processes
+    for form in forms:
+        ranks = processes if form in ("ddp", "fsdp") else 1
+        config = settings(o.steps, o.rows * (ranks if fast else 1), context.tiny)
         with TemporaryDirectory() as folder:
             file, where = Path(folder) / "found.json", f"file://{folder}/processes"
             how = (ranks, where, form, config, cuda, fast, file)
@@ -146,6 +147,7 @@ def _steps(
     losses, times = [], []
     for step in range(config.steps):
         picked = order.choice(len(rows), config.batch_size, replace=False)[rank::ranks]
+        picked = picked[::-1].copy() if form == "reversed" else picked
         rate = cosine_restart(step, total=config.steps, warmup=config.lr_warmup, every=config.exact_every)
         losses.append(_step(model, optimizer, rows[picked].to(device), config.lr * rate, cuda and fast))
         if cuda:
@@ -187,7 +189,7 @@ def _told(key: str, unit: str, found: dict[str, Any]) -> str:
 
 STUDY = Study(
     "elas-parallel",
-    "DDP and FSDP2 on all GPUs against one, at the same batch.",
+    "DDP and FSDP2 on all GPUs against one: the same losses, tokens a second.",
     {
         "same": Stage(same, "float32: the losses of 1 and N processes", "same.json",
                       show=partial(_told, "largest_difference", " nats off")),
@@ -196,6 +198,6 @@ STUDY = Study(
     },
     {
         "steps": Option(50, "of each run", tiny=5),
-        "rows": Option(256, "of a step, in all processes together", tiny=4),
+        "rows": Option(256, "of a step: of same in all processes together, of speed in each", tiny=4),
     },
 )  # fmt: skip
