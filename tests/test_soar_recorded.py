@@ -1,10 +1,13 @@
 """What is read off the SOAR study's records, on made-up ones: order, rivals, verdicts, what was not run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from labkit.studies.soar import claims, page, records
-from labkit.studies.soar.outcomes import FAMILIES
+from labkit.studies.soar.outcomes import FAMILIES, gain_words
+from labkit.studies.stats import Estimate
 
 PUZZLES = 2000
 
@@ -50,6 +53,13 @@ def test_the_strongest_rival_stands_above_ours_where_it_wins(three):
     assert "3 seeds, 2,000 puzzles each) against greedy, more solved, 6.2x fewer forward calls" in text
     assert "against adaptive uncapped a, fewer solved" in text
     assert "not run: parallel" in text
+
+
+def test_a_puzzle_in_ten_thousand_is_no_finding(three):
+    (row,) = (row for row in claims.summary(three, "accurate") if row.family == "adaptive")
+    tiny = replace(row, gain=Estimate(-0.0003, -0.0006, -0.0001, 3, "seeds", "t", (-0.0003,) * 3))
+    told = "-0.03 points (95 % -0.06 to -0.01, 3 seeds) against greedy, no difference larger than 0.1"
+    assert gain_words(tiny) == told
 
 
 def test_a_rival_is_chosen_on_validation_puzzles(three):

@@ -149,6 +149,8 @@ def test_wilson_by_hand():
 def test_verdicts(low, high, margin, said):
     found = stats.Estimate((low + high) / 2, low, high, 8, "seeds", "t", (0,) * 8)
     assert found.verdict(margin=margin) == said
+    points = 100 * margin if margin else margin
+    assert found.verdict(margin=points, scale=100).rstrip("0123456789.") == said.rstrip("0123456789.")
 
 
 def test_texts():

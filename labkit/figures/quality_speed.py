@@ -22,6 +22,7 @@ from plotly.subplots import make_subplots
 
 from labkit.figures import theme
 from labkit.studies import stats
+from labkit.studies.soar.outcomes import MARGIN
 
 LOOKS = {  # family: colour, matplotlib's marker, plotly's symbol
     "greedy": (theme.GREY, "X", "x"),
@@ -35,7 +36,6 @@ LOOKS = {  # family: colour, matplotlib's marker, plotly's symbol
     "order_token": (theme.BROWN, "p", "pentagon"),
     "soar": (theme.BLUE, "o", "circle"),
 }
-MARGIN = 0.001  # smallest difference of the share solved that would matter, one puzzle in a thousand
 NEAR = 12  # points below greedy: what loses more is out of the first view
 # Read off the plot in the authors' repository: mean accuracy (%) of GSM8K, MBPP and HumanEval, and
 # speed relative to greedy in wall time. arXiv 2602.10953.
@@ -143,7 +143,7 @@ def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
         if gain.low is None:
             marks, filled = gain.values, False
         else:
-            marks, filled = (gain.estimate,), gain.verdict(margin=MARGIN) in ("better", "worse")
+            marks, filled = (gain.estimate,), gain.verdict(margin=MARGIN, scale=100) in ("better", "worse")
             axes.plot([100 * gain.low, 100 * gain.high], [y, y], color=colour, linewidth=2)
         face = colour if filled else theme.PAPER
         axes.plot(
@@ -153,7 +153,7 @@ def paired(rows: Sequence[Any], chosen: Sequence[str] = ()) -> Figure:
         p = ", ".join(f"{test.p:.2g}" for test in row.tests)
         note = f"p = {p}; {row.calls:.1f} calls, {row.speed:.1f}x fewer"
         axes.annotate(note, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
-    axes.axvspan(-100 * MARGIN, 100 * MARGIN, color=theme.GRID)
+    axes.axvspan(-MARGIN, MARGIN, color=theme.GRID)
     axes.axvline(0, color=theme.INK, linewidth=1)
     names = [("→ " if row.label in chosen else "") + row.label for row in others]
     axes.set_yticks(range(len(others)), names)
@@ -172,8 +172,8 @@ def _counted(rows: Sequence[Any]) -> str:
         return (
             f"Differences to greedy: {min(values):+.1f} to {max(values):+.1f} points, {rows[0].gain.count}"
         )
-    found = Counter(row.gain.verdict(margin=MARGIN).partition(" ")[0] for row in rows)
-    same, unknown = f"{found['no']} within {100 * MARGIN:g} points", f"{found['not']} not resolved"
+    found = Counter(row.gain.verdict(margin=MARGIN, scale=100).partition(" ")[0] for row in rows)
+    same, unknown = f"{found['no']} within {MARGIN:g} points", f"{found['not']} not resolved"
     better = f"{found['better']} of {len(rows)} are better, {found['worse']} worse"
     return f"Against greedy, {better}, {same}, {unknown}"
 

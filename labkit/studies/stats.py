@@ -60,15 +60,17 @@ class Estimate:
         mean, low, high = (f"{scale * value:{form}}" for value in (self.estimate, self.low, self.high))
         return f"{mean} ({low} to {high})"
 
-    def verdict(self, more: str = "better", less: str = "worse", margin: float | None = None) -> str:
+    def verdict(
+        self, more: str = "better", less: str = "worse", margin: float | None = None, scale: float = 1.0
+    ) -> str:
         """The words that the interval allows: ``more``, ``less``, no difference, or not resolved.
 
-        margin  smallest difference that would matter, in the unit of ``estimate``: "no difference larger
-                than it" is said if the interval excludes one, also where it excludes zero
+        margin  smallest difference that would matter, in the unit of ``estimate`` times ``scale``: "no
+                difference larger than it" is said if the interval excludes one, also where it excludes zero
         """
         if self.low is None or self.high is None:
             return f"no verdict from {self.count}"
-        if margin is not None and -margin < self.low and self.high < margin:
+        if margin is not None and -margin < scale * self.low and scale * self.high < margin:
             return f"no difference larger than {margin:g}"
         if self.low > 0 or self.high < 0:
             return more if self.low > 0 else less

@@ -190,9 +190,8 @@ def describe_difference(arms: Arms, arm: str = "FGO", against: str = "GRPO", exa
 
 def accuracy_words(gap: stats.Estimate) -> str:
     """A difference in accuracy, of 1, with the verdict that it allows."""
-    points = stats.t_interval([100 * value for value in gap.values])
-    said = points.verdict("more accurate", "less accurate", MARGIN)
-    return f"accuracy {points.text('+.1f', ' points')}{_verdict(points, said)}"
+    said = gap.verdict("more accurate", "less accurate", MARGIN, 100)
+    return f"accuracy {gap.text('+.1f', ' points', 100)}{_verdict(gap, said)}"
 
 
 def length_words(gap: stats.Estimate) -> str:

@@ -81,7 +81,7 @@ def difference(by_arm: Runs, arm: str, how: str = "greedy") -> str:
             np.array([_right(by_arm[one][seed][exam][part][how]) for seed in seeds]) for one in (arm, BASE)
         )
         gap = stats.bootstrap_questions(mine, theirs)
-        said = "" if gap.low is None else f": {gap.verdict('better', 'worse', MARGIN / 100)}"
+        said = "" if gap.low is None else f": {gap.verdict('better', 'worse', MARGIN, 100)}"
         told.append(f"{name} {gap.text('+.1f', ' points', 100)}{said}")
     mine, theirs = (
         np.array([by_arm[one][seed]["exam"]["test"][how]["length"] for seed in seeds])

@@ -36,6 +36,7 @@ PARTS = {  # of a label
     "klass": ("threshold", "kl_threshold"), "pbs": ("beam",), "order_token": ("beam",),
     "soar": ("beam", "threshold"),
 }  # fmt: skip
+MARGIN = 0.1  # points: smallest difference of the share solved that would matter, a puzzle in a thousand
 UNCAPPED = 10_000  # max_parallel of adaptive decoding that may fill a whole block in one step
 
 
@@ -210,7 +211,7 @@ def gain_words(row: Row, base: str = "greedy") -> str:
     text = f"{row.gain.text('+.2f', ' points', 100)} against {base}"
     if row.gain.low is None:
         return text
-    return f"{text}, {row.gain.verdict('more solved', 'fewer solved')}"
+    return f"{text}, {row.gain.verdict('more solved', 'fewer solved', MARGIN, 100)}"
 
 
 def metrics(chosen: dict[str, Row], pbs: Row) -> list[tuple[str, float]]:
