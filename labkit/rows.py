@@ -4,6 +4,7 @@ read_rows   from files in the usual formats or from the hub
 as_prompts  as a model is asked them, in training (labkit train fgo) as in evaluation (labkit eval)
 """
 
+import csv
 import gzip
 import json
 import re
@@ -140,6 +141,9 @@ def _table(text: str, name: str) -> list[dict[str, Any]]:
 
     try:
         table = pandas.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+        names = next(csv.reader(StringIO(text)), [])
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"its header has {', '.join(twice)} more than once")
         if not isinstance(table.index, pandas.RangeIndex):  # pandas took the first fields for names of rows
             raise ValueError("its rows have more fields than its header; text with a comma needs quotes")
         return table.to_dict("records")

@@ -190,6 +190,8 @@ class TrainTrace(Trace):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (behind := np.flatnonzero(np.diff(self.step) <= 0)).size:
+            fail("step", self.step[behind[0] : behind[0] + 2].tolist(), "ascending")
         for sample in self.samples:
             if not isinstance(sample, dict) or not {"step", "text"} <= sample.keys():
                 fail("samples", sample, "dicts with step and text")

@@ -425,6 +425,7 @@ BAD_FILES = [
         f'{ROW}\n{{"prompt": "1", "answer": {"9" * 5000}}}',
         r"line 2 of .* is not: Exceeds the limit",
     ),
+    ("csv", "prompt,answer,answer\n1,2,3\n", "its header has answer more than once"),
     ("csv", "prompt,answer\nWhat is 1,000 + 1?,1001\n", "rows have more fields than its header; text with"),
 ]
 

@@ -6,6 +6,7 @@ import re
 import nbformat
 import pytest
 from notebook_maker import displayed, write_run
+from site_maker import wrong_links
 
 from labkit.runner.cells import PLOTLY
 from labkit.runner.report import write_report
@@ -96,3 +97,14 @@ def test_a_bar_is_shown_as_it_ended(folder):
 def test_a_link_to_another_notebook_leads_to_its_page(folder):
     page = _page(folder, nbformat.v4.new_markdown_cell("[this](n.ipynb) and [that](m.ipynb)"))
     assert '<a href="n.html">this</a> and that' in page
+
+
+def test_links_reach_a_notebook_whatever_its_name(folder):
+    run = json.loads((folder / "run.json").read_text())
+    name = run["notebooks"][0]["notebook"] = "a #1, 50% & <i>"
+    (folder / "run.json").write_text(json.dumps(run))
+    cell = nbformat.v4.new_markdown_cell("[this](<a #1, 50% & <i\\>.ipynb>)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / f"{name}.ipynb")
+    write_report(folder)
+    assert wrong_links(folder) == []
+    assert "a%20%231%2C%2050%25%20%26%20%3Ci%3E.html" in (folder / "report.html").read_text()

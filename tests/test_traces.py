@@ -92,6 +92,7 @@ def test_a_mask_trace_of_other_types_or_sizes_is_refused(tmp_path, changed, prob
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
+        (lambda: TrainTrace(np.array([1, 5, 5, 9])), r"step must be ascending; got \[5, 5\]"),
         (lambda: TrainTrace([1, 2]), "step must be a numpy array, int"),
         (lambda: TrainTrace(np.arange(2), {"x": np.zeros(3)}), r"series\['x'\] must be number \(2, ...\)"),
         (lambda: TrainTrace(np.arange(2), samples=[{"step": 1}]), "samples must be dicts with step and"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from latex2mathml.converter import convert
 from nbconvert.filters import ansi2html, markdown2html
@@ -67,8 +68,8 @@ def aim_links(part: str, names: set[str]) -> str:
     """Links to notebooks of this run lead to their pages; other files are not in the report."""
 
     def aim(found: re.Match) -> str:
-        name = Path(found["to"]).stem
-        return f'<a href="{name}.html">{found["text"]}</a>' if name in names else found["text"]
+        name = Path(unquote(found["to"])).stem
+        return f'<a href="{quote(name)}.html">{found["text"]}</a>' if name in names else found["text"]
 
     return LINK.sub(aim, part)
 

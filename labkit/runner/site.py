@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from labkit.figures.tables import findings_table
 from labkit.notebooks import read_notebook, title
@@ -75,7 +76,7 @@ def _book(folder: Path, stem: str, out: Path) -> dict[str, Any]:
     path = folder / f"{stem}.ipynb"  # missing where the notebook's process was killed
     cells = read_notebook(path).cells if path.is_file() else []
     name = title(cells) or stem
-    back = BACK.format(*map(html.escape, (stem, name)))
+    back = BACK.format(quote(stem), html.escape(name))
     shown: list[dict[str, str]] = []
     for page, picture in _instruments(cells):
         place = out / f"{stem}-{len(shown) + 1}.html"
