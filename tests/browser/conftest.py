@@ -2,7 +2,7 @@
 a JupyterLab too. ``make test-browser`` runs this folder, ``make test`` leaves it out."""
 
 import pytest
-from browser.lab import CHROMIUM_ARGUMENTS, MISSING, Lab, Notebook, book, find_chromium
+from browser.lab import CHROMIUM_ARGUMENTS, MISSING, PATIENCE, Lab, Notebook, book, find_chromium
 
 
 def pytest_addoption(parser):
@@ -19,7 +19,9 @@ def browser():
     """One headless Chromium per process. Skips, saying what to install, if there is none."""
     if (path := find_chromium()) is None:
         pytest.skip(MISSING)
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=1000 * PATIENCE)
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_ARGUMENTS))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
@@ -57,6 +58,7 @@ POSITION = (  # a slider's aria-valuenow is rounded, so where its handle stands 
 QUICK = str(Path(__file__).with_name("quick.yaml"))
 CLEAN = "get_ipython().run_line_magic('reset', '-f'); __import__('ipywidgets').Widget.close_all()"
 PANEL = "const panel = window.jupyterapp.shell.currentWidget;"
+PATIENCE = 30  # seconds; what a slow machine has not done by then is not done at all
 
 
 def find_chromium() -> str | None:
@@ -64,6 +66,39 @@ def find_chromium() -> str | None:
     if named := os.environ.get("LABKIT_CHROMIUM"):
         return named if Path(named).is_file() else None
     return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def comes(read: Callable[[], object], wanted: object, about: object = "it") -> object:
+    """Wait until ``read()`` is ``wanted``, or ``wanted(read())`` is true; AssertionError after PATIENCE."""
+    holds = wanted if callable(wanted) else lambda value: value == wanted
+    deadline = time.monotonic() + PATIENCE
+    while not holds(value := read()):
+        assert time.monotonic() < deadline, f"{about} is still {str(value)[:300]}"
+        time.sleep(0.05)
+    return value
+
+
+def changes(read: Callable[[], object], act: Callable[..., object], *given: object) -> None:
+    """``act(*given)`` and wait until ``read()`` is another value."""
+    before = read()
+    act(*given)
+    comes(read, lambda now: now != before, f"after {given or act}")
+
+
+def settled(read: Callable[[], object], pause: float) -> object:
+    """What ``read()`` is once it is the same twice, ``pause`` seconds apart."""
+    last = read()
+    for _ in range(50):
+        time.sleep(pause)
+        if (now := read()) == last:
+            break
+        last = now
+    return last
+
+
+def drawn(page: Page) -> None:
+    """Wait for two frames: what was asked for is drawn in the first, and for its new size in the second."""
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def free_port() -> int:
@@ -124,7 +159,7 @@ class Lab:
         headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=2 * PATIENCE) as answer:
             content = answer.read()
         return json.loads(content) if content else ""
 
@@ -212,7 +247,7 @@ class Notebook:
             page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
             try:  # a prompt with a number or a star: it really started
                 first = page.locator(".jp-CodeCell .jp-InputPrompt").first
-                expect(first).to_have_text(re.compile(r"\[(\*|\d+)\]"), timeout=4000)
+                expect(first).to_have_text(re.compile(r"\[(\*|\d+)\]"))
                 break
             except AssertionError:
                 continue
@@ -262,6 +297,7 @@ class Notebook:
                 raise TimeoutError(f"{self.name} is still busy after {timeout} s")
             self.page.wait_for_timeout(80)
             quiet = 0 if self.page.evaluate(busy) else quiet + 1
+        expect(self.page.get_by_text("Loading widget...")).to_have_count(0)  # later than the kernel
 
     def output_errors(self) -> list[str]:
         """Every error, stderr text and visible alert on the page."""
@@ -292,6 +328,10 @@ class Notebook:
             raise ValueError(f"{expression}: {text}")
         return json.loads(ast.literal_eval(text))
 
+    def comes(self, expression: str, wanted: object) -> object:
+        """``comes`` of ``evaluate(expression)``: the kernel hears of a key later than the page."""
+        return comes(lambda: self.evaluate(expression), wanted, expression)
+
     def height(self) -> float:
         """Pixels that the cells take, one below the other, as the page stands."""
         return self.page.evaluate(
@@ -302,11 +342,10 @@ class Notebook:
     def predict(self, exercise: Locator) -> str:
         """Answer an exercise by the keyboard alone, its first option or 1; what it then says."""
         field = exercise.locator("input").first
-        field.focus()
-        self.page.keyboard.press("1" if field.get_attribute("type") == "number" else "Space")
-        self.page.keyboard.press("Enter")
+        field.press("1" if field.get_attribute("type") == "number" else "Space")
+        field.press("Enter")
         told = exercise.get_by_role("status")
-        expect(told).not_to_be_empty(timeout=30_000)  # Python judges, and may be busy
+        expect(told).not_to_be_empty()  # Python judges, and may be busy
         return told.inner_text()
 
     def controls(self) -> list[Locator]:
@@ -319,12 +358,8 @@ class Notebook:
     def move(self, control: Locator) -> tuple[str, str]:
         """Move a control by the keyboard; what failed to change: ("trait", "picture"), "" where it did."""
         control.scroll_into_view_if_needed()
-        picture = control.evaluate(PICTURE)
-        for _ in range(50):  # an earlier control's picture may still be on its way
-            self.page.wait_for_timeout(60)
-            if (now := control.evaluate(PICTURE)) == picture:
-                break
-            picture = now
+        # An earlier control's picture may still be on its way.
+        picture = settled(lambda: control.evaluate(PICTURE), 0.06)
         before = self.evaluate(TRAITS)
         control.focus()
         kind = control.get_attribute("type") or control.evaluate("node => node.tagName")
@@ -361,7 +396,8 @@ class Notebook:
         execute = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
         self.page.evaluate(execute, THEMES[theme])
         self.page.wait_for_selector(f"body[data-jp-theme-light={flag}]", state="attached")
-        self.page.wait_for_timeout(300)
+        self.page.locator("#main").wait_for()  # JupyterLab hides it for a frame
+        drawn(self.page)
 
     def screenshot_instruments(self, name: str) -> list[Path]:
         """Every instrument at 1280 and 1920 pixels, light and dark: for people to look at."""

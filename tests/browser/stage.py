@@ -3,6 +3,7 @@
 import base64
 import json
 
+from browser.lab import drawn
 from playwright.sync_api import Page
 
 # JupyterLab's dark theme, as far as the instruments read it.
@@ -60,7 +61,7 @@ def stage(page: Page, widget, *, dark: bool = False) -> list[str]:
         "([state, bytes, script]) => start(state, bytes, script)",
         [json.loads(json.dumps(plain)), bytes_, widget._esm],
     )
-    page.wait_for_timeout(80)
+    drawn(page)
     return errors
 
 

@@ -34,7 +34,7 @@ def app(lab, tmp_path_factory):
     assert server.poll() is None, (folder / "voila.log").read_text()
     yield f"http://127.0.0.1:{port}/"
     server.terminate()
-    server.wait(20)
+    server.wait(60)
 
 
 def test_the_app_shows_live_instruments_and_no_code(app, page):

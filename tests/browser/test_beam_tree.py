@@ -1,6 +1,11 @@
 """The beam tree in JupyterLab with its kernel: keyboard, forced tokens, themes, re-runs, frames."""
 
+import re
+from functools import partial
+
 from axe_playwright_python.sync_playwright import Axe
+from browser.lab import changes, drawn
+from playwright.sync_api import expect
 
 SET_UP_OF = """
 from functools import partial
@@ -31,6 +36,7 @@ trace = decode(lambda t: hard.expand(len(t), -1, -1), [[7]], "pbs", mask_id=0, g
 panel = widgets.beam_tree(trace, vocabulary=lambda token: f"w{token} ")
 """
 TREE = ".bt canvas[role=application]"
+STATE = ".bt-details h2"  # its words come up to 0.1 s after its picture, with a new table and form
 FRAMES = """move => new Promise(done => {
     const canvas = document.querySelector('.bt canvas[role=application]');
     const key = (key, shiftKey = false) => canvas.dispatchEvent(
@@ -53,52 +59,45 @@ FRAMES = """move => new Promise(done => {
 
 
 def pixels(tree):
+    drawn(tree.page)
     return tree.evaluate("canvas => canvas.toDataURL()")
 
 
-def changed(notebook, action, tree):
-    """Do ``action``; whether the picture of ``tree`` became another one."""
-    before = pixels(tree)
-    action()
-    for _ in range(50):
-        if pixels(tree) != before:
-            return True
-        notebook.page.wait_for_timeout(100)
-    return False
+def go_home(tree):
+    """To the first call, its words too."""
+    tree.press("Home")
+    expect(tree.page.locator(STATE)).to_have_text(re.compile("^Call 0,"))
 
 
 def test_keys_walk_force_and_decode_again(show):
     notebook = show(SET_UP, SHOW)
     page, tree = notebook.page, notebook.page.locator(TREE).first
     cell = page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")
-    tree.focus()
-    press = page.keyboard.press
-    press("Home")
+    press, look = page.keyboard.press, partial(pixels, tree)
+    go_home(tree)
     live = page.locator(".bt [aria-live]")
     press("ArrowRight")
+    expect(live).to_have_text(re.compile("^Call 1,"))
+    notebook.comes("panel.row", 1)
     walks = [("ArrowRight", "row"), ("ArrowUp", "row"), ("c", "candidate"), ("Home", "row")]
     for key, trait in walks:
         if key == "ArrowUp" and notebook.evaluate("panel.row") == 2:  # already the first of its call
             key = "ArrowDown"
         before = notebook.evaluate(f"panel.{trait}")
         said = live.text_content()
-        assert changed(notebook, lambda key=key: press(key), tree), key
-        page.wait_for_timeout(300)
-        assert notebook.evaluate(f"panel.{trait}") != before, key
-        assert live.text_content() != said, key
+        changes(look, press, key)
+        notebook.comes(f"panel.{trait}", before.__ne__)
+        expect(live).not_to_have_text(said)
     for key in ("+", "Shift+ArrowRight", "0"):
-        assert changed(notebook, lambda key=key: press(key), tree), key
+        changes(look, press, key)
     assert page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex") == cell
 
     # The pointer: a click on the first state, Ctrl+wheel, a drag; then Play moves by itself.
-    assert changed(
-        notebook, lambda: press("End"), tree
-    )  # drawn first, or the click's picture may equal the one before
-    assert changed(notebook, lambda: tree.click(position={"x": 64, "y": 42}), tree)
-    page.wait_for_timeout(300)
-    assert notebook.evaluate("panel.row") == 0
+    changes(look, press, "End")
+    changes(look, lambda: tree.click(position={"x": 64, "y": 42}))
+    notebook.comes("panel.row", 0)
     page.keyboard.down("Control")
-    assert changed(notebook, lambda: page.mouse.wheel(0, -300), tree)
+    changes(look, page.mouse.wheel, 0, -300)
     page.keyboard.up("Control")
     box = tree.bounding_box()
 
@@ -108,33 +107,30 @@ def test_keys_walk_force_and_decode_again(show):
         page.mouse.move(box["x"] + 300, box["y"] + 150, steps=4)
         page.mouse.up()
 
-    assert changed(notebook, drag, tree)
-    tree.focus()
-    press("Home")
-    assert changed(notebook, lambda: press("Space"), tree)
-    page.wait_for_timeout(900)
+    changes(look, drag)
+    tree.press("Home")
+    changes(look, press, "Space")
     press("Space")
-    assert notebook.evaluate("panel.row") > 0
+    expect(page.get_by_role("button", name="▶ Play")).to_be_visible()
+    notebook.comes("panel.row", bool)
 
     threshold = page.locator(".bt input[aria-label=threshold]")
     threshold.focus()
-    assert changed(notebook, lambda: [press("PageDown") for _ in range(3)], tree)
-    assert "preview" in page.locator(".bt-preview").text_content()
-    page.wait_for_timeout(300)
-    assert notebook.evaluate("panel.preview") < 0.9999
-    page.locator(".bt-run").focus()
-    assert changed(notebook, lambda: press("Enter"), tree)
-    assert notebook.evaluate("panel.trees[0]['threshold']") < 0.9999
+    changes(look, lambda: [press("PageDown") for _ in range(3)])
+    expect(page.locator(".bt-preview")).to_contain_text("preview")
+    notebook.comes("panel.preview", lambda preview: preview < 0.9999)
+    changes(look, page.locator(".bt-run").press, "Enter")
+    notebook.comes("panel.trees[0]['threshold']", lambda threshold: threshold < 0.9999)
 
-    tree.press("Home")
-    page.locator(".bt-force").nth(1).focus()
-    assert changed(notebook, lambda: press("Enter"), tree)
-    assert notebook.evaluate("panel.trees[0]['forced']") is not None
-    assert "forced" in page.locator(".bt-note").text_content()
+    tree.press("End")
+    expect(page.locator(STATE)).not_to_have_text(re.compile("^Call 0,"))
+    go_home(tree)
+    changes(look, page.locator(".bt-force").nth(1).press, "Enter")
+    notebook.comes("panel.trees[0]['forced'] is not None", True)
+    expect(page.locator(".bt-note")).to_contain_text("forced")
     notebook.screenshot("beam_tree_forced")
-    page.get_by_role("button", name="Undo").focus()
-    assert changed(notebook, lambda: press("Enter"), tree)
-    assert notebook.evaluate("panel.trees[0]['forced']") is None
+    changes(look, page.get_by_role("button", name="Undo").press, "Enter")
+    notebook.comes("panel.trees[0]['forced']", None)
 
     for theme in ("dark", "light"):
         notebook.change_theme(theme)
@@ -152,16 +148,15 @@ def test_keys_walk_force_and_decode_again(show):
 def test_any_token_of_a_text_can_be_forced(show):
     notebook = show(SET_UP, TEXT)
     page, tree = notebook.page, notebook.page.locator(TREE)
-    tree.focus()
-    page.keyboard.press("Home")
+    go_home(tree)
     position = page.get_by_label("masked position to force")
     page.locator(".bt-word.bt-click").nth(3).click()
-    assert position.input_value() == "3"
+    expect(position).to_have_value("3")
     token = page.get_by_label("token to force there")
-    assert token.locator("option").all_text_contents() == ["“a”", "“b”", "“c”", "“d”"]
+    expect(token.locator("option")).to_have_text(["“a”", "“b”", "“c”", "“d”"])
     token.select_option("2")
-    assert changed(notebook, lambda: page.locator(".bt-form button").click(), tree)
-    assert notebook.evaluate("panel.trees[0]['forced']") == [3, 2]
+    changes(partial(pixels, tree), page.locator(".bt-form button").click)
+    notebook.comes("panel.trees[0]['forced']", [3, 2])
     notebook.screenshot("beam_tree_text")
     assert notebook.console_errors == []
 
@@ -171,9 +166,9 @@ def test_re_runs_leave_nothing_behind(show):
     counts = []
     for _ in range(6):
         notebook.run_cell(1)
-        counts.append((notebook.comms(), notebook.page.locator(".bt").count()))
+        expect(notebook.page.locator(".bt")).to_have_count(1)
+        counts.append(notebook.comms())
     assert counts[-1] == counts[0]
-    assert counts[0][1] == 1
     assert notebook.output_errors() == []
 
 

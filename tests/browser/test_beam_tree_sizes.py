@@ -1,6 +1,11 @@
 """The beam tree of a 9 x 9 board in JupyterLab, code shown: what is in sight at the sizes people have."""
 
-from browser.test_beam_tree import SET_UP_OF
+import re
+from functools import partial
+
+from browser.lab import drawn, settled
+from browser.test_beam_tree import SET_UP_OF, STATE
+from playwright.sync_api import expect
 
 SET_UP = SET_UP_OF.format(
     n=81, v=10, beam=4, threshold=0.99, prompts="[[0] * 58 + [1 + i % 9 for i in range(23)]] * 3"
@@ -8,6 +13,7 @@ SET_UP = SET_UP_OF.format(
 SHOW = "panel = widgets.beam_tree(soar, partial(decode, model), compare=greedy, side=9)"
 # Where the parts of the instrument stand in the part of the notebook that is in sight.
 PLACES = """() => {
+    document.querySelector('.bt').scrollIntoView({block: 'start'});
     const seen = document.querySelector('.jp-WindowedPanel-outer, .jp-Notebook').getBoundingClientRect();
     const box = node => { const r = node.getBoundingClientRect();
         return {left: r.left, top: r.top - seen.top, right: r.right, bottom: r.bottom - seen.top}; };
@@ -32,10 +38,8 @@ def test_tree_board_and_controls_are_in_sight_together(show):
         (960, 667),
     ):  # 1440 at 150 %
         page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_timeout(700)
-        page.evaluate("() => document.querySelector('.bt').scrollIntoView({block: 'start'})")
-        page.wait_for_timeout(200)
-        at = page.evaluate(PLACES)
+        drawn(page)
+        at = settled(partial(page.evaluate, PLACES), 0.5)  # it looks at its width once more after 0.4 s
         notebook.screenshot(f"beam_tree_sizes_{width}")
         print(width, {name: round(at["root"][name]) for name in ("top", "bottom")}, round(at["room"]))
         assert at["wide"] <= 0, width
@@ -58,11 +62,11 @@ def test_each_strategy_fills_its_own_axis(show):
     assert calls[0] < calls[1] == 58
     for index in (0, 1):
         canvas = notebook.page.locator(".bt canvas[role=application]").nth(index)
-        canvas.focus()
-        notebook.page.keyboard.press("End")
-        notebook.page.wait_for_timeout(300)
+        canvas.press("End")
+        canvas.press("ArrowLeft")
+        state = notebook.page.locator(STATE)
+        expect(state).to_have_text(re.compile(f"^Call {calls[index] - 1},"))
         edge = canvas.evaluate("canvas => canvas.clientWidth - 30")
         canvas.click(position={"x": edge, "y": 40})
-        notebook.page.wait_for_timeout(300)
-        assert notebook.evaluate("panel.tree") == index
-        assert notebook.page.locator(".bt-details h2").text_content().startswith(f"Call {calls[index]},")
+        expect(state).to_have_text(re.compile(f"^Call {calls[index]},"))
+        notebook.comes("panel.tree", index)

@@ -1,10 +1,12 @@
 """Pages of `labkit show` as a reader gets them: from a file, no network, by keyboard, accessible."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from browser.lab import PICTURES
+from browser.lab import PICTURES, changes, drawn
 
 from labkit.__main__ import main
 from labkit.soar import decode
@@ -66,11 +68,8 @@ def test_from_a_file_without_network_by_keyboard(shown, page):
     page.goto(path.as_uri())
     node = page.locator(target)
     node.wait_for()
-    page.wait_for_timeout(200)
-    before = node.evaluate(value)
-    node.press(key)
-    page.wait_for_timeout(200)
-    assert node.evaluate(value) != before
+    drawn(page)  # before, there is nothing to walk
+    changes(partial(node.evaluate, value), node.press, key)
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / f"show_{kind}.png")
     assert asked == [path.as_uri()]
@@ -80,6 +79,7 @@ def test_from_a_file_without_network_by_keyboard(shown, page):
 def test_accessible(shown, page):
     page.goto(shown[1].as_uri())
     page.locator("#instrument .lk").wait_for()
+    drawn(page)
     result = Axe().run(page)
     assert result.violations_count == 0, result.generate_report()
 

@@ -6,14 +6,14 @@ import signal
 
 from axe_playwright_python.sync_playwright import Axe
 from browser.lab import book
-from browser.test_beam_tree import SET_UP, SHOW, TREE
+from browser.test_beam_tree import SET_UP, SHOW, TREE, go_home
 from playwright.sync_api import expect
 
 SLOW = """
 import time
 
 def slow(tokens):
-    time.sleep(0.5)
+    time.sleep(2)  # 12 calls: time to press Stop
     return model(tokens)
 
 panel = widgets.beam_tree(soar, partial(decode, slow), side=4)
@@ -25,27 +25,26 @@ def test_bounds_stand_beside_the_field_and_hold(show):
     page = notebook.page
     before = notebook.evaluate("[panel.prompt, panel.trees[0]['beam'], len(panel.trees[0]['counts'])]")
     fault = page.locator(".bt label:has(.lk-number) .lk-fault")
-    assert page.locator(".bt .lk-bounds").all_text_contents() == ["0 to 1", "1 to 16", "1 to 4"]
+    expect(page.locator(".bt .lk-bounds")).to_have_text(["0 to 1", "1 to 16", "1 to 4"])
     beam = page.get_by_label("beam: states kept")
     for typed, told in (("999", "999 is not one of 1 to 16"), ("", "empty: a whole number from 1 to 16")):
         beam.fill(typed)
         page.locator(".bt-run").first.click()
-        assert fault.nth(1).text_content() == told
-        assert beam.get_attribute("aria-invalid") == "true"
+        expect(fault.nth(1)).to_have_text(told)
+        expect(beam).to_have_attribute("aria-invalid", "true")
     beam.fill("3")
     puzzle = page.get_by_label("puzzle or prompt")
     puzzle.fill("9")
     puzzle.press("Enter")
-    assert fault.nth(0).text_content() == "9 is not one of 0 to 1"
+    expect(fault.nth(0)).to_have_text("9 is not one of 0 to 1")
     puzzle.fill("0")
-    page.locator(TREE).first.press("Home")
-    page.wait_for_timeout(300)
+    go_home(page.locator(TREE).first)
     digit = page.get_by_label("digit to force there")
     for typed, told in (("0", "0 is not one of 1 to 4"), ("", "empty: a whole number from 1 to 4")):
         digit.fill(typed)
         page.locator(".bt-form button").click()
-        assert page.locator(".bt-form .lk-fault").text_content() == told
-    page.wait_for_timeout(500)
+        expect(page.locator(".bt-form .lk-fault")).to_have_text(told)
+    page.wait_for_timeout(500)  # of what is not sent there is no sign
     now = notebook.evaluate("[panel.prompt, panel.trees[0]['beam'], len(panel.trees[0]['counts'])]")
     assert now == before
     assert notebook.evaluate("panel.problem") == ""
@@ -61,7 +60,8 @@ def test_a_puzzle_of_ones_own(show):
     cell = page.get_by_label("r1c1", exact=True)
     cell.click()
     page.keyboard.type("12x")  # the next cell after each digit; x is none
-    assert [page.get_by_label(f"r1c{i}", exact=True).input_value() for i in (1, 2, 3)] == ["1", "2", ""]
+    for i, digit in enumerate(("1", "2", ""), 1):
+        expect(page.get_by_label(f"r1c{i}", exact=True)).to_have_value(digit)
     page.keyboard.press("ArrowDown")
     page.keyboard.type("1")  # r2c3
     found = Axe().run(page, context=".bt", options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]})
@@ -71,7 +71,7 @@ def test_a_puzzle_of_ones_own(show):
     page.locator(".bt-note", has_text="your own puzzle: SOAR").wait_for(timeout=60_000)
     tokens = "[int.from_bytes(panel.trees[0]['tokens'][4 * i : 4 * i + 4], 'little') for i in range(16)]"
     assert notebook.evaluate(tokens) == [1, 2, 0, 0, 0, 0, 1] + [0] * 9
-    assert page.locator(".bt-own").is_hidden()
+    expect(page.locator(".bt-own")).to_be_hidden()
     page.get_by_role("button", name="Your own puzzle").click()
     page.get_by_label("r1c3", exact=True).fill("2")
     page.get_by_role("button", name="Decode it").click()
@@ -90,11 +90,11 @@ def test_stop_ends_a_decode_and_a_dead_kernel_is_told(lab, open_notebook):
     page.locator(".bt-note", has_text=re.compile("decoding: [0-9]+ forward")).wait_for(timeout=60_000)
     stop.click()
     page.locator(".bt-note", has_text="stopped after").wait_for(timeout=60_000)
-    assert stop.is_hidden()
+    expect(stop).to_be_hidden()
     assert notebook.evaluate("panel.trees[0]['strategy']") == "soar"
 
     gone = page.locator(".bt .lk-gone")
-    assert gone.text_content() == ""
+    expect(gone).to_have_text("")
     os.kill(notebook.evaluate("__import__('os').getpid()"), signal.SIGKILL)
     told = gone.filter(has_text="run the cell again")
     for _ in range(30):  # JupyterLab's own dialog takes the keys until it is closed

@@ -1,13 +1,15 @@
 """mask_grid, scrubber and the preset block on a bare page: keys, pointer, words, speed, clean-up."""
 
 import importlib
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from browser.lab import PICTURES
+from browser.lab import PICTURES, changes, comes, drawn
 from browser.stage import frames, stage
+from playwright.sync_api import expect
 
 import sparse24
 from labkit.figures.curves import REINFORCEMENT
@@ -56,8 +58,12 @@ def get(page, name):
     return page.evaluate(f"model.get('{name}')")
 
 
+def becomes(page, name, value):
+    comes(lambda: get(page, name), value, name)
+
+
 def pixels(page):
-    page.wait_for_timeout(60)
+    drawn(page)
     return page.locator("#stage").evaluate(PIXELS)
 
 
@@ -83,7 +89,7 @@ def test_pictures_for_people(browser, grid, theme, width):
 
 def test_the_mask_by_keyboard(page, grid):
     widget, trace = grid
-    errors = stage(page, widget)
+    errors, look = stage(page, widget), partial(pixels, page)
     page.locator(GRID).focus()
     moves = {
         "ArrowRight": ("feature", 41), "Shift+ArrowRight": ("feature", 45), "ArrowDown": ("token", 21),
@@ -91,22 +97,19 @@ def test_the_mask_by_keyboard(page, grid):
         "ArrowUp": ("token", 35), "]": ("layer", 2), "[": ("layer", 1),
     }  # fmt: skip
     for key, (name, value) in moves.items():
-        before = pixels(page)
-        page.keyboard.press(key)
-        assert get(page, name) == value, key
-        assert pixels(page) != before, key
-    page.keyboard.press("n")
+        changes(look, page.keyboard.press, key)
+        becomes(page, name, value)
+    changes(look, page.keyboard.press, "n")
     token, feature = get(page, "token"), get(page, "feature")
     group = trace.activations[1, token, feature - feature % 4 :][:4]
     assert np.count_nonzero(group) > 2
     assert group[feature % 4] != 0
     assert not trace.kept[1, token, feature]
-    page.wait_for_timeout(60)
-    said = page.locator("[aria-live=polite]").inner_text()
+    said = expect(page.locator("[aria-live=polite]"))
     i0, i1 = np.flatnonzero(trace.kept[1, token, feature - feature % 4 :][:4])
-    assert f"bits {i0 | i1 << 2:04b}" in said
-    assert "dropped" in said
-    assert page.locator(GRID).get_attribute("role") == "application"
+    said.to_contain_text(f"bits {i0 | i1 << 2:04b}")
+    said.to_contain_text("dropped")
+    expect(page.locator(GRID)).to_have_role("application")
     assert page.evaluate("model.saved") > 0
     assert errors == []
 
@@ -118,8 +121,7 @@ def test_the_group_beside_the_grid_is_that_of_the_trace(page, grid):
     for layer, token, feature in zip(*(rng.integers(0, n, 30) for n in trace.kept.shape), strict=True):
         wanted = {"layer": int(layer), "token": int(token), "feature": int(feature)}
         page.evaluate("wanted => Object.entries(wanted).forEach(([name, i]) => model.set(name, i))", wanted)
-        page.evaluate("new Promise(requestAnimationFrame)")
-        page.evaluate("new Promise(requestAnimationFrame)")
+        drawn(page)
         at = (layer, token, slice(feature - feature % 4, feature - feature % 4 + 4))
         values, kept = trace.activations[at], trace.kept[at]
         shown = [float(text) for text in page.locator(".mg-number").all_inner_texts()]
@@ -139,27 +141,23 @@ def test_the_group_beside_the_grid_is_that_of_the_trace(page, grid):
 
 def test_the_mask_by_pointer_and_toggles(page, grid):
     widget, _ = grid
-    errors = stage(page, widget)
+    errors, look = stage(page, widget), partial(pixels, page)
     box = page.locator(GRID).bounding_box()
-    page.mouse.move(box["x"] + 118 + 77 + 5, box["y"] + 20 + 30)  # second row, second group, first cell
-    page.wait_for_timeout(60)
+    x, y = box["x"] + 118 + 77 + 5, box["y"] + 20 + 30  # second row, second group, first cell
+    changes(look, page.mouse.move, x, y)
     assert get(page, "feature") % 4 == 0
-    page.mouse.move(box["x"] + 118 + 77 + 17 + 5, box["y"] + 20 + 30)
+    changes(look, page.mouse.move, x + 17, y)
     assert get(page, "feature") % 4 == 1
     for label in ("natural zeros", "enforced", "difference"):
-        before = pixels(page)
-        page.get_by_label(label).press("Space")
-        assert pixels(page) != before, label
+        changes(look, page.get_by_label(label).press, "Space")
     assert [get(page, name) for name in ("natural", "enforced", "difference")] == [False, False, True]
-    assert "all agree bit for bit" in page.locator(".lk-title").inner_text()
+    expect(page.locator(".lk-title")).to_contain_text("all agree bit for bit")
     for label in ("layer", "token"):
-        before = pixels(page)
-        page.get_by_role("slider", name=label).press("ArrowLeft")
-        assert pixels(page) != before, label
+        changes(look, page.get_by_role("slider", name=label).press, "ArrowLeft")
     token = get(page, "token")
     strip = page.locator(".mg-map").bounding_box()
     page.mouse.click(strip["x"] + strip["width"] / 2, strip["y"] + strip["height"] - 3)
-    assert get(page, "token") > token
+    comes(lambda: get(page, "token"), lambda now: now > token)
     assert errors == []
 
 
@@ -168,51 +166,45 @@ def test_a_difference_is_shown_with_its_bits(page, grid):
     stage(page, widget)
     wrong = {**widget.compared, "different": 1, "found": [[1, 20, 10, 4, 9]]}
     page.evaluate("wrong => { model.set('compared', wrong); model.set('difference', true); }", wrong)
-    page.wait_for_timeout(60)
-    assert "1 differ" in page.locator(".lk-title").inner_text()
-    assert "≠ the kernel wrote 1001, the reference 0100" in page.locator(".lk-side").inner_text()
+    expect(page.locator(".lk-title")).to_contain_text("1 differ")
+    expect(page.locator(".lk-side")).to_contain_text("≠ the kernel wrote 1001, the reference 0100")
 
 
 def test_a_layer_on_its_way_does_not_break_the_picture(page, grid):
     widget, _ = grid
     errors = stage(page, widget)
     page.evaluate("model.state.held = [7]; model.set('layer', 2)")
-    page.wait_for_timeout(60)
+    drawn(page)
     assert page.get_by_role("alert").count() == 0
-    before = pixels(page)
-    page.evaluate("model.set('held', [2, 1, 0])")
-    assert pixels(page) != before
+    changes(partial(pixels, page), page.evaluate, "model.set('held', [2, 1, 0])")
     assert errors == []
 
 
 def test_an_error_is_seen_and_goes_when_it_is_over(page, grid):
     widget, _ = grid
     stage(page, widget)
+    alert = expect(page.get_by_role("alert"))
     page.evaluate("model.set('problem', 'layer must be 0 or 1; got 9')")
-    page.wait_for_timeout(60)
-    assert page.get_by_role("alert").inner_text() == "layer must be 0 or 1; got 9"
+    alert.to_have_text("layer must be 0 or 1; got 9")
     page.evaluate("model.set('problem', '')")
-    page.wait_for_timeout(60)
-    assert page.get_by_role("alert").count() == 0
+    alert.to_have_count(0)
     page.evaluate("model.set('values', new DataView(new ArrayBuffer(2))); model.set('held', [1, 2, 0])")
-    page.wait_for_timeout(60)
-    assert "RangeError" in page.get_by_role("alert").inner_text()
+    alert.to_contain_text("RangeError")
 
 
 def test_the_cursor_by_keyboard(page):
-    errors = stage(page, scrubber({"GRPO": run("grpo", 0, 40), "FGO": run("fgo", 0, 40)}, step=20))
+    errors = stage(page, scrubber({arm: run(arm, 0, 400) for arm in ("GRPO", "FGO")}, step=20))
     page.locator(CURSOR).focus()
-    moves = {"ArrowRight": 21, "ArrowLeft": 20, "PageUp": 24, "PageDown": 20, "Home": 1, "End": 40, "s": 1}
+    moves = {"ArrowRight": 21, "ArrowLeft": 20, "PageUp": 60, "PageDown": 20, "Home": 1, "End": 400, "s": 1}
     for key, step in moves.items():
-        before = pixels(page)
-        page.keyboard.press(key)
-        assert get(page, "step") == step, key
-        assert pixels(page) != before, key
-        assert page.locator(CURSOR).get_attribute("aria-valuenow") == str(step)
+        changes(partial(pixels, page), page.keyboard.press, key)
+        becomes(page, "step", step)
+        expect(page.locator(CURSOR)).to_have_attribute("aria-valuenow", str(step))
     page.keyboard.press("Space")
-    page.wait_for_timeout(700)
-    page.keyboard.press("Space")
-    assert 1 < get(page, "step") < 40
+    becomes(page, "step", lambda step: step > 1)
+    page.keyboard.press("Space")  # long before the end, which it reaches in 28 seconds
+    expect(page.get_by_role("button", name="▶ play")).to_be_visible()
+    assert 1 < get(page, "step") < 400
     stopped = get(page, "step")
     page.wait_for_timeout(300)
     assert get(page, "step") == stopped
@@ -225,16 +217,15 @@ def test_the_cursor_by_pointer_and_the_values_beside_it(page):
     errors = stage(page, widget)
     box = page.locator(CURSOR).bounding_box()
     page.mouse.move(box["x"] + 120, box["y"] + 80)
-    page.wait_for_timeout(60)
+    corner = page.locator("thead th").first
+    hovered = comes(lambda: int(corner.inner_text().split()[-1]), lambda step: step != 20)
     assert get(page, "step") == 20  # a look is no choice
-    hovered = int(page.locator("thead th").first.inner_text().split()[-1])
-    assert hovered != 20
     first = float(page.locator("tbody td").first.inner_text().replace("−", "-"))
     assert first == pytest.approx(arms["GRPO"].series["reward"][hovered - 1], abs=0.006)
     page.mouse.down()
     page.mouse.move(box["x"] + 160, box["y"] + 80, steps=4)
     page.mouse.up()
-    assert get(page, "step") > hovered
+    becomes(page, "step", lambda step: step > hovered)
     assert errors == []
 
 
@@ -245,21 +236,20 @@ def test_zoom_shows_a_stretch_around_the_cursor(page):
     page.locator(CURSOR).focus()
     whole = pixels(page)
     for key in ("+", "+", "+"):
-        before = pixels(page)
-        page.keyboard.press(key)
-        assert pixels(page) != before
+        changes(partial(pixels, page), page.keyboard.press, key)
     box = page.locator(CURSOR).bounding_box()
     page.mouse.click(box["x"] + 46 + 1, box["y"] + 80)  # the left end of the first panel: 50 steps in view
-    assert get(page, "step") == 275
+    becomes(page, "step", 275)
     page.keyboard.press("Home")  # the view goes with the cursor
-    page.wait_for_timeout(60)
+    page.keyboard.press("ArrowRight")
+    drawn(page)
     page.mouse.click(box["x"] + 46 + 1, box["y"] + 80)
-    assert get(page, "step") == 1
+    becomes(page, "step", 1)
     for _ in range(3):
         page.get_by_role("button", name="zoom out").click()
     page.evaluate("model.set('step', 300)")
     page.mouse.move(5, 5)
-    assert pixels(page) == whole
+    comes(lambda: pixels(page), whole)
     assert errors == []
 
 
@@ -268,14 +258,10 @@ def test_arms_seeds_and_runs_by_checkbox(page):
     errors = stage(page, scrubber(arms, step=5))
     wanted = {"GRPO": [2, 3], "1": [2], "FGO, seed 1": [2, 3], "0": [3]}
     for label, shown in wanted.items():
-        before = pixels(page)
-        page.get_by_label(label, exact=True).press("Space")
-        assert get(page, "shown") == shown, label
-        assert pixels(page) != before, label
-    before = pixels(page)
-    page.get_by_role("slider", name="smooth over").press("ArrowRight")
-    assert get(page, "smooth") == 2
-    assert pixels(page) != before
+        changes(partial(pixels, page), page.get_by_label(label, exact=True).press, "Space")
+        becomes(page, "shown", shown)
+    changes(partial(pixels, page), page.get_by_role("slider", name="smooth over").press, "ArrowRight")
+    becomes(page, "smooth", 2)
     assert errors == []
 
 
@@ -283,22 +269,20 @@ def test_completions_or_a_clear_word(page):
     widget = scrubber({"GRPO": run("grpo", 0, 20, every=0), "FGO": run("fgo", 0, 20)}, step=5)
     errors = stage(page, widget)
     cards = page.locator(".sc-card")
-    assert "This run kept no completions." in cards.nth(0).inner_text()
-    text = cards.nth(1).inner_text()
+    expect(cards.nth(0)).to_contain_text("This run kept no completions.")
     for part in ("fgo wrote 8+4=12", "✗ wrong", "✓ right", "11 tokens", "advantage −0.250"):
-        assert part in text
+        expect(cards.nth(1)).to_contain_text(part)
     widget.step = 6
     page.evaluate("found => { model.set('step', 6); model.set('completions', found); }", widget.completions)
-    page.wait_for_timeout(60)
-    assert "No completions were kept at step 6" in cards.nth(1).inner_text()
+    expect(cards.nth(1)).to_contain_text("No completions were kept at step 6")
     cards.nth(1).get_by_role("button", name="step 9").click()
-    assert get(page, "step") == 9
+    becomes(page, "step", 9)
     assert errors == []
 
 
 def test_without_any_completions_it_says_so(page):
     stage(page, scrubber({"FGO": run("fgo", 0, 20, every=0)}, step=5))
-    assert "These runs kept no completions." in page.locator(".sc-written").inner_text()
+    expect(page.locator(".sc-written")).to_contain_text("These runs kept no completions.")
 
 
 def test_scrubbing_stays_fluid(page, grid):
@@ -329,12 +313,12 @@ def test_the_preset_can_be_copied(page):
     widget = CopyText(preset="steps: 3\n", command="papermill x.ipynb\n")
     errors = stage(page, widget)
     page.get_by_text("Copy as preset").click()
-    assert page.get_by_label("YAML").inner_text() == "steps: 3\n"
+    yaml = page.get_by_label("YAML")
+    comes(yaml.inner_text, "steps: 3\n")
     page.get_by_role("button", name="Copy commands").click()
     page.get_by_text("copied").or_(page.get_by_text("selected: press Ctrl+C")).wait_for()
     page.evaluate("model.set('preset', 'steps: 4')")
-    page.wait_for_timeout(60)
-    assert page.get_by_label("YAML").inner_text() == "steps: 4"
+    comes(yaml.inner_text, "steps: 4")
     assert errors == []
 
 

@@ -1,5 +1,8 @@
 """mask_grid, scrubber and run_panel in JupyterLab with a kernel: traits, keys, Run and Stop, re-runs."""
 
+from browser.lab import comes
+from playwright.sync_api import expect
+
 TRACES = """
 import time
 import numpy as np, torch
@@ -59,8 +62,7 @@ def test_the_instruments_in_jupyterlab(show):
     ):  # and none of Lab's own shortcuts
         press(key)
     page.get_by_text("layer 3: zero by itself").wait_for()
-    page.wait_for_timeout(300)
-    assert notebook.evaluate("[grid.layer, grid.token, 3 in grid.held, grid.problem]") == [3, 4, True, ""]
+    notebook.comes("[grid.layer, grid.token, 3 in grid.held, grid.problem]", [3, 4, True, ""])
     assert page.locator(".jp-Cell").count() == cells
     notebook.evaluate("setattr(grid, 'layer', 7)")
     page.get_by_role("alert").get_by_text("layer must be an integer between 0 and 3; got 7").wait_for()
@@ -73,17 +75,16 @@ def test_the_instruments_in_jupyterlab(show):
     for _ in range(12):
         press("ArrowDown")
         page.wait_for_timeout(60)
-    page.wait_for_timeout(1000)
-    assert notebook.evaluate("grid.token") == 16
+    notebook.comes("grid.token", 16)
 
     # Completions come from the kernel for the step that is chosen.
     page.locator("canvas[role=slider]").first.focus()
     press("ArrowRight")
     page.get_by_text("seed 2 at 5").wait_for()
-    assert notebook.evaluate("scrub.step") == 5
+    notebook.comes("scrub.step", 5)
     page.get_by_label("a, seed 1").press("Space")
     page.get_by_text("seed 1 at 5").wait_for(state="detached")
-    assert notebook.evaluate("scrub.shown") == [0, 2]
+    notebook.comes("scrub.shown", [0, 2])
 
     # A run is stopped, the notebook stays usable meanwhile, and a second run joins the first picture.
     run, stop = (page.locator("button.jupyter-button", has_text=word) for word in ("Run", "Stop"))
@@ -91,19 +92,18 @@ def test_the_instruments_in_jupyterlab(show):
     press("Enter")
     page.get_by_text("changed: press Run").wait_for()
     page.get_by_text("Copy as preset").click()
-    assert "seed: 7" in page.get_by_label("YAML").inner_text()
+    expect(page.get_by_label("YAML")).to_contain_text("seed: 7")
     run.click()
     page.get_by_text("of 900 steps").wait_for()
     assert notebook.evaluate("1 + 1") == 2
     page.get_by_text("run 2, seed 7", exact=True).wait_for()  # its curves grow while it runs
     reached = "max(n for run, panel, first, n in panel._picture.children[0].extent if run == 1)"
     before = notebook.evaluate(reached)
-    page.wait_for_timeout(1200)
-    assert 900 > notebook.evaluate(reached) > before
+    assert notebook.comes(reached, lambda now: now > before) < 900
     stop.click()
     page.get_by_text("its curves are kept").wait_for()
     page.get_by_text("run 2, seed 7, stopped", exact=True).first.wait_for()
-    assert notebook.evaluate("panel._job.running") is False
+    notebook.comes("panel._job.running", False)
     notebook.evaluate("setattr(panel._inputs['steps'], 'value', 5)")
     run.click()
     page.get_by_text("done in").wait_for()
@@ -116,6 +116,6 @@ def test_the_instruments_in_jupyterlab(show):
     before = notebook.comms()
     for _ in range(6):
         notebook.run_cell(5)
-    assert notebook.comms() == before
+    comes(notebook.comms, before)
     assert notebook.output_errors() == []
     assert notebook.console_errors == []

@@ -2,6 +2,8 @@
 
 import statistics
 
+from playwright.sync_api import expect
+
 PANELS = """
 from functools import partial
 import numpy as np
@@ -60,13 +62,13 @@ def test_sliders_answer_while_they_move(show):
     for cell, slider in ((1, 0), (2, 1)):
         panel = page.locator(".jp-CodeCell").nth(cell)
         panel.scroll_into_view_if_needed()
-        panel.locator("img:visible, .main-svg:visible").first.wait_for(timeout=30_000)
+        panel.locator("img:visible, .main-svg:visible").first.wait_for()
         handle = panel.locator(".noUi-handle").nth(slider)
         handle.evaluate(WATCH)
         took, before = [], notebook.evaluate(SPENT)
         for _ in range(12):
             handle.press("ArrowRight")
-            page.wait_for_function("() => answer.took > 0", timeout=30_000)
+            page.wait_for_function("() => answer.took > 0")
             took.append(page.evaluate("() => answer.took"))
             page.wait_for_timeout(150)
         spent = 1000 * (notebook.evaluate(SPENT) - before) / len(took)
@@ -84,11 +86,11 @@ def test_a_text_of_ones_own_shows_its_mask(show):
     text = page.get_by_label("a text of your own")
     button = page.get_by_role("button", name="Show its mask")
     button.click()
-    assert page.locator(".mg .lk-fault").text_content() == "empty: type a text"
+    expect(page.locator(".mg .lk-fault")).to_have_text("empty: type a text")
     text.fill("mine!")
     text.press("Enter")
     page.locator(".mg .lk-slider", has_text="token").locator("input[max='4']").wait_for(timeout=60_000)
     assert notebook.evaluate("grid.tokens") == list("mine!")
-    assert page.locator(".mg").count() == 1
+    expect(page.locator(".mg")).to_have_count(1)
     notebook.screenshot("live_text")
     assert notebook.console_errors == []

@@ -4,7 +4,8 @@ import re
 
 import nbformat
 import pytest
-from browser.lab import INSTRUMENTS
+from browser.lab import INSTRUMENTS, comes
+from playwright.sync_api import expect
 
 from labkit.notebooks import NOTEBOOKS, find_notebooks
 
@@ -19,7 +20,9 @@ def test_run_all_and_move_every_control(lab, open_notebook, stem):
     notebook.run_all()
     assert notebook.output_errors() == []
     assert notebook.height() <= PAGE
-    assert 0 <= notebook.page.locator(INSTRUMENTS).first.bounding_box()["y"] < 500, "in view after Run All"
+    first = notebook.page.locator(INSTRUMENTS).first
+    comes(lambda: first.bounding_box()["y"], lambda y: 0 <= y < 500, "the first instrument's top")
+    expect(notebook.page.locator(".ex")).to_have_count(2)
     told = [notebook.predict(one) for one in notebook.page.locator(".ex").all()]
     assert [bool(re.match(r"[✓✗] .*\d", text)) for text in told] == [True, True]
     notebook.screenshot_instruments(stem)

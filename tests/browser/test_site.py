@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser.lab import PICTURES, free_port
+from browser.lab import PICTURES, comes, drawn, free_port
+from playwright.sync_api import expect
 from site_maker import small_site, wrong_links
 
 from labkit.paths import runs_dir
@@ -76,23 +77,23 @@ def test_accessible(site, page, width):
     for name in ("index.html", f"instruments/{first}", f"{first.rpartition('-')[0]}.html"):
         page.goto(address + name)
         page.wait_for_load_state("networkidle")
+        drawn(page)
         result = Axe().run(page)
         assert result.violations_count == 0, f"{name}: {result.generate_report()}"
 
 
 def test_from_the_gallery_to_an_instrument_by_keyboard_and_on_to_its_notebook(small, page):
     page.goto(small[1])
-    assert page.locator(".gallery img").count() == 2
+    expect(page.locator(".gallery img")).to_have_count(2)
     page.wait_for_function(
         "() => [...document.querySelectorAll('.gallery img')].every(one => one.naturalWidth > 0)"
     )
     page.locator(".gallery a").first.press("Enter")
     cursor = page.locator("canvas[role=slider]")
     cursor.press("Home")
-    assert cursor.get_attribute("aria-valuenow") == "1"
+    expect(cursor).to_have_attribute("aria-valuenow", "1")
     cursor.press("ArrowRight")
-    page.wait_for_timeout(200)
-    assert cursor.get_attribute("aria-valuenow") == "2"
+    expect(cursor).to_have_attribute("aria-valuenow", "2")
     page.locator("nav a").press("Enter")
     page.get_by_role("heading", name="A question <of> tests").wait_for()
     page.locator(".plotly svg.main-svg").first.wait_for()
@@ -104,9 +105,11 @@ def test_what_needs_python_is_said_within_the_frame(small, page):
     frame.scroll_into_view_if_needed()
     line = frame.content_frame.get_by_text("needs Python: open the notebook")
     line.wait_for()
-    page.wait_for_timeout(300)  # for the page to tell its height
-    outer, inner = frame.bounding_box(), line.bounding_box()
-    assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]
+
+    def end(one):
+        return (box := one.bounding_box())["y"] + box["height"]
+
+    comes(lambda: end(line) - end(frame), lambda below: below <= 0, "the line's end below the frame's")
 
 
 def test_the_start_page_opens_at_once(site, page):
