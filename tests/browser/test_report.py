@@ -109,7 +109,7 @@ def test_page_one_is_small_and_opens_at_once(any_report, page):
     begin = time.monotonic()
     page.goto(any_report.as_uri(), wait_until="load")
     page.evaluate("new Promise(requestAnimationFrame)")
-    assert time.monotonic() - begin < 6  # 2 s, on a machine three times slower
+    assert time.monotonic() - begin < 10  # 2 s, on a machine five times slower
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / "report.png", full_page=True)
 

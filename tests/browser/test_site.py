@@ -116,6 +116,6 @@ def test_the_start_page_opens_at_once(site, page):
     begin = time.monotonic()
     page.goto(site[1], wait_until="load")
     page.evaluate("new Promise(requestAnimationFrame)")
-    assert time.monotonic() - begin < 6  # 2 s, on a machine three times slower
+    assert time.monotonic() - begin < 10  # 2 s, on a machine five times slower
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / "site.png", full_page=True)
