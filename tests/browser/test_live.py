@@ -73,8 +73,8 @@ def test_sliders_answer_while_they_move(show):
             page.wait_for_timeout(150)
         spent = 1000 * (notebook.evaluate(SPENT) - before) / len(took)
         print(f"panel {cell}: median {statistics.median(took):.0f} ms, kernel's CPU {spent:.0f} ms")
-        # 60 and 80 to 150 where nothing else computes, five times that on a slow machine; there a figure drawn
-        # anew would take 2,000 to 7,500, as it took 400 to 1,500 here.
+        # 60 and 80 to 150 where nothing else computes, five times that on a slow machine: a figure drawn
+        # anew would take 2,000 to 7,500 there, as it took 400 to 1,500 here.
         assert spent < 1200
         assert statistics.median(took) < 6000
     assert notebook.output_errors() == []
