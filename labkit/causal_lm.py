@@ -1,17 +1,22 @@
 """What the training commands share: loading a causal LM, Trainer's checkpoints, its bar, peft."""
 
+import re
+import zipfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from labkit.checks import fail
 from labkit.paths import is_json
 from labkit.progress import Progress, bar, tell_rows
+
+# What Trainer resumes from. Where one of the last three is missing it goes on, from another state.
+PARTS = ("*.json", "*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
 def load_causal_lm(name: str, others: str = "", **settings: Any):
@@ -44,13 +49,41 @@ def load_causal_lm(name: str, others: str = "", **settings: Any):
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the most steps that was written whole, or None."""
-    states = folder.glob("checkpoint-*/trainer_state.json")  # the file that Trainer writes last
-    return max((path.parent for path in states if is_json(path)), key=step_of, default=None)
+    state = "trainer_state.json"  # the file that Trainer writes last
+    return max((path for path in checkpoints(folder) if is_json(path / state)), key=step_of, default=None)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """What Trainer has named checkpoint-N in a folder, whole or not; checkpoint-best is none."""
+    found = folder.glob("checkpoint-*")
+    return [path for path in found if re.fullmatch("checkpoint-[0-9]+", path.name) and path.is_dir()]
 
 
 def step_of(checkpoint: Path) -> int:
     """The step at which Trainer wrote a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def check_whole(checkpoint: Path, option: str, parts: Sequence[str] = PARTS) -> None:
+    """ValueError, in which ``option`` is at fault, if a part of the checkpoint is missing or damaged."""
+    for part in parts:
+        found = sorted(checkpoint.glob(part))
+        damaged = [path.name for path in found if not _is_whole(path)]
+        if damaged or not found:
+            told = f"{damaged[0]} is damaged" if damaged else f"{part} is missing"
+            fail(option, str(checkpoint.parent), f"a folder with a whole {checkpoint.name}: its {told}")
+
+
+def _is_whole(path: Path) -> bool:
+    if path.suffix == ".json":
+        return is_json(path)
+    if path.suffix != ".safetensors":
+        return zipfile.is_zipfile(path)  # what torch.save writes; its directory stands at the end
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except SafetensorError:
+        return False
 
 
 def checkpoint_to_resume(folder: Path, resume: bool, option: str) -> Path | None:
@@ -66,9 +99,14 @@ def checkpoint_to_resume(folder: Path, resume: bool, option: str) -> Path | None
 def train(trainer: Trainer, last: Path | None) -> None:
     """Train from the checkpoint ``last`` on, if there is one, or read the one of a run that is finished.
 
-    ValueError if no step was taken, or what an option asks for is not installed.
+    ValueError if no step was taken, the checkpoint is not whole, or what an option asks for is not
+    installed.
     """
-    if last is not None and 0 < trainer.args.max_steps <= step_of(last):  # Trainer would take one more step
+    finished = last is not None and 0 < trainer.args.max_steps <= step_of(last)
+    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled  # their files have other names
+    if last is not None and not (sharded or trainer.args.save_only_model):
+        check_whole(last, "the output folder", PARTS[:2] if finished else PARTS)
+    if last is not None and finished:  # Trainer would take one more step
         print(f"{last.parent}: already finished at step {step_of(last)}")
         trainer._load_from_checkpoint(str(last))
         trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))

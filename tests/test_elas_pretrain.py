@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -123,6 +124,69 @@ def test_a_finished_run_is_loaded_and_not_trained_again(tmp_path):
         ]
         assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
         same(TrainTrace.load(tmp_path / "trace.npz"), whole)
+
+
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory, runs):
+    """The folder of a run that ended behind its checkpoint at step 4 of 6, without a trace."""
+    folder = tmp_path_factory.mktemp("half")
+    train(dataclasses.replace(BASE, steps=6, save_every=4), output_dir=folder)
+    shutil.rmtree(folder / "checkpoint-6")
+    (folder / "trace.npz").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("part", "pattern"),
+    [
+        ("optimizer.pt", "optimizer.pt"),
+        ("scheduler.pt", "scheduler.pt"),
+        ("rng_state.pth", r"rng_state\*.pth"),
+        ("model.safetensors", r"\*.safetensors"),
+    ],
+)
+def test_a_checkpoint_without_a_part_or_with_half_of_it_is_refused(half_done, tmp_path, part, pattern):
+    config = dataclasses.replace(BASE, steps=6, save_every=4)
+    for told in (f"{part} is damaged", f"{pattern} is missing"):
+        folder = shutil.copytree(half_done, tmp_path / told[-7:])
+        path = folder / "checkpoint-4" / part
+        half = path.read_bytes()[: path.stat().st_size // 2]
+        path.unlink() if "missing" in told else path.write_bytes(half)
+        with pytest.raises(
+            ValueError, match=f"^output_dir must be a folder with a whole checkpoint-4: its {told}; got "
+        ):
+            train(config, output_dir=folder, resume=True)
+        assert (folder / "checkpoint-4").is_dir()
+
+
+def test_a_folder_of_another_name_beside_the_checkpoints_is_none(half_done, tmp_path):
+    folder = shutil.copytree(half_done, tmp_path / "run")
+    shutil.copytree(folder / "checkpoint-4", folder / "checkpoint-best")
+    trace = train(dataclasses.replace(BASE, steps=6, save_every=4), output_dir=folder, resume=True)
+    assert trace.curve("loss")[0].tolist() == [2, 4, 6]
+
+
+def test_checkpoints_of_another_program_are_not_cleared_away(tmp_path):
+    weights = tmp_path / "checkpoint-7" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"days of work")
+    with pytest.raises(
+        ValueError, match="output_dir must be new, empty or of an earlier run: it holds checkpoint-7; got"
+    ):
+        train(dataclasses.replace(BASE, steps=2), output_dir=tmp_path)
+    assert weights.read_bytes() == b"days of work"
+
+
+def test_only_the_main_process_clears_checkpoints_away(half_done, tmp_path, monkeypatch):
+    from labkit.elas.trainer import _last_checkpoint
+
+    folder = shutil.copytree(half_done, tmp_path / "run")
+    monkeypatch.setenv("RANK", "1")
+    assert _last_checkpoint(folder, resume=False) is None
+    assert (folder / "checkpoint-4").is_dir()
+    monkeypatch.setenv("RANK", "0")
+    assert _last_checkpoint(folder, resume=False) is None
+    assert not (folder / "checkpoint-4").exists()
 
 
 @pytest.mark.parametrize("fields", [{"batch_size": 10**6}, {"max_bytes": 1, "batch_size": 10**4}])

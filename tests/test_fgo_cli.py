@@ -113,6 +113,17 @@ def test_a_finished_run_is_not_trained_again(model, dataset, tmp_path, capsys):
     assert json.loads((tmp_path / "result.json").read_text())["steps"] == 2
 
 
+@pytest.mark.parametrize("steps", [3, 2])  # to go on, and finished
+def test_a_damaged_checkpoint_is_one_line(model, dataset, tmp_path, capsys, steps):
+    assert main(command(model, dataset, tmp_path, steps=2)) == 0
+    part = tmp_path / "checkpoint-2" / ("optimizer.pt" if steps == 3 else "model.safetensors")
+    part.write_bytes(part.read_bytes()[:1000])
+    capsys.readouterr()
+    assert main(command(model, dataset, tmp_path, "--resume", steps=steps)) == 2
+    told = f"the output folder must be a folder with a whole checkpoint-2: its {part.name} is damaged; got"
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"labkit train: {told}")
+
+
 def test_the_trace_holds_samples_settings_and_whole_counts(model, dataset, tmp_path):
     """A random model is wrong throughout: both groups of every step count, however seldom it logs."""
     more = ("-p", "logging_steps", 3, "-p", "method", "grpo", "-p", "alpha", 0.5)

@@ -190,6 +190,21 @@ def test_the_command_prints_the_papers_figures_and_keeps_every_response(model, t
     assert result["about"]["settings"]["temperature"] == 1
 
 
+def test_a_verdict_of_nan_is_unscorable_as_in_training():
+    responses = Responses([["a", "b"], ["c", "d"]], np.full((2, 2), 5), np.zeros((2, 2), bool))
+    given = [0.5, float("nan"), -1.0, None]
+    found = examine([{"prompt": "p"}, {"prompt": "q"}], responses, lambda **_: given)
+    assert np.array_equal(found.correct, [[1, np.nan], [0, np.nan]], equal_nan=True)
+    assert found.measures["accuracy"].estimate == 0.5  # questions of 1 / 1 and 0 / 1
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_answered(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    words = ["--model", tmp_path / "gone", "--bench", "lab/verbose-sums", "--output", tmp_path / "file"]
+    assert main([str(word) for word in ["eval", *words]]) == 2
+    assert f"File exists: '{tmp_path / 'file'}'" in capsys.readouterr().err  # not that there is no model
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -337,6 +337,17 @@ def test_the_labs_own_models_answer_by_the_command_or_are_refused_in_one_line(
         assert error.count("\n") == 1
 
 
+def test_an_output_that_cannot_be_written_is_told_before_a_model_is_read(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.npz").mkdir()
+    for output, told in (
+        (tmp_path / "file" / "x.npz", f"'{tmp_path / 'file'}'"),
+        (tmp_path / "folder.npz", "--output must be a file that ends in .npz; got "),
+    ):
+        assert main(["decode", "1", "--model", str(tmp_path / "gone"), "--output", str(output)]) == 2
+        assert told in capsys.readouterr().err  # not that there is no model
+
+
 @pytest.mark.parametrize(
     ("made", "name", "length"),
     [

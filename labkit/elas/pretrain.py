@@ -111,4 +111,9 @@ def _claim(path: Path, config: PretrainConfig, resume: bool) -> None:
                 f"that of {path.parent}, which differs in {', '.join(changed)}",
             )
         return
+    from labkit.causal_lm import checkpoints
+
+    # of another program's run: they would be cleared away
+    if not resume and not path.exists() and (others := checkpoints(path.parent)):
+        fail("output_dir", str(path.parent), f"new, empty or of an earlier run: it holds {others[0].name}")
     write_json(path, mine)

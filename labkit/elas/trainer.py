@@ -14,13 +14,14 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
-from labkit.causal_lm import StepBar, newest_checkpoint, step_of
+from labkit.causal_lm import PARTS, StepBar, check_whole, checkpoints, newest_checkpoint, step_of
 from labkit.elas.config import LORO_REVISION, PretrainConfig
 from labkit.elas.data import Text, windows
 from labkit.elas.evaluation import evaluate, unigram
 from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro
 from labkit.elas.model import ElasForCausalLM
+from labkit.elas.pretrain import is_main_process
 from labkit.elas.schedule import cosine_restart
 from labkit.progress import Progress, bar
 from labkit.provenance import provenance
@@ -94,6 +95,8 @@ def run(
     before = 0 if checkpoint is None else step_of(checkpoint)
     if checkpoint is not None and before >= config.steps:
         return _finished(config, model, text, held_out, folder, checkpoint, progress)
+    if checkpoint is not None:
+        check_whole(checkpoint, "output_dir")
     # 2) the loop: Trainer with Loro, its schedule and the instruments
     every = config.exact_every if model.config.rank is not None else None
     optimizer = Loro.for_model(model, lr=config.lr, exact_every=every, weight_decay=config.weight_decay)
@@ -154,9 +157,11 @@ def _arguments(config: PretrainConfig, folder: Path, device: str) -> TrainingArg
 def _last_checkpoint(folder: Path, resume: bool) -> Path | None:
     """The newest whole checkpoint, those that were cut short cleared away; without ``resume`` all are."""
     found = newest_checkpoint(folder) if resume else None
-    for old in folder.glob("checkpoint-*"):
+    if not is_main_process():  # it may have refused this folder: nothing is lost by the others
+        return found
+    for old in checkpoints(folder):
         if found is None or step_of(old) > step_of(found):
-            shutil.rmtree(old, ignore_errors=True)  # another process of this run may be at it too
+            shutil.rmtree(old, ignore_errors=True)
     if not resume:
         (folder / "trace.npz").unlink(missing_ok=True)
     return found
@@ -164,10 +169,12 @@ def _last_checkpoint(folder: Path, resume: bool) -> Path | None:
 
 def _finished(config, model, text, held_out, folder, checkpoint, progress) -> TrainTrace:
     """Load a run that has taken all its steps into ``model``; Trainer would take one more."""
+    traced = (folder / "trace.npz").exists()
+    check_whole(checkpoint, "output_dir", ["model.safetensors"] if traced else PARTS[1:3])
     load_model(model, str(checkpoint / "model.safetensors"))
     done = config.steps
     bar(progress, total=done, initial=done, desc=f"{config.arm} already finished", unit="step").close()
-    if (folder / "trace.npz").exists():
+    if traced:
         return TrainTrace.load(folder / "trace.npz")
     # killed before the trace was written: the checkpoint has all its rows
     log = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).log_history

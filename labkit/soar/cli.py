@@ -25,8 +25,9 @@ LM_EVAL = ("run", "ls", "validate")  # its commands
 def decode(given: argparse.Namespace) -> int:
     """Answer ``given.question`` and keep the trace; 0. ValueError or OSError for bad input."""
     output = Path(given.output) if given.output else runs_dir() / "decode" / "trace.npz"
-    if output.suffix != ".npz":  # before minutes are spent
+    if output.suffix != ".npz" or output.is_dir():  # before minutes are spent
         checks.fail("--output", given.output, "a file that ends in .npz")
+    output.parent.mkdir(parents=True, exist_ok=True)  # likewise
     place = device.use(given.device)
     model = load_model(given.model, device=place, dtype=device.model_dtype(place))
     options = {name: getattr(given, name) for name in PASSED if getattr(given, name) is not None}

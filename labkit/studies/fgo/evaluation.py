@@ -49,13 +49,14 @@ def main(argv: Sequence[str]) -> int:
     )
     rows, suits = load_benchmark(arguments.bench, arguments.file, arguments.questions)
     reward = _reward(arguments.reward or suits)
+    folder = Path(arguments.output) if arguments.output else runs_dir() / "eval"
+    folder.mkdir(parents=True, exist_ok=True)  # its error comes before hours are spent
     where = device.use(arguments.device)
     model, tokenizer = load_policy(arguments.model, **_settings(arguments.model, where))
     model.to(where)
     asked = _asked(rows, arguments, tokenizer)
     responses = respond(model, tokenizer, asked, sampling)
     found = examine(asked, responses, reward)
-    folder = Path(arguments.output) if arguments.output else runs_dir() / "eval"
     _keep(folder, arguments, sampling, rows, responses, found)
     print(table(arguments.bench, arguments.model, sampling, found))
     print(f"{folder / 'result.json'}, {folder / 'responses.jsonl'}")
@@ -95,7 +96,6 @@ def _keep(
     found: Examination,
 ) -> None:  # fmt: skip
     """result.json with the figures, responses.jsonl with every response."""
-    folder.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps({"question": row["prompt"], "answer": row["answer"], "text": text,
                     "correct": None if verdict != verdict else bool(verdict), "length": int(length)})

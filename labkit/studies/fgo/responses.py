@@ -112,7 +112,7 @@ def examine(rows: Rows, responses: Responses, reward: Callable[..., Any]) -> Exa
     texts = [text for group in responses.texts for text in group]
     prompts = columns.pop("prompt")
     given = reward(prompts=prompts, completions=texts, **columns)
-    judged = np.array([np.nan if value is None else value > 0 for value in given], float)
-    correct = judged.reshape(responses.length.shape)
+    judged = np.array([np.nan if value is None else value for value in given], float)
+    correct = np.where(np.isnan(judged), np.nan, judged > 0).reshape(responses.length.shape)
     measures = with_intervals(correct, responses.length)
     return Examination(measures, correct, float(responses.truncated.mean()))
