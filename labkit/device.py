@@ -5,6 +5,7 @@ current()         what was settled; what "auto" would be where nothing was
 resolve(device)   (the card or None, why no card): asks the driver, not torch, so that no memory is held
 backend()         what the lab's kernels run on there
 model_dtype(d)    bfloat16 on a GPU, as the recorded studies ran, float32 on a CPU
+is_main_process() whether this is the first of the processes that torchrun started
 """
 
 import os
@@ -207,3 +208,8 @@ class Memory:
 
     def __exit__(self, *error: object) -> None:
         self._end.set()
+
+
+def is_main_process() -> bool:
+    """True unless torchrun or accelerate started this process as another than the first."""
+    return int(os.environ.get("RANK", 0)) == 0

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from labkit import checks
+from labkit.device import is_main_process
 from labkit.elas.config import PretrainConfig
-from labkit.elas.pretrain import is_main_process, pretrain
+from labkit.elas.pretrain import pretrain
 from labkit.elas.sources import SOURCES
 from labkit.options import help_field, parse_options
 from labkit.paths import runs_dir

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.checks import choice, fail
+from labkit.device import is_main_process
 from labkit.elas.config import PretrainConfig, build_model, read_text
 from labkit.paths import write_json
 from labkit.progress import Progress
@@ -80,11 +81,6 @@ def pretrain(
         save_model(folder / "model", model, text.tokenizer)
         trace.save(folder / "trace.npz")
     return trace
-
-
-def is_main_process() -> bool:
-    """True unless torchrun or accelerate started this process as another than the first."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _check_rows(config: PretrainConfig, text: "Text") -> None:

@@ -15,13 +15,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from labkit.causal_lm import PARTS, StepBar, check_whole, checkpoints, newest_checkpoint, step_of
+from labkit.device import is_main_process
 from labkit.elas.config import LORO_REVISION, PretrainConfig
 from labkit.elas.data import Text, windows
 from labkit.elas.evaluation import evaluate, unigram
 from labkit.elas.instruments import gradient_agreement, layer_statistics
 from labkit.elas.loro import Loro
 from labkit.elas.model import ElasForCausalLM
-from labkit.elas.pretrain import is_main_process
 from labkit.elas.schedule import cosine_restart
 from labkit.progress import Progress, bar
 from labkit.provenance import provenance
