@@ -377,16 +377,16 @@ class Notebook:
                 break
         # Look at the page first: code run in the kernel ends with showing every open figure, half-drawn
         # ones of a callback in its own thread (JupyterLab's comms over subshells) too.
-        trait, drawn = "trait", "picture"
-        deadline = time.monotonic() + 30
-        while drawn and time.monotonic() < deadline:
+        trait, shown = "trait", "picture"
+        deadline = time.monotonic() + PATIENCE
+        while shown and time.monotonic() < deadline:
             self.page.wait_for_timeout(80)
-            drawn = "" if control.evaluate(PICTURE) != picture else "picture"
-        deadline = time.monotonic() + 30  # its own: a picture that stands still says nothing of the trait
+            shown = "" if control.evaluate(PICTURE) != picture else "picture"
+        deadline = time.monotonic() + PATIENCE  # its own: a still picture says nothing of the trait
         while trait and time.monotonic() < deadline:
             self.page.wait_for_timeout(80)
             trait = "" if self.evaluate(TRAITS) != before else "trait"
-        return trait, drawn
+        return trait, shown
 
     def change_theme(self, theme: str) -> None:
         """Switch this open page to "light" or "dark"."""

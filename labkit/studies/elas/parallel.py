@@ -1,11 +1,11 @@
-"""ELAS on several GPUs: DistributedDataParallel and FSDP2 against one process at the same batch.
+"""ELAS on several GPUs: DistributedDataParallel and FSDP2 against one process.
 
     python -m labkit.studies elas-parallel
 
-Stage "same": float32, the losses of all steps. They hold a dense warm-up that ends, two exact steps of
-LORO and the restarts after them. Masks turn rounding into other losses: "reversed", one process that is
-given each step's rows in the opposite order, tells how far. Stage "speed": bfloat16 passes over float32
-weights, eager, ``--rows`` in each process. On a CPU two processes talk through gloo: a rehearsal.
+Stage "same": float32, equal batch, the losses of all steps. They hold a dense warm-up that ends, two exact
+steps of LORO and the restarts after them. Masks turn rounding into other losses: "reversed", one process
+that is given each step's rows in the opposite order, tells how far. Stage "speed": bfloat16 passes over
+float32 weights, eager, ``--rows`` in each process. On a CPU two processes talk through gloo: a rehearsal.
 """
 
 import json
@@ -34,7 +34,7 @@ from labkit.paths import write_json
 from labkit.provenance import device_name
 from labkit.studies.harness import Context, Option, Stage, Study
 
-FORMS = ("one", "reversed", "ddp", "fsdp")  # one process, twice; the others take all GPUs
+SHARED = ("ddp", "fsdp")  # forms that take all GPUs; "one" and "reversed" are one process each
 WARM = 10  # steps that are not timed
 PATIENCE = 60  # seconds for the processes to end after their work
 
@@ -54,7 +54,7 @@ def settings(steps: int, rows: int, tiny: bool) -> PretrainConfig:
 
 def same(context: Context) -> dict[str, Any]:
     """The losses of each form, and how far they are from those of one process."""
-    forms = _train(context, FORMS, fast=False)
+    forms = _train(context, ("one", "reversed", *SHARED), fast=False)
     one = np.array(forms["one"]["losses"])
     for found in forms.values():
         found["largest_difference"] = float(np.abs(np.array(found["losses"]) - one).max())
@@ -63,7 +63,7 @@ def same(context: Context) -> dict[str, Any]:
 
 def speed(context: Context) -> dict[str, Any]:
     """Tokens a second of each form, and how many times those of one process: weak scaling."""
-    forms = _train(context, ("one", "ddp", "fsdp"), fast=True)
+    forms = _train(context, ("one", *SHARED), fast=True)
     for found in forms.values():
         found["speedup"] = found["tokens_per_second"] / forms["one"]["tokens_per_second"]
     return {"device": device_name(), "forms": forms}
@@ -76,7 +76,7 @@ def _train(context: Context, forms: tuple[str, ...], fast: bool) -> dict[str, di
     multiprocessing.set_forkserver_preload([__name__, "labkit.elas.model"])  # once, not in each process
     found = {}
     for form in forms:
-        ranks = processes if form in ("ddp", "fsdp") else 1
+        ranks = processes if form in SHARED else 1
         config = settings(o.steps, o.rows * (ranks if fast else 1), context.tiny)
         with TemporaryDirectory() as folder:
             file, where = Path(folder) / "found.json", f"file://{folder}/processes"
