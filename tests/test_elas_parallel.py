@@ -16,15 +16,14 @@ def test_two_processes_lose_what_one_loses(tmp_path):
     """Ten steps: the dense warm-up ends after three, LORO's exact steps are the fourth and the eighth."""
     words = ["--tiny", "--device", "cpu", "--stages", "same", "--steps", "10", "--out", str(tmp_path)]
     assert main(["elas-parallel", *words]) == 0
-    forms = json.loads((tmp_path / "same.json").read_text())["forms"]
+    forms = json.loads((tmp_path / "parallel-same.json").read_text())["forms"]
     processes = {form: found["processes"] for form, found in forms.items()}
-    assert processes == {"one": 1, "reversed": 1, "ddp": 2, "fsdp": 2}
+    assert processes == {"one": 1, "ddp": 2, "fsdp": 2}
     one = forms["one"]["losses"]
     assert len(one) == 10
     assert one[-1] < one[0] - 0.1  # it learns
-    assert forms["reversed"]["losses"] != one  # rounded in another order
-    for form in ("reversed", "ddp", "fsdp"):
-        assert forms[form]["largest_difference"] < 1e-3
+    for form in ("ddp", "fsdp"):
+        assert forms[form]["largest_difference"] < 5e-6  # float64; transformers rounds the loss to float32
 
 
 def test_the_model_has_ended_before_the_processes_part(tmp_path, monkeypatch):

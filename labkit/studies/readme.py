@@ -17,6 +17,7 @@ from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
 from labkit.paths import BASELINES, ROOT, write_atomic
 from labkit.studies.elas.claims import straight_through
+from labkit.studies.fgo import claims as fgo_claims
 from labkit.studies.fgo import records as fgo
 from labkit.studies.report import findings
 from labkit.studies.soar import records as soar
@@ -37,7 +38,7 @@ def finds() -> dict[str, str]:
     plain = {a["strategy"]: a for a in sums["arms"] if a["cache"] is None and a["block_length"] is None}
     silent = {arm: f"{statistics.mean(map(_first_silent, arms[arm])):.1f}" for arm in ("GRPO", "FGO")}
     asked, seeds = arms["GRPO"][0].meta["questions"], len(arms["GRPO"])
-    pretraining, entropy = said["02_elas_pretraining"], [r for r in findings() if r.paper == "FGO"]
+    pretraining, entropy = said["02_elas_pretraining"], fgo_claims.claims()
     masks = _baseline("01_elas_masks", "cpu")["metrics"]
     parts = ("natural_zeros", "enforced_zeros", "energy_kept")
     zeros, taken, energy = (masks[f"recorded_model_{part}"]["value"] for part in parts)

@@ -12,7 +12,7 @@ import numpy as np
 
 from labkit.studies import published
 from labkit.studies.claims import Claim, where
-from labkit.studies.elas.claims60m import claims_60m
+from labkit.studies.elas.claims60m import claims_60m, claims_parallel
 from labkit.studies.elas.gaps import describe_gap, describe_tried, gap
 from labkit.studies.elas.records import note, results, runs, traces
 from labkit.studies.stats import t_interval
@@ -59,7 +59,16 @@ def memory_headline() -> list[Claim]:
 
 def claims() -> list[Claim]:
     """The table of the study, claim by claim."""
-    return [*_loss(), *claims_60m(), *_memory(), *_speed(), _step(), *_warmup(), *_rule()]
+    return [
+        *_loss(),
+        *claims_60m(),
+        *claims_parallel(),
+        *_memory(),
+        *_speed(),
+        _step(),
+        *_warmup(),
+        *_rule(),
+    ]
 
 
 def straight_through() -> dict[str, float]:

@@ -7,7 +7,7 @@ import numpy as np
 from labkit.studies import published
 from labkit.studies.claims import Claim, where
 from labkit.studies.elas.gaps import gap
-from labkit.studies.elas.records import runs_60m
+from labkit.studies.elas.records import results, runs_60m
 from labkit.traces import TrainTrace
 
 NOTEBOOK = "02_elas_pretraining"
@@ -49,6 +49,32 @@ def claims_60m() -> list[Claim]:
             "ELAS", "speed and memory of a training step in the paper's 60M configuration",
             "; ".join(f"{arm.replace('_', ' ')} {_cost(run)}" for arm, run in found.items()),
             f"{where(elas)}; 512 x 256 tokens a step, compiled, one CUDA graph, mask as a dense tensor",
+        ),
+    ]  # fmt: skip
+
+
+def claims_parallel() -> list[Claim]:
+    """Rows on several GPUs: the same losses as one, and tokens a second."""
+    same, speed = results("parallel-same"), results("parallel-speed")
+    one, *shared = same["forms"].values()
+    names, gpus = ("DDP", "FSDP2"), shared[0]["processes"]
+    apart = ", ".join(
+        f"{name} {form['largest_difference']:.1e}" for name, form in zip(names, shared, strict=True)
+    )
+    faster = ", ".join(
+        f"{name} {speed['forms'][form]['speedup']:.2f}x"
+        for name, form in zip(names, ("ddp", "fsdp"), strict=True)
+    )
+    run = f"layers of the 60M configuration, ELAS with LORO, {len(one['losses'])} steps"
+    return [
+        Claim(
+            "ELAS", f"{gpus} GPUs lose what one loses",
+            f"largest difference of a step's loss at the same batch: {apart} nats",
+            f"{where(same)}; {run}, float64 (float32's rounding flips masks)",
+        ),
+        Claim(
+            "ELAS", f"speed of {gpus} GPUs against one", f"{faster} the tokens a second",
+            f"{where(speed)}; {run}, bfloat16, as many rows in each process as in the one, eager",
         ),
     ]  # fmt: skip
 

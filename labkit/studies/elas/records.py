@@ -1,6 +1,6 @@
 """What the lab keeps of its ELAS study: results of the runs.
 
-results(stage)         memory, speed or study, measured on a GPU, as a dict
+results(stage)         what a stage measured on a GPU, as a dict
 runs, curves           the runs of the study: what they came to, and how
 traces(prefix)         other recorded TrainTraces
 runs_60m               the runs of the paper's 60M configuration, by arm
@@ -21,13 +21,13 @@ from labkit.reading import read_npz
 from labkit.traces import TrainTrace
 
 RESULTS = Path(__file__).resolve().parent / "results"
+# rows of memory and speed: ffn.py; study: journal.py; of the others: parallel.py
+RECORDS = ("memory", "speed", "study", "parallel-same", "parallel-speed")
 
 
 def results(stage: str) -> dict:
-    """The record "memory" or "speed" (rows: ffn.py) or "study" (journal.py). ValueError for others."""
-    return json.loads(
-        (RESULTS / f"{choice('stage', stage, ('memory', 'speed', 'study'))}.json").read_text()
-    )
+    """The record of ``stage``, one of RECORDS. ValueError for others."""
+    return json.loads((RESULTS / f"{choice('stage', stage, RECORDS)}.json").read_text())
 
 
 def note(meta: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from labkit.studies.fgo.frontier import of_seeds, strongest_rival, without_entro
 from labkit.studies.fgo.records import Arms
 from labkit.traces import TrainTrace
 
+NOTEBOOK = "06_fgo_entropy"  # the one that shows them
 MARGIN = 1.0  # points of accuracy: a smaller difference would not matter
 COLUMNS = {  # a row's key -> (heading, digits); the first four with intervals
     "accuracy": ("accuracy, %", 1),
@@ -53,7 +54,7 @@ def claims() -> list[Claim]:
     }
     rows = [
         (_settled(arms, pairs), Claim("FGO", ask, "; ".join(sentence(arms, *pair) for pair in pairs), made,
-                                      notebook="06_fgo_entropy"))
+                                      notebook=NOTEBOOK))
         for ask, pairs in asked.items() if pairs
     ]  # fmt: skip
     return [row for _, row in sorted(rows, key=lambda found: found[0])]

@@ -15,7 +15,7 @@ import numpy as np
 
 from labkit.studies import stats
 from labkit.studies.claims import Claim, where
-from labkit.studies.fgo.claims import MARGIN, length_words
+from labkit.studies.fgo.claims import MARGIN, NOTEBOOK, length_words
 from labkit.studies.fgo.records import RESULTS, SMOLLM
 
 VALIDATION = 1000  # seeds from here on chose settings
@@ -61,7 +61,7 @@ def claims() -> list[Claim]:
     )
     ask = "Does a public model learn as on the lab's sums (greedy answers)?"
     told = "; ".join(f"{arm} minus {BASE}: {difference(by_arm, arm)}" for arm in others)
-    return [Claim("FGO", ask, told, made)]
+    return [Claim("FGO", ask, told, made, notebook=NOTEBOOK)]
 
 
 def _tried(found: dict[str, Any]) -> str:
@@ -83,11 +83,17 @@ def difference(by_arm: Runs, arm: str, how: str = "greedy") -> str:
         gap = stats.bootstrap_questions(mine, theirs)
         said = "" if gap.low is None else f": {gap.verdict('better', 'worse', MARGIN, 100)}"
         told.append(f"{name} {gap.text('+.1f', ' points', 100)}{said}")
+    return ", ".join([*told, length(by_arm, arm, how)])
+
+
+def length(by_arm: Runs, arm: str, how: str = "greedy") -> str:
+    """How much longer than GRPO's the answers of ``arm`` to new numbers are, in words."""
+    seeds = sorted(set(by_arm[arm]) & set(by_arm[BASE]))
     mine, theirs = (
         np.array([by_arm[one][seed]["exam"]["test"][how]["length"] for seed in seeds])
         for one in (arm, BASE)
     )
-    return ", ".join([*told, length_words(stats.t_interval(mine / theirs - 1))])
+    return length_words(stats.t_interval(mine / theirs - 1))
 
 
 def _right(exam: dict[str, Any]) -> np.ndarray:
@@ -132,5 +138,6 @@ def section() -> tuple[list[str], dict[str, Any]]:
         f"Asked: {asked}. GSM8K is without the stories of the templates. {where(sft)}.",
         *(f"- {arm} minus {BASE}, {how}: {difference(by_arm, arm, how)}."
           for arm in by_arm if arm != BASE and BASE in by_arm for how in ("greedy", "sampled")),
+        "", "Each run's entropy, length and exams are in smollm/; `labkit show FILE` draws them.",
     ]  # fmt: skip
     return lines, found
