@@ -138,10 +138,11 @@ def _pilot(name: str) -> str:
 def _smollm() -> list[str]:
     """The public model's section; empty while it has no record."""
     try:
-        lines, record = smollm_claims.section()
+        lines, record = smollm_claims.section(), smollm_claims.record()
     except FileNotFoundError:
         return []
-    told = ["", "## A public model", "", *lines, "", *_markdown(*smollm_claims.table(record))]
+    lines += ["", "Entropy, length and exams of each run: smollm/*.npz, which `labkit show FILE` draws."]
+    told = ["", "## A public model", "", *lines, "", *_markdown(*smollm_claims.table())]
     return [*told, *(["", *_speed(record["speed"])] if "speed" in record else [])]
 
 

@@ -83,25 +83,20 @@ def difference(by_arm: Runs, arm: str, how: str = "greedy") -> str:
         gap = stats.bootstrap_questions(mine, theirs)
         said = "" if gap.low is None else f": {gap.verdict('better', 'worse', MARGIN, 100)}"
         told.append(f"{name} {gap.text('+.1f', ' points', 100)}{said}")
-    return ", ".join([*told, length(by_arm, arm, how)])
-
-
-def length(by_arm: Runs, arm: str, how: str = "greedy") -> str:
-    """How much longer than GRPO's the answers of ``arm`` to new numbers are, in words."""
-    seeds = sorted(set(by_arm[arm]) & set(by_arm[BASE]))
     mine, theirs = (
         np.array([by_arm[one][seed]["exam"]["test"][how]["length"] for seed in seeds])
         for one in (arm, BASE)
     )
-    return length_words(stats.t_interval(mine / theirs - 1))
+    return ", ".join([*told, length_words(stats.t_interval(mine / theirs - 1))])
 
 
 def _right(exam: dict[str, Any]) -> np.ndarray:
     return np.array([digit == "1" for digit in exam["right"]])
 
 
-def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def table() -> tuple[list[str], list[list[str]]]:
     """Head and rows: the first model, then every arm; brackets are 95 %, over questions or seeds."""
+    found = record()
     head = ["arm", "seeds"]
     for name in ASKED.values():
         head += [f"{name}, greedy %", f"{name}, sampled %", f"{name}, greedy tokens"]
@@ -123,8 +118,8 @@ def _cells(own: list[dict[str, Any]]) -> list[str]:
     return cells
 
 
-def section() -> tuple[list[str], dict[str, Any]]:
-    """(what was done, in sentences; the whole record)."""
+def section() -> list[str]:
+    """What was done, then what came of it, in lines."""
     found = record()
     sft, by_arm = found["sft"], runs(found)
     counts = {
@@ -132,12 +127,10 @@ def section() -> tuple[list[str], dict[str, Any]]:
         for (exam, part), name in ASKED.items()
     }
     asked = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
-    lines = [
+    return [
         f"SmolLM2-135M, taught GSM-Symbolic's solutions for {sft['step']:,} steps of {sft['batch']} until "
         f"it sampled {sft['accuracy']:.1%} of the validation problems right; then each arm with each seed. "
         f"Asked: {asked}. GSM8K is without the stories of the templates. {where(sft)}.",
         *(f"- {arm} minus {BASE}, {how}: {difference(by_arm, arm, how)}."
           for arm in by_arm if arm != BASE and BASE in by_arm for how in ("greedy", "sampled")),
-        "", "Each run's entropy, length and exams are in smollm/; `labkit show FILE` draws them.",
     ]  # fmt: skip
-    return lines, found
