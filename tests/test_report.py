@@ -103,8 +103,10 @@ def test_links_reach_a_notebook_whatever_its_name(folder):
     run = json.loads((folder / "run.json").read_text())
     name = run["notebooks"][0]["notebook"] = "a #1, 50% & <i>"
     (folder / "run.json").write_text(json.dumps(run))
-    cell = nbformat.v4.new_markdown_cell("[this](<a #1, 50% & <i\\>.ipynb>)")
+    cell = nbformat.v4.new_markdown_cell("[this](a%20%231,%2050%25%20%26%20%3Ci%3E.ipynb)")
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / f"{name}.ipynb")
     write_report(folder)
     assert wrong_links(folder) == []
-    assert "a%20%231%2C%2050%25%20%26%20%3Ci%3E.html" in (folder / "report.html").read_text()
+    quoted = "a%20%231%2C%2050%25%20%26%20%3Ci%3E.html"
+    assert quoted in (folder / "report.html").read_text()
+    assert f'<a href="{quoted}">this</a>' in (folder / f"{name}.html").read_text()
