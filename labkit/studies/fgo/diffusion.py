@@ -1,7 +1,7 @@
 """FGO on a masked diffusion LM: lab/sums on larger numbers, diffu-GRPO, a penalty on calls, FGO twice.
 
-    python -m labkit.studies fgo-diffusion --seed 1000 1001 --rate 1e-4      validation, then with 3e-4, 1e-3
-    python -m labkit.studies fgo-diffusion --seed 0 1 2 3 4 5 6 7            every arm at its chosen rate
+    python -m labkit.studies fgo-diffusion --seed 1000 1001 --rate 1e-4     validation; other rates likewise
+    python -m labkit.studies fgo-diffusion --seed 0 1 2 3 4 5 6 7           every arm at its chosen rate
 
 lab/sums was taught sums of numbers up to 30 and is sure of itself; it is asked sums of numbers from 10 to
 40 at a temperature at which about half of the groups are mixed. Responses are decoded adaptively, so that

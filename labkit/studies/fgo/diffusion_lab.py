@@ -6,18 +6,18 @@ roll_out     sampled decodes and what is measured of them
 one_step     d1's log-probabilities: the whole response masked, one forward
 inner_step   one clipped policy-gradient step on them
 reinforce    a whole run
-examine      accuracy, forward calls and length, sampled and deterministic
+examine      accuracy, forward calls and length, sampled, deterministic, and all in one call
 
 From d1: advantages without division by the standard deviation, prompt tokens masked with p = 0.15, anew
 for each inner step and alike for the old and the new policy, a mean over a response's own tokens, a
-clip of 0.5 (its code). Other than d1: no KL term; all weights, not LoRA; a decode that commits what is sure.
+clip of 0.5 (its code). Other than d1: no KL term; all weights, not LoRA; a decode that commits whatever it
+is sure of.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.search import decode
 from labkit.soar.tasks.sums import LENGTH, QUESTION, SumsLM, encode, right, sums
 from labkit.studies.fgo.arms import Arm, judge
+from labkit.traces import BeamTrace
 
 SLOTS = LENGTH - QUESTION  # of a response
 BASE = "diffu-GRPO"
@@ -37,6 +38,9 @@ ARMS = {
 }
 COST = {"FGO, tokens": "tokens"}  # what an arm calls length; the others: forward calls
 EXAM_SEED, PARTS = 11, ("validation", "test")
+HOW: dict[str, dict[str, float]] = {  # an exam: how its decode differs from that of training
+    "sampled": {}, "greedy": {"temperature": 0.0}, "one call": {"temperature": 0.0, "threshold": 0.0},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,11 @@ class Decoding:
     threshold: float
     max_parallel: int
 
-    def __call__(self, model: MaskedLM, texts: Sequence[str], seed: int, greedy: bool = False) -> Any:
-        """The BeamTrace of a decode for each text's question."""
+    def __call__(self, model: MaskedLM, texts: Sequence[str], seed: int) -> BeamTrace:
+        """A decode for each text's question."""
         return decode(
             model, encode(texts)[:, :QUESTION], "adaptive", gen_length=SLOTS, record=False, seed=seed,
-            temperature=0.0 if greedy else self.temperature, threshold=self.threshold,
-            max_parallel=self.max_parallel,
+            **vars(self),
         )  # fmt: skip
 
 
@@ -80,11 +83,11 @@ def roll_out(model: MaskedLM, texts: Sequence[str], group: int, decoding: Decodi
     """``group`` sampled responses to the question of each text."""
     asked = [text for text in texts for _ in range(group)]
     trace = decoding(model, asked, seed)
-    tokens = torch.from_numpy(np.asarray(trace.sequences)).long()
+    tokens = torch.from_numpy(trace.sequences).long()
     length = answer_length(tokens)
     found = {
         "correct": torch.from_numpy(right(trace.sequences, asked)),
-        "calls": torch.from_numpy(np.asarray(trace.calls)),
+        "calls": torch.from_numpy(trace.calls),
         "tokens": length.clamp(min=1),  # FGO takes a length of 0 for a response that was cut
     }
     device = next(model.parameters()).device
@@ -199,12 +202,12 @@ def reinforce(
 
 
 def examine(model: MaskedLM, texts: Sequence[str], decoding: Decoding) -> dict[str, dict[str, Any]]:
-    """{"sampled", "greedy"}: which answers are right, as 0 and 1, mean forward calls and length."""
+    """By each of HOW: which answers are right, as 0 and 1, mean forward calls and length."""
     found = {}
-    for how in ("sampled", "greedy"):
-        trace = decoding(model, texts, EXAM_SEED, greedy=how == "greedy")
+    for how, other in HOW.items():
+        trace = replace(decoding, **other)(model, texts, EXAM_SEED)
         good = right(trace.sequences, texts)
-        length = answer_length(torch.from_numpy(np.asarray(trace.sequences)))
+        length = answer_length(torch.from_numpy(trace.sequences))
         found[how] = {
             "accuracy": float(good.mean()), "calls": float(trace.calls.mean()),
             "length": float(length.double().mean()), "questions": len(texts),
