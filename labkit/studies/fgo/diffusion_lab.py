@@ -148,10 +148,11 @@ def inner_step(
 
 
 def advantages_of(arm: str, rollouts: Rollouts, logprob: Tensor, entropy: Tensor) -> Tensor:
-    """(B,) for the responses of ``rollouts``, of which the old policy says logprob and entropy.
+    """(B,) for the responses of ``rollouts``: logprob and entropy are ``one_step``'s with the prompt shown.
 
     FGO's entropy is -sum p log p of a response's own one-step probabilities, as in its authors' code: whole
-    distributions depend on the prompt alone here, so that their entropy is the same for all of a group.
+    distributions depend on the prompt alone here, so that their entropy is the same for all of a group, but
+    for where a response ends.
     """
     found = response_entropy(logprob, entropy, rollouts.counted)["sampled_sum"]
     own = rollouts.measured
@@ -170,9 +171,10 @@ def update(
     source, device = torch.Generator().manual_seed(seed), rollouts.tokens.device
     count = len(rollouts.tokens)
     masks = [prompt_mask(count, options.mask_rate, source).to(device) for _ in range(options.iterations)]
+    shown = torch.zeros_like(masks[0])  # a weight of FGO should not tell what was masked
     with torch.no_grad():
-        old = [one_step(model, rollouts.tokens, hidden, options.temperature) for hidden in masks]
-    advantages = advantages_of(arm, rollouts, *old[0])
+        known, *old = (one_step(model, rollouts.tokens, m, options.temperature) for m in (shown, *masks))
+    advantages = advantages_of(arm, rollouts, *known)
     losses = [
         inner_step(model, optimizer, rollouts, hidden, before, advantages, options)
         for hidden, (before, _) in zip(masks, old, strict=True)
