@@ -65,12 +65,10 @@ def difference(by_arm: Runs, arm: str, against: str, how: str = "sampled") -> st
     """Accuracy, forward calls and characters of ``arm`` against another's, paired by seed, in words."""
     seeds = sorted(set(by_arm[arm]) & set(by_arm[against]))
     pair = [[by_arm[name][seed]["exam"][how] for seed in seeds] for name in (arm, against)]
-    told = [
-        accuracy_words(stats.bootstrap_questions(*(np.array([right_of(e) for e in own]) for own in pair)))
-    ]
+    right, theirs = (np.array([right_of(exam) for exam in own]) for own in pair)
+    told = [accuracy_words(stats.bootstrap_questions(right, theirs))]
     for key, (name, more, less) in COUNTS.items():
-        mine, theirs = (np.array([exam[key] for exam in own]) for own in pair)
-        gap = stats.t_interval(mine / theirs - 1)
+        gap = stats.t_interval([a[key] / b[key] - 1 for a, b in zip(*pair, strict=True)])
         said = "" if gap.low is None else f": {gap.verdict(more, less)}"
         told.append(f"{name} {gap.text('+.1f', ' %', 100)}{said}")
     return ", ".join(told)

@@ -38,7 +38,7 @@ ARMS = {
 }
 COST = {"FGO, tokens": "tokens"}  # what an arm calls length; the others: forward calls
 EXAM_SEED, PARTS = 11, ("validation", "test")
-HOW: dict[str, dict[str, float]] = {  # an exam: how its decode differs from that of training
+HOW: dict[str, dict[str, Any]] = {  # an exam: how its decode differs from that of training
     "sampled": {}, "greedy": {"temperature": 0.0}, "one call": {"temperature": 0.0, "threshold": 0.0},
 }  # fmt: skip
 

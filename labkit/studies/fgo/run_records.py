@@ -27,17 +27,16 @@ def once(
     inputs: dict[str, Any],
     make: Callable[[], dict[str, Any] | None],
 ) -> None:
-    """Write what ``make`` finds under ``keys`` of ``file``, unless it stands there of the same inputs.
+    """Write what ``make`` finds, unless None, under ``keys`` of ``file``: not if it stands of these inputs.
 
-    Nothing is written where ``make`` returns None.
+    keys  "runs", the run's name, and where its stages stand one by one the stage's
     """
-    *_, unit, stage = keys
-    path, told = context.out / file, f"{stage}, {unit}"
-    mark = digest([stage, unit, context.device, context.tiny, inputs])
+    path, names = context.out / file, keys[:0:-1]
+    mark = digest([*names, context.device, context.tiny, inputs])
     whole = json.loads(path.read_text()) if path.is_file() else {}
     stands: dict[str, Any] = reduce(lambda place, key: place.get(key, {}), keys, whole)
     if stands.get("fingerprint") == mark:
-        print(f"{told}: stands in {path.name}")
+        print(f"{', '.join(names)}: stands in {path.name}")
     elif (found := make()) is not None:
         context.write(found | {"fingerprint": mark}, file, *keys)
 
