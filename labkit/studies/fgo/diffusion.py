@@ -4,7 +4,7 @@
     python -m labkit.studies fgo-diffusion --seed 0 1 2 3 4 5 6 7           every arm at its chosen rate
 
 lab/sums was taught sums of numbers up to 30 and is sure of itself; it is asked sums of numbers from 10 to
-40 at a temperature at which about half of the groups are mixed. Responses are decoded adaptively, so that
+40 at a temperature at which two groups in five are mixed. Responses are decoded adaptively, so that
 each has its own number of forward calls; log-probabilities are d1's (see diffusion_lab). Numbers,
 temperature, threshold and max_parallel were chosen by decoding with lab/sums at some 70 of them, before any
 training: groups mixed, most answers right, and calls that differ within a group.
@@ -84,7 +84,7 @@ def chosen_rate(found: dict[str, Any], arm: str, alike: Mapping[str, Any]) -> fl
     }
     best = max((accuracy for accuracy, _ in means.values()), default=0.0)
     near = [rate for rate, (accuracy, _) in means.items() if accuracy >= best - NEAR]
-    return min(near, key=lambda rate: means[rate][1], default=None)
+    return min(near, key=lambda rate: (means[rate][1], rate), default=None)
 
 
 def _first(context: Context) -> dict[str, Any]:

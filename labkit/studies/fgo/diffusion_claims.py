@@ -18,7 +18,7 @@ import numpy as np
 from labkit.studies import stats
 from labkit.studies.claims import Claim, where
 from labkit.studies.fgo.claims import accuracy_words
-from labkit.studies.fgo.diffusion_lab import BASE, HOW
+from labkit.studies.fgo.diffusion_lab import ARMS, BASE, HOW
 from labkit.studies.fgo.records import DIFFUSION, RESULTS
 from labkit.studies.fgo.run_records import Runs, of_test_seeds, right_of, settings_tried
 
@@ -32,8 +32,9 @@ def record() -> dict[str, Any]:
 
 
 def runs(found: dict[str, Any]) -> Runs:
-    """{arm: {seed: run}}, see run_records.of_test_seeds."""
-    return of_test_seeds(found, DIFFUSION, "training", "exam")
+    """{arm: {seed: run}} in the study's order, see run_records.of_test_seeds."""
+    by_arm = of_test_seeds(found, DIFFUSION, "training", "exam")
+    return {arm: dict(sorted(by_arm[arm].items())) for arm in ARMS if arm in by_arm}
 
 
 def claims() -> list[Claim]:
@@ -70,7 +71,8 @@ def difference(by_arm: Runs, arm: str, against: str, how: str = "sampled") -> st
     for key, (name, more, less) in COUNTS.items():
         gap = stats.t_interval([a[key] / b[key] - 1 for a, b in zip(*pair, strict=True)])
         said = "" if gap.low is None else f": {gap.verdict(more, less)}"
-        told.append(f"{name} {gap.text('+.1f', ' %', 100)}{said}")
+        same = not any(gap.values)
+        told.append(f"{name} the same" if same else f"{name} {gap.text('+.1f', ' %', 100)}{said}")
     return ", ".join(told)
 
 
@@ -107,7 +109,10 @@ def section() -> tuple[list[str], dict[str, Any]]:
     """(what was done, in sentences; the whole record)."""
     found = record()
     by_arm, first = runs(found), found["first"]
-    about = next(run["training"] for run in found["runs"].values())
+    about = next((own for arm in by_arm.values() for own in arm.values()), None)
+    if about is None:
+        raise FileNotFoundError("no test seed of the diffusion study")
+    about = about["training"]
     low, high = about["terms"]
     count = first["test"]["sampled"]["questions"]
     lines = [
@@ -115,9 +120,10 @@ def section() -> tuple[list[str], dict[str, Any]]:
         f"{low} to {high}: {about['steps']} steps of {about['questions']} questions x {about['group']} "
         f"responses, {about['iterations']} inner steps on d1's one-step log-probabilities. Decoded "
         f"adaptively (threshold {about['threshold']:g}), sampled at temperature {about['temperature']:g}: "
-        "numbers, threshold and temperature were chosen on sums to train on, so that about half of the "
-        "groups are mixed. Greedy is the same at temperature 0; one call fills in every token at once. "
-        f"{count:,} test sums that no training asks for. {settings_tried(found)}. {where(first)}.",
+        "chosen with the numbers by decoding before any training, so that groups are mixed. Greedy is the "
+        "same at temperature 0; one call fills in every token at once. "
+        f"{count:,} test sums that no training asks for; brackets are 95 % over seeds, of the model before "
+        f"over questions. {settings_tried(found)}. {where(first)}.",
         *(f"- {arm} minus {other}, {how}: {difference(by_arm, arm, other, how)}."
           for arm, other in compared(by_arm) for how in HOW),
     ]  # fmt: skip
