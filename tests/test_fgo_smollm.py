@@ -285,7 +285,7 @@ def test_without_a_record_nothing_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(smollm_claims, "RESULTS", tmp_path)
     with pytest.raises(FileNotFoundError):
         smollm_claims.claims()
-    assert page._smollm() == []
+    assert page._recorded("A public model", smollm_claims, "smollm") == []
 
 
 def test_the_findings_are_those_of_the_record(monkeypatch, tmp_path):
@@ -306,7 +306,7 @@ def test_the_findings_are_those_of_the_record(monkeypatch, tmp_path):
     assert row.conditions.endswith(
         "2026-01-02; SmolLM2-135M, 6 questions a run; 2 settings on validation seeds"
     )
-    text = "\n".join(page._smollm())
+    text = "\n".join(page._recorded("A public model", smollm_claims, "smollm"))
     assert "taught GSM-Symbolic's solutions for 7 steps of 4 until it sampled 50.0%" in text
     assert "| FGO | 3 | 75.0 (75.0 to 75.0) |" in text
     assert "| before | 1 | 25.0 (" in text

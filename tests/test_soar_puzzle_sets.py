@@ -131,9 +131,24 @@ def test_held_out_sums_are_never_trained_on():
     assert len(held) > 1000
 
 
+def test_the_largest_terms_still_fit_a_text():
+    assert set(sums(2, seed=0, terms=(49, 49), test=held(49, 49, 49))) == {
+        "49+49+49=49+49=98;98+49=147;A147"
+    }
+    drawn = [int(term) for text in sums(500, terms=(10, 40)) for term in text[:8].split("+")]
+    assert (min(drawn), max(drawn)) == (10, 40)
+
+
+def held(a, b, c):
+    """The rule of the sums that are kept for tests."""
+    return (7919 * a + 104729 * b + 1299709 * c) // 97 % 8 == 0
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: sums(1, terms=(10, 50)), "terms must be an integer between 10 and 49; got 50"),
+        (lambda: sums(1, terms=(0, 9)), "terms must be an integer between 1 and 49; got 0"),
         (lambda: question(1, 2), r"terms must be 3 numbers; got \(1, 2\)"),
         (lambda: question(1, 2, 31), "terms must be an integer between 1 and 30; got 31"),
         (lambda: encode(["12", "1"]), "texts must be of one length.*several lengths"),

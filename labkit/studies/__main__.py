@@ -24,6 +24,7 @@ STUDIES = {  # name: the module that has it as STUDY
     "fgo-bench": "labkit.studies.fgo.bench",
     "fgo-models": "labkit.studies.fgo.reasoner",
     "fgo-smollm": "labkit.studies.fgo.smollm",
+    "fgo-diffusion": "labkit.studies.fgo.diffusion",
     "report": "labkit.studies.report",
 }
 

@@ -15,8 +15,8 @@ from labkit.studies.claims import Claim
 from labkit.studies.elas import claims as elas
 from labkit.studies.elas.claims60m import headline_60m
 from labkit.studies.fgo import claims as fgo
+from labkit.studies.fgo import diffusion_claims, smollm_claims
 from labkit.studies.fgo import page as fgo_page
-from labkit.studies.fgo import smollm_claims
 from labkit.studies.fgo.frontier import frontier
 from labkit.studies.fgo.records import runs
 from labkit.studies.harness import Context, Stage, Study
@@ -32,7 +32,7 @@ def findings() -> list[Claim]:
     rows: list[Claim] = []
     parts = (
         kernel_claims, elas.loss_headline, headline_60m, elas.memory_headline, soar.claims, fgo.claims,
-        smollm_claims.claims,
+        smollm_claims.claims, diffusion_claims.claims,
     )  # fmt: skip
     for part in parts:
         try:

@@ -17,21 +17,27 @@ from labkit.soar.models.transformer import MaskedLM, check_shape
 ALPHABET = "_ 0123456789+=;A."  # token ids; _ is the mask, . fills up behind the answer
 QUESTION, LENGTH = 9, 32
 TERMS, LARGEST = 3, 30
+ROOM = 49  # of terms up to it the working fits a text
 
 
-def sums(count: int, *, seed: int = 0, test: bool = False) -> list[str]:
-    """``count`` texts of LENGTH characters, three terms from 1 to LARGEST each.
+def sums(
+    count: int, *, seed: int = 0, test: bool = False, terms: tuple[int, int] = (1, LARGEST)
+) -> list[str]:
+    """``count`` texts of LENGTH characters, three terms each.
 
-    test  False: sums to train on; True: sums that no training text asks for (one in eight of all)
+    test   False: sums to train on; True: sums that no training text asks for (one in eight of all)
+    terms  the smallest and the largest that are drawn, at most ROOM; lab/sums knows those up to LARGEST
 
     ValueError names the argument that is out of range.
     """
     checks.integer("count", count, 1)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     checks.choice("test", test, (True, False))
+    least, most = terms
+    checks.integer("terms", most, checks.integer("terms", least, 1, ROOM), ROOM)
     made = np.zeros((0, TERMS), int)
     while len(made) < count:
-        drawn = rng.integers(1, LARGEST + 1, size=(16 * count if test else 2 * count, TERMS))
+        drawn = rng.integers(least, most + 1, size=(16 * count if test else 2 * count, TERMS))
         held = (drawn * [7919, 104729, 1299709]).sum(1) // 97 % 8 == 0
         made = np.concatenate([made, drawn[held == test]])
     return [_text(terms) for terms in made[:count].tolist()]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.studies.fgo import claims, smollm_claims
+from labkit.studies.fgo import claims, diffusion_claims, smollm_claims
 from labkit.studies.fgo.frontier import EXAMS, LINES, at_equal_length, family, frontier, strongest_rival
 from labkit.studies.fgo.records import PILOTS, Arms, bench, missing, runs, tuned
 
@@ -31,7 +31,8 @@ def page() -> str:
     parts += ["", "## Accuracy at equal length", "", *_equal(arms)]
     parts += ["", "## Learning rates", "", *_rates()]
     parts += ["", "## Pilots, one seed each", "", *map(_pilot, PILOTS)]
-    parts += ["", "## Speed", "", *_speed(bench()), *_smollm()]
+    parts += ["", "## Speed", "", *_speed(bench()), *_recorded("A public model", smollm_claims, "smollm")]
+    parts += _recorded("A diffusion model", diffusion_claims, "diffusion")
     return "\n".join(parts) + "\n"
 
 
@@ -135,14 +136,14 @@ def _pilot(name: str) -> str:
     )
 
 
-def _smollm() -> list[str]:
-    """The public model's section; empty while it has no record."""
+def _recorded(title: str, part: Any, folder: str) -> list[str]:
+    """The section of a study with claims of its own; empty while it has no record."""
     try:
-        lines, record = smollm_claims.section(), smollm_claims.record()
+        lines, record = part.section(), part.record()
     except FileNotFoundError:
         return []
-    lines += ["", "Entropy, length and exams of each run: smollm/*.npz, which `labkit show FILE` draws."]
-    told = ["", "## A public model", "", *lines, "", *_markdown(*smollm_claims.table())]
+    lines += ["", f"Curves of each run: {folder}/*.npz, which `labkit show FILE` draws."]
+    told = ["", f"## {title}", "", *lines, "", *_markdown(*part.table())]
     return [*told, *(["", *_speed(record["speed"])] if "speed" in record else [])]
 
 

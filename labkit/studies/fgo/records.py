@@ -21,6 +21,7 @@ from labkit.traces import TrainTrace
 RESULTS = Path(__file__).resolve().parent / "results"
 TUNED = "tune.json"
 SMOLLM = "smollm.json"
+DIFFUSION = "diffusion.json"
 SAMPLED = 2  # runs of an arm whose answers are kept
 PILOTS = ("pilot_1e-4", "pilot_3e-4")
 Arms = Mapping[str, Sequence[TrainTrace]]

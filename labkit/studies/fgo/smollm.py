@@ -14,8 +14,7 @@ VALIDATION on choose settings and are no results.
 Writes smollm.json (see smollm_claims) and smollm/RUN.npz, a TrainTrace; weights stay in --out/state.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from labkit.provenance import provenance
 from labkit.studies.fgo import bench
 from labkit.studies.fgo import word_problems as words
 from labkit.studies.fgo.records import SMOLLM
+from labkit.studies.fgo.run_records import once
 from labkit.studies.fgo.smollm_lab import CHOICES, FIRST, Lab, Training, draw, lesson, passed, reinforce
 from labkit.studies.files import digest
 from labkit.studies.harness import Context, Option, Stage, Study
@@ -62,7 +62,8 @@ def _arms(context: Context) -> None:
         _trace(context, run, lab.unit)
         return context.pick(*ARM) | {"seconds": run.seconds, "rows": lab.rows}
 
-    _once(context, "training", context.pick(*ARM) | {"first": first, "data": digest(Path(o.data))}, make)
+    inputs = context.pick(*ARM) | {"first": first, "data": digest(Path(o.data))}
+    once(context, SMOLLM, ("runs", lab.unit, "training"), inputs, make)
 
 
 def _trace(context: Context, run: Training, unit: str) -> None:
@@ -99,20 +100,7 @@ def _examine(context: Context, stage: str, asked: Mapping[str, list[Problem]]) -
 
     questions = digest([[problem.question for problem in own] for own in asked.values()])
     inputs = context.pick("max_tokens", "model") | {"step": step, "questions": questions}
-    _once(context, stage, inputs, make)
-
-
-def _once(
-    context: Context, stage: str, inputs: dict[str, Any], make: Callable[[], dict[str, Any] | None]
-) -> None:
-    """Write what ``make`` finds of the call's run, unless it stands there of the same inputs."""
-    unit, path = context.prepared.unit, context.out / SMOLLM
-    mark = digest([stage, unit, context.device, context.tiny, inputs])
-    runs = json.loads(path.read_text()).get("runs", {}) if path.is_file() else {}
-    if runs.get(unit, {}).get(stage, {}).get("fingerprint") == mark:
-        print(f"{stage}, {unit}: stands in {path.name}")
-    elif (found := make()) is not None:
-        context.write(found | {"fingerprint": mark}, SMOLLM, "runs", unit, stage)
+    once(context, SMOLLM, ("runs", lab.unit, stage), inputs, make)
 
 
 def _speed(context: Context) -> dict[str, Any]:

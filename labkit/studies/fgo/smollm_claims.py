@@ -17,14 +17,13 @@ from labkit.studies import stats
 from labkit.studies.claims import Claim, where
 from labkit.studies.fgo.claims import MARGIN, NOTEBOOK, length_words
 from labkit.studies.fgo.records import RESULTS, SMOLLM
+from labkit.studies.fgo.run_records import Runs, of_test_seeds, right_of, settings_tried
 
-VALIDATION = 1000  # seeds from here on chose settings
 BASE = "GRPO"
 ASKED = {  # (exam, its part): what was asked
     ("exam", "test"): "new numbers", ("exam", "templates-test"): "unseen templates",
     ("transfer", "GSM8K"): "GSM8K", ("transfer", "SVAMP"): "SVAMP",
 }  # fmt: skip
-Runs = dict[str, dict[int, dict[str, Any]]]
 
 
 def record() -> dict[str, Any]:
@@ -33,19 +32,8 @@ def record() -> dict[str, Any]:
 
 
 def runs(found: dict[str, Any]) -> Runs:
-    """{arm: {seed: run}} of the runs that were trained and examined, without those that chose settings.
-
-    ValueError if an arm has a seed twice, at two learning rates.
-    """
-    whole = [run for run in found["runs"].values() if run.keys() >= {"training", "exam", "transfer"}]
-    by_arm: Runs = {}
-    for run in whole:
-        arm, seed = run["training"]["arm"], run["training"]["seed"]
-        if seed < VALIDATION:
-            if seed in by_arm.setdefault(arm, {}):
-                raise ValueError(f"{SMOLLM} has {arm}, seed {seed}, at two learning rates")
-            by_arm[arm][seed] = run
-    return by_arm
+    """{arm: {seed: run}} of those trained and examined, see run_records.of_test_seeds."""
+    return of_test_seeds(found, SMOLLM, "training", "exam", "transfer")
 
 
 def claims() -> list[Claim]:
@@ -57,19 +45,13 @@ def claims() -> list[Claim]:
         return []
     about = next(iter(by_arm[BASE].values()))["training"]
     made = where(
-        about, f"SmolLM2-135M, {about['steps'] * about['questions']:,} questions a run", _tried(found)
+        about,
+        f"SmolLM2-135M, {about['steps'] * about['questions']:,} questions a run",
+        settings_tried(found),
     )
     ask = "Does a public model learn as on the lab's sums (greedy answers)?"
     told = "; ".join(f"{arm} minus {BASE}: {difference(by_arm, arm)}" for arm in others)
     return [Claim("FGO", ask, told, made, notebook=NOTEBOOK)]
-
-
-def _tried(found: dict[str, Any]) -> str:
-    seen = [run["training"] for run in found["runs"].values() if "training" in run]
-    chosen = {(one["arm"], one["rate"]) for one in seen if one["seed"] >= VALIDATION}
-    return (
-        f"{len(chosen)} settings on validation seeds" if chosen else "no setting was chosen on validation"
-    )
 
 
 def difference(by_arm: Runs, arm: str, how: str = "greedy") -> str:
@@ -78,7 +60,8 @@ def difference(by_arm: Runs, arm: str, how: str = "greedy") -> str:
     told = []
     for (exam, part), name in ASKED.items():
         mine, theirs = (
-            np.array([_right(by_arm[one][seed][exam][part][how]) for seed in seeds]) for one in (arm, BASE)
+            np.array([right_of(by_arm[one][seed][exam][part][how]) for seed in seeds])
+            for one in (arm, BASE)
         )
         gap = stats.bootstrap_questions(mine, theirs)
         said = "" if gap.low is None else f": {gap.verdict('better', 'worse', MARGIN, 100)}"
@@ -88,10 +71,6 @@ def difference(by_arm: Runs, arm: str, how: str = "greedy") -> str:
         for one in (arm, BASE)
     )
     return ", ".join([*told, length_words(stats.t_interval(mine / theirs - 1))])
-
-
-def _right(exam: dict[str, Any]) -> np.ndarray:
-    return np.array([digit == "1" for digit in exam["right"]])
 
 
 def table() -> tuple[list[str], list[list[str]]]:
@@ -109,7 +88,7 @@ def _cells(own: list[dict[str, Any]]) -> list[str]:
     cells = []
     for exam, part in ASKED:
         for how in ("greedy", "sampled"):
-            right = [_right(run[exam][part][how]) for run in own]
+            right = [right_of(run[exam][part][how]) for run in own]
             share = (
                 stats.proportion(right[0]) if len(own) == 1 else stats.t_interval([r.mean() for r in right])
             )
