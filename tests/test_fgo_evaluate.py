@@ -198,6 +198,20 @@ def test_a_verdict_of_nan_is_unscorable_as_in_training():
     assert found.measures["accuracy"].estimate == 0.5  # questions of 1 / 1 and 0 / 1
 
 
+def test_a_reward_that_fails_does_not_lose_what_was_answered(model, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path / "model")
+    char_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "my_reward.py").write_text("def judge(completions, **_):\n    raise KeyError('mine')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["--model", tmp_path / "model", "--bench", "lab/verbose-sums", "--questions", 3]
+    words += ["--reward", "my_reward:judge", "--max_tokens", 4, "--output", tmp_path / "o"]
+    with pytest.raises(KeyError, match="mine"):
+        main([str(word) for word in ["eval", *words, "--device", "cpu"]])
+    kept = [json.loads(line) for line in (tmp_path / "o" / "responses.jsonl").read_text().splitlines()]
+    assert [(one["correct"], one["length"]) for one in kept] == [(None, 4)] * 3
+    assert not (tmp_path / "o" / "result.json").exists()
+
+
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_answered(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     words = ["--model", tmp_path / "gone", "--bench", "lab/verbose-sums", "--output", tmp_path / "file"]

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labkit import checks, device
 from labkit.fgo.policy import load_policy
 from labkit.fgo.rewards import find_reward
@@ -56,8 +58,12 @@ def main(argv: Sequence[str]) -> int:
     model.to(where)
     asked = _asked(rows, arguments, tokenizer)
     responses = respond(model, tokenizer, asked, sampling)
+    _keep_responses(folder, rows, responses, np.full(responses.length.shape, np.nan))  # a reward may fail
     found = examine(asked, responses, reward)
-    _keep(folder, arguments, sampling, rows, responses, found)
+    _keep_responses(folder, rows, responses, found.correct)
+    measures = {name: interval._asdict() for name, interval in found.measures.items()}
+    about = provenance(settings=asdict(arguments) | asdict(sampling), questions=len(rows))
+    write_json(folder / "result.json", {"measures": measures, "truncated": found.truncated, "about": about})
     print(table(arguments.bench, arguments.model, sampling, found))
     print(f"{folder / 'result.json'}, {folder / 'responses.jsonl'}")
     return 0
@@ -91,22 +97,16 @@ def _asked(rows: Rows, arguments: Arguments, tokenizer: Any) -> Rows:
     return as_prompts(rows, instruction=instruction, chat=chat)
 
 
-def _keep(
-    folder: Path, arguments: Arguments, sampling: Sampling, rows: Rows, responses: Responses,
-    found: Examination,
-) -> None:  # fmt: skip
-    """result.json with the figures, responses.jsonl with every response."""
+def _keep_responses(folder: Path, rows: Rows, responses: Responses, correct: np.ndarray) -> None:
+    """responses.jsonl: every response with its verdict, (Q, G) as Examination has them."""
     lines = [
         json.dumps({"question": row["prompt"], "answer": row["answer"], "text": text,
                     "correct": None if verdict != verdict else bool(verdict), "length": int(length)})
-        for row, texts, verdicts, lengths in zip(rows, responses.texts, found.correct, responses.length,
+        for row, texts, verdicts, lengths in zip(rows, responses.texts, correct, responses.length,
                                                  strict=True)
         for text, verdict, length in zip(texts, verdicts, lengths, strict=True)
     ]  # fmt: skip
     (folder / "responses.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    measures = {name: interval._asdict() for name, interval in found.measures.items()}
-    about = provenance(settings=asdict(arguments) | asdict(sampling), questions=len(rows))
-    write_json(folder / "result.json", {"measures": measures, "truncated": found.truncated, "about": about})
 
 
 def table(bench: str, model: str, sampling: Sampling, found: Examination) -> str:
