@@ -308,8 +308,8 @@ def test_the_findings_are_those_of_the_record(monkeypatch, tmp_path):
     )
     text = "\n".join(page._recorded("A public model", smollm_claims, "smollm"))
     assert "taught GSM-Symbolic's solutions for 7 steps of 4 until it sampled 50.0%" in text
-    assert "| FGO | 3 | 75.0 (75.0 to 75.0) |" in text
-    assert "| before | 1 | 25.0 (" in text
+    assert "| GSM8K | FGO | 3 | 75.0 (75.0 to 75.0) | 75.0 (75.0 to 75.0) | 20.5 (" in text
+    assert "| SVAMP | before | 1 | 25.0 (" in text
 
 
 def test_a_message_of_the_public_model_ends_whatever_a_version_read_from_its_file(tmp_path, monkeypatch):

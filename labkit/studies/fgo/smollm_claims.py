@@ -74,27 +74,28 @@ def difference(by_arm: Runs, arm: str, how: str = "greedy") -> str:
 
 
 def table() -> tuple[list[str], list[list[str]]]:
-    """Head and rows: the first model, then every arm; brackets are 95 %, over questions or seeds."""
+    """Head and rows: the first model, then every arm, for each kind of question.
+
+    Brackets are 95 %, over questions for one run, else over seeds.
+    """
     found = record()
-    head = ["arm", "seeds"]
-    for name in ASKED.values():
-        head += [f"{name}, greedy %", f"{name}, sampled %", f"{name}, greedy tokens"]
-    rows = [["before", "1", *_cells([found["runs"]["first"]])]]
-    rows += [[arm, f"{len(own)}", *_cells(list(own.values()))] for arm, own in runs(found).items()]
+    arms = {"before": [found["runs"]["first"]]}
+    arms |= {arm: list(own.values()) for arm, own in runs(found).items()}
+    head = ["asked", "arm", "seeds", "greedy, %", "sampled, %", "tokens, greedy"]
+    rows = [
+        [name, arm, f"{len(own)}", *_cells([run[exam][part] for run in own])]
+        for (exam, part), name in ASKED.items() for arm, own in arms.items()
+    ]  # fmt: skip
     return head, rows
 
 
 def _cells(own: list[dict[str, Any]]) -> list[str]:
     cells = []
-    for exam, part in ASKED:
-        for how in ("greedy", "sampled"):
-            right = [right_of(run[exam][part][how]) for run in own]
-            share = (
-                stats.proportion(right[0]) if len(own) == 1 else stats.t_interval([r.mean() for r in right])
-            )
-            cells.append(share.cell(".1f", 100))
-        cells.append(stats.t_interval([run[exam][part]["greedy"]["length"] for run in own]).cell(".1f"))
-    return cells
+    for how in ("greedy", "sampled"):
+        right = [right_of(exam[how]) for exam in own]
+        share = stats.proportion(right[0]) if len(own) == 1 else stats.t_interval([r.mean() for r in right])
+        cells.append(share.cell(".1f", 100))
+    return [*cells, stats.t_interval([exam["greedy"]["length"] for exam in own]).cell(".1f")]
 
 
 def section() -> list[str]:
