@@ -278,7 +278,7 @@ def test_without_a_record_nothing_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(diffusion_claims, "RESULTS", tmp_path)
     with pytest.raises(FileNotFoundError):
         diffusion_claims.claims()
-    assert page._recorded("A diffusion model", diffusion_claims) == []
+    assert page._recorded("A diffusion model", diffusion_claims, "diffusion") == []
 
 
 def test_the_findings_are_those_of_the_record(monkeypatch, tmp_path):
@@ -298,7 +298,7 @@ def test_the_findings_are_those_of_the_record(monkeypatch, tmp_path):
     assert row.measured.endswith(", characters the same")
     told = "lab/sums on sums of 10 to 40; 6 questions a run; 2 settings on validation seeds"
     assert row.conditions == f"Card 9, 2026-01-02; {told}"
-    text = "\n".join(page._recorded("A diffusion model", diffusion_claims))
+    text = "\n".join(page._recorded("A diffusion model", diffusion_claims, "diffusion"))
     assert "## A diffusion model" in text
     assert "2 steps of 3 questions x 4 responses, 2 inner steps" in text
     # three seeds, 3.0, 3.75, 4.5 calls: t(0.975, 2) * 0.75 / sqrt(3) = 1.86
