@@ -9,9 +9,9 @@ reinforce    a whole run
 examine      accuracy, forward calls and length, sampled, deterministic, and all in one call
 
 From d1: advantages without division by the standard deviation, prompt tokens masked with p = 0.15, anew
-for each inner step and alike for the old and the new policy, a mean over a response's own tokens, a
-clip of 0.5 (its code). Other than d1: no KL term; all weights, not LoRA; a decode that commits whatever it
-is sure of.
+for each inner step and alike for the old and the new policy, a clip of 0.5 (all three its code's), a mean
+over a response's own tokens (its equation; its code takes one over all tokens of a batch). Other than d1:
+no KL term, 4 inner steps for 12, all weights, not LoRA; a decode that commits whatever it is sure of.
 """
 
 from collections.abc import Sequence
