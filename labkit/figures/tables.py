@@ -48,6 +48,12 @@ def folded(words: str, *tables: Any) -> HTML:
     )
 
 
+def recorded(part: Any) -> tuple[str, HTML]:
+    """What a study with claims of its own says (its ``section``), and its ``table``: for ``folded``."""
+    head, rows = part.table()
+    return "\n".join(part.section()), html_table(head, rows, "")
+
+
 def findings_table(findings: Sequence[Claim]) -> HTML:
     """What ``labkit.studies.report.findings`` returned; the last column links to the notebook."""
     rows = []
