@@ -56,16 +56,12 @@ def claims_60m() -> list[Claim]:
 def claims_parallel() -> list[Claim]:
     """Rows on several GPUs: the same losses as one, and tokens a second."""
     same, speed = results("parallel-same"), results("parallel-speed")
-    one, *shared = same["forms"].values()
-    names, gpus = ("DDP", "FSDP2"), shared[0]["processes"]
+    names, gpus = {"ddp": "DDP", "fsdp": "FSDP2"}, same["forms"]["ddp"]["processes"]
     apart = ", ".join(
-        f"{name} {form['largest_difference']:.1e}" for name, form in zip(names, shared, strict=True)
+        f"{told} {same['forms'][form]['largest_difference']:.1e}" for form, told in names.items()
     )
-    faster = ", ".join(
-        f"{name} {speed['forms'][form]['speedup']:.2f}x"
-        for name, form in zip(names, ("ddp", "fsdp"), strict=True)
-    )
-    run = f"layers of the 60M configuration, ELAS with LORO, {len(one['losses'])} steps"
+    faster = ", ".join(f"{told} {speed['forms'][form]['speedup']:.2f}x" for form, told in names.items())
+    run = f"layers of the 60M configuration, ELAS with LORO, {len(same['forms']['one']['losses'])} steps"
     return [
         Claim(
             "ELAS", f"{gpus} GPUs lose what one loses",

@@ -52,7 +52,6 @@ class Lab:
             checks.fail("--terms", o.terms, f"the smallest and the largest, from 1 to {ROOM}")
         self.decoding = Decoding(**context.pick(*DECODING))
         self.exams = {part: held_out(part, o.problems, tuple(o.terms)) for part in PARTS}
-        seeds = [seed for seed in o.seed if seed < VALIDATION]
         if "arms" in context.stages:
             path = context.out / DIFFUSION
             found = json.loads(path.read_text()) if path.is_file() else {}
@@ -61,7 +60,7 @@ class Lab:
             if None in self.rates.values():
                 named = ", ".join(arm for arm, rate in self.rates.items() if rate is None)
                 checks.fail("--rate", o.rate, f"a number: no validation run chose one of {named}")
-        self.part_of = {seed: "test" if seed in seeds else "validation" for seed in o.seed}
+        self.part_of = {seed: "test" if seed < VALIDATION else "validation" for seed in o.seed}
 
     def model(self, context: Context) -> MaskedLM:
         """The model that every run begins from."""

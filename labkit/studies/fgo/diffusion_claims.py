@@ -20,7 +20,7 @@ from labkit.studies.claims import Claim, where
 from labkit.studies.fgo.claims import NOTEBOOK, accuracy_words
 from labkit.studies.fgo.diffusion_lab import ARMS, BASE, HOW
 from labkit.studies.fgo.records import DIFFUSION, RESULTS
-from labkit.studies.fgo.run_records import Runs, of_test_seeds, right_of, settings_tried
+from labkit.studies.fgo.run_records import Runs, of_test_seeds, right_of, settings_tried, share_right
 
 RIVAL = "linear penalty, calls"
 COUNTS = {"calls": ("calls", "more", "fewer"), "length": ("characters", "more", "fewer")}
@@ -94,10 +94,7 @@ def table() -> tuple[list[str], list[list[str]]]:
 def _cells(exams: Sequence[dict[str, Any]]) -> list[str]:
     cells = []
     for how in HOW:
-        right = [right_of(exam[how]) for exam in exams]
-        share = (
-            stats.proportion(right[0]) if len(right) == 1 else stats.t_interval([r.mean() for r in right])
-        )
+        share = share_right([exam[how] for exam in exams])
         cells += [share.cell(".1f", 100), _mean(exams, how, "calls")]
     return [*cells, _mean(exams, "sampled", "length")]
 

@@ -4,6 +4,7 @@ once            a run's result, unless it stands there of the same inputs
 of_test_seeds   {arm: {seed: run}} without the seeds that chose settings
 settings_tried  how many of those, in words
 right_of        which questions of an exam were answered right
+share_right     what share of them, over questions or seeds
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from labkit.studies import stats
 from labkit.studies.files import digest
 from labkit.studies.harness import Context
 
@@ -70,3 +72,9 @@ def settings_tried(found: dict[str, Any]) -> str:
 def right_of(exam: dict[str, Any]) -> np.ndarray:
     """Bool (Q,) of an exam's string of 0 and 1."""
     return np.array([digit == "1" for digit in exam["right"]])
+
+
+def share_right(exams: Sequence[dict[str, Any]]) -> stats.Estimate:
+    """Share of right answers with 95 %: over the questions of one exam, else over the exams, one a seed."""
+    right = [right_of(exam) for exam in exams]
+    return stats.proportion(right[0]) if len(right) == 1 else stats.t_interval([r.mean() for r in right])

@@ -17,7 +17,7 @@ from labkit.studies import stats
 from labkit.studies.claims import Claim, where
 from labkit.studies.fgo.claims import MARGIN, NOTEBOOK, length_words
 from labkit.studies.fgo.records import RESULTS, SMOLLM
-from labkit.studies.fgo.run_records import Runs, of_test_seeds, right_of, settings_tried
+from labkit.studies.fgo.run_records import Runs, of_test_seeds, right_of, settings_tried, share_right
 
 BASE = "GRPO"
 ASKED = {  # (exam, its part): what was asked
@@ -90,12 +90,8 @@ def table() -> tuple[list[str], list[list[str]]]:
 
 
 def _cells(own: list[dict[str, Any]]) -> list[str]:
-    cells = []
-    for how in ("greedy", "sampled"):
-        right = [right_of(exam[how]) for exam in own]
-        share = stats.proportion(right[0]) if len(own) == 1 else stats.t_interval([r.mean() for r in right])
-        cells.append(share.cell(".1f", 100))
-    return [*cells, stats.t_interval([exam["greedy"]["length"] for exam in own]).cell(".1f")]
+    shares = [share_right([exam[how] for exam in own]).cell(".1f", 100) for how in ("greedy", "sampled")]
+    return [*shares, stats.t_interval([exam["greedy"]["length"] for exam in own]).cell(".1f")]
 
 
 def section() -> list[str]:
