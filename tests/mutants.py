@@ -487,6 +487,9 @@ FAULTS = (
     Fault("processes of a study compute the same rows", "labkit/studies/elas/parallel.py",
           "replace=False)[rank::ranks]", "replace=False)[: config.batch_size // ranks]",
           ("tests/test_elas_parallel.py::test_two_processes_lose_what_one_loses",)),
+    Fault("a wrong generation is timed", "labkit/studies/elas/generate.py",
+          "if gaps[form] > TOLERANCE:", "if False:",
+          ("tests/test_elas_generate.py::test_a_form_that_chooses_other_tokens_is_not_timed",)),
 )  # fmt: skip
 
 

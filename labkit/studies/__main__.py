@@ -15,6 +15,7 @@ STUDIES = {  # name: the module that has it as STUDY
     "elas": "labkit.studies.elas.study",
     "elas-60m": "labkit.studies.elas.paper60m",
     "elas-parallel": "labkit.studies.elas.parallel",
+    "elas-generate": "labkit.studies.elas.generate",
     "soar": "labkit.studies.soar.study",
     "soar-words": "labkit.studies.soar.words",
     "soar-bench": "labkit.studies.soar.bench",

@@ -12,7 +12,7 @@ import numpy as np
 
 from labkit.studies import published
 from labkit.studies.claims import Claim, where
-from labkit.studies.elas.claims60m import claims_60m, claims_parallel
+from labkit.studies.elas.claims60m import claims_60m, claims_generate, claims_parallel
 from labkit.studies.elas.gaps import describe_gap, describe_tried, gap
 from labkit.studies.elas.records import note, results, runs, traces
 from labkit.studies.stats import t_interval
@@ -65,6 +65,7 @@ def claims() -> list[Claim]:
         *claims_parallel(),
         *_memory(),
         *_speed(),
+        *claims_generate(),
         _step(),
         *_warmup(),
         *_rule(),

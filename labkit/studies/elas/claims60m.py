@@ -1,4 +1,4 @@
-"""What the runs of the paper's 60M configuration say beside what the paper prints."""
+"""What the lab measured beside its study: the paper's 60M configuration, several GPUs, generation."""
 
 import math
 
@@ -73,6 +73,32 @@ def claims_parallel() -> list[Claim]:
             f"{where(speed)}; {run}, bfloat16, as many rows in each process as in the one, eager",
         ),
     ]  # fmt: skip
+
+
+def claims_generate() -> list[Claim]:
+    """A row a size: tokens a second of ``generate`` by form, and what a static cache is worth."""
+    from labkit.studies.elas.generate import BY_DEFAULT  # late: transformers
+
+    how = "bfloat16, random weights; torch.compile, static cache and CUDA graphs unless eager; all in turn"
+    rows = []
+    for size, record in results("generate").items():
+        speed: dict[str, list[float]] = {}
+        for row in record["rows"]:
+            speed.setdefault(row["form"], []).append(row["tokens_per_second"])
+        batches = "/".join(str(batch) for batch in sorted({row["batch"] for row in record["rows"]}))
+        told = [f"{form} {'/'.join(f'{v:,.0f}' for v in values)}" for form, values in speed.items()]
+        full, loro, slow = (
+            _times(speed["ELAS"], speed[n]) for n in ("full-rank SwiGLU", "LORO", BY_DEFAULT)
+        )
+        told.append(f"ELAS {full} of full rank's, {loro} of LORO's and {slow} its own eager speed")
+        ask = f"tokens a second of generate at the {size} shape, batch {batches}"
+        rows.append(Claim("ELAS", ask, "; ".join(told), where(record, how)))
+    return rows
+
+
+def _times(ours: list[float], theirs: list[float]) -> str:
+    ratios = np.array(ours) / theirs
+    return f"{ratios.min():.2f} to {ratios.max():.2f}x"
 
 
 def _runs() -> dict[str, TrainTrace]:

@@ -21,8 +21,8 @@ from labkit.reading import read_npz
 from labkit.traces import TrainTrace
 
 RESULTS = Path(__file__).resolve().parent / "results"
-# rows of memory and speed: ffn.py; study: journal.py; of the others: parallel.py
-RECORDS = ("memory", "speed", "study", "parallel-same", "parallel-speed")
+# rows of memory and speed: ffn.py; study: journal.py; generate: generate.py; of the others: parallel.py
+RECORDS = ("memory", "speed", "study", "generate", "parallel-same", "parallel-speed")
 
 
 def results(stage: str) -> dict:
