@@ -73,7 +73,7 @@ def best(count):
     return lambda masks, sure, p, at: masks[:count]
 
 
-def agree(strategy, rule, cases=40, confidence="probability", **options):
+def agree(strategy, rule, cases=16, confidence="probability", **options):
     """``decode`` gives the spec's tokens and calls for every prompt, in one batch and in several."""
     worked = set()
     for seed in range(cases):
