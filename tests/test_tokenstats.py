@@ -1,7 +1,10 @@
 """token_stats: closed forms, edge rows, gradients, the kernels against the reference, error messages."""
 
 import math
+import warnings
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,6 +60,42 @@ def test_a_temperature_near_zero_leaves_the_argmax(width):
     assert [value.tolist() for value in stats[1:]] == [[1, 1], [0, 0], [0, 0]]
     stats.entropy.sum().backward()
     assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("width", [4, 600])
+def test_a_temperature_that_float32_does_not_hold_is_a_limit_not_nan(width, backend):
+    logits = torch.full((1, width), -INF, device=DEVICE)
+    logits[0, :3] = torch.tensor([0.0, 1.0, 2.0])
+    logits.requires_grad_()
+    for cold in (1e-50, 5e-324):  # all on the largest
+        stats = token_stats(logits, temperature=cold, backend=backend)
+        assert [value.item() for value in stats] == [2, 1, 0, 0]
+        (grad,) = torch.autograd.grad(stats.entropy.sum(), logits)
+        assert not grad.any()
+    for hot in (1e39, 1e300):  # three alike
+        numbers = [value.item() for value in token_stats(logits, temperature=hot, backend=backend)]
+        assert numbers == pytest.approx([2, 1 / 3, -math.log(3), math.log(3)], rel=1e-6)
+
+
+def test_any_finite_number_is_a_temperature():
+    logits = torch.tensor([[0.0, math.log(3)]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy's, of a comparison that overflows
+        half = token_stats(logits, temperature=np.float32(0.5))
+    assert half.confidence.item() == pytest.approx(9 / 10)
+    for bad in (10**400, Fraction(1, 10**400)):
+        with pytest.raises(ValueError, match="temperature must be a finite number > 0; got"):
+            token_stats(logits, temperature=bad)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int16])
+def test_tokens_of_any_integer_dtype(dtype):
+    logits = torch.tensor([[0.0, math.log(3)], [math.log(3), 0.0]])
+    told = token_stats(logits, torch.tensor([1, 1]).to(dtype)).logprob
+    assert told.tolist() == pytest.approx([math.log(0.75), math.log(0.25)])
+    with pytest.raises(ValueError, match="tokens must lie between 0 and 1; got values from 0 to 2"):
+        token_stats(logits, torch.tensor([0, 2]).to(dtype))
 
 
 def test_temperature_is_a_division():

@@ -1,7 +1,7 @@
 """The public function: check the arguments once, choose a backend."""
 
+import math
 import os
-import sys
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from tokenstats import reference
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+COLDEST = torch.finfo(torch.float32).tiny  # float32 sums: 1 over a lower temperature is no float32
 
 
 def token_stats(
@@ -50,14 +51,24 @@ def token_stats(
         raise ValueError(f"logits must have shape (..., V) with V >= 1; got {tuple(logits.shape)}")
     if isinstance(temperature, bool) or not isinstance(temperature, Real):
         raise ValueError(f"temperature must be a number > 0; got {temperature!r}")
-    if not 0 < temperature <= sys.float_info.max:
+    heat = _float(temperature)
+    if not 0 < heat < math.inf:
         raise ValueError(f"temperature must be a finite number > 0; got {temperature!r}")
+    if logits.dtype != torch.float64:
+        heat = min(max(heat, COLDEST), 1 / COLDEST)
     if tokens is not None:
         tokens = _checked(tokens, logits)
     run = _backend(backend, logits)
     rows = logits.reshape(-1, logits.shape[-1])
-    stats = run(rows, None if tokens is None else tokens.reshape(-1), float(temperature))
+    stats = run(rows, None if tokens is None else tokens.reshape(-1), heat)
     return reference.TokenStats(*(value.view(logits.shape[:-1]) for value in stats))
+
+
+def _float(number: Real) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # a whole number beyond the floats
+        return math.inf
 
 
 def _backend(backend: str, logits: torch.Tensor) -> Callable[..., reference.TokenStats]:
@@ -122,11 +133,12 @@ def _checked(tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
             f"got {tuple(tokens.shape)} on {tokens.device}"
         )
     traced = torch.compiler.is_compiling() or isinstance(tokens, FakeTensor)
+    tokens = tokens.long()  # torch has no min of uint16, uint32 and uint64
     if traced or tokens.device.type != "cpu":  # there are no values, or the device has to be waited for
-        return tokens.long()
+        return tokens
     if tokens.numel() and not (tokens.min() >= 0 and tokens.max() < vocabulary):
         raise ValueError(
             f"tokens must lie between 0 and {vocabulary - 1}; "
             f"got values from {tokens.min().item()} to {tokens.max().item()}"
         )
-    return tokens.long()
+    return tokens

@@ -16,7 +16,6 @@ from tokenstats.reference import TokenStats
 
 INTERPRETED = not isinstance(join, triton.JITFunction)
 SHORT, TILE = 512, 2048  # columns of a short row; numbers a program takes of them
-COLDEST = torch.finfo(torch.float32).tiny  # 1 over a lower temperature is no float32
 LANES = 256  # times CHUNK columns at once; with 4 warps 93 % of the H100's copy bandwidth
 
 
@@ -52,7 +51,7 @@ def _forward(
 ) -> list[torch.Tensor]:
     """argmax, confidence, logprob, entropy, log2 Z of the rows of x (N, V); ``parts`` as of ``_splits``."""
     rows, vocabulary = x.shape
-    scale = LOG2E.value / max(temperature, COLDEST)
+    scale = LOG2E.value / temperature
     argmax = torch.empty(rows, dtype=torch.int64, device=x.device)
     chosen = argmax if tokens is None else tokens
     if vocabulary <= SHORT:
@@ -135,7 +134,7 @@ def _gradient(saved, temperature, grads) -> torch.Tensor:
     with _on_device_of(x):
         gradient[(x.shape[0], triton.cdiv(x.shape[1], block))](
             x, out, *numbers, *(grad.contiguous() for grad in grads),
-            x.shape[1], x.stride(0), 1 / max(temperature, COLDEST), BLOCK=block, num_warps=8,
+            x.shape[1], x.stride(0), 1 / temperature, BLOCK=block, num_warps=8,
         )  # fmt: skip
     return out
 
