@@ -174,6 +174,31 @@ def test_tensors_of_two_devices_are_one_clear_error():
         Packed(packed.values, packed.metadata.to("meta"), packed.shape)
 
 
+@pytest.mark.parametrize("layout", ["rows", "cusparselt"])
+def test_a_packed_form_of_another_shape_is_one_clear_error(layout):
+    packed = compress(torch.randn(3, 8).half(), layout=layout)
+    wrong = Packed(packed.values, packed.metadata, torch.Size((3, 160)), layout)
+    for use in (decompress, lambda one: matmul(one, torch.ones(2, 160).half())):
+        with pytest.raises(ValueError, match=r"packed must hold .* of a dense \(3, 160\) in layout"):
+            use(wrong)
+
+
+@pytest.mark.parametrize("layout", ["rows", "cusparselt"])
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (2, 3, 0)])
+def test_a_dimension_of_zero_is_packed_in_both_layouts(layout, shape):
+    packed = compress(torch.empty(shape).half(), layout=layout)
+    assert decompress(packed).shape == shape
+    assert torch.equal(matmul(packed, torch.empty(2, 0).half()), torch.zeros(*shape[:-1], 2).half())
+
+
+def test_a_feed_forward_of_no_inputs_is_zero():
+    leaves = [torch.randn(size, requires_grad=True) for size in ((3, 0), (8, 0), (5, 8))]
+    y = relu2_ffn(*leaves)
+    assert torch.equal(y, torch.zeros(3, 5))
+    grads = torch.autograd.grad(y.sum(), leaves)
+    assert [tuple(grad.shape) for grad in grads] == [(3, 0), (8, 0), (5, 8)]
+
+
 def test_a_launch_refuses_two_devices():
     pytest.importorskip("triton")
     from sparse24.launch import on_device_of

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from sparse24 import autograd, ffn, reference
 from sparse24.backend import Backend
-from sparse24.packed import Packed
+from sparse24.packed import Packed, whole
 
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -157,7 +157,7 @@ def relu2_compress(
 
 def decompress(packed: Packed, *, backend: str = "auto") -> torch.Tensor:
     """The dense tensor of ``packed``, zeros where values were dropped; inverse of ``compress``."""
-    _packed(packed)
+    whole(packed)
     return autograd.Decompress.apply(packed.link, packed, _backend(backend, packed.values))
 
 
@@ -170,7 +170,7 @@ def matmul(packed: Packed, weight: torch.Tensor, *, backend: str = "auto") -> to
     a CUDA graph. In layout "rows" it unpacks and multiplies densely.
     ValueError if weight's shape, dtype or device do not fit.
     """
-    packed = _cast_packed(_packed(packed))
+    packed = _cast_packed(whole(packed))
     ops = _backend(backend, packed.values)
     weight = _weight("weight", weight, packed.shape[-1], packed)
     if not torch.is_grad_enabled() or (packed.link is None and not weight.requires_grad):
@@ -207,17 +207,11 @@ def relu2_ffn(
     if up.shape[0] % 4:
         raise ValueError(f"up must have a multiple of 4 rows; got shape {tuple(up.shape)}")
     ops = _backend(backend, z)
-    flat = z.reshape(-1, z.shape[-1])
+    flat = z.reshape(z.shape[:-1].numel(), z.shape[-1])  # of K = 0 too
     layout = ops.layout_for(torch.Size((flat.shape[0], up.shape[0])), z.device, z.dtype)
     with autograd.no_autocast(z.device.type):
         y = ffn.Relu2FFN.apply(flat, up, down, gradient, layout, ops)
     return y.view(*z.shape[:-1], down.shape[0])
-
-
-def _packed(packed: Packed) -> Packed:
-    if not isinstance(packed, Packed):
-        raise ValueError(f"packed must be a sparse24.Packed; got {type(packed).__name__}")
-    return packed
 
 
 def _cast(x: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,15 @@ def padded(size: int) -> int:
     return -(-size // TILE) * TILE
 
 
+def shapes(shape: torch.Size, layout: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of the values and of the metadata that hold a dense tensor of ``shape`` (..., K)."""
+    *lead, columns = shape
+    if layout == "rows":
+        return (*lead, columns // 2), (*lead, -(-columns // 8))
+    rows, columns = padded(shape[:-1].numel()), padded(columns)
+    return (rows, columns // 2), (rows * columns // 8,)
+
+
 def buffer(
     rows: int, columns: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -82,6 +82,20 @@ class Packed:
         return Packed(self.values, self.metadata, self.shape, self.layout)
 
 
+def whole(packed: Packed) -> Packed:
+    """``packed``; ValueError if it is none or its parts are not those of its shape, which kernels trust."""
+    if not isinstance(packed, Packed):
+        raise ValueError(f"packed must be a sparse24.Packed; got {type(packed).__name__}")
+    given = packed.values.shape, packed.metadata.shape
+    if given != layouts.shapes(packed.shape, packed.layout) or packed.metadata.dtype != torch.uint8:
+        values, metadata = map(tuple, given)
+        raise ValueError(
+            f"packed must hold the values and uint8 metadata of a dense {tuple(packed.shape)} in layout "
+            f"{packed.layout!r}; got {values} and {packed.metadata.dtype} {metadata}"
+        )
+    return packed
+
+
 def _from_tree(tensors: Any, about: Any) -> Packed:
     values, metadata, link = tensors
     shape, layout = about

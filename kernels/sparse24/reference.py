@@ -62,7 +62,7 @@ def pack(x: torch.Tensor, square: bool = False, layout: str = "rows") -> tuple[t
     and underflow of the square would make.
     """
     if layout == "cusparselt":
-        flat = x.reshape(-1, x.shape[-1])
+        flat = x.reshape(x.shape[:-1].numel(), x.shape[-1])  # of K = 0 too
         rows, columns = (layouts.padded(size) for size in flat.shape)
         whole = torch.nn.functional.pad(flat, (0, columns - flat.shape[1], 0, rows - flat.shape[0]))
         return layouts.to_cusparselt(*pack(whole, square))

@@ -25,7 +25,7 @@ def _words(x: torch.Tensor) -> torch.Tensor:
 def size(shape: torch.Size) -> tuple[int, int]:
     """(rows T, groups per row G) of a dense shape."""
     groups = shape[-1] // 4
-    return (shape.numel() // shape[-1] if groups else 0), groups
+    return shape[:-1].numel(), groups
 
 
 def _grid(rows: int, groups: int) -> tuple[int]:
