@@ -1,6 +1,7 @@
 """What every trace is: a dataclass of arrays and plain values, checked, kept as one npz without pickle."""
 
 import json
+import re
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from labkit.reading import read_npz
 
 FORMAT = 1
 KINDS = {"bool": "b", "int": "biu", "float": "f", "number": "biuf"}  # numpy's dtype.kind
+HALF = re.compile("[\0\ud800-\udfff]")  # what the name of an array in an npz loses or cannot hold
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Trace:
                 _check(spec.name, value, _what(spec), sizes)
             elif what := _what(spec):
                 for name, item in _of_type(spec.name, value, dict).items():
+                    if not isinstance(name, str) or HALF.search(name):
+                        fail(f"names of {spec.name}", name, "text without NUL or half characters")
                     _check(f"{spec.name}[{name!r}]", item, what, sizes)
             else:
                 _of_type(spec.name, value, dict if spec.name == "meta" else list)
@@ -41,8 +45,9 @@ class Trace:
         path = Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"path must end in .npz; got {str(path)!r}")
+        self.__post_init__()  # a field may have changed since: what cannot be loaded is not saved
         content: dict[str, Any] = {}
-        plain = {"kind": type(self).__name__, "format": FORMAT}
+        plain = {"kind": json.dumps(type(self).__name__), "format": json.dumps(FORMAT)}
         for spec in fields(self):
             value = getattr(self, spec.name)
             if _is_array(spec):
@@ -50,8 +55,9 @@ class Trace:
             elif _what(spec):
                 content |= {f"{spec.name}/{key}": item for key, item in value.items()}
             else:
-                plain[spec.name] = value
-        content["json"] = np.array(json.dumps(plain))
+                plain[spec.name] = _as_json(spec.name, value)
+        parts = (f"{json.dumps(name)}: {text}" for name, text in plain.items())
+        content["json"] = np.array(f"{{{', '.join(parts)}}}")
         return write_atomic(path, lambda temporary: np.savez_compressed(temporary, **content))
 
     @classmethod
@@ -69,13 +75,27 @@ class Trace:
                         keys = [key for key in content if key.startswith(prefix)]
                         plain[spec.name] = {key.removeprefix(prefix): content.pop(key) for key in keys}
                 return made(**content, **plain)
-        except OSError:
-            raise
         except Exception as error:  # a damaged file makes zip, numpy and JSON stumble in many ways
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # of opening it; a seek to where a damaged file points names none
             raise ValueError(f"path must be a {cls.__name__} npz; {path} is not ({error})") from None
         raise ValueError(
             f"path must hold a {cls.__name__} of format {FORMAT}; {path} holds {kind} {number}"
         )
+
+
+def _as_json(name: str, value: Any) -> str:
+    """JSON of a plain field, numpy's numbers as Python's; ValueError names the field."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, np.generic):
+            return item.item()
+        raise TypeError(f"{type(item).__name__} is not")
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} must hold what JSON can, to be saved ({error})") from None
 
 
 def _what(spec: Field) -> str:

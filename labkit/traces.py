@@ -10,6 +10,7 @@ Algorithms make traces, figures and widgets read them; this module needs numpy a
 
 import math
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Annotated, Any
 
 import numpy as np
@@ -190,12 +191,18 @@ class TrainTrace(Trace):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (behind := np.flatnonzero(np.diff(self.step) <= 0)).size:
+        if (behind := np.flatnonzero(self.step[1:] <= self.step[:-1])).size:
             fail("step", self.step[behind[0] : behind[0] + 2].tolist(), "ascending")
+        for name, values in self.series.items():
+            if values.ndim > 2:
+                fail(f"series[{name!r}]", values.shape, "of shape (n,) or (n, layers)")
         for sample in self.samples:
             if not isinstance(sample, dict) or not {"step", "text"} <= sample.keys():
                 fail("samples", sample, "dicts with step and text")
-            number("step of a sample", sample["step"], -math.inf)
+            if number("step of a sample", sample["step"], -math.inf) % 1:
+                fail("step of a sample", sample["step"], "a whole number")
+            if not isinstance(sample["text"], str):
+                fail("text of a sample", sample["text"], "a str")
         for finding in self.meta.get("findings", []):
             if not isinstance(finding, dict) or not {"step", "where", "what"} <= finding.keys():
                 fail("meta['findings']", finding, "dicts with step, where and what")
@@ -219,7 +226,7 @@ class TrainTrace(Trace):
         rows: dict[int, dict[str, float]] = {}
         for entry in log:
             row = rows.setdefault(int(entry["step"]), {})
-            row |= {k: v for k, v in entry.items() if k != "step" and isinstance(v, (int, float))}
+            row |= {k: v for k, v in entry.items() if k != "step" and isinstance(v, Real)}
         steps = sorted(rows)
         names = sorted({name for row in rows.values() for name in row})
         series = {n: np.array([rows[s].get(n, np.nan) for s in steps], float) for n in names}

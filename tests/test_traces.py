@@ -97,6 +97,14 @@ def test_a_mask_trace_of_other_types_or_sizes_is_refused(tmp_path, changed, prob
         (lambda: TrainTrace(np.arange(2), {"x": np.zeros(3)}), r"series\['x'\] must be number \(2, ...\)"),
         (lambda: TrainTrace(np.arange(2), samples=[{"step": 1}]), "samples must be dicts with step and"),
         (lambda: TrainTrace(np.arange(2), samples=[{"step": "x", "text": ""}]), "step of a sample must be"),
+        (lambda: TrainTrace(np.arange(2), samples=[{"step": 0.5, "text": ""}]), "step of a sample .*whole"),
+        (lambda: TrainTrace(np.arange(2), samples=[{"step": 0, "text": None}]), "text of a sample .*a str"),
+        (lambda: TrainTrace(np.array([3, 2, 1], np.uint8)), r"step must be ascending; got \[3, 2\]"),
+        (lambda: TrainTrace(np.arange(2), {"x": np.zeros((2, 3, 4))}),
+         r"series\['x'\] must be of shape \(n,\) or \(n, layers\); got \(2, 3, 4\)"),
+        (lambda: TrainTrace(np.arange(2), {"a\0b": np.zeros(2)}), r"names of series .*; got 'a\\x00b'"),
+        (lambda: TrainTrace(np.arange(2), {"\udcff": np.zeros(2)}), "names of series must be text without"),
+        (lambda: TrainTrace(np.arange(2), {3: np.zeros(2)}), "names of series must be text .*; got 3"),
         (lambda: MaskTrace(np.zeros((0, 1, 4)), np.zeros((0, 1, 4), bool), ["a"]),
          r"activations must be .* none of them 0, .*; got \(0, 1, 4\)"),
         (lambda: TrainTrace(np.arange(2), meta={"findings": [1]}), r"meta\['findings'\] must be dicts"),
@@ -148,6 +156,41 @@ def test_a_pickle_in_a_trace_is_not_run(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_pointer_out_of_the_file_names_the_path(tmp_path):
+    path = mask_trace().save(tmp_path / "mask.npz")
+    whole = bytearray(path.read_bytes())
+    whole[-6:-2] = b"\xff\xff\xff\xff"  # of the end record: where the directory begins
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"path must be a MaskTrace npz; .*mask.npz is not"):
+        MaskTrace.load(path)
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(tmp_path):
+    sample = {"step": np.int64(1), "text": "a", "length": np.int32(7), "correct": np.bool_(True)}
+    trace = TrainTrace(np.arange(2), samples=[sample], meta={"seed": np.int64(3), "lr": np.float32(0.5)})
+    again = TrainTrace.load(trace.save(tmp_path / "a.npz"))
+    assert again.meta == {"seed": 3, "lr": 0.5}
+    assert again.samples == [{"step": 1, "text": "a", "length": 7, "correct": True}]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda trace: trace.series.update(x=[1.0, None]), r"series\['x'\] must be a numpy array"),
+        (lambda trace: trace.series.update(x=np.array([1, None], object)), r"series\['x'\] must be number"),
+        (lambda trace: trace.series.update(x=np.zeros(3)), r"series\['x'\] must be number \(2, ...\)"),
+        (lambda trace: trace.meta.update(path=Path("a")), "meta must hold .*PosixPath is not"),
+        (lambda trace: trace.meta.update({(1, 2): 3}), "meta must hold what JSON can"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(tmp_path, spoil, problem):
+    trace = TrainTrace(np.arange(2), {"loss": np.zeros(2)})
+    spoil(trace)
+    with pytest.raises(ValueError, match=problem):
+        trace.save(tmp_path / "a.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = mask_trace().save(tmp_path / "mask.npz")
     before = path.read_bytes()
@@ -168,6 +211,11 @@ def test_bad_shapes_name_the_argument():
         MaskTrace(np.zeros((1, 2, 6)), np.zeros((1, 2, 6), bool), [])
     with pytest.raises(ValueError, match="kept must be bool"):
         MaskTrace(np.zeros((1, 2, 4)), np.zeros((1, 2, 4)), [])
+
+
+def test_a_log_keeps_numbers_of_numpy():
+    trace = TrainTrace.from_log([{"step": 1, "loss": np.float32(0.5), "name": "x"}])
+    assert {name: values.tolist() for name, values in trace.series.items()} == {"loss": [0.5]}
 
 
 def test_a_log_becomes_curves():
