@@ -65,10 +65,17 @@ class MaskTrace(Trace):
 
     @property
     def energy_kept(self) -> np.ndarray:
-        """(layers,) share of the squared norm that survives the mask (1 where all is zero)."""
-        energy = np.square(self.activations, dtype=np.float64)
-        total = energy.sum((1, 2))
-        return np.where(total > 0, (energy * self.kept).sum((1, 2)) / np.maximum(total, 1e-300), 1.0)
+        """(layers,) share of the squared norm that survives the mask (1 where all is zero).
+
+        NaN where an activation is NaN or infinite.
+        """
+        size = np.abs(self.activations).max((1, 2), keepdims=True).astype(np.float64)
+        finite = np.isfinite(size)
+        # Relative to the largest: the squares of 1e200 and of 1e-200 are no float64.
+        scale = np.where(finite & (size > 0), size, 1.0)
+        energy = np.square(np.where(finite, self.activations, np.nan) / scale, dtype=np.float64)
+        kept, total = (energy * self.kept).sum((1, 2)), energy.sum((1, 2))
+        return np.where(total == 0, 1.0, kept / np.where(total == 0, 1.0, total))
 
 
 @dataclass

@@ -82,6 +82,16 @@ def test_group_counts_are_shares_of_groups(trace):
     assert f"{100 * trace.crowded_groups.mean():.1f} %" in figure.get_suptitle()
 
 
+@pytest.mark.parametrize(("value", "layers"), [(np.nan, 1), (np.inf, 1), (np.nan, 2)])
+def test_layers_without_an_energy_are_told(trace, value, layers):
+    trace.activations[:layers, 0, 0] = value
+    figure = masks.layer_shares(trace)
+    figure.canvas.draw()
+    assert figure.get_suptitle().endswith(f"of the energy; NaN or infinity in {layers} of 2 layers")
+    assert len(figure.axes[1].texts) == 2 - layers
+    masks.mask_grid(trace).canvas.draw()
+
+
 def test_all_zero_activations_draw(trace):
     trace.activations[:] = 0
     masks.mask_grid(trace)

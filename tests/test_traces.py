@@ -30,6 +30,16 @@ def test_an_all_zero_layer_keeps_all_of_its_energy():
 
 
 @pytest.mark.parametrize(
+    ("scale", "kept"), [(1e200, 0.8), (1e-200, 0.8), (np.nan, np.nan), (np.inf, np.nan)]
+)
+def test_energy_needs_finite_values_of_any_size(scale, kept):
+    activations = np.array([[[2.0, 1.0, 0.0, 0.0]]])
+    activations[activations > 0] *= scale  # 4 of 5 squares, the mask drops the smaller
+    trace = MaskTrace(activations, np.array([[[True, False, True, False]]]), ["a"])
+    np.testing.assert_allclose(trace.energy_kept, [kept])
+
+
+@pytest.mark.parametrize(
     "trace",
     [
         mask_trace(),

@@ -1,6 +1,7 @@
 """mask_grid's Python side: the packed bits it shows, the kernel it checks, its size, errors and re-runs."""
 
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -55,6 +56,16 @@ def test_state_holds_what_the_trace_says(shown):
     assert np.array_equal(cells(grid) == 0, trace.activations == 0)
     assert grid.metadata == module.pack_rows(trace.kept).tobytes()
     assert grid.shares[1]["energy"] == pytest.approx(trace.energy_kept[1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_layer_that_is_not_finite_goes_into_json(shown, value):
+    trace = make()
+    trace.activations[0, 0, 0] = value
+    shares = mask_grid(trace).shares
+    json.dumps(shares, allow_nan=False)  # as in a page and in a message
+    assert shares[0]["energy"] is None
+    assert shares[1]["energy"] == pytest.approx(trace.energy_kept[1])
 
 
 def test_a_value_too_small_for_half_precision_is_not_a_zero(shown):

@@ -77,16 +77,19 @@ def layer_shares(trace: MaskTrace) -> Figure:
     left.grid(axis="y", visible=False)
     left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, borderaxespad=0.2)
     kept = 100 * trace.energy_kept
-    low = min(kept.min() - 1, 97)
+    known = np.flatnonzero(np.isfinite(kept))  # of a layer with NaN or infinity the energy is not
+    low = min(kept[known].min(initial=98) - 1, 97)
     right.hlines(layers, low, kept, color=theme.GRID, linewidth=3)
     right.plot(kept, layers, "D", color=theme.GREEN, markersize=7)
-    for layer, value in zip(layers, kept, strict=True):
+    for layer, value in zip(known, kept[known], strict=True):
         right.annotate(f"{value:.1f}", (value, layer), (0, 9), textcoords="offset points", ha="center")
     right.set(xlabel="energy kept (%)", xlim=(low, 100.4))
+    span = f"{kept[known].min():.1f} to {kept[known].max():.1f}" if len(known) else "nan"
+    lost = len(kept) - len(known)
     theme.headline(
         figure,
-        f"The mask zeroes {enforced.mean():.1f} % of the values and keeps {kept.min():.1f} to "
-        f"{kept.max():.1f} % of the energy",
+        f"The mask zeroes {enforced.mean():.1f} % of the values and keeps {span} % of the energy"
+        + f"; NaN or infinity in {lost} of {len(kept)} layers" * (lost > 0),
     )
     return figure
 

@@ -214,14 +214,18 @@ def sentence(compared: dict) -> str:
     return f"Triton kernel against reference, {compared['groups']:,} groups, {compared['where']}: {words}."
 
 
-def _shares(trace: MaskTrace) -> list[dict[str, float]]:
+def _shares(trace: MaskTrace) -> list[dict[str, float | None]]:
+    """Of each layer; None where NaN or infinity leaves no energy, for JSON has no NaN."""
     columns = {
         "natural": trace.natural_zeros,
         "enforced": trace.enforced_zeros,
         "energy": trace.energy_kept,
         "crowded": trace.crowded_groups,
     }
-    return [{key: float(value[i]) for key, value in columns.items()} for i in range(len(trace.activations))]
+    return [
+        {key: float(value[i]) if np.isfinite(value[i]) else None for key, value in columns.items()}
+        for i in range(len(trace.activations))
+    ]
 
 
 def _compare(activations: list[np.ndarray]) -> dict:

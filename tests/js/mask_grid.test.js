@@ -70,6 +70,8 @@ test("the mask drops only from crowded groups", () => {
 });
 
 test("energy is the share of squares that are kept", () => {
+  const broken = Plane.read({ ...packed, values: new DataView(new Uint16Array(32).fill(0x7e00).buffer) });
+  assert.ok(Number.isNaN(broken.energy(0)));
   assert.equal(plane.energy(0), 1);
   const finite = Plane.read({
     ...packed,
@@ -206,6 +208,7 @@ test("the titles tell what kernel and mask did", () => {
   );
   assert.equal(words.kernelText({ problem: "no Triton" }, undefined), "not compared: no Triton");
   const shares = { natural: 0.5, enforced: 0.125, energy: 0.98765 };
+  assert.match(words.layerTitle("", 1, { ...shares, energy: null }, 0), /more; NaN or infinite values$/);
   const said = words.layerTitle("step 9", 1, shares, 3);
   assert.match(
     said,

@@ -85,7 +85,7 @@ export class Plane {
       all += square;
       if (this.kept(token, feature)) kept += square;
     }
-    return all > 0 ? kept / all : 1;
+    return all === 0 ? 1 : kept / all; // NaN where a value is none or infinite
   }
 
   /**

@@ -2,7 +2,7 @@
 
 /**
  * @typedef {import("./plane.js").Compared} Compared
- * @typedef {{ natural: number, enforced: number, energy: number }} Shares of one plane
+ * @typedef {{ natural: number, enforced: number, energy: number | null }} Shares of one plane
  */
 
 /** A token whose white space can be seen. @param {string} token */
@@ -53,9 +53,10 @@ export function comparedTitle(compared) {
  */
 export function layerTitle(step, layer, { natural, enforced, energy }, leftOut) {
   const left = leftOut ? ` (the last ${leftOut} tokens are not shown)` : "";
+  const stays = energy === null ? "NaN or infinite values" : `${percent(energy, 2)} of the energy stays`;
   return (
     `${step ? `${step}, ` : ""}layer ${layer}: zero by itself ${percent(natural)}, ` +
-    `by the mask ${percent(enforced)} more; ${percent(energy, 2)} of the energy stays${left}`
+    `by the mask ${percent(enforced)} more; ${stays}${left}`
   );
 }
 
