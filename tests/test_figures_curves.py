@@ -85,6 +85,16 @@ def test_sample_table_shows_one_step_and_escapes():
         curves.sample_table(trace, 3)
 
 
+def test_what_a_sample_does_not_know_is_left_open():
+    sample = {"step": 1, "text": "7", "prompt": None, "length": None, "entropy": None}
+    asked = [{"role": "user", "content": "3+4"}]  # a conversation, as TRL has prompts
+    trace = TrainTrace(np.arange(2), samples=[sample, sample | {"prompt": asked, "length": 1}])
+    shown = curves.sample_table(trace, 1).data
+    assert ">7</span>" in shown
+    assert "3+4" in shown
+    assert "None" not in shown
+
+
 def test_totals_sum_each_run():
     assert curves.totals([run([1, 2]), run([3, 6])], "reward") == [3, 9]
 

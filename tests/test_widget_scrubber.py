@@ -169,6 +169,24 @@ def test_twenty_re_runs_leak_nothing(shown):
     assert counts[-1] == counts[1]
 
 
+def test_what_a_sample_does_not_know_is_null_in_the_page(shown):
+    trace = make()
+    trace.samples[:] = [{"step": 1, "text": "a", "length": None, "entropy": np.nan}]
+    (row,) = scrubber(trace, step=1).completions["runs"][0]["rows"]
+    assert (row["length"], row["entropy"]) == (None, None)
+
+
+def test_a_run_that_cannot_be_drawn_does_not_spoil_the_next(shown):
+    draw, first, second = Comparison(), make(), make()
+    first.meta["model"], second.meta["model"] = "Qwen/Qwen2.5-0.5B", "Qwen/Qwen3-0.6B"
+    draw(first)
+    with pytest.raises(ValueError, match="without steps"):
+        draw(TrainTrace(np.zeros(0, int)))
+    widget = draw(second)
+    assert [run["arm"].split(",")[0] for run in widget.runs] == ["run 1", "run 2"]
+    assert widget.title == "Run 2, model Qwen/Qwen3-0.6B beside 1"
+
+
 def test_runs_join_under_one_cursor_and_are_named_by_what_differs(shown, monkeypatch):
     draw = Comparison(last=2)
     for alpha, seed in ((0.1, 0), (0.5, 0), (0.5, 7)):

@@ -115,9 +115,9 @@ def sample_table(trace: TrainTrace, step: int, limit: int = 8) -> HTML:
     checks.choice("step", step, known)
     rows = []
     for sample in [s for s in trace.samples if s["step"] == step][: checks.integer("limit", limit, 1)]:
-        text = marked(sample.get("prompt", "") + sample["text"], CODE)
-        length = f"{sample['length']:.0f}" if "length" in sample else "–"
-        entropy = f"{sample['entropy']:.2f}" if "entropy" in sample else "–"
+        text = marked(f"{sample.get('prompt') or ''}{sample['text']}", CODE)
+        length = "–" if sample.get("length") is None else f"{sample['length']:.0f}"
+        entropy = "–" if sample.get("entropy") is None else f"{sample['entropy']:.2f}"
         rows.append((text, verdict(sample["correct"]) if "correct" in sample else "", length, entropy))
     title = f"{trace.meta.get('arm', '')}, step {step}"
     return html_table(("response", "verdict", "tokens", "entropy (nats)"), rows, title, numbers=(2, 3))

@@ -27,8 +27,10 @@ class Comparison:
         self._scrubber: Scrubber | None = None
 
     def __call__(self, trace: TrainTrace) -> object:
-        self._made = self._with(trace)
-        return self._drawn(self._made)
+        made = self._with(trace)
+        drawn = self._drawn(made)
+        self._made = made  # a run that cannot be drawn is not kept: it would spoil the next
+        return drawn
 
     def grow(self, trace: TrainTrace) -> object:
         """The earlier runs beside one that is still under way; a later call draws it anew."""
@@ -45,7 +47,7 @@ class Comparison:
         if headless():
             return figure_of(by_arm(runs), panels, "", "step")
         before = [str(number) for number, _ in made[:-1]]
-        title = names[-1].capitalize() + (f" beside {', '.join(before)}" if before else "")
+        title = f"R{names[-1][1:]}" + (f" beside {', '.join(before)}" if before else "")
         state = {"step": int(made[-1][1].step[-1]), "title": title, "shown": list(range(len(runs)))}
         if self._scrubber is None:
             self._scrubber = Scrubber(runs, panels, **state)

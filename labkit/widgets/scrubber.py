@@ -200,7 +200,9 @@ def figure_of(arms: dict[str, list[TrainTrace]], panels: Mapping[str, str], titl
 
 
 def _plain(value: object) -> object:
-    """A value that JSON has: short text, bool, or a number (None where it is not finite)."""
+    """A value that JSON has: short text, bool, None, or a number (None where it is not finite)."""
+    if value is None:
+        return None
     if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, int | float | np.number):
