@@ -32,6 +32,13 @@ def test_everything_else_is_drawn_as_it_was_written(text):
     figure.canvas.draw()
 
 
+def test_half_a_character_is_drawn_as_its_number():
+    figure = pyplot.figure()
+    drawn = figure.text(0, 0, theme.drawable("run \udcff"))
+    figure.canvas.draw()
+    assert drawn.get_text() == r"run \udcff"
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_sweep_draws_any_name(name):
     table = pd.DataFrame({f"x{name}": [1, 2, 1, 2], name: [1.0, 2, 3, 4], "g$": ["$a_$", "$a_$", "b", "b"]})

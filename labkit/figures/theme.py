@@ -75,8 +75,10 @@ def apply() -> None:
 def drawable(text: str) -> str:
     """Somebody's text for a figure: $...$ that is a formula stays one, other dollars are drawn as they are.
 
-    Matplotlib would raise when it draws, far from the call that took the text.
+    Matplotlib would raise when it draws, far from the call that took the text. Half characters, which it
+    cannot draw either, are shown as \\udcff.
     """
+    text = text.encode("utf-8", "backslashreplace").decode()
     if is_math_text(text):
         try:
             MathTextParser("path").parse(text)
