@@ -136,6 +136,8 @@ def test_bad_arguments(trace):
         beam_tree.beam_tree(trace, 2)
     with pytest.raises(ValueError, match="side must be the side of a board of 16 cells; got 9"):
         beam_tree.beam_tree(trace, side=9)
+    with pytest.raises(ValueError, match="side must be an integer >= 1; got -4"):
+        beam_tree.beam_tree(trace, side=-4)
 
 
 def test_a_long_text_is_drawn_as_points():

@@ -282,6 +282,8 @@ def test_bad_arguments(trace):
         BeamTree(trace, None, **rest | {"prompt": 2})
     with pytest.raises(ValueError, match="side must be the side of a board of 16 cells, or None; got 9"):
         BeamTree(trace, None, **rest | {"side": 9})
+    with pytest.raises(ValueError, match="side must be an integer >= 1; got -4"):
+        BeamTree(trace, None, **rest | {"side": -4})
     with pytest.raises(ValueError, match="truth must be of the shape of the sequences"):
         BeamTree(trace, None, **rest | {"truth": np.zeros(16)})
     with pytest.raises(ValueError, match="compare must be a trace of the same"):

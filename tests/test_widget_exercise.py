@@ -91,6 +91,8 @@ def test_re_runs_leak_nothing(shown):
         ({"a": True, "b": True}, {}, "just one holds"),
         ({"a": True}, {}, "two options or more"),
         (float("nan"), {"within": 1}, r"answer must be a finite number or \{.*\}; got nan"),
+        (None, {"within": 1}, r"answer must be a finite number or \{.*\}; got None"),
+        (10**400, {"within": 1}, r"answer must be a finite number or \{.*\}; got 10000"),
         (3.0, {}, "within must be a number above 0, in the unit of the answer; got 0.0"),
         (3.0, {"within": float("nan")}, "within must be a number >= 0; got nan"),
     ],

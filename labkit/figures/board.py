@@ -23,7 +23,7 @@ def draw_board(axes: Axes, trace: BeamTrace, path: np.ndarray, side: int, truth:
     Given cells are grey and bold; filled ones carry the call that filled them, in colour and number;
     cells that differ from ``truth`` are struck out. ValueError if the trace is no side x side board.
     """
-    if trace.sequences.shape[1] != side**2:
+    if trace.sequences.shape[1] != checks.integer("side", side, 1) ** 2:
         checks.fail("side", side, f"the side of a board of {trace.sequences.shape[1]} cells")
     tokens, when = history(trace, path)[-1]
     scale = Normalize(1, max(2, int(trace.beam_step.max())))

@@ -95,7 +95,7 @@ class BeamTree(Instrument):
         length = trace.sequences.shape[1]
         if any(not len(one.beam_step) for one in (trace, compare) if one is not None):
             raise ValueError("trace must be decoded with record=True; this one has no beams to show")
-        if side is not None and side**2 != length:
+        if side is not None and checks.integer("side", side, 1) ** 2 != length:
             checks.fail("side", side, f"the side of a board of {length} cells, or None")
         if compare is not None and compare.sequences.shape != trace.sequences.shape:
             checks.fail("compare", compare.sequences.shape, f"a trace of the same {trace.sequences.shape}")

@@ -123,9 +123,13 @@ def exercise(
             checks.fail("answer", dict(answer), "two options or more of which just one holds")
         one = Question(question, why, tuple(answer), holds[0])
     else:
-        value, room = float(answer), checks.number("within", within, 0)
+        try:
+            value = float(answer)
+        except (TypeError, ValueError, OverflowError):
+            value = math.nan
+        room = checks.number("within", within, 0)
         if not math.isfinite(value):
-            checks.fail("answer", value, "a finite number or {option: does it hold}")
+            checks.fail("answer", answer, "a finite number or {option: does it hold}")
         if room == 0:
             checks.fail("within", within, "a number above 0, in the unit of the answer")
         one = Question(question, why, value=value, unit=unit, within=room)
