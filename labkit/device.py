@@ -151,7 +151,8 @@ def current() -> str:
     import torch
 
     if settled := os.environ.get(VARIABLE):
-        there = ("cpu", "cuda") if torch.version.cuda else ("cpu",)
+        # pip's torch on a machine without a card is a CUDA build, too
+        there = ("cpu", "cuda") if torch.version.cuda and torch.cuda.device_count() else ("cpu",)
         return choice(f"${VARIABLE}", settled, there)
     return "cuda" if torch.cuda.is_initialized() or automatic() else "cpu"
 

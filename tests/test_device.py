@@ -23,6 +23,7 @@ def machine(tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(lines))
         monkeypatch.setattr(device, "_shown", visible)
         for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", device.VARIABLE):
             monkeypatch.setenv(name, "")  # so that what ``use`` sets is undone
@@ -102,7 +103,7 @@ def test_memory_is_what_the_driver_told_at_most(machine):
 
 
 def test_a_device_of_the_environment_is_one_that_is_here(machine, monkeypatch):
-    machine()
+    machine(GOOD)
     for settled, build in (("gpu", "13.0"), ("cuda:1", "13.0"), ("auto", "13.0"), ("cuda", None)):
         monkeypatch.setenv("LABKIT_DEVICE", settled)
         monkeypatch.setattr(torch.version, "cuda", build)
@@ -110,3 +111,13 @@ def test_a_device_of_the_environment_is_one_that_is_here(machine, monkeypatch):
             device.class_of()
     monkeypatch.setenv("LABKIT_DEVICE", "cpu")
     assert device.class_of() == "cpu"
+
+
+def test_a_cuda_build_without_a_driver_has_no_cuda(machine, monkeypatch):
+    machine()
+    monkeypatch.setenv("LABKIT_DEVICE", "cuda")
+    with pytest.raises(ValueError, match=r"^\$LABKIT_DEVICE must be one of 'cpu'; got 'cuda'$"):
+        device.class_of()
+    machine(GOOD)
+    monkeypatch.setenv("LABKIT_DEVICE", "cuda")
+    assert device.class_of() == "cuda"
