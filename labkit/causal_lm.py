@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from labkit.checks import fail
 from labkit.paths import is_json
@@ -94,6 +94,12 @@ def checkpoint_to_resume(folder: Path, resume: bool, option: str) -> Path | None
     if not resume and last is not None:
         fail(option, str(folder), f"new or empty, or come with --resume: it holds {last.name}")
     return last
+
+
+def check_steps(config: TrainingArguments) -> None:
+    """ValueError for no step at all, where Trainer would take one."""
+    if config.max_steps == 0:
+        fail("--max_steps", 0, "above 0, or -1: as many as --num_train_epochs make")
 
 
 def train(trainer: Trainer, last: Path | None) -> None:

@@ -161,6 +161,8 @@ def test_a_run_that_would_train_nothing_is_refused_and_leaves_no_model(model, da
     assert main(command(model, dataset, out, *epochs)) == 2
     told = capsys.readouterr().err
     assert "--max_steps must be such that a step is taken; got {'max_steps': -1, 'num_train" in told
+    told = refused(command(model, dataset, out, "--max_steps", 0), capsys)
+    assert "--max_steps must be above 0, or -1: as many as --num_train_epochs make; got 0" in told
     assert not (out / "model.safetensors").exists()
     assert not (out / "train_trace.npz").exists()
     if find_spec("vllm") is None:

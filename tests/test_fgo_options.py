@@ -222,8 +222,10 @@ def test_the_papers_presets_are_whole_and_say_where_each_value_is_from(name):
         ("model_init_kwargs", "[1]", "--model_init_kwargs must be a mapping, as JSON; got '[1]'"),
         ("model_init_kwargs", "{dtype: 1}", "a mapping must be JSON (Expecting property name"),
         ("lora_r", "-1", "--lora_r must be an integer >= 0"),
+        ("lora_alpha", "0", "--lora_alpha must be an integer >= 1; got 0"),
         ("eval_dataset", "gone.jsonl", "--eval_strategy must be steps or epoch"),
-        ("steps_per_generation", "0", ""),
+        ("steps_per_generation", "0", "steps_per_generation must be an integer >= 1; got 0"),
+        ("num_iterations", "0", "num_iterations must be an integer >= 1; got 0"),
     ],
 )
 def test_a_run_that_cannot_begin_is_one_line(option, value, expected, model, dataset, tmp_path, capsys):

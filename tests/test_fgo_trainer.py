@@ -391,6 +391,15 @@ BAD = [
     ({"alpha": -1}, "alpha must be a number in [0, 10]; got -1"),
     ({"beta_entropy": float("nan")}, "beta_entropy must be a number in [0, 10]; got nan"),
     ({"clamp": 0}, "clamp must be a number in [1, 1000]; got 0"),
+    # what TRL takes or blames another option for
+    ({"beta": -1.0}, "beta must be a number >= 0; got -1.0"),
+    ({"beta": float("nan")}, "beta must be a number >= 0; got nan"),
+    ({"epsilon": -1.0}, "epsilon must be a number >= 0; got -1.0"),
+    ({"epsilon_high": -0.1}, "epsilon_high must be a number >= 0; got -0.1"),
+    ({"num_iterations": 0}, "num_iterations must be an integer >= 1; got 0"),
+    ({"num_generations": 0}, "num_generations must be an integer >= 2; got 0"),
+    ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be an integer >= 1; got 0"),
+    ({"steps_per_generation": -1}, "steps_per_generation must be an integer >= 1; got -1"),
 ]
 
 

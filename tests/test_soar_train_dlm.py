@@ -225,6 +225,7 @@ def test_two_processes_give_the_loss_of_one(made, tmp_path):
     [
         (("--block_share", "2"), r"block_share must be a number in \[0, 1\]"),
         (("--lora_r", "0"), "lora_r must be an integer >= 1"),
+        (("--max_steps", "0"), "--max_steps must be above 0, or -1"),
         (("--answer_length", "1"), "--answer_length must be at least the tokens of an answer"),
         (("--resume",), "--output_dir must be a folder with a checkpoint"),
         (("--dataset", "none.jsonl"), "dataset must be a"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit import checks
-from labkit.causal_lm import checkpoint_to_resume, lora_config, train
+from labkit.causal_lm import check_steps, checkpoint_to_resume, lora_config, train
 from labkit.fgo.policy import load_policy
 from labkit.options import help_field, parse_options
 from labkit.paths import PACKAGE, runs_dir, write_json
@@ -116,6 +116,9 @@ def _parse(argv: Sequence[str]) -> tuple[Arguments, "FGOConfig"]:
         prog="labkit train fgo", description=__doc__,
     )  # fmt: skip
     checks.integer("--lora_r", arguments.lora_r, 0)
+    if arguments.lora_alpha is not None:  # by 0 an adapter is multiplied away and never moves
+        checks.integer("--lora_alpha", arguments.lora_alpha, 1)
+    check_steps(config)
     if arguments.eval_dataset and config.eval_strategy == "no":
         checks.fail("--eval_strategy", "no", "steps or epoch where there is an --eval_dataset")
     return arguments, config

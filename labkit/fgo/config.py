@@ -9,6 +9,13 @@ from labkit import checks
 from labkit.fgo.objective import Objective, check, setting
 
 METHODS = ("fgo", "grpo")
+# What TRL takes unseen and then trains on nonsense, or blames another option for: whole numbers with their
+# smallest value, and numbers that are not negative.
+COUNTS = {
+    "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "generation_batch_size": 1,
+    "steps_per_generation": 1, "num_generations": 2, "num_iterations": 1,
+}  # fmt: skip
+WEIGHTS = ("beta", "epsilon", "epsilon_high")
 
 
 @dataclass
@@ -49,6 +56,13 @@ class FGOConfig(GRPOConfig):
     def __post_init__(self):
         checks.choice("method", self.method, METHODS)
         check(self._settings(), beta="beta_entropy")
+        for name in (*COUNTS, *WEIGHTS):
+            if (value := getattr(self, name)) is None:
+                continue
+            if name in WEIGHTS:
+                checks.number(name, value, 0)
+            else:
+                checks.integer(name, value, COUNTS[name])
         super().__post_init__()
 
     @property

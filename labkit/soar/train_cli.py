@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from labkit.causal_lm import checkpoint_to_resume, import_peft, load_causal_lm, lora_config, train
+from labkit.causal_lm import (
+    check_steps,
+    checkpoint_to_resume,
+    import_peft,
+    load_causal_lm,
+    lora_config,
+    train,
+)
 from labkit.options import help_field, parse_options
 from labkit.paths import runs_dir, write_json
 from labkit.provenance import provenance
@@ -52,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
         (Arguments, Adaptation, TrainingArguments), argv, defaults=defaults, prog="labkit train dlm",
         description=__doc__,
     )  # fmt: skip
+    check_steps(config)
     output = Path(str(config.output_dir))
     last = checkpoint_to_resume(output, arguments.resume, "--output_dir")
     rows = read_rows(arguments.dataset)
