@@ -264,6 +264,11 @@ def test_the_unigram_baseline_is_the_cross_entropy_of_counts():
         ({"arm": "equal_flops", "model": {"mlp_rank": 3}}, "model must be without mlp_rank, .* from arm="),
         ({"arm": "equal_flops", "model": {"rank": None}}, "model must be one with a rank for arm="),
         ({"model": {"rank": 0}}, "rank must be an integer between 1 and"),
+        ({"model": {"num_key_value_heads": 3}}, "num_key_value_heads must be a divisor of num_attention"),
+        ({"model": {"num_key_value_heads": 0}}, "num_key_value_heads must be an integer >= 1; got 0"),
+        ({"model": {"head_dim": 7}}, "head_dim must be even: rotary embeddings turn pairs; got 7"),
+        ({"model": {"attention_dropout": 2.0}}, r"attention_dropout must be a number in \[0, 1\]; got 2.0"),
+        ({"model": {"hidden_act": "bad"}}, "hidden_act must be one of .*; got 'bad'"),
         ({"save_every": 2}, "output_dir must be a folder where checkpoints are saved"),
     ],
 )

@@ -13,9 +13,10 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from labkit.checks import choice, fail, integer
+from labkit.checks import choice, fail, integer, number
 from labkit.elas.ffn import build_mlp
 from labkit.elas.layers import GRADIENTS, LowRankLinear, Sparse24ReLU2, replace_linears
 from labkit.elas.llama import LlamaWeights
@@ -98,6 +99,7 @@ class ElasConfig(LlamaConfig):
         choice("recompute", self.recompute, (True, False))
         if self.hidden_size % self.num_attention_heads:
             fail("num_attention_heads", self.num_attention_heads, f"a divisor of {self.hidden_size}")
+        self._check_llamas_own()
         if self.rank is not None:
             self.rank = integer("rank", self.rank, 1, self.hidden_size)
         if self.mlp_rank is not None:
@@ -114,6 +116,16 @@ class ElasConfig(LlamaConfig):
         if self.recompute and (self.packed or self.ffn == "swiglu"):
             fail("recompute", True, "False with packed=True or ffn='swiglu'")
         super().__post_init__(**kwargs)
+
+    def _check_llamas_own(self) -> None:
+        """ValueError for what Llama takes as it is and then fails on when it is built or called."""
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        if groups is not None and heads % integer("num_key_value_heads", groups, 1):
+            fail("num_key_value_heads", groups, f"a divisor of num_attention_heads={heads}")
+        if self.head_dim is not None and integer("head_dim", self.head_dim, 2) % 2:
+            fail("head_dim", self.head_dim, "even: rotary embeddings turn pairs")
+        number("attention_dropout", self.attention_dropout, 0, 1)
+        choice("hidden_act", self.hidden_act, tuple(ACT2FN))
 
     @classmethod
     def from_name(cls, name: str, **options) -> Self:
