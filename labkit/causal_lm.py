@@ -1,6 +1,7 @@
 """What the training commands share: loading a causal LM, Trainer's checkpoints, its bar, peft."""
 
 import re
+import shutil
 import zipfile
 from collections.abc import Sequence
 from importlib import import_module
@@ -117,6 +118,7 @@ def train(trainer: Trainer, last: Path | None) -> None:
         trainer._load_from_checkpoint(str(last))
         trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
     else:
+        trainer.add_callback(Rotation())
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         except ImportError as error:  # an optimiser, for instance
@@ -149,6 +151,33 @@ def lora_config(
         target_modules=layers or (None if factors else "all-linear"), target_parameters=factors or None,
         **settings,
     )  # fmt: skip
+
+
+class Rotation(TrainerCallback):
+    """Deletes the oldest checkpoints beyond ``save_total_limit``.
+
+    Trainer's own rotation takes every folder checkpoint-* for one of its own: it would delete a
+    checkpoint-best that somebody has put aside.
+    """
+
+    limit: int | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.limit, args.save_total_limit = args.save_total_limit, None
+
+    def on_save(self, args, state, control, **kwargs):
+        if not args.should_save or self.limit is None or self.limit < 1:
+            return
+        # a later one was cut short before the run was resumed
+        found = [one for one in checkpoints(Path(args.output_dir)) if step_of(one) <= state.global_step]
+        best = Path(state.best_model_checkpoint or "").name
+        *others, _ = sorted(found, key=step_of)
+        old = [one for one in others if one.name != best]
+        for one in old[: max(0, min(len(old), len(found) - self.limit))]:
+            shutil.rmtree(one, ignore_errors=True)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        args.save_total_limit = self.limit
 
 
 class StepBar(TrainerCallback):

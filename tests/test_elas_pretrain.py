@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import shutil
 
 import numpy as np
@@ -164,6 +165,15 @@ def test_a_folder_of_another_name_beside_the_checkpoints_is_none(half_done, tmp_
     shutil.copytree(folder / "checkpoint-4", folder / "checkpoint-best")
     trace = train(dataclasses.replace(BASE, steps=6, save_every=4), output_dir=folder, resume=True)
     assert trace.curve("loss")[0].tolist() == [2, 4, 6]
+
+
+def test_a_checkpoint_put_aside_is_not_rotated_away(tmp_path):
+    kept = tmp_path / "checkpoint-best"
+    kept.mkdir()
+    os.utime(kept, (1, 1))  # older than all that Trainer writes
+    train(dataclasses.replace(BASE, steps=8, save_every=2), output_dir=tmp_path)
+    found = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert found == ["checkpoint-6", "checkpoint-8", "checkpoint-best"]
 
 
 def test_checkpoints_of_another_program_are_not_cleared_away(tmp_path):

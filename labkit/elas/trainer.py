@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
-from labkit.causal_lm import PARTS, StepBar, check_whole, checkpoints, newest_checkpoint, step_of
+from labkit.causal_lm import PARTS, Rotation, StepBar, check_whole, checkpoints, newest_checkpoint, step_of
 from labkit.device import is_main_process
 from labkit.elas.config import LORO_REVISION, PretrainConfig
 from labkit.elas.data import Text, windows
@@ -109,7 +109,11 @@ def run(
         args=_arguments(config, folder, device),
         train_dataset=Rows(windows(text.train, config.seq_len)),
         optimizers=(optimizer, schedule),
-        callbacks=[Instruments(config, model, text, held_out), StepBar(progress, desc=config.arm)],
+        callbacks=[
+            Rotation(),
+            Instruments(config, model, text, held_out),
+            StepBar(progress, desc=config.arm),
+        ],
     )
     trainer.remove_callback(PrinterCallback)  # the trace holds every row
     # 3) the run
