@@ -97,3 +97,15 @@ def test_a_hot_decode_does_not_depend_on_what_else_is_decoded(strategy):
         alone = decode(model, [prompt], strategy, **given)
         assert alone.sequences[0].tolist() == row[: len(prompt) + 8].tolist()
     assert (many.sequences[0] != many.sequences[3]).any()
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-320, 1e300])
+def test_a_temperature_beyond_fp32_is_greedy_or_all_noise(temperature):
+    logits = torch.tensor([0.0, 3.0, 5.0, 9.0, 8.0])  # 0 is the mask; 3 is the likeliest
+
+    def model(tokens):
+        return logits.expand(*tokens.shape, 5).clone()
+
+    found = decode(model, [[1]], "greedy", mask_id=0, gen_length=40, temperature=temperature, seed=0)
+    kinds = set(found.sequences[0, 1:].tolist())
+    assert kinds == {3} if temperature < 1 else {3} < kinds <= {1, 2, 3, 4}

@@ -104,6 +104,9 @@ def generate_batch(
         gen_length = getattr(tokenizer, "gen_length", GEN_LENGTH)
     checks.integer("gen_length", gen_length, 1)
     mask_id = options.get("mask_id", getattr(model, "mask_id", None))
+    for question, prompt in zip(questions, prompts, strict=True):
+        if mask_id in prompt:
+            checks.fail("question", question, f"without the model's mask, token {mask_id}")
 
     @lru_cache  # a beam's text is often what it was a step before
     def stopped(tokens: tuple[int, ...]) -> bool:

@@ -80,7 +80,8 @@ class Scorer:
     def _heated(self, flat: Tensor, prompt: np.ndarray, width: int) -> Tensor:
         """fp32 (N, V): noise over logits (N, V) by temperature, top_p and top_k; its argmax is a sample."""
         assert self._noise is not None
-        heated = flat.float() / self.config.temperature
+        # in fp32 logits / 1e-40 are all infinite, and -inf / 1e40 is NaN
+        heated = flat.float() / min(max(self.config.temperature, 1e-30), 1e30)
         if self.config.top_p < 1 or self.config.top_k is not None:
             heated = _filtered(heated, self.config.top_p, self.config.top_k)
         noise = self._noise(prompt, width, flat.shape[1], flat.device)
