@@ -92,7 +92,7 @@ def _read(name: str, built_in: Sequence[str], config: str | None, split: str) ->
         text = content.decode("utf-8-sig")  # Windows tools put a byte order mark before UTF-8
         if ".csv" in ending:
             return _table(text, name)
-        return _lines(text, name) if ".jsonl" in ending else json.loads(text)
+        return _lines(text, name) if ".jsonl" in ending else _document(text, name)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         kind = "UTF-8" if ".csv" in ending else "JSON"
         raise ValueError(f"dataset must be valid {kind}; {name} is not: {error}") from None
@@ -164,11 +164,27 @@ def _check(row: Any, number: int, name: str, prompt: str, answer: str) -> None:
         checks.fail(
             f"{prompt} in row {number} of {name}",
             row[prompt],
-            "a text or a list of messages whose content is text",
+            "a text or a list of messages whose content is text, not blank",
         )
     given = row[answer]
     if not isinstance(given, str | Number) or given != given or not str(given).strip():  # NaN: no equal
         checks.fail(f"{answer} in row {number} of {name}", given, "a text or a number, not empty")
+
+
+def _document(text: str, name: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except ValueError as error:
+        raise ValueError(f"dataset must be valid JSON; {name} is not: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs; ValueError for a key that stands twice, as a value would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return found
 
 
 def _lines(text: str, name: str) -> list[Any]:
@@ -176,7 +192,7 @@ def _lines(text: str, name: str) -> list[Any]:
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
         try:
-            rows += [json.loads(line)] if line.strip() else []
+            rows += [json.loads(line, object_pairs_hook=_once)] if line.strip() else []
         except ValueError as error:  # also a number of more digits than Python reads
             reason = str(error)
             if isinstance(error, json.JSONDecodeError):
@@ -188,7 +204,7 @@ def _lines(text: str, name: str) -> list[Any]:
 
 def _is_prompt(prompt: Any) -> bool:
     if not isinstance(prompt, list):
-        return isinstance(prompt, str)
+        return isinstance(prompt, str) and bool(prompt.strip())
     return bool(prompt) and all(
         isinstance(turn, dict) and {"role", "content"} <= set(turn) and isinstance(turn["content"], str)
         for turn in prompt

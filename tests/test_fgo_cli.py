@@ -424,6 +424,10 @@ BAD_FILES = [
         ROW + '\n{"prompt": [{"role": "user", "content": "1"}], "answer": 1}',
         "of texts or of conversations throughout",
     ),
+    ("jsonl", f'{ROW}\n{{"prompt": " ", "answer": "2"}}', "prompt in row 2 of .*, not blank; got ' '"),
+    ("jsonl", f'{ROW}\n{ROW[:-1]}, "answer": "3"}}', r"line 2 of .* is not: the key 'answer' stands twice"),
+    ("json", f'[{ROW[:-1]}, "answer": "3"}}]', r"bad\.json is not: the key 'answer' stands twice"),
+    ("json", f'[{{"prompt": "1", "answer": {"9" * 5000}}}]', r"valid JSON; .* is not: Exceeds the limit"),
     ("json", ROW, "a file with at least one row, in a list where it is .json"),
     *(
         (
