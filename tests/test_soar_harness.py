@@ -15,6 +15,7 @@ lm_eval = pytest.importorskip("lm_eval", reason="pip install labkit[eval]")
 from lm_eval.api.model import CachingLM  # noqa: E402
 
 from labkit.soar.harness import LabkitLM  # noqa: E402
+from labkit.soar.harness_options import asked  # noqa: E402
 
 NO_KWARGS: dict = {"until": []}
 
@@ -279,6 +280,18 @@ def test_auto_finds_the_rows_that_fit_and_the_batch_changes_no_answer(folder):
 def test_what_is_refused_is_named(folder, options, message):
     with pytest.raises(ValueError, match=message):
         build(folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"do_sample": "false"}, "do_sample must be one of None, True, False; got 'false'"),
+        ({"temperature": None}, "temperature must be a number >= 0; got None"),
+    ],
+)
+def test_what_a_task_asks_amiss_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        asked(given, 64, {})
 
 
 def test_a_folder_is_needed_and_a_tokenizer_in_it(tmp_path):

@@ -151,6 +151,8 @@ def asked(given: Mapping[str, Any], gen_length: int, options: Mapping[str, Any])
     is the model's, else 1 as in transformers. top_p and top_k without sampling say nothing and are dropped.
     ValueError names a key that is none of these and no option of ``decode``.
     """
+    checks.choice("do_sample", given.get("do_sample"), (None, True, False))  # "false" would be true
+    checks.number("temperature", given.get("temperature", 0.0), 0, inf)
     wanted: dict[str, Any] = dict(normalize_gen_kwargs(dict(given), default_max_gen_toks=gen_length))
     length = min(checks.integer("max_gen_toks", wanted.pop("max_gen_toks"), 1), gen_length)
     stops = stop_strings([stop for stop in wanted.pop("until") if stop])
