@@ -80,6 +80,14 @@ def test_batches_answer_as_each_prompt_alone(model):
         assert cut == (tokenizer.eos_token_id not in written)
 
 
+def test_a_temperature_next_to_0_is_greedy(model):
+    found = [
+        respond(model, char_tokenizer(), [{"prompt": "Q8+4="}], Sampling(max_tokens=9, temperature=heat))
+        for heat in (0.0, 1e-45)
+    ]
+    assert found[0].texts == found[1].texts
+
+
 def test_samples_differ_are_repeatable_and_end_at_every_end_token(model):
     tokenizer, rows = char_tokenizer(), verbose_sums(4)
     semicolon = tokenizer.convert_tokens_to_ids(";")

@@ -88,7 +88,9 @@ def _generate(model, prompts: list[list[int]], ends: list[int], sampling: Sampli
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     warm = sampling.temperature > 0
-    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if warm else {}
+    # in fp32 logits / 1e-40 are all infinite
+    heat = max(sampling.temperature, 1e-30)
+    drawn = {"temperature": heat, "top_p": sampling.top_p, "top_k": 0} if warm else {}
     whole = model.generate(
         input_ids=ids.to(model.device), attention_mask=mask.to(model.device), do_sample=warm, **drawn,
         max_new_tokens=sampling.max_tokens, eos_token_id=ends or None, pad_token_id=pad,
