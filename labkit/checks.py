@@ -20,6 +20,11 @@ def visible(text: str) -> str:
     return re.sub(r"[^\n\t -~\xa0-\u202d\u202f-\U0010ffff]", lambda sign: ascii(sign[0])[1:-1], text)
 
 
+def whole(text: str) -> bool:
+    """Whether ``text`` holds no half of a character (a lone surrogate), which no tokenizer takes."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
 def did_you_mean(given: Any, known: Iterable[str]) -> str:
     """The end of an error that names the closest of ``known`` in brackets; empty if nothing is close."""
     close = get_close_matches(str(given), known, n=1)

@@ -164,7 +164,7 @@ def _check(row: Any, number: int, name: str, prompt: str, answer: str) -> None:
         checks.fail(
             f"{prompt} in row {number} of {name}",
             row[prompt],
-            "a text or a list of messages whose content is text, not blank",
+            "a text or a list of messages whose content is text, not blank, of whole characters",
         )
     given = row[answer]
     if not isinstance(given, str | Number) or given != given or not str(given).strip():  # NaN: no equal
@@ -204,8 +204,11 @@ def _lines(text: str, name: str) -> list[Any]:
 
 def _is_prompt(prompt: Any) -> bool:
     if not isinstance(prompt, list):
-        return isinstance(prompt, str) and bool(prompt.strip())
+        return isinstance(prompt, str) and bool(prompt.strip()) and checks.whole(prompt)
     return bool(prompt) and all(
-        isinstance(turn, dict) and {"role", "content"} <= set(turn) and isinstance(turn["content"], str)
+        isinstance(turn, dict)
+        and {"role", "content"} <= set(turn)
+        and isinstance(turn["content"], str)
+        and checks.whole(turn["content"])
         for turn in prompt
     )

@@ -109,6 +109,8 @@ def test_messages_without_a_template_and_other_questions_are_refused_in_one_line
         generate(chat, [{"role": "tool", "content": "w1"}])
     with pytest.raises(ValueError, match="question must be without the model's mask, token 38; got 'w1 <"):
         generate(plain, "w1 <|mdm_mask|> w2")
+    with pytest.raises(ValueError, match="question must be text of whole characters; got"):
+        generate(plain, "caf\udce9")  # what Python makes of a byte that is not UTF-8
     with pytest.raises(ValueError, match="questions must be a list"):
         generate_batch(chat, "w1 w2")
     for stop in ("", ["a", ""], [3], None):

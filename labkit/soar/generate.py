@@ -140,6 +140,8 @@ def encode(tokenizer: Any, question: Question) -> list[int]:
     if isinstance(question, str):
         if not question.strip():
             checks.fail("question", question, QUESTION)
+        if not checks.whole(question):  # of bytes on the command line that are not UTF-8
+            checks.fail("question", question, "text of whole characters")
         if not tokenizer.chat_template:
             return list(tokenizer(question)["input_ids"])
         question = [{"role": "user", "content": question}]
