@@ -22,7 +22,7 @@ def visible(text: str) -> str:
 
 def whole(text: str) -> bool:
     """Whether ``text`` holds no half of a character (a lone surrogate), which no tokenizer takes."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in text)
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def did_you_mean(given: Any, known: Iterable[str]) -> str:

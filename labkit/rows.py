@@ -93,7 +93,7 @@ def _read(name: str, built_in: Sequence[str], config: str | None, split: str) ->
         if ".csv" in ending:
             return _table(text, name)
         return _lines(text, name) if ".jsonl" in ending else _document(text, name)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (UnicodeDecodeError, RecursionError) as error:
         kind = "UTF-8" if ".csv" in ending else "JSON"
         raise ValueError(f"dataset must be valid {kind}; {name} is not: {error}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -1,20 +1,18 @@
 """What every trace is: a dataclass of arrays and plain values, checked, kept as one npz without pickle."""
 
 import json
-import re
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from labkit.checks import fail
+from labkit.checks import fail, whole
 from labkit.paths import write_atomic
 from labkit.reading import read_npz
 
 FORMAT = 1
 KINDS = {"bool": "b", "int": "biu", "float": "f", "number": "biuf"}  # numpy's dtype.kind
-HALF = re.compile("[\0\ud800-\udfff]")  # what the name of an array in an npz loses or cannot hold
 
 
 @dataclass
@@ -34,7 +32,8 @@ class Trace:
                 _check(spec.name, value, _what(spec), sizes)
             elif what := _what(spec):
                 for name, item in _of_type(spec.name, value, dict).items():
-                    if not isinstance(name, str) or HALF.search(name):
+                    # an npz cannot hold others
+                    if not isinstance(name, str) or "\0" in name or not whole(name):
                         fail(f"names of {spec.name}", name, "text without NUL or half characters")
                     _check(f"{spec.name}[{name!r}]", item, what, sizes)
             else:

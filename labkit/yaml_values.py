@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from labkit.checks import whole
 from labkit.reading import read_bytes
 
 PLAIN = "null, a bool, a finite number, text, a list or a mapping with text as keys"  # what JSON can keep
@@ -121,11 +122,8 @@ def not_plain(value: Any) -> str:
         return f"the key {brief.repr(odd[0])}" if odd else ""
     if isinstance(value, int) and value.bit_length() > INT_BITS:
         return f"a whole number of {value.bit_length()} bits"
-    if isinstance(value, str) and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return f"text with half a character, {brief.repr(value)}"
+    if isinstance(value, str) and not whole(value):
+        return f"text with half a character, {brief.repr(value)}"
     fine = isinstance(value, None | int | str | list) or (isinstance(value, float) and math.isfinite(value))
     return "" if fine else brief.repr(value)
 

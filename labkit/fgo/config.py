@@ -56,13 +56,12 @@ class FGOConfig(GRPOConfig):
     def __post_init__(self):
         checks.choice("method", self.method, METHODS)
         check(self._settings(), beta="beta_entropy")
-        for name in (*COUNTS, *WEIGHTS):
-            if (value := getattr(self, name)) is None:
-                continue
-            if name in WEIGHTS:
+        for name, least in COUNTS.items():
+            if (value := getattr(self, name)) is not None:
+                checks.integer(name, value, least)
+        for name in WEIGHTS:
+            if (value := getattr(self, name)) is not None:
                 checks.number(name, value, 0)
-            else:
-                checks.integer(name, value, COUNTS[name])
         super().__post_init__()
 
     @property

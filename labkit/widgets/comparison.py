@@ -47,7 +47,7 @@ class Comparison:
         if headless():
             return figure_of(by_arm(runs), panels, "", "step")
         before = [str(number) for number, _ in made[:-1]]
-        title = f"R{names[-1][1:]}" + (f" beside {', '.join(before)}" if before else "")
+        title = names[-1][0].upper() + names[-1][1:] + (f" beside {', '.join(before)}" if before else "")
         state = {"step": int(made[-1][1].step[-1]), "title": title, "shown": list(range(len(runs)))}
         if self._scrubber is None:
             self._scrubber = Scrubber(runs, panels, **state)
