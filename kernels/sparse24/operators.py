@@ -47,8 +47,8 @@ def pack_rows(x: Tensor, square: bool, strict: bool) -> tuple[Tensor, Tensor]:
 
 @pack_rows.register_fake
 def _(x, square, strict):
-    *lead, columns = x.shape
-    return x.new_empty(*lead, columns // 2), x.new_empty(*lead, (columns + 7) // 8, dtype=torch.uint8)
+    values, metadata = layouts.shapes(x.shape, "rows")
+    return x.new_empty(values), x.new_empty(metadata, dtype=torch.uint8)
 
 
 @custom_op("sparse24::pack_cusparselt", mutates_args=())
