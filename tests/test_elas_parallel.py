@@ -48,7 +48,7 @@ def test_the_model_has_ended_before_the_processes_part(tmp_path, monkeypatch):
 
 def _stay(rank, file):
     file.write_text("{}")
-    time.sleep(30)
+    time.sleep(12)
 
 
 def test_a_process_that_never_ends_is_an_error(tmp_path, monkeypatch):

@@ -287,9 +287,9 @@ def test_a_point_runs_beside_its_files_and_has_one_time_limit(tmp_path, monkeypa
         "time.sleep(wait)",
         parameters="wait: int = 0  # seconds",
     )
-    table = sweep(str(book), {"wait": [0, 300]}, write(tmp_path / "empty.yaml", "{}"), 1, None, 20)[1]
+    table = sweep(str(book), {"wait": [0, 300]}, write(tmp_path / "empty.yaml", "{}"), 1, None, 12)[1]
     assert table["rows"].tolist() == [3, 3]
-    assert table["error"].tolist() == ["", "timed out after 20 s"]
+    assert table["error"].tolist() == ["", "timed out after 12 s"]
 
 
 def test_a_terminal_without_letters_reads_a_notebook_with_some(tmp_path):
