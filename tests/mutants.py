@@ -242,7 +242,7 @@ FAULTS = (
     Fault("block-causal attention sees the next block", CAUSAL,
           "(where // block)", "(where // block + 1)", CACHED),
     Fault("blocks counted from the end of the prompt", "labkit/soar/beams.py",
-          "whole_blocks(layout, block_length) if aligned", "() if False", BLOCKS),
+          "whole_blocks(layout, block_length, mask_id) if aligned", "() if False", BLOCKS),
     Fault("the prompt's tail counted among a block's masks", "labkit/soar/beams.py",
           "if self.masks is not None:\n            return", "if False:\n            return",
           (f"{BLOCKED}steps_are_spent_block_by_block",)),

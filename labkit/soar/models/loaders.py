@@ -110,17 +110,16 @@ def _fill(
         target = rename(key)
         if target not in wanted or target in found:
             unexpected.append(key)
-        elif tuple(tensor.shape) != wanted[target]:
+            continue
+        if tuple(tensor.shape) != wanted[target]:
             shapes.append(f"{key} {tuple(tensor.shape)} instead of {wanted[target]}")
-        else:
-            found[target] = tensor.to(device, dtype)
+        found[target] = tensor.to(device, dtype)
     tied = net.config.tie_word_embeddings
     one = found.get(EMBEDDING) if tied else None
     if one is not None and not torch.equal(found.setdefault(HEAD, one), one):
         allowed = f"a folder whose {HEAD} is its {EMBEDDING}, for config.json ties them"
         checks.fail("name", str(folder), allowed)
-    wrong_shape = {text.split(" ")[0] for text in shapes}
-    missing = [key for key in wanted if key not in found and key not in map(rename, wrong_shape)]
+    missing = [key for key in wanted if key not in found]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     if any(problems.values()):
         diff = "; ".join(
