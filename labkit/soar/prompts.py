@@ -15,20 +15,13 @@ ALLOWED = "a LongTensor (P, L) or a list of non-empty lists of token ids >= 0, a
 
 @dataclass(frozen=True)
 class Layout:
-    """P prompts laid out side by side, shorter ones padded on the right.
+    """P prompts laid out side by side, shorter ones padded on the right."""
 
-    tokens         long (P, L): prompt, then masks to fill (``gen_length`` > 0), then padding
-    lengths        P ints, positions without the padding
-    prompt_length  P ints, positions before the generated part (0 for infill)
-    slots          long (P, M): positions to fill, ascending; rows padded with 0 beyond ``count``
-    count          long (P,): how many positions each prompt has to fill
-    """
-
-    tokens: torch.Tensor
-    lengths: list[int]
-    prompt_length: list[int]
-    slots: torch.Tensor
-    count: torch.Tensor
+    tokens: torch.Tensor  # long (P, L): prompt, then masks to fill (``gen_length`` > 0), then padding
+    lengths: list[int]  # of P, positions without the padding
+    prompt_length: list[int]  # of P, positions before the generated part (0 for infill)
+    slots: torch.Tensor  # long (P, M): positions to fill, ascending; padded with 0 beyond ``count``
+    count: torch.Tensor  # long (P,): how many positions each prompt has to fill
 
 
 def lay_out(

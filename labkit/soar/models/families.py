@@ -186,28 +186,19 @@ def _llada_name(key: str) -> str:
 
 @dataclass(frozen=True)
 class Family:
-    """How the checkpoints of one ``model_type`` become a model of transformers.
+    """How the checkpoints of one ``model_type`` become a model of transformers."""
 
-    net           its class
-    config        its configuration, of what config.json holds
-    rename        the name of a weight there, of its name in the checkpoint
-    shift         True if the logits at position i - 1 predict position i
-    block_key     the key of config.json that holds how many positions a block has, over which attention is
-                  causal; None: see block_causal
-    block_causal  that number itself, where there is no such key (labkit.soar.models.adapted); None:
-                  attention is bidirectional, unless ``load_model`` is told otherwise
-    mask_token    what the mask is called in the vocabulary, for checkpoints in which no file says its id
-    fp32_rope     True if its own code rotates in fp32 whatever the weights are
-    """
-
-    net: Any
-    config: Callable[[dict], PretrainedConfig]
-    rename: Callable[[str], str] = str
-    shift: bool = False
+    net: Any  # its class
+    config: Callable[[dict], PretrainedConfig]  # its configuration, of what config.json holds
+    rename: Callable[[str], str] = str  # the name of a weight there, of its name in the checkpoint
+    shift: bool = False  # the logits at position i - 1 predict position i
+    # The key of config.json that holds how many positions a block has, over which attention is causal.
     block_key: str | None = None
+    # That number itself, where there is no such key (labkit.soar.models.adapted); None: attention is
+    # bidirectional, unless ``load_model`` is told otherwise.
     block_causal: int | None = None
-    mask_token: str | None = None
-    fp32_rope: bool = False
+    mask_token: str | None = None  # its name in the vocabulary, where no file of a checkpoint says its id
+    fp32_rope: bool = False  # its own code rotates in fp32 whatever the weights are
 
 
 FAMILIES = {
