@@ -50,7 +50,8 @@ def llada_config(raw: dict) -> PretrainedConfig:
     for key, value in LLADA_FIXED.items():
         if raw.get(key, value) != value:
             raise ValueError(f"name must be a LLaDA checkpoint with {key}={value!r}; got {raw[key]!r}")
-    width, heads = _whole(raw, "d_model"), _whole(raw, "n_heads")
+    width = _whole(raw, "d_model")
+    heads = _divides(raw, "n_heads", "d_model", width)
     if raw.get("mlp_hidden_size") is None and raw.get("mlp_ratio") is not None:
         mlp = _whole(raw, "mlp_ratio") * width
     else:
@@ -63,7 +64,7 @@ def llada_config(raw: dict) -> PretrainedConfig:
         hidden_size=width,
         intermediate_size=mlp,
         num_hidden_layers=_whole(raw, "n_layers"),
-        num_attention_heads=_divides(raw, "n_heads", "d_model", width),
+        num_attention_heads=heads,
         num_key_value_heads=_llada_kv_heads(raw, heads),
         max_position_embeddings=_whole(raw, "max_sequence_length"),
         rms_norm_eps=_number(raw, "rms_norm_eps"),
@@ -134,7 +135,7 @@ def _divides(raw: dict, key: str, other: str, whole: int) -> int:
     """The number of heads at ``key``, which must divide ``whole``."""
     if whole % (heads := _whole(raw, key)):
         _fail(key, heads, f"a divisor of {other}={whole}")
-    if other != "num_attention_heads" and whole // heads % 2:
+    if other in ("d_model", "hidden_size") and whole // heads % 2:
         _fail(key, heads, f"{other}={whole} divided by an even width of a head")
     return heads
 
@@ -145,9 +146,7 @@ def _llada_kv_heads(raw: dict, heads: int) -> int:
     implied = heads if not single else 1
     if raw.get("n_kv_heads") is None:
         return implied
-    kv_heads = _whole(raw, "n_kv_heads")
-    if heads % kv_heads:
-        _fail("n_kv_heads", kv_heads, f"a divisor of n_heads={heads}")
+    kv_heads = _divides(raw, "n_kv_heads", "n_heads", heads)
     if single is not None and kv_heads != implied:
         _fail("n_kv_heads", kv_heads, f"{implied} with multi_query_attention={single!r}")
     return kv_heads

@@ -83,17 +83,14 @@ def load_checkpoint(
 def _block(family: Family, raw: dict, given: int | None) -> int | None:
     """Positions of a block that attention is causal over; None: it is not."""
     key, own = family.block_key, family.block_causal
-    if key is not None:
-        if raw.get(key) is None:
-            allowed = f"given, the positions of a block: config.json has no {key}"
-            return checks.fail("block_causal", None, allowed) if given is None else given
+    if key is not None and raw.get(key) is not None:
         own = checks.integer(f"{key} in config.json", raw[key], 1)
-    if own is None:
-        return given
-    if given not in (None, own):
+    elif key is not None and given is None:
+        checks.fail("block_causal", None, f"given, the positions of a block: config.json has no {key}")
+    if own is not None and given not in (None, own):
         named = key or "diffusion.block_causal"
         checks.fail("block_causal", given, f"None or {own}, the {named} in config.json")
-    return own
+    return given if own is None else own
 
 
 def _fill(
