@@ -99,10 +99,9 @@ def _as_lists(prompts: Sequence) -> list[list[int]]:
     for row in prompts:
         if isinstance(row, torch.Tensor):
             row = row.tolist()
-        if isinstance(row, (str, bytes)) or not isinstance(row, Sequence):
+        tokens = isinstance(row, Sequence) and not isinstance(row, (str, bytes))
+        if not tokens or any(isinstance(t, bool) or not isinstance(t, Integral) or t < 0 for t in row):
             checks.fail("prompts", row, ALLOWED)
-        if any(isinstance(t, bool) or not isinstance(t, Integral) or t < 0 for t in row):
-            checks.fail("prompts", list(row), ALLOWED)
         rows.append([int(token) for token in row])
     if not rows or not all(rows):
         checks.fail("prompts", "an empty prompt" if rows else "no prompt", ALLOWED)
