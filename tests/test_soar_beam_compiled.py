@@ -49,8 +49,9 @@ class Lockstep(Move):
     where = property(lambda self: self.plain.where)
     active = property(lambda self: self.plain.active)
 
-    def __init__(self, beams, rule, windows, ranks, ends, recorder, stop):
-        given = rule, windows, ranks, ends
+    def __init__(self, search):
+        beams, rule, windows = search._start(search.batch), search.rule, search.windows
+        given = rule, windows, search.ranks, search.eos_ids
         copy = type(beams)(**{f.name: getattr(beams, f.name).clone() for f in fields(beams)})
         self.plain, self.fused = TorchMove(copy, *given), kernel.FusedMove(beams, *given)
         assert self.fused.suits(beams, rule, windows)
@@ -77,7 +78,7 @@ SETTINGS += [("parallel", 1, block) for block in BLOCKS]
 @pytest.mark.parametrize(("strategy", "beam", "block"), SETTINGS)
 def test_lockstep_on_a_gpu(strategy, beam, block, monkeypatch):
     """Lengths, EOS, score, schedule, collapse and warps take turns over the settings; both thresholds."""
-    monkeypatch.setattr(engine, "_move", Lockstep)
+    monkeypatch.setattr(engine.Search, "_new_move", lambda search: Lockstep(search))
     turn = SETTINGS.index((strategy, beam, block))
     for nth, threshold in enumerate((0.5, 0.9995)):
         this = turn + nth
@@ -104,7 +105,7 @@ def test_lockstep_on_a_gpu(strategy, beam, block, monkeypatch):
 @pytest.mark.parametrize("beam", [1, 2, 4, 8])
 def test_lockstep_with_a_long_window(beam, monkeypatch):
     """All of 1,024 positions are one block."""
-    monkeypatch.setattr(engine, "_move", Lockstep)
+    monkeypatch.setattr(engine.Search, "_new_move", lambda search: Lockstep(search))
     prompts = torch.full((2, 1024), MASK)
     prompts[:, 200:] = torch.randint(3, 64, (2, 824), generator=torch.Generator().manual_seed(beam))
     prompts[:, 500:900:10] = MASK

@@ -189,7 +189,7 @@ def test_rows_are_prompt_answer_and_ends_of_text():
     tokenizer = char_tokenizer()
     two = [{"prompt": "1+1=", "answer": "2"}, {"prompt": "9=", "answer": "9+0"}]
     rows = Rows(two, tokenizer, Adaptation(), 64)
-    batch = rows.collate([rows[0], rows[1]])
+    batch = rows.collate(rows.rows)
     assert batch["tokens"].tolist() == [[2, 11, 2, 12, 3, 0, 0, 0], [0, 0, 10, 12, 10, 11, 1, 0]]
     assert (batch["padding"].tolist(), batch["used"].tolist()) == ([0, 2], [2, 4])
     assert Rows(two, tokenizer, Adaptation(answer_length=2), 9).left_out == 1

@@ -51,7 +51,7 @@ def split_documents(source: str = "sympy", max_bytes: int | None = None) -> dict
     """
     ordered = sorted(documents(source), key=lambda item: hash_of(item[0]))
     sides: dict[str, list[str]] = {"train": [], "held_out": []}
-    room = float("inf") if max_bytes is None else integer("max_bytes", max_bytes, 1)
+    room = float("inf") if max_bytes is None else max_bytes
     for name, text in ordered:
         if hash_of(name) % HELD_OUT == 0:
             sides["held_out"].append(text)

@@ -34,42 +34,25 @@ class ReLU2MLP(nn.Module):
         self.packed, self.recompute = config.packed, config.recompute
 
     def forward(self, x: Tensor) -> Tensor:
-        own = all(type(layer) in (nn.Linear, LowRankLinear) for layer in (self.up_proj, self.down_proj))
-        if own and self.packed and self.act_fn.sparse:
-            return self._packed(x)
-        if own and self.recompute and torch.is_grad_enabled():
-            return self._recomputed(x)
-        return self.down_proj(self.act_fn(self.up_proj(x)))
-
-    def _recomputed(self, x: Tensor) -> Tensor:
-        """The same; of a low-rank layer, the factor beyond the wide activation is not run again."""
-        up, down = self.up_proj, self.down_proj
+        up, down, packed = self.up_proj, self.down_proj, self.packed and self.act_fn.sparse
+        own = all(type(layer) in (nn.Linear, LowRankLinear) for layer in (up, down))
+        if not (own and (packed or (self.recompute and torch.is_grad_enabled()))):
+            return down(self.act_fn(up(x)))
         low_up, low_down = (isinstance(layer, LowRankLinear) for layer in (up, down))
 
         def wide(x: Tensor) -> Tensor:
-            x = self.act_fn(F.linear(x, up.weight_out if low_up else up.weight))
-            return x @ down.weight_in if low_down else down(x)
+            """Between the low-rank factors that lie outside of the wide activation."""
+            first = up.weight_out if low_up else up.weight
+            last = down.weight_in.T if low_down else down.weight
+            if not packed:
+                return F.linear(self.act_fn(F.linear(x, first)), last)
+            if self.act_fn.gradient == "masked" and first.shape[0] % 4 == 0:  # never dense in memory
+                return sparse24.relu2_ffn(x, first, last, gradient="masked")
+            return sparse24.matmul(self.act_fn.packed(F.linear(x, first)), pad_to_groups(last))
 
-        x = F.linear(x, up.weight_in.T) if low_up else x
-        x = checkpoint(wide, x, use_reentrant=False, preserve_rng_state=False)
+        x = x @ up.weight_in if low_up else x
+        x = wide(x) if packed else checkpoint(wide, x, use_reentrant=False, preserve_rng_state=False)
         return F.linear(x, down.weight_out) if low_down else x
-
-    def _packed(self, x: Tensor) -> Tensor:
-        if self.act_fn.gradient == "masked" and self.up_proj.out_features % 4 == 0:
-            return self._fused(x)
-        packed, down = self.act_fn.packed(self.up_proj(x)), self.down_proj
-        if isinstance(down, LowRankLinear):
-            return F.linear(sparse24.matmul(packed, pad_to_groups(down.weight_in.T)), down.weight_out)
-        return sparse24.matmul(packed, pad_to_groups(down.weight))
-
-    def _fused(self, x: Tensor) -> Tensor:
-        """The same with the wide activation never dense in memory: one function between the factors."""
-        up, down = self.up_proj, self.down_proj
-        low_up, low_down = (isinstance(layer, LowRankLinear) for layer in (up, down))
-        x = F.linear(x, up.weight_in.T) if low_up else x
-        inner = down.weight_in.T if low_down else down.weight
-        y = sparse24.relu2_ffn(x, up.weight_out if low_up else up.weight, inner, gradient="masked")
-        return F.linear(y, down.weight_out) if low_down else y
 
 
 def build_mlp(config: Any) -> nn.Module:

@@ -9,8 +9,7 @@ SwiGLU or GELU, which have no zeros of their own.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from labkit.checks import fail, integer
+from labkit.elas.evaluation import evaluating
 from labkit.elas.ffn import ReLU2MLP
 from labkit.elas.layers import Sparse24ReLU2, pad_to_groups
 from labkit.progress import Progress, bar
@@ -85,7 +85,7 @@ def mask_cost(model: PreTrainedModel, tokens: Tensor | np.ndarray, *, skip: int 
     try:
         for name, on in (("nats", False), ("nats_masked", True)):
             with ExitStack() as stack:
-                stack.enter_context(_evaluating(model))
+                stack.enter_context(evaluating(model))
                 for m in switches:
                     m.set_sparse(on)
                 for down in down_projections(model) if on and not switches else ():
@@ -106,7 +106,7 @@ def activations(model: PreTrainedModel, tokens: Tensor, *, progress: Progress = 
     relu2 = [m for m in model.modules() if isinstance(m, ReLU2MLP)]
     seen: list[Tensor] = []
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
         told = stack.enter_context(bar(progress, total=len(relu2 or down_projections(model)), unit="layer"))
 
         def keep(value: Tensor) -> None:
@@ -152,13 +152,3 @@ def token_ids(model: PreTrainedModel, tokens: Tensor | np.ndarray, kind: type = 
 def _masked_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     x = inputs[0]
     return sparsify(pad_to_groups(x))[..., : x.shape[-1]], *inputs[1:]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

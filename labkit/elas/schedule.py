@@ -2,20 +2,19 @@
 
 import math
 
-ALMOST_ZERO = 1e-6  # where LORO's ramp after a restart begins
+# LORO's: where its ramp after a restart begins, the steps it takes, the least factor elsewhere.
+ALMOST_ZERO, REWARM, FLOOR = 1e-6, 5, 0.1
 
 
-def cosine_restart(
-    step: int, *, total: int, warmup: int, every: int | None, rewarm: int = 5, floor: float = 0.1
-) -> float:
+def cosine_restart(step: int, *, total: int, warmup: int, every: int | None) -> float:
     """LORO's factor on the learning rate at ``step`` (from 0): warm-up, late cosine, a ramp per restart.
 
     With W = ``warmup``, s = W (``lr_adjust_steps = -W`` in LORO's runs) and c(x) = (1 + cos(pi x)) / 2:
 
-        t < W     floor + (c(s / (total - W)) - floor) t / W
-        t >= W    floor + (1 - floor) c((t - W - s) / (total - W)), highest at t = 2W
+        t < W     FLOOR + (c(s / (total - W)) - FLOOR) t / W
+        t >= W    FLOOR + (1 - FLOOR) c((t - W - s) / (total - W)), highest at t = 2W
 
-    The ``rewarm`` steps after an exact one, t = every, 2 every, ..., climb from 1e-6 to this curve's
+    The REWARM steps after an exact one, t = every, 2 every, ..., climb from 1e-6 to this curve's
     value at the first of them, also inside the warm-up; at t = W, where the cosine begins, LORO has no
     ramp. The ramp is shorter where ``every`` is as short, so that the last step of a period is on the
     curve (none for every=1). Source: ``cosine_restart`` of LORO's code, equal to it where W is a
@@ -29,12 +28,12 @@ def cosine_restart(
 
     def curve(t: int) -> float:
         if t < warmup:
-            return floor + (cosine(shift / after) - floor) * t / warmup
-        return floor + (1 - floor) * cosine((t - warmup - shift) / after)
+            return FLOOR + (cosine(shift / after) - FLOOR) * t / warmup
+        return FLOOR + (1 - FLOOR) * cosine((t - warmup - shift) / after)
 
     if every is None:
         return curve(step)
-    rewarm, since = min(rewarm, every - 1), step % every
+    rewarm, since = min(REWARM, every - 1), step % every
     restart = step - since
     if since >= rewarm or restart in (0, warmup):
         return curve(step)

@@ -46,17 +46,12 @@ ENTRIES = 64  # neighbouring entries of a dictionary that make one document
 
 @dataclass(frozen=True)
 class Source:
-    """How to get a text: ``documents(archive)`` yields (name, text) from the downloaded bytes.
+    """How to get a text."""
 
-    licence   of the text
-    url       of the archive; None: the documents are files of an installed package of the source's name
-    sha256    of the archive, or of the documents themselves (``digest``) where none is downloaded
-    """
-
-    documents: Callable[[bytes], Documents]
-    licence: str
-    url: str | None
-    sha256: str
+    documents: Callable[[bytes], Documents]  # (name, text) of each, from the downloaded bytes
+    licence: str  # of the text
+    url: str | None  # of the archive; None: the documents are files of an installed package of that name
+    sha256: str  # of the archive, or of the documents themselves (``digest``) where none is downloaded
 
 
 def check_source(name: str) -> list[str]:

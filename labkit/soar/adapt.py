@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from labkit import checks
@@ -94,7 +93,7 @@ def add_mask(net: Any, tokenizer: Any) -> int:
     return tokenizer.mask_token_id
 
 
-class Rows(Dataset):
+class Rows:
     """Prompts as ``generate`` gives them to the model, and answers up to their end of text.
 
     Rows whose answer takes more than ``answer_length`` tokens, or that are longer than ``longest``, are
@@ -129,12 +128,6 @@ class Rows(Dataset):
                 f"at least the tokens of an answer, and with its prompt at most the model's {longest}",
             )  # fmt: skip
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[list[int], list[int]]:
-        return self.rows[index]
-
     def collate(self, rows: Sequence[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
         """``tokens`` (B, L), padded in front by ``padding`` (B,); ``used`` (B,), see ``mask_answers``."""
         width = max(len(prompt) for prompt, _ in rows)
@@ -160,7 +153,7 @@ class DiffusionTrainer(Trainer):
     """
 
     def __init__(self, *, rows: Rows, adaptation: Adaptation, mask_id: int, **given: Any):
-        super().__init__(train_dataset=rows, data_collator=rows.collate, **given)
+        super().__init__(train_dataset=rows.rows, data_collator=rows.collate, **given)
         self.slots, self.adaptation, self.mask_id = rows.answer_length, adaptation, mask_id
         self.block_lengths = [min(length, self.slots) for length in adaptation.block_lengths]
         self.model_accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it by accumulation

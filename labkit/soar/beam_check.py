@@ -7,6 +7,7 @@ import torch
 from labkit.soar.beam_kernel import FusedMove
 from labkit.soar.beams import Beams, Windows
 from labkit.soar.moves import Move, TorchMove
+from labkit.soar.prompts import lay_out
 from labkit.soar.strategies import Rule
 from sparse24 import selfcheck
 
@@ -26,19 +27,15 @@ def random_case(move: Move) -> tuple[Beams, Rule, Windows, torch.Tensor, int | N
     source = torch.Generator().manual_seed(length)  # leaves torch's own state alone
     count = torch.randint(max(1, most // 2), most + 1, (PROMPTS,), generator=source)
     count[0] = most
-    slots = torch.rand(PROMPTS, length, generator=source).argsort(1)[:, :most].sort(1).values
-    every = torch.arange(most).expand(PROMPTS, -1)
-    slots = torch.where(every < count[:, None], slots, 0)
-    tokens = torch.full((PROMPTS, length + 1), windows.mask_id + 1)
-    tokens.scatter_(1, torch.where(every < count[:, None], slots, length), windows.mask_id)
+    rank = torch.rand(PROMPTS, length, generator=source).argsort(1).argsort(1)
+    tokens = torch.where(rank < count[:, None], windows.mask_id, windows.mask_id + 1)
+    slots = lay_out(tokens, windows.mask_id, gen_length=0).slots.to(device)
     if rule.steps is not None:
         spend = -(-min(windows.block_length, most) // rule.reach)
         rule = replace(rule, steps=torch.tensor([spend, spend + 1, spend], device=device))
     count = count.to(device)
-    beams = Beams.start(
-        tokens[:, :length].to(device), count, rule.width, torch.arange(PROMPTS, device=device)
-    )
-    windows = Windows(slots.to(device), count, windows.block_length, windows.mask_id)
+    beams = Beams.start(tokens.to(device), count, rule.width, torch.arange(PROMPTS, device=device))
+    windows = Windows(slots, count, windows.block_length, windows.mask_id)
     return beams, rule, windows, windows.ranks(length), move.eos_id
 
 

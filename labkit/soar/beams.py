@@ -85,9 +85,10 @@ class Windows:
     def of(cls, config: DecodeConfig, layout: Layout, device: torch.device, aligned: bool) -> "Windows":
         """``aligned``: blocks begin at multiples of ``block_length`` in a row, not at its first mask."""
         block_length = config.block_length or layout.slots.shape[1]
-        parts = whole_blocks(layout, block_length) if aligned else (layout.slots, layout.count)
+        mask_id, own = config.mask_id, (layout.slots, layout.count)
+        parts = whole_blocks(layout, block_length, mask_id) if aligned else own
         slots, count, *masks = (part.to(device) for part in parts)
-        return cls(slots, count, block_length, config.mask_id, *masks)
+        return cls(slots, count, block_length, mask_id, *masks)
 
     def positions(self, beams: Beams) -> tuple[Tensor, Tensor]:
         """Positions (A, K, W) of each beam's own block, and bool (A, K, W): a mask stands there.

@@ -59,8 +59,7 @@ class Search:
 
     def run(self) -> None:
         """Decode all prompts."""
-        given = self.rule, self.windows, self.ranks, self.eos_ids, self.recorder, self.stop
-        self.move = _move(self._start(self.batch), *given)
+        self.move = self._new_move()
         nothing_to_fill = np.flatnonzero(self.layout.count.numpy() == 0)
         if len(nothing_to_fill):
             self.recorder.finished(self._start(nothing_to_fill))
@@ -87,6 +86,21 @@ class Search:
             rows=self.rows,
             meta=meta | done,
         )
+
+    def _new_move(self) -> Move:
+        """The kernel, which knows one end of a text, where it can run and nobody records; else torch."""
+        beams, rule, windows = self._start(self.batch), self.rule, self.windows
+        given = beams, rule, windows, self.ranks, self.eos_ids
+        # A schedule by masks that the kernel does not count.
+        scheduled = rule.steps is not None and windows.masks is not None
+        plain = not rule.fused or self.recorder.keep or self.stop or len(self.eos_ids) > 1 or scheduled
+        kernel = None if plain else fused_move(self.tokens.device)
+        if kernel and kernel.suits(beams, rule, windows):
+            from labkit.soar.beam_check import trusted  # late: needs Triton
+
+            if trusted(move := kernel(*given)):
+                return move
+        return TorchMove(*given, recorder=self.recorder, stop=self.stop)
 
     def _replace_finished(self) -> np.ndarray:
         """Hand over finished prompts, admit waiting ones; bool (A, K): the beams that have masks left."""
@@ -167,25 +181,3 @@ def fused_move(device: torch.device) -> Any:
     from labkit.soar.beam_kernel import FusedMove
 
     return FusedMove
-
-
-def _move(
-    beams: Beams,
-    rule: Rule,
-    windows: Windows,
-    ranks: Tensor,  # (P, L) int64, see Windows.ranks
-    ends: tuple[int, ...],
-    recorder: Recorder,
-    stop: Callable[[tuple[int, ...]], bool] | None,
-) -> Move:
-    """The kernel, which knows one end of a text, where it can run and nobody records; else torch."""
-    given = beams, rule, windows, ranks, ends
-    scheduled = rule.steps is not None and windows.masks is not None  # by masks the kernel does not count
-    plain = not rule.fused or recorder.keep or stop or len(ends) > 1 or scheduled
-    kernel = None if plain else fused_move(ranks.device)
-    if kernel and kernel.suits(beams, rule, windows):
-        from labkit.soar.beam_check import trusted  # late: needs Triton
-
-        if trusted(move := kernel(*given)):
-            return move
-    return TorchMove(*given, recorder=recorder, stop=stop)

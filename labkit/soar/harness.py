@@ -175,20 +175,17 @@ class LabkitLM(TextLM):
 
     def _greedy(self, pairs: Sequence[Pair], rows: int) -> list[bool]:
         """Whether greedy decoding, the most confident token first, writes each answer."""
-        same = [self.given.check_greedy] * len(pairs)
-        lengths = {len(answer) for _, answer in pairs if answer and self.given.check_greedy}
-        for length in lengths:
-            some = [n for n, (_, answer) in enumerate(pairs) if len(answer) == length]
-            # As masks of the prompt, which need not fill the blocks of a block-causal model.
-            rows_of = [[*pairs[n][0], *[self.model.mask_id] * length] for n in some]
-            trace = decode(
-                self.model, rows_of, "greedy", batch_size=rows, record=False,
-                cfg_scale=self.given.options.get("cfg_scale", 0.0),
-            )  # fmt: skip
-            for number, row in zip(some, trace.sequences, strict=True):
-                context, answer = pairs[number]
-                same[number] = row[len(context) :][:length].tolist() == list(answer)
-        return same
+        if not self.given.check_greedy:
+            return [False] * len(pairs)
+        # As masks of the prompt, which need not fill the blocks of a block-causal model.
+        trace = decode(
+            self.model, [[*context, *[self.model.mask_id] * len(answer)] for context, answer in pairs],
+            "greedy", batch_size=rows, record=False, cfg_scale=self.given.options.get("cfg_scale", 0.0),
+        )  # fmt: skip
+        return [
+            row[len(context) :][: len(answer)].tolist() == list(answer)
+            for row, (context, answer) in zip(trace.sequences, pairs, strict=True)
+        ]
 
     # 3) The results file.
 

@@ -112,16 +112,11 @@ def place(device: str | torch.device | None) -> torch.device:
 
 @dataclass(frozen=True)
 class Asked:
-    """How one request wants its text; requests that agree can share a ``decode``.
+    """How one request wants its text; requests that agree can share a ``decode``."""
 
-    length   tokens at most
-    stops    strings before which the text ends
-    options  (name, value) pairs for ``decode``
-    """
-
-    length: int
-    stops: tuple[str, ...]
-    options: tuple[tuple[str, Any], ...]
+    length: int  # tokens at most
+    stops: tuple[str, ...]  # strings before which the text ends
+    options: tuple[tuple[str, Any], ...]  # (name, value) pairs for ``decode``
 
     @property
     def samples(self) -> bool:

@@ -40,13 +40,9 @@ class TextLM(TemplateLM, ABC):
         bos = self.tokenizer.bos_token
         add = not (bos and string.startswith(bos)) if add_special_tokens is None else add_special_tokens
         ids = list(self.tokenizer(string, add_special_tokens=add)["input_ids"])
-        if (
-            self.add_bos_token
-            and add_special_tokens is not False
-            and ids[:1] != [self.tokenizer.bos_token_id]
-        ):
-            return [self.tokenizer.bos_token_id, *ids]
-        return ids
+        wanted = self.add_bos_token and add_special_tokens is not False
+        first = [self.tokenizer.bos_token_id] if wanted else []
+        return ids if ids[:1] == first else [*first, *ids]
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True

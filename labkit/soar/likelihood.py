@@ -30,13 +30,10 @@ Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a prompt, perhaps non
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Estimate of the bound on log p(answer | prompt) in nats.
-
-    stderr  its standard error over independent rounds; 0: every mask was taken; NaN: a single draw
-    """
+    """Estimate of the bound on log p(answer | prompt) in nats."""
 
     value: float
-    stderr: float
+    stderr: float  # over independent rounds; 0: every mask was taken; NaN: a single draw
 
 
 @dataclass(frozen=True)
@@ -135,13 +132,9 @@ def _masked_sums(
 
 
 def _estimate(masks: _Masks, sums: np.ndarray) -> Likelihood:
-    if not len(sums):  # no token is certain
-        return Likelihood(0.0, 0.0)
-    rounds = np.bincount(masks.round, masks.weight * sums)
-    if masks.exact:
-        return Likelihood(float(rounds[0]), 0.0)
+    rounds = np.bincount(masks.round, masks.weight * sums, minlength=1)  # of an empty answer: 0
     stderr = float(rounds.std(ddof=1) / len(rounds) ** 0.5) if len(rounds) > 1 else nan
-    return Likelihood(float(rounds.mean()), stderr)
+    return Likelihood(float(rounds.mean()), 0.0 if masks.exact else stderr)
 
 
 def summary(found: Sequence[Likelihood]) -> dict[str, Any]:

@@ -32,18 +32,12 @@ LEAST_RATE = 1e-3  # smallest t: the weight of one mask is bounded
 
 @dataclass(frozen=True)
 class Draws:
-    """The randomness of B states: numbers in [0, 1) where nothing else is said.
+    """The randomness of B states: numbers in [0, 1) where nothing else is said."""
 
-    rate    float (B, 1): t
-    block   long (B,): length of the row's blocks; 0: a uniform state
-    chosen  float (B,): which of its blocks
-    struck  float (B, G): a slot is masked where it is below t
-    """
-
-    rate: Tensor
-    block: Tensor
-    chosen: Tensor
-    struck: Tensor
+    rate: Tensor  # float (B, 1): t
+    block: Tensor  # long (B,): length of the row's blocks; 0: a uniform state
+    chosen: Tensor  # float (B,): which of its blocks
+    struck: Tensor  # float (B, G): a slot is masked where it is below t
 
     def part(self, index: int, parts: int) -> "Draws":
         """The draws of one of ``parts`` processes that share a batch."""
@@ -55,16 +49,11 @@ class Draws:
 
 @dataclass(frozen=True)
 class States:
-    """Masked answers.
+    """Masked answers."""
 
-    inputs   long (B, G): the answers, some tokens replaced by the mask
-    counted  bool (B, G): masks that the loss counts
-    weight   float (B, 1): 1 / (t n), see above
-    """
-
-    inputs: Tensor
-    counted: Tensor
-    weight: Tensor
+    inputs: Tensor  # long (B, G): the answers, some tokens replaced by the mask
+    counted: Tensor  # bool (B, G): masks that the loss counts
+    weight: Tensor  # float (B, 1): 1 / (t n), see above
 
 
 def draw(

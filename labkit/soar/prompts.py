@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from labkit import checks
 
@@ -14,20 +15,13 @@ ALLOWED = "a LongTensor (P, L) or a list of non-empty lists of token ids >= 0, a
 
 @dataclass(frozen=True)
 class Layout:
-    """P prompts laid out side by side, shorter ones padded on the right.
+    """P prompts laid out side by side, shorter ones padded on the right."""
 
-    tokens         long (P, L): prompt, then masks to fill (``gen_length`` > 0), then padding
-    lengths        P ints, positions without the padding
-    prompt_length  P ints, positions before the generated part (0 for infill)
-    slots          long (P, M): positions to fill, ascending; rows padded with 0 beyond ``count``
-    count          long (P,): how many positions each prompt has to fill
-    """
-
-    tokens: torch.Tensor
-    lengths: list[int]
-    prompt_length: list[int]
-    slots: torch.Tensor
-    count: torch.Tensor
+    tokens: torch.Tensor  # long (P, L): prompt, then masks to fill (``gen_length`` > 0), then padding
+    lengths: list[int]  # of P, positions without the padding
+    prompt_length: list[int]  # of P, positions before the generated part (0 for infill)
+    slots: torch.Tensor  # long (P, M): positions to fill, ascending; padded with 0 beyond ``count``
+    count: torch.Tensor  # long (P,): how many positions each prompt has to fill
 
 
 def lay_out(
@@ -61,7 +55,7 @@ def lay_out(
     return Layout(rows, lengths.tolist(), prompt_length, *_ascending(open_))
 
 
-def whole_blocks(layout: Layout, block_length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def whole_blocks(layout: Layout, block_length: int, mask_id: int) -> tuple[torch.Tensor, ...]:
     """The blocks of ``block_length`` positions, counted from the start of a row, that hold masks to fill.
 
     Returns ``slots`` and ``count`` as a Layout has them, of all positions of these blocks, given ones
@@ -69,13 +63,9 @@ def whole_blocks(layout: Layout, block_length: int) -> tuple[torch.Tensor, torch
     """
     prompts, length = layout.tokens.shape
     blocks = -(-length // block_length)
-    every = torch.arange(blocks * block_length)
-    real = torch.arange(layout.slots.shape[1]) < layout.count[:, None]
-    # An extra column takes what is no slot.
-    open_ = torch.zeros(prompts, len(every) + 1, dtype=torch.bool)
-    open_ = open_.scatter(1, torch.where(real, layout.slots, len(every)), True)[:, :-1]
-    masks = open_.view(prompts, blocks, block_length).sum(-1)
-    inside = every < torch.tensor(layout.lengths)[:, None]
+    tokens = torch.nn.functional.pad(layout.tokens, (0, blocks * block_length - length))
+    inside = torch.arange(tokens.shape[1]) < torch.tensor(layout.lengths)[:, None]
+    masks = ((tokens == mask_id) & inside).view(prompts, blocks, block_length).sum(-1)
     slots, count = _ascending((masks > 0).repeat_interleave(block_length, 1) & inside)
     index, number = _ascending(masks > 0)
     masks = masks.gather(1, index) * (torch.arange(index.shape[1]) < number[:, None])
@@ -98,11 +88,8 @@ def _padded(prompts: torch.Tensor | Sequence) -> tuple[torch.Tensor, torch.Tenso
             given = f"{prompts.dtype} {tuple(prompts.shape)}" if not whole else "no or negative tokens"
             checks.fail("prompts", given, ALLOWED)
         return prompts.cpu().long(), torch.full((len(prompts),), prompts.shape[1])
-    rows = _as_lists(prompts)
-    padded = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = torch.tensor(row)
-    return padded, torch.tensor([len(row) for row in rows])
+    rows = [torch.tensor(row) for row in _as_lists(prompts)]
+    return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
 
 
 def _as_lists(prompts: Sequence) -> list[list[int]]:
@@ -112,10 +99,9 @@ def _as_lists(prompts: Sequence) -> list[list[int]]:
     for row in prompts:
         if isinstance(row, torch.Tensor):
             row = row.tolist()
-        if isinstance(row, (str, bytes)) or not isinstance(row, Sequence):
+        tokens = isinstance(row, Sequence) and not isinstance(row, (str, bytes))
+        if not tokens or any(isinstance(t, bool) or not isinstance(t, Integral) or t < 0 for t in row):
             checks.fail("prompts", row, ALLOWED)
-        if any(isinstance(t, bool) or not isinstance(t, Integral) or t < 0 for t in row):
-            checks.fail("prompts", list(row), ALLOWED)
         rows.append([int(token) for token in row])
     if not rows or not all(rows):
         checks.fail("prompts", "an empty prompt" if rows else "no prompt", ALLOWED)

@@ -15,11 +15,8 @@ from labkit.soar.prompts import Layout
 from labkit.soar.stability import Stability
 from tokenstats import token_stats
 
-MEASURES = {
-    "eb": "entropy",
-    "klass": "stability",
-    "prophet": "gap",
-}  # what a strategy asks for beside the confidence
+# What a strategy asks for beside the confidence.
+MEASURES = {"eb": "entropy", "klass": "stability", "prophet": "gap"}
 
 
 class Scorer:

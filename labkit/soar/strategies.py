@@ -35,12 +35,8 @@ from labkit.soar.prediction import NEVER, UNMEASURED, Prediction, Proposal
 
 FUSED = ("greedy", "parallel", "adaptive", "fast_dllm", "pbs", "soar")  # what ``beam_kernel`` can do
 UNCAPPED = ("fast_dllm", "factor", "eb", "klass", "prophet", "rcr")  # one candidate may fill a whole block
-BOUND = {
-    "factor": "factor",
-    "eb": "gamma",
-    "klass": "kl_history",
-    "prophet": "gap",
-}  # the option that bounds a strategy
+# The option that bounds a strategy.
+BOUND = {"factor": "factor", "eb": "gamma", "klass": "kl_history", "prophet": "gap"}
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,6 @@ class Cached(nn.Module):
     def __init__(self, model: DiffusionLM | MaskedLM, cache: str, cache_bytes: int = CACHE_BYTES):
         super().__init__()
         checks.choice("cache", cache, self.kinds)
-        checks.integer("cache_bytes", cache_bytes, 1)
         self.model, self.cache, self.computed = model, cache, 0
         self.mask_id, self.eos_id, self.eos_ids = model.mask_id, model.eos_id, eos_ids(model)
         self.max_length, self.vocab_size = model.max_length, model.vocab_size

@@ -58,8 +58,6 @@ class DiffusionLM(nn.Module):
         self.eos_ids = as_ids(eos_id)
         self.eos_id = self.eos_ids[0] if self.eos_ids else None
         self.shift, self.vocab_size = shift, net.config.vocab_size
-        if block_causal is not None:
-            checks.integer("block_causal", block_causal, 1)
         self.block_causal, self.folder = block_causal, folder
 
     @cached_property

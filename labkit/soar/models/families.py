@@ -50,7 +50,8 @@ def llada_config(raw: dict) -> PretrainedConfig:
     for key, value in LLADA_FIXED.items():
         if raw.get(key, value) != value:
             raise ValueError(f"name must be a LLaDA checkpoint with {key}={value!r}; got {raw[key]!r}")
-    width, heads = _whole(raw, "d_model"), _whole(raw, "n_heads")
+    width = _whole(raw, "d_model")
+    heads = _divides(raw, "n_heads", "d_model", width)
     if raw.get("mlp_hidden_size") is None and raw.get("mlp_ratio") is not None:
         mlp = _whole(raw, "mlp_ratio") * width
     else:
@@ -63,7 +64,7 @@ def llada_config(raw: dict) -> PretrainedConfig:
         hidden_size=width,
         intermediate_size=mlp,
         num_hidden_layers=_whole(raw, "n_layers"),
-        num_attention_heads=_divides(raw, "n_heads", "d_model", width),
+        num_attention_heads=heads,
         num_key_value_heads=_llada_kv_heads(raw, heads),
         max_position_embeddings=_whole(raw, "max_sequence_length"),
         rms_norm_eps=_number(raw, "rms_norm_eps"),
@@ -134,7 +135,7 @@ def _divides(raw: dict, key: str, other: str, whole: int) -> int:
     """The number of heads at ``key``, which must divide ``whole``."""
     if whole % (heads := _whole(raw, key)):
         _fail(key, heads, f"a divisor of {other}={whole}")
-    if other != "num_attention_heads" and whole // heads % 2:
+    if other in ("d_model", "hidden_size") and whole // heads % 2:
         _fail(key, heads, f"{other}={whole} divided by an even width of a head")
     return heads
 
@@ -145,9 +146,7 @@ def _llada_kv_heads(raw: dict, heads: int) -> int:
     implied = heads if not single else 1
     if raw.get("n_kv_heads") is None:
         return implied
-    kv_heads = _whole(raw, "n_kv_heads")
-    if heads % kv_heads:
-        _fail("n_kv_heads", kv_heads, f"a divisor of n_heads={heads}")
+    kv_heads = _divides(raw, "n_kv_heads", "n_heads", heads)
     if single is not None and kv_heads != implied:
         _fail("n_kv_heads", kv_heads, f"{implied} with multi_query_attention={single!r}")
     return kv_heads
@@ -186,28 +185,19 @@ def _llada_name(key: str) -> str:
 
 @dataclass(frozen=True)
 class Family:
-    """How the checkpoints of one ``model_type`` become a model of transformers.
+    """How the checkpoints of one ``model_type`` become a model of transformers."""
 
-    net           its class
-    config        its configuration, of what config.json holds
-    rename        the name of a weight there, of its name in the checkpoint
-    shift         True if the logits at position i - 1 predict position i
-    block_key     the key of config.json that holds how many positions a block has, over which attention is
-                  causal; None: see block_causal
-    block_causal  that number itself, where there is no such key (labkit.soar.models.adapted); None:
-                  attention is bidirectional, unless ``load_model`` is told otherwise
-    mask_token    what the mask is called in the vocabulary, for checkpoints in which no file says its id
-    fp32_rope     True if its own code rotates in fp32 whatever the weights are
-    """
-
-    net: Any
-    config: Callable[[dict], PretrainedConfig]
-    rename: Callable[[str], str] = str
-    shift: bool = False
+    net: Any  # its class
+    config: Callable[[dict], PretrainedConfig]  # its configuration, of what config.json holds
+    rename: Callable[[str], str] = str  # the name of a weight there, of its name in the checkpoint
+    shift: bool = False  # the logits at position i - 1 predict position i
+    # The key of config.json that holds how many positions a block has, over which attention is causal.
     block_key: str | None = None
+    # That number itself, where there is no such key (labkit.soar.models.adapted); None: attention is
+    # bidirectional, unless ``load_model`` is told otherwise.
     block_causal: int | None = None
-    mask_token: str | None = None
-    fp32_rope: bool = False
+    mask_token: str | None = None  # its name in the vocabulary, where no file of a checkpoint says its id
+    fp32_rope: bool = False  # its own code rotates in fp32 whatever the weights are
 
 
 FAMILIES = {

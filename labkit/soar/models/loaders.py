@@ -83,17 +83,14 @@ def load_checkpoint(
 def _block(family: Family, raw: dict, given: int | None) -> int | None:
     """Positions of a block that attention is causal over; None: it is not."""
     key, own = family.block_key, family.block_causal
-    if key is not None:
-        if raw.get(key) is None:
-            allowed = f"given, the positions of a block: config.json has no {key}"
-            return checks.fail("block_causal", None, allowed) if given is None else given
+    if key is not None and raw.get(key) is not None:
         own = checks.integer(f"{key} in config.json", raw[key], 1)
-    if own is None:
-        return given
-    if given not in (None, own):
+    elif key is not None and given is None:
+        checks.fail("block_causal", None, f"given, the positions of a block: config.json has no {key}")
+    if own is not None and given not in (None, own):
         named = key or "diffusion.block_causal"
         checks.fail("block_causal", given, f"None or {own}, the {named} in config.json")
-    return own
+    return given if own is None else own
 
 
 def _fill(
@@ -110,17 +107,16 @@ def _fill(
         target = rename(key)
         if target not in wanted or target in found:
             unexpected.append(key)
-        elif tuple(tensor.shape) != wanted[target]:
+            continue
+        if tuple(tensor.shape) != wanted[target]:
             shapes.append(f"{key} {tuple(tensor.shape)} instead of {wanted[target]}")
-        else:
-            found[target] = tensor.to(device, dtype)
+        found[target] = tensor.to(device, dtype)
     tied = net.config.tie_word_embeddings
     one = found.get(EMBEDDING) if tied else None
     if one is not None and not torch.equal(found.setdefault(HEAD, one), one):
         allowed = f"a folder whose {HEAD} is its {EMBEDDING}, for config.json ties them"
         checks.fail("name", str(folder), allowed)
-    wrong_shape = {text.split(" ")[0] for text in shapes}
-    missing = [key for key in wanted if key not in found and key not in map(rename, wrong_shape)]
+    missing = [key for key in wanted if key not in found]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     if any(problems.values()):
         diff = "; ".join(

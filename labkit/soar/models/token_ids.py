@@ -38,30 +38,20 @@ def mask_and_ends(
         given = about.get("eos_token_id")
         for end in given if isinstance(given, list) else [given] if given is not None else []:
             ends.append(checks.integer(f"eos_token_id in {file}", end, 0, size - 1))
-    if not masks and (number := _mask_of_tokenizer(folder, mask_token)) is not None:
-        masks["the tokenizer"] = checks.integer("the id of the mask token", number, 0, size - 1)
+    ids = _ids(folder)
     if not masks:
-        checks.fail("mask_token_id in config.json", None, f"an integer between 0 and {size - 1}")
+        number = ids.get(_named(folder, "mask_token"), ids.get(mask_token))
+        if number is None:
+            checks.fail("mask_token_id in config.json", None, f"an integer between 0 and {size - 1}")
+        masks["the tokenizer"] = checks.integer("the id of the mask token", number, 0, size - 1)
     if len(set(masks.values())) > 1:
         checks.fail("mask_token_id", masks, "the same in both files")
     mask = next(iter(masks.values()))
     if mask in ends:
         checks.fail("mask_token_id in config.json", mask, "another token than eos_token_id")
-    ends += [end for end in _tokenizer_ends(folder) if end < size and end != mask]
+    also = [ids.get(token) for token in (_named(folder, "eos_token"), *END_OF_TURN)]
+    ends += [end for end in also if isinstance(end, int) and end < size and end != mask]
     return mask, tuple(dict.fromkeys(ends))
-
-
-def _tokenizer_ends(folder: Path) -> list[int]:
-    """Ids of the tokenizer's ``eos_token`` and of END_OF_TURN, those of them that it has."""
-    named, ids = _named(folder, "eos_token"), _ids(folder)
-    wanted = {named, *END_OF_TURN} - {None}
-    found = [ids.get(token) for token in sorted(wanted, key=lambda token: token != named)]
-    return [number for number in found if isinstance(number, int)]
-
-
-def _mask_of_tokenizer(folder: Path, default: str | None) -> Any:
-    ids = _ids(folder)
-    return ids.get(_named(folder, "mask_token"), ids.get(default))
 
 
 def _named(folder: Path, role: str) -> Any:
