@@ -34,6 +34,7 @@ def sparse24_cases(dtype: torch.dtype, rows=ROWS, groups=GROUPS) -> Iterator[tup
             yield f"pack_{layout}", device, dtype, shape, square
             for packed in (False, True) if layout == "cusparselt" else (False,):
                 yield "masked_grad", device, dtype, shape, layout, square, packed
+        yield "ste_backward", device, dtype, shape
         for layout in layouts:
             yield "unpack", device, dtype, shape, layout
     for size in (4096, 4100):

@@ -115,13 +115,13 @@ def test_gradients_agree_fully_where_nothing_is_dropped():
 def test_saved_bytes_of_the_ffn_are_the_predicted_ones():
     """elas.md (f), bf16: eager SwiGLU 2(h + 3r + 4i), eager ReLU² 2(h + 2r + 2i').
 
-    Packed, the second wide tensor becomes 1.125i' bytes; with the masked gradient so does the first.
+    Packed, one wide tensor stays: the first, or with the masked gradient the second as 1.125i' bytes.
     """
     h, r, i, wide = 512, 128, 1376, 2064
     found = ffn_saved_bytes("60m", tokens=64)
     assert found["SwiGLU"] == 2 * (h + 3 * r + 4 * i)
     assert found["ReLU², no mask"] == 2 * (h + 2 * r + 2 * wide)
-    assert found["ELAS packed, straight-through"] == 2 * (h + 2 * r + wide) + 1.125 * wide
+    assert found["ELAS packed, straight-through"] == 2 * (h + 2 * r + wide)
     assert found["ELAS packed, masked gradient"] == 2 * (h + 2 * r) + 1.125 * wide
     assert found["ELAS, mask only"] >= found["ReLU², no mask"]
 

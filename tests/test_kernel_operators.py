@@ -49,6 +49,7 @@ def cases():
         "masked_grad": (operators.masked_grad, (x, metadata, values, "rows", True)),
         "masked_grad_packed": (operators.masked_grad_packed, (half, *tiles[::-1], room.clone(), True)),
         "ste_grad": (operators.ste_grad, (x, some(5, 24), True)),
+        "ste_backward": (operators.ste_backward, (x, some(5, 24), True)),
         "token_stats": (statistics.token_stats, (some(5, 24), None, 0.7, True)),
         "token_stats_backward": (
             statistics.token_stats_backward,

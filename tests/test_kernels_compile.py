@@ -42,6 +42,8 @@ for dtype in sys.argv[1:]:
         build(kernels.masked_grad, types, packs)
         build(kernels.prune, dict(x_ptr=WORD, out_ptr=PAIR if layout else WORD),
               dict(MASK=layout, ASM=True, **kind, **tile))
+    words = dict.fromkeys(["d_ptr", "h_ptr", "out_ptr", "s_ptr"], WORD)
+    build(kernels.ste_backward, words, dict(ASM=True, **kind, **tile))
     build(kernels.ste_grad, dict.fromkeys(["d_ptr", "h_ptr", "out_ptr"], "*" + dtype), dict(BLOCK=2048))
     if not wide:
         del flags["WIDE"], flags["BM"]

@@ -40,7 +40,8 @@ class WithWarps:
 @pytest.mark.parametrize("num_warps", [1, 2, 4, 8])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_no_result_depends_on_num_warps(dtype, num_warps, monkeypatch):
-    for name in ("pack_rows", "pack_cusparselt", "unpack", "prune", "masked_grad", "ste_grad"):
+    ours = "pack_rows", "pack_cusparselt", "unpack", "prune", "masked_grad", "ste_grad", "ste_backward"
+    for name in ours:
         monkeypatch.setattr(kernels, name, WithWarps(getattr(kernels, name), num_warps))
     for name in ("short", "lanes", "join", "gradient"):
         launched = tokenstats.checked.triton

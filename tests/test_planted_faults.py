@@ -45,6 +45,8 @@ FAULTS = {  # kernel: (file, text, text with the fault)
     "mask": (KERNELS, "| (one << 8 * i1)", "& (one << 8 * i1)"),
     "masked_grad": (KERNELS, "* 2 * tl.sqrt(s0)", "* 2 + tl.sqrt(s0)"),
     "ste_grad": (KERNELS, "(d * 2 * h)", "(d + 2 * h)"),
+    "ste_backward": (KERNELS, "d2 * 2 * h2", "d2 * 2 * h1"),
+    "ste_backward, pruned": (KERNELS, "s0, s1, s2, s3, WIDE", "s0, s1, s3, s2, WIDE"),
     "gemm_pack": (GEMM, "(upper | lower << 4)", "(lower | upper << 4)"),
     "short": (STATS, "log2z - w / z) / LOG2E, here)", "log2z + w / z) / LOG2E, here)"),
     "lanes": (STATS, "part_ptr + 2, tl.sum((w + z", "part_ptr + 2, tl.sum((w - z"),
@@ -63,7 +65,7 @@ def mutant(kernel, folder):
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module, {"mask": "prune", "unpack wide": "unpack"}.get(kernel, kernel)
+    return module, {"mask": "prune"}.get(kernel, kernel.removesuffix(" wide").removesuffix(", pruned"))
 
 
 X = torch.randn(70, 192, generator=torch.Generator().manual_seed(1)).half().to(DEVICE)
@@ -80,6 +82,8 @@ USES = {  # kernel: what to compute with it, by Checked and by the reference
     "mask": lambda ops: [ops.mask(X)],
     "masked_grad": lambda ops: [ops.masked_grad(X, CELLS[1], CELLS[0], "cusparselt")],
     "ste_grad": lambda ops: [ops.ste_grad(X, X)],
+    "ste_backward": lambda ops: ops.ste_backward(X, X),
+    "ste_backward, pruned": lambda ops: ops.ste_backward(X, X),
     "gemm_pack": lambda ops: ops.relu2_up(X.sign(), UP.sign(), "cusparselt"),  # sums exact in any order
 }
 

@@ -86,6 +86,18 @@ def test_every_operation_equals_the_reference(shape, dtype):
             rtol=EPS[dtype], atol=0, equal_nan=True,
         )  # fmt: skip
     same(kernels.ste_grad(grad, x), reference.ste_grad(grad, x))
+    for got, expected in zip(kernels.ste_backward(grad, x), reference.ste_backward(grad, x), strict=True):
+        same(got, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_ste_backward_in_place(dtype):
+    h, grad = (torch.randn(35, 44, device=DEVICE).to(dtype) for _ in range(2))
+    expected, kept = 2 * h.relu() * grad, reference.prune(h.relu() ** 2)
+    dense, pruned = kernels.ste_backward(grad, h, in_place=True)
+    torch.testing.assert_close(dense, expected, rtol=EPS[dtype], atol=EPS[dtype])
+    assert dense.data_ptr() == grad.data_ptr()
+    same(pruned, kept)
 
 
 @pytest.mark.parametrize("dtype", SIXTEEN, ids=str)
@@ -125,6 +137,7 @@ def test_strided_and_misaligned_inputs():
     for x in (shifted, transposed):
         same(kernels.pack(x)[0], reference.pack(x)[0])
         same(kernels.ste_grad(x, x), reference.ste_grad(x, x))
+        same(kernels.ste_backward(x, x)[1], reference.ste_backward(x, x)[1])
 
 
 def test_empty_tensors_launch_nothing():

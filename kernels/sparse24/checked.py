@@ -66,6 +66,12 @@ class Checked:
         shape = (4096,) if h.numel() % 16 == 0 else (4100,)
         return (triton if self._ok("ste_grad", shape, h) else reference).ste_grad(grad, h)
 
+    def ste_backward(
+        self, grad: torch.Tensor, h: torch.Tensor, in_place: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        right = self._ok("ste_backward", _small(h.shape), h)
+        return (triton if right else reference).ste_backward(grad, h, in_place)
+
     def relu2_up(self, z: torch.Tensor, up: torch.Tensor, layout: str) -> tuple[torch.Tensor, torch.Tensor]:
         """``pack(z up^T, square=True)``; one fused kernel where it is faster than two."""
         if layout == "cusparselt" and gemm.wins(z, up):
@@ -130,6 +136,10 @@ def _ste_grad(ops, x):
     return [ops.ste_grad(x.flip(0), x)]
 
 
+def _ste_backward(ops, x):
+    return ops.ste_backward(x.flip(0), x)
+
+
 def _gemm_pack(ops, x):
     z = x.nan_to_num(1, 1, 1).round().clamp(-2, 2)  # small integers: sums exact in any order
     up = z.repeat(3, 1)[:320].sign()
@@ -146,5 +156,6 @@ _CASES: dict[str, Callable] = {
     "unpack": _unpack,
     "masked_grad": _masked_grad,
     "ste_grad": _ste_grad,
+    "ste_backward": _ste_backward,
     "gemm_pack": _gemm_pack,
 }

@@ -191,7 +191,8 @@ def relu2_ffn(
     """``S24(relu(z @ up.T)**2) @ down.T`` as one function: z (..., K), up (F, K), down (N, F) -> (..., N).
 
     The ELAS feed-forward, or its middle when up and down are low-rank (z = x A_up, then B_down).
-    Keeps z and the packed activation for the backward pass; ste computes z @ up.T again there.
+    For the backward pass masked keeps z and the packed activation, ste z and z @ up.T; without gradients
+    nothing is kept and both are one.
     Under autocast all three are cast as nn.Linear casts.
     ValueError if F % 4 != 0, or if shapes, dtypes or devices do not fit.
     """
@@ -209,6 +210,8 @@ def relu2_ffn(
     ops = _backend(backend, z)
     flat = z.reshape(z.shape[:-1].numel(), z.shape[-1])  # of K = 0 too
     layout = ops.layout_for(torch.Size((flat.shape[0], up.shape[0])), z.device, z.dtype)
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in (flat, up, down))):
+        gradient = "masked"  # the faster forward pass
     with autograd.no_autocast(z.device.type):
         y = ffn.Relu2FFN.apply(flat, up, down, gradient, layout, ops)
     return y.view(*z.shape[:-1], down.shape[0])

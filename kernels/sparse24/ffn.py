@@ -1,8 +1,9 @@
 """The whole ELAS feed-forward y = S24(relu(z up^T)^2) down^T as one autograd function.
 
-Kept for the backward pass: z and the packed activation (9/16 of its dense bytes), nothing else of the
-feed-forward's width. For the low-rank form let z be the input times the first up factor and multiply y
-by the last down factor: both are ordinary linear layers around this one.
+Kept for the backward pass, of the feed-forward's width: for the masked gradient the packed activation (9/16
+of its dense bytes); for the straight-through one relu's input, from which one pass makes the activation
+again and the gradient. For the low-rank form let z be the input times the first up factor and multiply y by
+the last down factor: both are ordinary linear layers around this one.
 """
 
 import torch
@@ -18,32 +19,42 @@ class Relu2FFN(Function):
 
     @staticmethod
     def forward(ctx, z, up, down, gradient, layout, ops):
-        values, metadata = ops.relu2_up(z, up, layout)
         shape = torch.Size((z.shape[0], up.shape[0]))
-        ctx.save_for_backward(z, up, down, values, metadata)
+        if gradient == "ste":
+            h = z @ up.t()
+            values, metadata = ops.pack(h, True, layout)
+            ctx.save_for_backward(z, up, down, h)
+        else:
+            values, metadata = ops.relu2_up(z, up, layout)
+            ctx.save_for_backward(z, up, down, values, metadata)
         ctx.gradient, ctx.layout, ctx.ops, ctx.shape = gradient, layout, ops, shape
         return ops.multiply(Packed(values, metadata, shape, layout), down)
 
     @staticmethod
     @first_order
     def backward(ctx, grad):
-        z, up, down, values, metadata = ctx.saved_tensors
+        z, up, down, *kept = ctx.saved_tensors
         ops, layout, need = ctx.ops, ctx.layout, ctx.needs_input_grad
         if not torch.compiler.is_compiling():
             ctx.maybe_clear_saved_tensors()  # unless the graph is kept: then `del` below frees
         grad = grad.contiguous()
         d_z = d_up = d_down = None
+        if ctx.gradient == "ste":  # dropped entries get gradient too
+            d, s = ops.ste_backward(grad @ down, *kept, in_place=True)
+            del kept
+            d_down = grad.t() @ s if need[2] else None
+            del s
+            d_z = d @ up if need[0] else None
+            d_up = d.t() @ z if need[1] else None
+            return d_z, d_up, d_down, None, None, None
+        values, metadata = kept
+        del kept
         if need[2]:
             # First, and freed at once: s and the gradient of s never exist together.
             s = ops.unpack(values, metadata, ctx.shape, layout)
             d_down = grad.t() @ s
             del s
-        if (need[0] or need[1]) and ctx.gradient == "ste":
-            # Dropped entries get gradient too: h is computed again rather than kept.
-            d = ops.ste_grad(grad @ down, z @ up.t())
-            d_z = d @ up if need[0] else None
-            d_up = d.t() @ z if need[1] else None
-        elif need[0] or need[1]:
+        if need[0] or need[1]:
             d, packed = _masked(ops, grad @ down, values, metadata, layout, pack=need[0])
             del values, metadata
             if packed is not None:

@@ -119,6 +119,35 @@ def take(first, second, index, WIDE: tl.constexpr):
 
 
 @triton.jit
+def neighbour(first, second, I: tl.constexpr, WIDE: tl.constexpr, BF16: tl.constexpr):
+    """Neighbour I (0..3) of each group as float32."""
+    if WIDE:
+        word = first if I < 2 else second
+        return (word >> 32 * (I & 1)).to(tl.int32).to(tl.float32, bitcast=True)
+    return to_float((first >> 16 * I).to(tl.int32) & 0xFFFF, BF16)
+
+
+@triton.jit
+def word_of(a, b, WIDE: tl.constexpr, BF16: tl.constexpr):
+    """int64 word of two float32; of 16-bit floats its lower half."""
+    if WIDE:
+        low, high = a.to(tl.int32, bitcast=True), b.to(tl.int32, bitcast=True)
+        return (low.to(tl.int64) & 0xFFFFFFFF) | high.to(tl.int64) << 32
+    return ((to_bits(a, BF16) & 0xFFFF) | to_bits(b, BF16) << 16).to(tl.int64) & 0xFFFFFFFF
+
+
+@triton.jit
+def store_group(ptr, at, inside, x0, x1, x2, x3, WIDE: tl.constexpr, BF16: tl.constexpr):
+    """Write a dense group of four float32."""
+    first, second = word_of(x0, x1, WIDE, BF16), word_of(x2, x3, WIDE, BF16)
+    if WIDE:
+        tl.store(ptr + 2 * at, first, inside)
+        tl.store(ptr + 2 * at + 1, second, inside)
+    else:
+        tl.store(ptr + at, first | second << 32, inside)
+
+
+@triton.jit
 def store_pair(ptr, at, inside, v0, v1, i0, i1, WIDE: tl.constexpr):
     """Write a dense group: v0 at position i0, v1 at i1, zeros elsewhere."""
     if WIDE:

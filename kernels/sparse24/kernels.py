@@ -12,7 +12,9 @@ from sparse24.groups import (
     choose16,
     choose32,
     load_group,
+    neighbour,
     pack_group,
+    store_group,
     store_pair,
     take,
     tile,
@@ -146,6 +148,38 @@ def masked_grad(
     if PACK:
         tl.store(dv_ptr + at_pair, d0 | d1 << 16, inside)
     store_pair(out_ptr, at, inside, d0, d1, i0, i1, WIDE)
+
+
+@triton.jit
+def ste_backward(
+    d_ptr, h_ptr, out_ptr, s_ptr, T, G, WIDE: tl.constexpr, BF16: tl.constexpr, ASM: tl.constexpr,
+    BM: tl.constexpr, BG: tl.constexpr,
+):  # fmt: skip
+    """out = 2 relu(h) d, dropped entries too; s = relu(h)^2 with the dropped two zeroed.  out may be d."""
+    _, _, inside, at = tile(T, G, BM, BG)
+    first, second = load_group(h_ptr, at, inside, WIDE)
+    d_first, d_second = load_group(d_ptr, at, inside, WIDE)
+    if WIDE:
+        p, q = choose32(first, second, True)
+    else:
+        p, q = choose16(first, True, BF16, ASM)
+    i0, i1 = 3 - (p & 3).to(tl.int32), 3 - (q & 3).to(tl.int32)
+    h0, s0 = relu_kept(first, second, i0, i1, 0, WIDE, BF16)
+    h1, s1 = relu_kept(first, second, i0, i1, 1, WIDE, BF16)
+    h2, s2 = relu_kept(first, second, i0, i1, 2, WIDE, BF16)
+    h3, s3 = relu_kept(first, second, i0, i1, 3, WIDE, BF16)
+    store_group(s_ptr, at, inside, s0, s1, s2, s3, WIDE, BF16)
+    d0, d1 = neighbour(d_first, d_second, 0, WIDE, BF16), neighbour(d_first, d_second, 1, WIDE, BF16)
+    d2, d3 = neighbour(d_first, d_second, 2, WIDE, BF16), neighbour(d_first, d_second, 3, WIDE, BF16)
+    store_group(out_ptr, at, inside, d0 * 2 * h0, d1 * 2 * h1, d2 * 2 * h2, d3 * 2 * h3, WIDE, BF16)
+
+
+@triton.jit
+def relu_kept(first, second, i0, i1, I: tl.constexpr, WIDE: tl.constexpr, BF16: tl.constexpr):
+    """(relu(h), relu(h)^2 or 0 if dropped) of neighbour I, NaN kept."""
+    h = neighbour(first, second, I, WIDE, BF16)
+    h = tl.where(h < 0, 0.0, h)
+    return h, tl.where((i0 == I) | (i1 == I), h * h, 0.0)
 
 
 @triton.jit

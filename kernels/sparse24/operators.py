@@ -125,6 +125,17 @@ def _(grad, h, strict):
     return grad.new_empty(grad.shape)
 
 
+@custom_op("sparse24::ste_backward", mutates_args=())
+def ste_backward(grad: Tensor, h: Tensor, strict: bool) -> tuple[Tensor, Tensor]:
+    dense, pruned = Checked(strict).ste_backward(grad, h)
+    return dense.contiguous(), pruned.contiguous()
+
+
+@ste_backward.register_fake
+def _(grad, h, strict):
+    return grad.new_empty(grad.shape), h.new_empty(h.shape)
+
+
 def _buffer(like: Tensor, rows: int, columns: int) -> Tensor:
     return like.new_empty(layouts.padded(rows) * layouts.padded(columns) * 9 // 16)
 
@@ -179,6 +190,9 @@ class Operators:
 
     def ste_grad(self, grad: Tensor, h: Tensor) -> Tensor:
         return ste_grad(grad, h, self.strict)
+
+    def ste_backward(self, grad: Tensor, h: Tensor, in_place: bool = False) -> tuple[Tensor, Tensor]:
+        return ste_backward(grad, h, self.strict)
 
     def layout_for(self, shape: torch.Size, device: torch.device, dtype: torch.dtype) -> str:
         return cusparselt.layout_for(shape, device, dtype) if device.type == "cuda" else "rows"

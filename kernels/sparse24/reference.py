@@ -145,3 +145,13 @@ def ste_grad(grad: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     """Straight-through gradient of relu(h)^2 + 2:4: 2 relu(h) grad, dropped entries too."""
     wide = torch.promote_types(grad.dtype, torch.float32)
     return (grad.to(wide) * 2 * h.relu().to(wide)).to(grad.dtype)
+
+
+def ste_backward(
+    grad: torch.Tensor, h: torch.Tensor, in_place: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(``ste_grad``, relu(h)^2 pruned): what a straight-through backward pass multiplies, in one pass.
+
+    in_place   the gradient may overwrite ``grad``
+    """
+    return ste_grad(grad, h), unpack(*pack(h, True), h.shape)

@@ -134,3 +134,19 @@ def ste_grad(grad: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         with on_device_of(grad, h):
             kernels.ste_grad[(triton.cdiv(out.numel(), block),)](grad, h, out, out.numel(), BLOCK=block)
     return out
+
+
+def ste_backward(
+    grad: torch.Tensor, h: torch.Tensor, in_place: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, groups = size(h.shape)
+    words = _words(grad)
+    out = words.view(grad.dtype) if in_place else grad.new_empty(grad.shape)
+    pruned = h.new_empty(h.shape)
+    if out.numel():
+        with on_device_of(grad, h):
+            kernels.ste_backward[_grid(rows, groups)](
+                words, _words(h), out.view(torch.int64), pruned.view(torch.int64), rows, groups,
+                ASM=not INTERPRETED, BM=BM, BG=BG, **_kind(h.dtype),
+            )  # fmt: skip
+    return out, pruned

@@ -46,8 +46,8 @@ class ReLU2MLP(nn.Module):
             last = down.weight_in.T if low_down else down.weight
             if not packed:
                 return F.linear(self.act_fn(F.linear(x, first)), last)
-            if self.act_fn.gradient == "masked" and first.shape[0] % 4 == 0:  # never dense in memory
-                return sparse24.relu2_ffn(x, first, last, gradient="masked")
+            if first.shape[0] % 4 == 0:
+                return sparse24.relu2_ffn(x, first, last, gradient=self.act_fn.gradient)
             return sparse24.matmul(self.act_fn.packed(F.linear(x, first)), pad_to_groups(last))
 
         x = x @ up.weight_in if low_up else x

@@ -60,7 +60,7 @@ def ffn_memory(batches: list[int], device: str, tiny: bool) -> list[dict]:
         assert config.rank is not None  # each form is a low-rank layer
         narrow = config.hidden_size + 2 * config.rank
         wide = config.intermediate_size
-        wide_bytes = {"LORO ReLU²": 4.0, "ELAS packed, straight-through": 3.125}.get(form)
+        wide_bytes = {"LORO ReLU²": 4.0, "ELAS packed, straight-through": 2.0}.get(form)
         wide_bytes = {"masked": 1.125}.get(config.gradient if config.packed else "", wide_bytes)
         wide_bytes = 0.0 if config.recompute else wide_bytes
         for batch in batches:
