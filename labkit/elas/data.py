@@ -25,19 +25,13 @@ HELD_OUT = 20  # one file in twenty is held out
 
 @dataclass(frozen=True)
 class Text:
-    """A tokenised source.
+    """A tokenised source; files in an order set by their names' hash."""
 
-    tokenizer         ``tokenizers.Tokenizer``, byte-level BPE trained on the training files alone
-    train, held_out   uint16 token streams; files in an order set by their names' hash, END after each
-    token_bytes       int (V,) bytes of text each token stands for (0 for END)
-    name              edition of the source, vocabulary, fingerprint: changes when the content does
-    """
-
-    tokenizer: Any
-    train: np.ndarray
-    held_out: np.ndarray
-    token_bytes: np.ndarray
-    name: str
+    tokenizer: Any  # ``tokenizers.Tokenizer``, byte-level BPE trained on the training files alone
+    train: np.ndarray  # uint16 (N,) tokens, END after each file
+    held_out: np.ndarray  # likewise
+    token_bytes: np.ndarray  # int (V,) bytes of text each token stands for (0 for END)
+    name: str  # edition of the source, vocabulary, fingerprint: changes when the content does
 
     @property
     def vocab_size(self) -> int:

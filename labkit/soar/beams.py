@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from labkit.soar.config import DecodeConfig
-from labkit.soar.prediction import NEVER, Proposal
+from labkit.soar.prediction import NEVER, Proposal, put
 from labkit.soar.prompts import Layout, whole_blocks
 from labkit.soar.strategies import Rule
 from labkit.traces import KEPT, MERGED, PRUNED
@@ -122,10 +122,8 @@ class Windows:
     def ranks(self, length: int) -> Tensor:
         """Long (P, length): which slot a position is; -1: given by the prompt, or padding."""
         every = torch.arange(self.slots.shape[1], device=self.slots.device).expand_as(self.slots)
-        # An extra column takes what is no slot.
-        where = torch.where(every < self.count[:, None], self.slots, length)
-        found = torch.full((len(where), length + 1), -1, device=where.device).scatter(1, where, every)
-        return found[:, :length].contiguous()
+        none = every.new_full((len(every), length), -1)
+        return put(none, every < self.count[:, None], self.slots, every).contiguous()
 
     def advance(self, beams: Beams) -> None:
         """Move beams whose block is full to the next one, never past the last."""
@@ -229,18 +227,15 @@ def _children(
     slot = torch.where(kept, decision.child, width)
     every = torch.arange(kept.shape[1], device=kept.device).expand(prompts, -1)
     source = every.new_zeros(prompts, width + 1).scatter(1, slot, every)[:, :width]
-    # 2) The parent's tokens and what the candidate commits; an extra column takes unused entries.
+    # 2) The parent's tokens and what the candidate commits.
     parent = decision.parent.gather(1, source)
-    length = beams.tokens.shape[2]
     tokens = torch.take_along_dim(beams.tokens, parent[..., None], 1)
     positions = torch.take_along_dim(decision.positions, source[..., None], 1)
     new_tokens = torch.take_along_dim(decision.tokens, source[..., None], 1)
-    tokens = torch.nn.functional.pad(tokens, (0, 1))
-    tokens = tokens.scatter(2, torch.where(positions < 0, length, positions), new_tokens)[..., :length]
     committed = committed.gather(1, source)
     return Beams(
         prompt=beams.prompt,
-        tokens=tokens,
+        tokens=put(tokens, positions >= 0, positions, new_tokens),
         total=total.gather(1, source),
         committed=committed,
         left=beams.left.gather(1, parent) - (committed - beams.committed.gather(1, parent)),

@@ -9,6 +9,13 @@ NEVER = float("-inf")  # confidence of what is not a candidate
 UNMEASURED = torch.empty(0)
 
 
+def put(rows: Tensor, chosen: Tensor, where: Tensor, values: Tensor) -> Tensor:
+    """Rows (..., L) with ``values`` (..., n) at positions ``where`` (..., n), those of bool ``chosen``."""
+    length = rows.shape[-1]
+    where = torch.where(chosen, where, length)  # an extra column takes the others
+    return torch.nn.functional.pad(rows, (0, 1)).scatter(-1, where, values)[..., :length]
+
+
 @dataclass
 class Prediction:
     """What the model predicts where a beam may commit."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from labkit.soar.beams import Beams, Decision
-from labkit.soar.prediction import NEVER, Prediction
+from labkit.soar.prediction import NEVER, Prediction, put
 from labkit.soar.prompts import Layout
 from labkit.soar.strategies import Rule
 from labkit.traces import ACCELERATE, FINISHED, SEARCH, BeamTrace
@@ -50,15 +50,12 @@ class Recorder:
         # 1) The beams, with what was predicted where they may commit.
         mode = torch.where(num_transfer_tokens > 0, ACCELERATE, SEARCH)
         mode = torch.where(beams.left > 0, mode, FINISHED)
-        # An extra column takes the entries that are no candidates.
         window = prediction.positions.shape[-1] // self.rule.branches  # the likeliest tokens
-        sure = prediction.confidence[..., :window]
-        where = torch.where(sure > NEVER, prediction.positions[..., :window], self.length)
-        *lead, _ = beams.tokens.shape
-        tokens = where.new_full((*lead, self.length + 1), -1)
-        tokens = tokens.scatter(2, where, prediction.tokens[..., :window])
-        confidence = sure.new_full(tokens.shape, float("nan")).scatter(2, where, sure)
-        self._beams(beams, mode, tokens[..., :-1], confidence[..., :-1])
+        confidence, where = prediction.confidence[..., :window], prediction.positions[..., :window]
+        there, unknown = confidence > NEVER, torch.full_like(beams.tokens, -1)
+        tokens = put(unknown, there, where, prediction.tokens[..., :window])
+        unsure = torch.full_like(beams.tokens, float("nan"), dtype=confidence.dtype)
+        self._beams(beams, mode, tokens, put(unsure, there, where, confidence))
         # 2) The candidates that exist.
         row = (decision.score > NEVER).cpu().numpy()
         prompt = beams.prompt.cpu().numpy()[np.nonzero(row)[0]]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from labkit.soar.prediction import NEVER, Prediction, Proposal
+from labkit.soar.prediction import NEVER, Prediction, Proposal, put
 
 
 class RunningConfidence:
@@ -38,11 +38,8 @@ class RunningConfidence:
         rank = torch.argsort(torch.argsort(held, dim=-1, descending=True, stable=True), dim=-1)
         stays = rank < kept[..., None]
         commit, removed = masked & stays, standing & ~stays & masked.any(-1, keepdim=True)
-        # 2) Remember with what confidence each was filled; an extra column takes the others.
-        length = filled.shape[1]
-        spot = torch.where(commit, where, length)[:, 0]
-        room = torch.nn.functional.pad(filled, (0, 1)).scatter(1, spot, confidence[:, 0])
-        self._filled[prompt] = room[:, :length]
+        # 2) Remember with what confidence each was filled.
+        self._filled[prompt] = put(filled, commit[:, 0], where[:, 0], confidence[:, 0])
         # 3) The changes, (A, 1, 1, W).
         return Proposal(
             real=(commit | removed)[:, :, None],
