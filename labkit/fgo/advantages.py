@@ -123,10 +123,7 @@ def grpo_advantages(reward: Tensor, *, scale: str = "std", valid: Tensor | None 
     reward = reward.to(torch.promote_types(reward.dtype, torch.float32))
     if reward.isinf().any():
         checks.fail("reward", _worst(reward), "finite, or NaN where unscorable")
-    kept = ~reward.isnan()
-    if valid is not None:
-        kept &= _mask("valid", valid, reward.shape)
-    return _centre(reward, kept, scale)
+    return _centre(reward, _valid(~reward.isnan(), valid), scale)
 
 
 def subgroups(correct: Tensor, length: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -135,9 +132,7 @@ def subgroups(correct: Tensor, length: Tensor, valid: Tensor | None = None) -> t
     _table("length", length, correct.shape)
     if not (length.isfinite() & (length >= 0)).all():
         checks.fail("length", _worst(length), "finite and >= 0")
-    kept = (length > 0) & ~correct.isnan()
-    if valid is not None:
-        kept &= _mask("valid", valid, correct.shape)
+    kept = _valid((length > 0) & ~correct.isnan(), valid)
     return kept & (correct > 0), kept & (correct <= 0)
 
 
@@ -167,11 +162,14 @@ def _table(name: str, value: Tensor, shape: torch.Size | None = None) -> None:
         checks.fail(name, tuple(value.shape), allowed)
 
 
-def _mask(name: str, value: Tensor, shape: torch.Size) -> Tensor:
-    _table(name, value, shape)
-    if value.dtype != torch.bool:
-        checks.fail(name, str(value.dtype), "bool")
-    return value
+def _valid(kept: Tensor, valid: Tensor | None) -> Tensor:
+    """``kept``, without the rows that ``valid`` takes out."""
+    if valid is None:
+        return kept
+    _table("valid", valid, kept.shape)
+    if valid.dtype != torch.bool:
+        checks.fail("valid", str(valid.dtype), "bool")
+    return kept & valid
 
 
 def _worst(value: Tensor) -> float:
