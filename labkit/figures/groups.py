@@ -66,10 +66,8 @@ def hover_group(trace: GroupTrace, group: int, ask: str = "") -> go.Figure:
     ask  stands before the finding, where the groups are not as they were measured
     """
     kind, entropy, length, correct = _read(trace, group)
-    figure = make_subplots(
-        1, 2, shared_yaxes=True, horizontal_spacing=0.04,
-        x_title=None, subplot_titles=("over length", "over entropy"),
-    )  # fmt: skip
+    panels = ("over length", "over entropy")
+    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=panels)
     for method, hollow in (("fgo", ""), ("grpo", "-open")):
         for (word, colour, _, symbol), rows in ((RIGHT, correct), (WRONG, ~correct)):
             picked = np.flatnonzero(rows)
