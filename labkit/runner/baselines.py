@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.checks import choice, number
-from labkit.paths import BASELINES, write_json
+from labkit.paths import BASELINES
 from labkit.reading import read_json
 from labkit.studies import files
 
@@ -130,10 +130,9 @@ def off(item: dict[str, Any]) -> list[str]:
     entries, lines = item["baseline"].get("metrics", {}), []
     for name, found in item["verdicts"].items():
         value = f"{item['metrics'][name]['value']:.6g}" if name in item["metrics"] else "no value"
-        if name in entries and found != "ok":
-            lines.append(f"{name}: {found}, {value} against {describe(entries[name])}, {item['origin']}")
-        elif found != "ok":
-            lines.append(f"{name}: {found}, {value}")
+        against = f" against {describe(entries[name])}, {item['origin']}" if name in entries else ""
+        if found != "ok":
+            lines.append(f"{name}: {found}, {value}{against}")
     return lines
 
 
@@ -175,9 +174,3 @@ def measured_move(value: float, others: Sequence[float], drawn: str) -> dict[str
     if value and room >= abs(value):
         room, why = 0.9 * abs(value), f"moves by {moved:.3g} over {drawn}: only the sign is held"
     return {"abs": room, "rel": 0.0, "why": why}
-
-
-def save(path: Path, baseline: dict[str, dict[str, Any]]) -> None:
-    """Check every entry, then write the file whole."""
-    check(path.name, baseline)
-    write_json(path, baseline)
