@@ -151,10 +151,8 @@ def entropy_kinds(trace: GroupTrace) -> Figure:
     """The summed and the per-token entropy of every response over its length, with correlations."""
     kinds = ("sampled_sum", "full_mean")
     figure, axes = pyplot.subplots(1, 2, figsize=(9.2, 3.6))
-    correlation = {}
+    summed, mean = (np.corrcoef(trace.length.flat, trace.entropy[kind].flat)[0, 1] for kind in kinds)
     for axis, kind in zip(axes, kinds, strict=True):
-        across, up = trace.length.ravel(), trace.entropy[kind].ravel()
-        correlation[kind] = np.corrcoef(across, up)[0, 1]
         for (word, colour, marker, _), rows in ((RIGHT, trace.correct), (WRONG, ~trace.correct)):
             axis.scatter(
                 trace.length[rows], trace.entropy[kind][rows],
@@ -162,11 +160,8 @@ def entropy_kinds(trace: GroupTrace) -> Figure:
             )  # fmt: skip
         axis.set(xlabel="response length (tokens)", ylabel=UNITS[kind])
     axes[0].legend(loc="upper left")
-    theme.headline(
-        figure,
-        f"Correlation with length: {correlation['sampled_sum']:.2f} for the summed entropy, "
-        f"{correlation['full_mean']:.2f} per token",
-    )
+    title = f"Correlation with length: {summed:.2f} for the summed entropy, {mean:.2f} per token"
+    theme.headline(figure, title)
     return figure
 
 
