@@ -187,15 +187,15 @@ def test_a_metric_that_is_off_says_where_its_baseline_comes_from():
             name: {"value": v, "unit": ""} for name, v in {"loss": 3.5, "same": 2, "mine": 4}.items()
         },
         "baseline": {"recorded": recorded, "seconds": 1.0, "metrics": entries},
-        "verdicts": {"loss": "regressed", "gone": "missing", "same": "ok", "mine": "new"},
+        "verdicts": {"gone": "missing", "loss": "regressed", "mine": "new", "same": "ok"},
     }
     here = recorded | {"Python": "3.12", "text": "sympy-1.13.3-unpinned-512-bb"}
     item["origin"] = baselines.origin(recorded, here)
     words = "recorded on Python 3.11, text sympy-1.14.0-512-aa; "
     words += "this is Python 3.12, text sympy-1.13.3-unpinned-512-bb"
     assert baselines.off(item) == [
-        f"loss: regressed, 3.5 against 2.9 ± 0.087, lower, {words}",
         f"gone: missing, no value against 2 ± 0.2, equal, {words}",
+        f"loss: regressed, 3.5 against 2.9 ± 0.087, lower, {words}",
         "mine: new, 4",
     ]
     assert baselines.origin(recorded, recorded) == "recorded on the same setting"
