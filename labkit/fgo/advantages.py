@@ -62,8 +62,8 @@ def objective_advantages(
     objective: Objective, correct: Tensor, length: Tensor, entropy: Tensor, valid: Tensor | None = None
 ) -> Tensor:
     """``fgo_advantages`` for an Objective; ``entropy`` is of the kind that ``objective.entropy`` names."""
-    reward = fgo_rewards(objective, correct, length, entropy, valid)
     right, wrong = subgroups(correct, length, valid)
+    reward = fgo_rewards(objective, right, wrong, length, entropy)
     advantage = _centre(reward, right | wrong, objective.scale)
     if objective.zero_all_wrong:
         advantage = advantage * right.any(1, keepdim=True)
@@ -71,14 +71,13 @@ def objective_advantages(
 
 
 def fgo_rewards(
-    objective: Objective, correct: Tensor, length: Tensor, entropy: Tensor, valid: Tensor | None = None
+    objective: Objective, right: Tensor, wrong: Tensor, length: Tensor, entropy: Tensor
 ) -> Tensor:
     """FGO's signed weights R (Q, G): they sum to +1 over the correct and to -1 over the wrong rows."""
     alpha, beta, clamp = float(objective.alpha), float(objective.beta), float(objective.clamp)
-    # 1) the two subgroups, and their entropies as floats without what stands on invalid rows
-    right, wrong = subgroups(correct, length, valid)
+    # 1) the entropies of the two subgroups as floats, without what stands on invalid rows
     kept = right | wrong
-    _table("entropy", entropy, correct.shape)
+    _table("entropy", entropy, kept.shape)
     dtype = torch.promote_types(entropy.dtype, torch.float32)
     entropy = torch.where(kept, entropy.to(dtype), 0)
     if not (entropy.isfinite() & (entropy >= 0)).all():
