@@ -120,7 +120,7 @@ def metric_rows(item: dict[str, Any]) -> list[dict[str, Any]]:
     ``share``: how much of what it may move a metric has moved, 0 to 1 and beyond; 0 if it may not move.
     """
     rows = []
-    for name in [*item["metrics"], *(n for n, found in item["verdicts"].items() if found == "missing")]:
+    for name in item["metrics"] | item["verdicts"]:
         metric, entry = item["metrics"].get(name), item["baseline"].get("metrics", {}).get(name)
         moved = metric["value"] - entry["value"] if metric and entry else 0.0
         rows.append({
