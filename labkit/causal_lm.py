@@ -173,7 +173,7 @@ class Rotation(TrainerCallback):
         best = Path(state.best_model_checkpoint or "").name
         *others, _ = sorted(found, key=step_of)
         old = [one for one in others if one.name != best]
-        for one in old[: max(0, min(len(old), len(found) - self.limit))]:
+        for one in old[: max(0, len(found) - self.limit)]:
             shutil.rmtree(one, ignore_errors=True)
 
     def on_train_end(self, args, state, control, **kwargs):

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from io import StringIO
 from numbers import Number
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from labkit import checks
@@ -112,18 +111,18 @@ def _from_hub(name: str, config: str | None, split: str) -> list[dict[str, Any]]
 
 
 def _with_datasets(name: str, kind: str | None, split: str) -> list[dict[str, Any]]:
-    """The rows of a parquet file, or of a save_to_disk folder where ``kind`` is None; no cache is left."""
-    from datasets import Dataset, DatasetDict, load_from_disk
+    """The rows of a parquet file, or of a save_to_disk folder where ``kind`` is None."""
+    from datasets import DatasetDict, load_from_disk
     from pyarrow.parquet import ParquetFile
 
     try:
         if kind == ".parquet":
-            about = ParquetFile(name).metadata
+            file = ParquetFile(name)
+            about = file.metadata
             size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
             if size > DATA_BYTES or about.num_rows > MOST_ROWS:
                 raise ValueError(f"it has more than {DATA_BYTES:,} bytes or {MOST_ROWS:,} rows")
-            with TemporaryDirectory() as cache:
-                return Dataset.from_parquet(name, cache_dir=cache, keep_in_memory=True).to_list()
+            return file.read().to_pylist()
         found = load_from_disk(name)
     except Exception as error:  # pyarrow, pandas and datasets each have their own
         reason = str(error).strip().split("\n")[0]

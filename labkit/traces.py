@@ -9,7 +9,7 @@ Algorithms make traces, figures and widgets read them; this module needs numpy a
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Annotated, Any
 
@@ -136,20 +136,15 @@ class BeamTrace(Trace):
     def of_prompt(self, prompt: int) -> "BeamTrace":
         """The trace of one prompt alone (renumbered to prompt 0): what a tree is drawn from."""
         integer("prompt", prompt, 0, len(self.sequences) - 1)
-        picked = {}
-        for spec in fields(self):
-            value = getattr(self, spec.name)
-            if spec.name == "meta":
-                picked["meta"] = value
-            elif spec.name.startswith("beam_"):
-                picked[spec.name] = value[self.beam_prompt == prompt]
-            elif spec.name.startswith("cand_"):
-                picked[spec.name] = value[self.cand_prompt == prompt]
-            else:
-                picked[spec.name] = value[prompt : prompt + 1]
-        picked["beam_prompt"] = np.zeros_like(picked["beam_prompt"])
-        picked["cand_prompt"] = np.zeros_like(picked["cand_prompt"])
-        return BeamTrace(**picked)
+        tables = {"beam": self.beam_prompt == prompt, "cand": self.cand_prompt == prompt}
+        picked = {
+            name: value[tables.get(name.partition("_")[0], slice(prompt, prompt + 1))]
+            for name, value in vars(self).items()
+            if name != "meta"
+        }
+        for name in ("beam_prompt", "cand_prompt"):
+            picked[name] = np.zeros_like(picked[name])
+        return BeamTrace(**picked, meta=self.meta)
 
 
 @dataclass

@@ -9,6 +9,7 @@ import pytest
 
 from labkit.__main__ import main
 from labkit.notebooks import find_notebooks
+from labkit.paths import write_json
 from labkit.runner import baselines, cost, runs
 from labkit.runner.baselines import check_entry, load, propose
 from labkit.runner.compare import accept, compare_runs, proposals, read_run
@@ -55,13 +56,13 @@ def test_missing_and_new_metrics_are_told_apart():
 )
 def test_loose_or_unexplained_tolerances_are_refused(tmp_path, bad, message):
     with pytest.raises(ValueError, match=message):
-        baselines.save(tmp_path / "b.json", baseline(metric=bad))
+        accept({tmp_path / "b.json": baseline(metric=bad)})
     assert not list(tmp_path.iterdir())
 
 
 def test_an_exact_zero_and_a_loss_are_fine(tmp_path):
     good = baseline(zero=entry(value=0.0, relative=0.0), loss=entry(direction="lower", trivial=2.3))
-    baselines.save(tmp_path / "b.json", good)
+    accept({tmp_path / "b.json": good})
     assert baselines.load(tmp_path / "b.json") == good
 
 
@@ -104,7 +105,7 @@ def test_update_keeps_tolerances_and_shows_what_moves(tmp_path, monkeypatch):
     path = baselines.path_of("n", "smoke", "cpu")
     kept = baselines.load(path)
     kept["metrics"]["m"] |= {"rel": 0.01, "why": "three seeds"}
-    baselines.save(path, kept)
+    write_json(path, kept)
     changes, rows = proposals(write_run(tmp_path / "b", 3.0))
     assert rows == [("n.smoke.cpu", "m", "2", "3", "±0.03")]
     assert changes[path]["metrics"]["m"]["why"] == "three seeds"
@@ -133,10 +134,8 @@ def test_the_cost_names_each_device_that_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "BASELINES", tmp_path)
     assert cost.line("n") == "**Cost.** Smoke preset: not measured. Full preset: not measured."
     for device, seconds, where in (("cpu", 12.4, {"threads": "1"}), ("cuda", 8.6, {"processor": "H100"})):
-        baselines.save(baselines.path_of("n", "smoke", device), baseline(where) | {"seconds": seconds})
-    baselines.save(
-        baselines.path_of("n", "full", "cuda"), baseline({"processor": "H100"}) | {"seconds": 99}
-    )
+        write_json(baselines.path_of("n", "smoke", device), baseline(where) | {"seconds": seconds})
+    write_json(baselines.path_of("n", "full", "cuda"), baseline({"processor": "H100"}) | {"seconds": 99})
     smoke, full = cost.line("n").removeprefix(cost.START).split(". ")
     assert smoke == "Smoke preset: 12 s on one CPU core, 9 s on an H100"
     assert full == "Full preset: 99 s on an H100; on a CPU not measured."
@@ -188,15 +187,15 @@ def test_a_metric_that_is_off_says_where_its_baseline_comes_from():
             name: {"value": v, "unit": ""} for name, v in {"loss": 3.5, "same": 2, "mine": 4}.items()
         },
         "baseline": {"recorded": recorded, "seconds": 1.0, "metrics": entries},
-        "verdicts": {"loss": "regressed", "gone": "missing", "same": "ok", "mine": "new"},
+        "verdicts": {"gone": "missing", "loss": "regressed", "mine": "new", "same": "ok"},
     }
     here = recorded | {"Python": "3.12", "text": "sympy-1.13.3-unpinned-512-bb"}
     item["origin"] = baselines.origin(recorded, here)
     words = "recorded on Python 3.11, text sympy-1.14.0-512-aa; "
     words += "this is Python 3.12, text sympy-1.13.3-unpinned-512-bb"
     assert baselines.off(item) == [
-        f"loss: regressed, 3.5 against 2.9 ± 0.087, lower, {words}",
         f"gone: missing, no value against 2 ± 0.2, equal, {words}",
+        f"loss: regressed, 3.5 against 2.9 ± 0.087, lower, {words}",
         "mine: new, 4",
     ]
     assert baselines.origin(recorded, recorded) == "recorded on the same setting"

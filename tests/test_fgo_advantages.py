@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.fgo import Objective, fgo_advantages, grpo_advantages
-from labkit.fgo.advantages import fgo_rewards
+from labkit.fgo.advantages import fgo_rewards, subgroups
 
 NAN, INF = float("nan"), float("inf")
 
 
 def signed_weights(correct, length, entropy, **settings):
-    return fgo_rewards(Objective(**settings), correct, length, entropy)
+    return fgo_rewards(Objective(**settings), *subgroups(correct, length), length, entropy)
 
 
 def ratio(a, b, clamp):

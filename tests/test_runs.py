@@ -15,6 +15,7 @@ from notebook_maker import taking, write_notebook
 
 from labkit.__main__ import main
 from labkit.notebooks import NOTEBOOKS, find_notebooks, parameters_for
+from labkit.paths import write_json
 from labkit.provenance import setting
 from labkit.runner.execute import execute
 from labkit.runner.presets import load_preset
@@ -480,13 +481,11 @@ def test_a_metric_off_its_baseline_exits_3(book, runs_at, monkeypatch, capsys):
     monkeypatch.setattr(baselines, "path_of", lambda *names: book.parent / "b.json")
     entry = {"value": 6, "abs": 0, "rel": 0, "direction": "equal", "why": "an integer"}
     recorded = setting("cpu") | {"Python": "3.10", "threads": "7", "text": "pinned"}
-    baselines.save(
-        book.parent / "b.json", {"recorded": recorded, "seconds": 1.0, "metrics": {"twice": entry}}
-    )
+    write_json(book.parent / "b.json", {"recorded": recorded, "seconds": 1.0, "metrics": {"twice": entry}})
     assert main(["run", str(book), "--preset", empty]) == 0
     assert json.loads((runs_at / "latest" / "run.json").read_text())["notebooks"][0]["ours"]
     entries = {"twice": {**entry, "value": 7}, "gone": entry}
-    baselines.save(book.parent / "b.json", {"recorded": recorded, "seconds": 1.0, "metrics": entries})
+    write_json(book.parent / "b.json", {"recorded": recorded, "seconds": 1.0, "metrics": entries})
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert main(["run", str(book), "--preset", empty]) == 3
     said = capsys.readouterr().out

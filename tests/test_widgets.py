@@ -64,9 +64,10 @@ def test_panels_of_one_name_in_two_cells_are_two(shown, monkeypatch):
     monkeypatch.delenv("LABKIT_HEADLESS", raising=False)
     shell, panels = types.SimpleNamespace(), []
     monkeypatch.setattr(base, "get_ipython", lambda: shell)
+    monkeypatch.setattr(base, "_flush_in_turn", lambda: None)
     for cell in ("first", "second", "first"):
         shell.get_parent = lambda cell=cell: {"metadata": {"cellId": cell}}
-        panels.append(base.present(lambda: base.Panel([ipywidgets.HTML()]), name="tree"))
+        panels.append(base.present(lambda: base.Panel(go.Figure, {}), name="tree"))
     assert [panel.comm is None for panel in panels] == [True, False, False]
 
 

@@ -62,8 +62,8 @@ def objective_advantages(
     objective: Objective, correct: Tensor, length: Tensor, entropy: Tensor, valid: Tensor | None = None
 ) -> Tensor:
     """``fgo_advantages`` for an Objective; ``entropy`` is of the kind that ``objective.entropy`` names."""
-    reward = fgo_rewards(objective, correct, length, entropy, valid)
     right, wrong = subgroups(correct, length, valid)
+    reward = fgo_rewards(objective, right, wrong, length, entropy)
     advantage = _centre(reward, right | wrong, objective.scale)
     if objective.zero_all_wrong:
         advantage = advantage * right.any(1, keepdim=True)
@@ -71,14 +71,13 @@ def objective_advantages(
 
 
 def fgo_rewards(
-    objective: Objective, correct: Tensor, length: Tensor, entropy: Tensor, valid: Tensor | None = None
+    objective: Objective, right: Tensor, wrong: Tensor, length: Tensor, entropy: Tensor
 ) -> Tensor:
     """FGO's signed weights R (Q, G): they sum to +1 over the correct and to -1 over the wrong rows."""
     alpha, beta, clamp = float(objective.alpha), float(objective.beta), float(objective.clamp)
-    # 1) the two subgroups, and their entropies as floats without what stands on invalid rows
-    right, wrong = subgroups(correct, length, valid)
+    # 1) the entropies of the two subgroups as floats, without what stands on invalid rows
     kept = right | wrong
-    _table("entropy", entropy, correct.shape)
+    _table("entropy", entropy, kept.shape)
     dtype = torch.promote_types(entropy.dtype, torch.float32)
     entropy = torch.where(kept, entropy.to(dtype), 0)
     if not (entropy.isfinite() & (entropy >= 0)).all():
@@ -123,10 +122,7 @@ def grpo_advantages(reward: Tensor, *, scale: str = "std", valid: Tensor | None 
     reward = reward.to(torch.promote_types(reward.dtype, torch.float32))
     if reward.isinf().any():
         checks.fail("reward", _worst(reward), "finite, or NaN where unscorable")
-    kept = ~reward.isnan()
-    if valid is not None:
-        kept &= _mask("valid", valid, reward.shape)
-    return _centre(reward, kept, scale)
+    return _centre(reward, _valid(~reward.isnan(), valid), scale)
 
 
 def subgroups(correct: Tensor, length: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -135,9 +131,7 @@ def subgroups(correct: Tensor, length: Tensor, valid: Tensor | None = None) -> t
     _table("length", length, correct.shape)
     if not (length.isfinite() & (length >= 0)).all():
         checks.fail("length", _worst(length), "finite and >= 0")
-    kept = (length > 0) & ~correct.isnan()
-    if valid is not None:
-        kept &= _mask("valid", valid, correct.shape)
+    kept = _valid((length > 0) & ~correct.isnan(), valid)
     return kept & (correct > 0), kept & (correct <= 0)
 
 
@@ -167,11 +161,14 @@ def _table(name: str, value: Tensor, shape: torch.Size | None = None) -> None:
         checks.fail(name, tuple(value.shape), allowed)
 
 
-def _mask(name: str, value: Tensor, shape: torch.Size) -> Tensor:
-    _table(name, value, shape)
-    if value.dtype != torch.bool:
-        checks.fail(name, str(value.dtype), "bool")
-    return value
+def _valid(kept: Tensor, valid: Tensor | None) -> Tensor:
+    """``kept``, without the rows that ``valid`` takes out."""
+    if valid is None:
+        return kept
+    _table("valid", valid, kept.shape)
+    if valid.dtype != torch.bool:
+        checks.fail("valid", str(valid.dtype), "bool")
+    return kept & valid
 
 
 def _worst(value: Tensor) -> float:

@@ -70,7 +70,10 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Train, save model and trace into the output folder; 0. ValueError or OSError for bad input."""
+    from datasets import Dataset
+
     from labkit.fgo.record import Recorder
+    from labkit.fgo.trainer import FGOTrainer
 
     # 1) everything that was typed is checked before a model is loaded
     arguments, config = _parse(argv)
@@ -91,7 +94,11 @@ def main(argv: Sequence[str]) -> int:
     # 3) training
     asked = (arguments.lora_r, arguments.lora_alpha, arguments.lora_target_modules)
     adapter = lora_config(*asked) if arguments.lora_r else None
-    trainer = _one_line(_trainer, model, tokenizer, rows, held_out, list(rewards.values()), config, adapter)
+    trainer = _one_line(lambda: FGOTrainer(
+        model=model, reward_funcs=list(rewards.values()), args=config, processing_class=tokenizer,
+        train_dataset=Dataset.from_list(rows), eval_dataset=held_out and Dataset.from_list(held_out),
+        peft_config=adapter,
+    ))  # fmt: skip
     if adapter is not None:  # what load_policy and transformers look for when they read it back
         trainer.model.peft_config["default"].base_model_name_or_path = arguments.model
     trainer.add_callback(Recorder(trainer, output / SAMPLES))
@@ -162,20 +169,6 @@ def _one_line(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         checks.fail("an option that takes a mapping", error.doc, f"JSON ({error.msg})")
     except Exception as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-def _trainer(
-    model, tokenizer, rows: Rows, held_out: Rows | None, rewards: list, config: "FGOConfig", adapter
-) -> "FGOTrainer":
-    from datasets import Dataset
-
-    from labkit.fgo.trainer import FGOTrainer
-
-    return FGOTrainer(
-        model=model, reward_funcs=rewards, args=config, train_dataset=Dataset.from_list(rows),
-        eval_dataset=held_out and Dataset.from_list(held_out), processing_class=tokenizer,
-        peft_config=adapter,
-    )  # fmt: skip
 
 
 def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:

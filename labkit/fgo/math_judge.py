@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 import threading
+from functools import lru_cache
 
 SECONDS = 5.0  # for one completion, TRL's limit for verify
 START = 120.0  # importing sympy on a busy machine
@@ -72,17 +73,15 @@ def _serve() -> None:
 
     verify(parse("$\\boxed{1}$"), parse("1"))  # the first one builds grammars: outside a completion's time
     print("ready", flush=True)
-    golds: dict[str, list] = {}  # a group asks the same question G times
+
+    @lru_cache(1)  # a group asks the same question G times
+    def read(answer: str) -> list:
+        return parse(f"${answer}$", parsing_timeout=None) or parse(answer, parsing_timeout=None)
+
     for line in sys.stdin:
         answer, completion = json.loads(line)
         try:
-            if answer not in golds:
-                golds = {
-                    answer: parse(f"${answer}$", parsing_timeout=None)
-                    or parse(answer, parsing_timeout=None)
-                }
-            gold = golds[answer]
-            found = parse(completion, parsing_timeout=None) if gold else []
+            found = parse(completion, parsing_timeout=None) if (gold := read(answer)) else []
             verdict = bool(verify(gold, found, timeout_seconds=None)) if gold else None
         except Exception:  # whatever sympy stumbles over is no right answer
             verdict = False

@@ -39,15 +39,10 @@ def answer_reward(
     answer  the answer, or a solution that marks it as a completion would (GSM8K: ``#### 72``); None where
             it is None or blank. What is equal: ``labkit.fgo.answers.same_answer``.
     """
-    rewards: list[float | None] = []
-    for completion, column in zip(completions, answer, strict=True):
-        right, text = _gold(column), text_of(completion)
-        if right is None:
-            rewards.append(None)
-        else:
-            found = same_answer(final_answer(text), right) or same_answer(text, right)
-            rewards.append(1.0 if found else -1.0)
-    return rewards
+    return _judged(
+        lambda right, text: same_answer(final_answer(text), right) or same_answer(text, right),
+        completions, answer,
+    )  # fmt: skip
 
 
 def math_reward(completions: list[Completion], answer: list[str], **_columns: object) -> list[float | None]:
@@ -57,17 +52,23 @@ def math_reward(completions: list[Completion], answer: list[str], **_columns: ob
             seconds is wrong. ImportError says how to install math-verify.
     """
     _library("math_verify")
+    return _judged(_math_judge(), completions, answer)
+
+
+_math_judge = cache(MathJudge)  # one process for all calls
+
+
+def _judged(
+    judge: Callable[[str, str], bool | None], completions: list[Completion], answer: list[str]
+) -> list[float | None]:
+    """+1 or -1 as ``judge(right answer, text)`` says; None where it does, or there is no right answer."""
     rewards: list[float | None] = []
     for completion, column in zip(completions, answer, strict=True):
-        right = _gold(column)
-        verdict = None if right is None else _judge()(right, text_of(completion))
+        text = "" if column is None else str(column).strip()
+        right = stated(text) or text
+        verdict = judge(right, text_of(completion)) if right else None
         rewards.append(None if verdict is None else 1.0 if verdict else -1.0)
     return rewards
-
-
-@cache
-def _judge() -> MathJudge:
-    return MathJudge()
 
 
 def gym_reward(
@@ -147,11 +148,6 @@ def load_rows(
     if name.startswith("gym/") and name in BUILT_IN:
         return gym_rows(name.removeprefix("gym/"), count, seed=seed), "gym"
     return read_rows(name, BUILT_IN, **columns), "answer"
-
-
-def _gold(answer: object) -> str | None:
-    text = "" if answer is None else str(answer).strip()
-    return (stated(text) or text) or None
 
 
 def _library(name: str) -> ModuleType:

@@ -78,13 +78,10 @@ def _stream(
     while True:  # apart from its caller, whose checks run at the call and not at the first row
         numbers = [rng.randint(1, largest) for _ in range(rng.randint(*operands))]
         prompt = f"Q{'+'.join(map(str, numbers))}="
-        if split == "all" or _in_test(prompt) == (split == "test"):
+        in_test = crc32(prompt.encode()) % 8 == 0
+        if split == "all" or in_test == (split == "test"):
             worked = _worked(numbers, rng, slip, repair)
             yield {"prompt": prompt, "answer": str(sum(numbers)), "completion": worked}
-
-
-def _in_test(prompt: str) -> bool:
-    return crc32(prompt.encode()) % 8 == 0
 
 
 def _worked(numbers: list[int], rng: random.Random, slip: float, repair: float) -> str:

@@ -69,10 +69,11 @@ def _view(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a button changes: which traces show; title and ranges of the panels."""
     theme.plotly_title(figure, title)
-    near = _near(points[exam])
+    length, accuracy = points["before"][exam]
+    whole = [*points[exam].values(), {"length": [length], "accuracy": [accuracy]}]
     ranges = {
         f"{axis}axis{panel}.range": _range(shown, number)
-        for panel, shown in (("", [*points[exam].values(), _before(points, exam)]), ("2", near))
+        for panel, shown in (("", whole), ("2", _near(points[exam])))
         for axis, number in (("x", "length"), ("y", "accuracy"))
     }
     return (
@@ -84,10 +85,6 @@ def _view(
 def _near(arms: Mapping[str, Mapping]) -> list[Mapping]:
     limit = NEAR * min(point["length"][0] for point in arms.values())
     return [point for point in arms.values() if point["length"][0] < limit]
-
-
-def _before(points: Mapping[str, Any], exam: str) -> dict[str, list[float]]:
-    return dict(zip(("length", "accuracy"), ([value] for value in points["before"][exam]), strict=True))
 
 
 def _range(points: Sequence[Mapping], number: str) -> list[float]:

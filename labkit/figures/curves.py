@@ -82,9 +82,9 @@ def training_curves(
             axis.set_ylim(bottom=0)
     for axis in list(axes.flat)[len(panels) :]:
         axis.remove()
-    for column in range(min(columns, len(panels))):
-        axes[(len(panels) - 1 - column) // columns, column].set_xlabel("optimiser step")
-        axes[(len(panels) - 1 - column) // columns, column].tick_params(labelbottom=True)
+    for axis in list(axes.flat)[: len(panels)][-columns:]:  # the lowest of each column
+        axis.set_xlabel("optimiser step")
+        axis.tick_params(labelbottom=True)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=len(arms))
     if title:
         theme.headline(figure, theme.drawable(title))

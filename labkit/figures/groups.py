@@ -66,10 +66,8 @@ def hover_group(trace: GroupTrace, group: int, ask: str = "") -> go.Figure:
     ask  stands before the finding, where the groups are not as they were measured
     """
     kind, entropy, length, correct = _read(trace, group)
-    figure = make_subplots(
-        1, 2, shared_yaxes=True, horizontal_spacing=0.04,
-        x_title=None, subplot_titles=("over length", "over entropy"),
-    )  # fmt: skip
+    panels = ("over length", "over entropy")
+    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=panels)
     for method, hollow in (("fgo", ""), ("grpo", "-open")):
         for (word, colour, _, symbol), rows in ((RIGHT, correct), (WRONG, ~correct)):
             picked = np.flatnonzero(rows)
@@ -153,10 +151,8 @@ def entropy_kinds(trace: GroupTrace) -> Figure:
     """The summed and the per-token entropy of every response over its length, with correlations."""
     kinds = ("sampled_sum", "full_mean")
     figure, axes = pyplot.subplots(1, 2, figsize=(9.2, 3.6))
-    correlation = {}
+    summed, mean = (np.corrcoef(trace.length.flat, trace.entropy[kind].flat)[0, 1] for kind in kinds)
     for axis, kind in zip(axes, kinds, strict=True):
-        across, up = trace.length.ravel(), trace.entropy[kind].ravel()
-        correlation[kind] = np.corrcoef(across, up)[0, 1]
         for (word, colour, marker, _), rows in ((RIGHT, trace.correct), (WRONG, ~trace.correct)):
             axis.scatter(
                 trace.length[rows], trace.entropy[kind][rows],
@@ -164,11 +160,8 @@ def entropy_kinds(trace: GroupTrace) -> Figure:
             )  # fmt: skip
         axis.set(xlabel="response length (tokens)", ylabel=UNITS[kind])
     axes[0].legend(loc="upper left")
-    theme.headline(
-        figure,
-        f"Correlation with length: {correlation['sampled_sum']:.2f} for the summed entropy, "
-        f"{correlation['full_mean']:.2f} per token",
-    )
+    title = f"Correlation with length: {summed:.2f} for the summed entropy, {mean:.2f} per token"
+    theme.headline(figure, title)
     return figure
 
 

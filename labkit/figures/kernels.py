@@ -17,6 +17,11 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from labkit.figures import theme
 
+RACES = (  # parts of ``speedups``
+    "sparse product against cuBLAS, tokens × inner → outer",
+    "fused product + pack against two kernels",
+    "feed-forward, masked gradient, against torch.compile (default mode)",
+)
 OURS = ("relu2_compress", "compress", "decompress", "masked", "straight", "sparsify", "token_stats")
 SHORT = {
     "relu2_compress rows": "ReLU² + 2:4 + pack (rows)",
@@ -156,52 +161,37 @@ def _label(row: dict) -> str:
 
 def speedups(sparse: dict) -> Figure:
     """Every product and feed-forward of the bench result against its rival = 1."""
-    groups = {
-        "product": "sparse product against cuBLAS, tokens × inner → outer",
-        "fused product": "fused product + pack against two kernels",
-    }
-    entries = []
-    for section, title in groups.items():
-        best: dict[tuple, float] = {}
-        for row in sparse["rows"]:
-            mine = row["rival"] == "fused" or row["rival"].startswith("matmul")
-            if row["section"] == section and mine:
-                shape = (row["rows"], row["k"], row["n"])
-                best[shape] = max(best.get(shape, 0), row["speedup"])
-        entries += [(title, f"{t:,} × {k:,} → {n:,}", value) for (t, k, n), value in best.items()]
+    parts: list[dict[str, float]] = [{}, {}, {}]  # of RACES: label -> speedup
+    products, fused, ffn = parts
     for row in sparse["rows"]:
-        if row["section"].startswith("ffn") and row["rival"] == "sparse24":
-            name = row["section"].removeprefix("ffn ")
-            title = "feed-forward, masked gradient, against torch.compile (default mode)"
-            entries.append((title, f"{name}, {row['pass']}", row["speedup"]))
-    titles = list(dict.fromkeys(title for title, _, _ in entries))
-    figure, axes = pyplot.subplots(figsize=(8.6, 1.2 + 0.3 * (len(entries) + len(titles))))
-    y, ticks, labels = 0, [], []
+        section, rival = row["section"], row["rival"]
+        if section in ("product", "fused product") and (rival == "fused" or rival.startswith("matmul")):
+            best = products if section == "product" else fused
+            shape = f"{row['rows']:,} × {row['k']:,} → {row['n']:,}"
+            best[shape] = max(best.get(shape, 0), row["speedup"])
+        elif section.startswith("ffn") and rival == "sparse24":
+            ffn[f"{section.removeprefix('ffn ')}, {row['pass']}"] = row["speedup"]
+    height = sum(len(part) + 1 for part in parts)
+    figure, axes = pyplot.subplots(figsize=(8.6, 1.2 + 0.3 * height))
+    y, ticks = 0, dict[int, str]()
     paper = {"facecolor": theme.PAPER, "edgecolor": "none", "pad": 1}  # over the line at 1
-    for number, title in enumerate(titles):
+    for title, part, marker, colour in zip(RACES, parts, theme.MARKERS, theme.CYCLE, strict=False):
         axes.text(0.62, y, title, fontweight="bold", fontsize=9, va="center", bbox=paper)
-        y += 1
-        for _, label, value in (entry for entry in entries if entry[0] == title):
-            axes.hlines(y, 1, value, color=theme.GRID, linewidth=3)
-            axes.plot(value, y, theme.MARKERS[number], color=theme.CYCLE[number], markersize=8)
-            side = "left" if value >= 1 else "right"
-            pad = " " if value >= 1 else "  "
-            axes.text(value, y, f"{pad} {value:.2f}× {pad}", va="center", fontsize=9, ha=side)
-            ticks.append(y)
-            labels.append(label)
-            y += 1
+        for line, (label, value) in enumerate(part.items(), y + 1):
+            axes.hlines(line, 1, value, color=theme.GRID, linewidth=3)
+            axes.plot(value, line, marker, color=colour, markersize=8)
+            side, pad = ("left", " ") if value >= 1 else ("right", "  ")
+            axes.text(value, line, f"{pad} {value:.2f}× {pad}", va="center", fontsize=9, ha=side)
+            ticks[line] = label
+        y += len(part) + 1
     axes.axvline(1, color=theme.RED, linewidth=1.2, linestyle="--")
-    values = [value for _, _, value in entries]
-    axes.set(yticks=ticks, yticklabels=labels, xlabel="times as fast as the rival (medians, interleaved)")
-    axes.set(xlim=(0.6, max(values) + 0.15), ylim=(y - 0.4, -0.7))
+    axes.set_yticks(list(ticks), ticks.values())
+    axes.set_xlabel("times as fast as the rival (medians, interleaved)")
+    fastest = max(value for part in parts for value in part.values())
+    axes.set(xlim=(0.6, fastest + 0.15), ylim=(height - 0.4, -0.7))
     axes.grid(axis="y", visible=False)
-    spans = [
-        f"{min(own):.2f} to {max(own):.2f}×"
-        for own in (
-            [value for title, _, value in entries if title == groups["product"]],
-            [value for _, label, value in entries if "backward" in label],
-        )
-    ]
+    backward = [value for label, value in ffn.items() if "backward" in label]
+    spans = [f"{min(own):.2f} to {max(own):.2f}×" for own in (products.values(), backward)]
     axes.set_title(f"Sparse product {spans[0]} cuBLAS; feed-forward with backward {spans[1]}")
     theme.caption(
         figure, _source(sparse, f"bfloat16 product {sparse['ceilings']['product_tflops']:.0f} TFLOP/s")

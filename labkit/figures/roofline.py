@@ -28,10 +28,6 @@ def roofline(result: dict[str, Any]) -> go.Figure:
     figure = make_subplots(1, len(panels), column_widths=[0.6, 0.4][: len(panels)], horizontal_spacing=0.27)
     for column, (draw, rows) in enumerate(panels, 1):
         draw(figure, rows, result["ceilings"], column)
-    seen: set[str] = set()
-    for trace in figure.data:  # once in the legend, though drawn in both panels
-        trace.showlegend = bool(trace.name) and trace.name not in seen
-        seen.add(trace.name)
     theme.plotly_title(figure, _title(result, products, passes))
     figure.update_yaxes(automargin=True)
     legend = {"orientation": "h", "yref": "container", "y": 0.01}
@@ -92,7 +88,7 @@ def _points(
     marker = {"color": colour, "symbol": symbol, "size": 10}
     figure.add_scatter(
         x=x, y=y, text=text, hovertemplate=hover, mode="markers", name=name, marker=marker,
-        row=1, col=column,
+        row=1, col=column, showlegend=column == 1,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from labkit.figures.theme import CYCLE, DASHES, MARKERS, drawable
+from labkit.figures.theme import CYCLE, drawable, look
 
 CURVES = len(CYCLE)
 
@@ -26,7 +26,7 @@ def sweep_curves(table: pd.DataFrame, parameters: list[str], metrics: list[str])
             curve = rows.groupby(x)[metric].mean()
             label = drawable(f"{group} = {value}") if group else None
             where = range(len(curve)) if curve.index.dtype == object else curve.index
-            axis.plot(where, curve, color=CYCLE[i], marker=MARKERS[i], ls=DASHES[i], label=label)
+            axis.plot(where, curve, label=label, **look(i))
             at = rows[x].map(dict(zip(curve.index, where, strict=True)))
             axis.plot(at, rows[metric], "o", color=CYCLE[i], markersize=3, alpha=0.5)
             if curve.index.dtype == object:

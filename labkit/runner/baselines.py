@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.checks import choice, number
-from labkit.paths import BASELINES, write_json
+from labkit.paths import BASELINES
 from labkit.reading import read_json
 from labkit.studies import files
 
@@ -91,22 +91,12 @@ def verdict(value: float, entry: dict[str, Any]) -> str:
     return "ok" if math.isfinite(value) and worse <= move(entry) + 1e-12 else "regressed"
 
 
-def share(value: float, entry: dict[str, Any]) -> float:
-    """How much of what it may move a metric has moved, 0 to 1 and beyond; 0 if it may not move."""
-    return abs(value - entry["value"]) / move(entry) if move(entry) else 0.0
-
-
 def compare(metrics: dict[str, float], entries: dict[str, dict[str, Any]]) -> dict[str, str]:
     """{metric: ok | regressed | missing | new} over the union of both."""
     found = dict.fromkeys(sorted(entries.keys() | metrics.keys()), "missing")
     for name, value in metrics.items():
         found[name] = verdict(value, entries[name]) if name in entries else "new"
     return found
-
-
-def describe(entry: dict[str, Any]) -> str:
-    """An entry as a reader wants it: ``2.9 ± 0.087, lower``."""
-    return f"{entry['value']:.6g} ± {move(entry):.2g}, {entry['direction']}"
 
 
 def origin(recorded: dict[str, str], here: dict[str, str]) -> str:
@@ -122,19 +112,37 @@ def differences(one: dict[str, str], other: dict[str, str]) -> tuple[str, str]:
     return first, second
 
 
-def off(item: dict[str, Any]) -> list[str]:
-    """One line for each metric that is off: its verdict, both values, and where the baseline comes from.
+def metric_rows(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured, then what the baseline expected and did not get, as text.
 
     item   a notebook of a run.json
+
+    ``share``: how much of what it may move a metric has moved, 0 to 1 and beyond; 0 if it may not move.
     """
-    entries, lines = item["baseline"].get("metrics", {}), []
-    for name, found in item["verdicts"].items():
-        value = f"{item['metrics'][name]['value']:.6g}" if name in item["metrics"] else "no value"
-        if name in entries and found != "ok":
-            lines.append(f"{name}: {found}, {value} against {describe(entries[name])}, {item['origin']}")
-        elif found != "ok":
-            lines.append(f"{name}: {found}, {value}")
-    return lines
+    rows = []
+    for name in item["metrics"] | item["verdicts"]:
+        metric, entry = item["metrics"].get(name), item["baseline"].get("metrics", {}).get(name)
+        moved = metric["value"] - entry["value"] if metric and entry else 0.0
+        rows.append({
+            "name": name,
+            "value": f"{metric['value']:.6g}" if metric else "",
+            "unit": metric["unit"] if metric else "",
+            "baseline": f"{entry['value']:.6g} ± {move(entry):.2g}, {entry['direction']}" if entry else "",
+            "moved": f"{moved:+.3g}" if moved else "",
+            "share": abs(moved) / move(entry) if moved and move(entry) else 0.0,
+            "verdict": item["verdicts"].get(name, ""),
+        })  # fmt: skip
+    return rows
+
+
+def off(item: dict[str, Any]) -> list[str]:
+    """One line for each metric that is off: its verdict, both values, and where the baseline comes from."""
+    return [
+        f"{row['name']}: {row['verdict']}, {row['value'] or 'no value'}"
+        + (f" against {row['baseline']}, {item['origin']}" if row["baseline"] else "")
+        for row in sorted(metric_rows(item), key=lambda row: row["name"])
+        if row["verdict"] not in ("ok", "")
+    ]
 
 
 def propose(
@@ -175,9 +183,3 @@ def measured_move(value: float, others: Sequence[float], drawn: str) -> dict[str
     if value and room >= abs(value):
         room, why = 0.9 * abs(value), f"moves by {moved:.3g} over {drawn}: only the sign is held"
     return {"abs": room, "rel": 0.0, "why": why}
-
-
-def save(path: Path, baseline: dict[str, dict[str, Any]]) -> None:
-    """Check every entry, then write the file whole."""
-    check(path.name, baseline)
-    write_json(path, baseline)

@@ -61,8 +61,8 @@ def copy(options: Namespace) -> int:
 
 def run(options: Namespace) -> int:
     """labkit run"""
-    from labkit.runner.baselines import off
-    from labkit.runner.report import metric_rows, moved
+    from labkit.runner.baselines import metric_rows, off
+    from labkit.runner.report import moved
     from labkit.runner.runs import run
 
     overrides = parse_overrides(options.overrides)

@@ -7,7 +7,7 @@ from typing import Any
 
 from labkit.checks import choice, fail
 from labkit.notebooks import find_notebooks
-from labkit.paths import NOTEBOOKS, ROOT
+from labkit.paths import NOTEBOOKS, ROOT, write_json
 from labkit.reading import read_json
 from labkit.runner import baselines, cost
 from labkit.studies import files
@@ -165,7 +165,7 @@ def accept(changes: dict[Path, dict]) -> None:
     for path, content in changes.items():
         baselines.check(path.name, content)
     for path, content in changes.items():
-        baselines.save(path, content)
+        write_json(path, content)
     for path in find_notebooks():
         if any(changed.name.startswith(f"{path.stem}.") for changed in changes):
             cost.write(path)

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader
 
 from labkit.notebooks import read_notebook, title
 from labkit.paths import write_page
-from labkit.runner.baselines import describe, off, share
+from labkit.runner.baselines import metric_rows, off
 from labkit.runner.cells import INSTRUMENT, aim_links, cell_html
 from labkit.runner.compare import read_run
 
@@ -92,31 +92,13 @@ def _figures(sections: list[dict]) -> list[tuple[dict, str]]:
 def moved(sections: list[dict], many: int) -> list[dict]:
     """Rows of metrics: all that are off their baseline, then the ``many`` that moved most of what they may.
 
-    sections   dicts with ``notebook`` and its ``rows``, see ``metric_rows``
+    sections   dicts with ``notebook`` and its ``rows``, see ``baselines.metric_rows``
     """
     rows = [{**row, "notebook": section["notebook"]} for section in sections for row in section["rows"]]
     wrong = [row for row in rows if row["verdict"] not in ("ok", "")]
     near = [row for row in rows if row["verdict"] == "ok" and row["share"] > 0]
     near.sort(key=lambda row: -row["share"])
     return wrong + near[:many]
-
-
-def metric_rows(item: dict) -> list[dict]:
-    """The metrics table: what was measured, then what the baseline expected and did not get."""
-    rows = []
-    for name in [*item["metrics"], *(n for n, v in item["verdicts"].items() if v == "missing")]:
-        metric, entry = item["metrics"].get(name), item["baseline"].get("metrics", {}).get(name)
-        moved = metric["value"] - entry["value"] if metric and entry else 0.0
-        rows.append({
-            "name": name,
-            "value": f"{metric['value']:.6g}" if metric else "",
-            "unit": metric["unit"] if metric else "",
-            "baseline": describe(entry) if entry else "",
-            "moved": f"{moved:+.3g}" if moved else "",
-            "share": share(metric["value"], entry) if moved else 0.0,
-            "verdict": item["verdicts"].get(name, ""),
-        })  # fmt: skip
-    return rows
 
 
 def _tail(log: Path) -> str:

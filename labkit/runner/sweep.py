@@ -65,11 +65,10 @@ def read_grid(path: str | Path) -> dict[str, list[Any]]:
 def _values(name: str, spec: Any) -> list[Any]:
     if isinstance(spec, list) and spec:
         return spec
-    if not isinstance(spec, dict):
-        fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
-    if set(spec) == {"seeds"}:
+    if isinstance(spec, dict) and set(spec) == {"seeds"}:
         return list(range(integer(f"{name}.seeds", spec["seeds"], 1, POINT_LIMIT)))
-    if not {"from", "to", "count"} <= set(spec) <= {"from", "to", "count", "log"}:
+    wanted = {"from", "to", "count"}
+    if not isinstance(spec, dict) or not wanted <= set(spec) <= {*wanted, "log"}:
         fail(name, spec, "a non-empty list, {from, to, count} or {seeds}")
     low, high = (number(f"{name}.{end}", as_float(spec[end]), -1e300, 1e300) for end in ("from", "to"))
     if (low, high) != (as_float(spec["from"]), as_float(spec["to"])):

@@ -115,7 +115,7 @@ def explore(draw: Callable[..., object], *, name: str, **controls: ipywidgets.Wi
     if headless():
         show(draw(**{key: control.value for key, control in controls.items()}))
         return display(Markdown(STILL))
-    present(lambda: _panel(draw, controls), name=name)
+    present(lambda: Panel(draw, controls), name=name)
 
 
 class OwnKeys(Instrument):
@@ -133,45 +133,43 @@ class Panel(ipywidgets.VBox):
     """Controls over a picture that Python draws: without it, the first picture alone."""
 
     instrument = None
-    first: object = None
+
+    def __init__(self, draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]):
+        self._draw, self._controls = draw, controls
+        self._problem, self._image = ipywidgets.HTML(), ipywidgets.HTML()
+        self._output = ipywidgets.Output()
+        super().__init__([*controls.values(), self._problem, self._image, self._output, OwnKeys()])
+        _flush_in_turn()
+        for control in controls.values():
+            control.observe(self._redraw, "value")
+        self._first = self._redraw()
 
     def __repr__(self) -> str:
         return UNTRUSTED
 
     def still(self) -> list[object]:
         """The first picture; of a plotly figure, which no page without scripts shows, its title."""
-        if isinstance(self.first, Figure):
-            return [self.first, STILL]
-        title = getattr(getattr(getattr(self.first, "layout", None), "title", None), "text", None)
+        if isinstance(self._first, Figure):
+            return [self._first, STILL]
+        title = getattr(getattr(getattr(self._first, "layout", None), "title", None), "text", None)
         return [f"{title} {UNTRUSTED}"] if title else []
 
-
-def _panel(draw: Callable[..., object], controls: dict[str, ipywidgets.Widget]) -> Panel:
-    image, output, problem = ipywidgets.HTML(), ipywidgets.Output(), ipywidgets.HTML()
-
-    def redraw(_change=None):
+    def _redraw(self, _change: object = None) -> object:
         with _drawing:
             try:
-                figure = draw(**{key: control.value for key, control in controls.items()})
+                figure = self._draw(**{key: control.value for key, control in self._controls.items()})
             except Exception as error:
-                problem.value = alert(error)
+                self._problem.value = alert(error)
                 return None
-            problem.value = ""
+            self._problem.value = ""
             if isinstance(figure, Figure):  # an Output would take twice the time
-                image.value = quick(figure).html()
+                self._image.value = quick(figure).html()
                 pyplot.close(figure)
                 return figure
-            with output:
-                output.clear_output(wait=True)
+            with self._output:
+                self._output.clear_output(wait=True)
                 show(figure)
             return figure
-
-    _flush_in_turn()
-    for control in controls.values():
-        control.observe(redraw, "value")
-    panel = Panel([*controls.values(), problem, image, output, OwnKeys()])
-    panel.first = redraw()
-    return panel
 
 
 def _flush_in_turn() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -128,16 +129,11 @@ def _with(shown: Shown, which: int, history: tuple) -> Shown:
 
 def _clashes(tokens: Sequence[int], side: int) -> list[tuple[int, int]]:
     """Pairs of cells that hold the same digit in one row, column or block."""
-    block = round(side**0.5)
-
-    def units(place: int) -> tuple[tuple[str, int, int], ...]:
-        row, column = divmod(place, side)
-        return ("row", row, 0), ("column", column, 0), ("block", row // block, column // block)
-
+    block, clashes = round(side**0.5), []
     filled = [place for place, digit in enumerate(tokens) if digit]
-    return [
-        (one, other)
-        for i, one in enumerate(filled)
-        for other in filled[i + 1 :]
-        if tokens[one] == tokens[other] and set(units(one)) & set(units(other))
-    ]
+    for one, other in combinations(filled, 2):
+        (y, x), (v, u) = divmod(one, side), divmod(other, side)
+        meet = y == v or x == u or (y // block, x // block) == (v // block, u // block)
+        if meet and tokens[one] == tokens[other]:
+            clashes.append((one, other))
+    return clashes

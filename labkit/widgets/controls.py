@@ -30,7 +30,10 @@ GROW = 0.5  # and between two pictures of a training under way
 
 
 class RunPanel(ipywidgets.VBox):
-    """The live panel; ``run_panel`` makes it. ``start()`` and ``stop()`` are what its buttons call."""
+    """The live panel; ``run_panel`` makes it. ``start()`` and ``stop()`` are what its buttons call.
+
+    It is the progress of its runs (labkit.progress): called with counts, ``rows`` takes a training's log.
+    """
 
     def __init__(self, run: Callable, draw: Callable, notebook: Path, controls: Mapping, result: object):
         self._work, self._draw, self._notebook, self._inputs = run, draw, notebook, dict(controls)
@@ -85,12 +88,11 @@ class RunPanel(ipywidgets.VBox):
         self._busy(True, "starting …")
         self._rows = []
         self._bar.value, self._bar.bar_style = 0, ""
-        values, began = self.values, time.perf_counter()
-
-        def work() -> object:
-            return self._work(**values, progress=_Told(self, values, began))
-
-        self._job.start(work, lambda made: self._finish(made, values, time.perf_counter() - began))
+        self._values, self._began = values, began = self.values, time.perf_counter()
+        self._job.start(
+            lambda: self._work(**values, progress=self),
+            lambda made: self._finish(made, values, time.perf_counter() - began),
+        )
 
     def stop(self) -> None:
         """Ask the run to end; it does at its next step."""
@@ -101,17 +103,18 @@ class RunPanel(ipywidgets.VBox):
         self._job.stop()
         super().close()
 
-    def _tell(self, done: int, total: int | None, began: float) -> None:
+    def __call__(self, done: int, total: int | None) -> None:
+        """In the work's thread: how far it is. Stopped once someone stopped it."""
         self._job.check(f"{done} of {total or '?'} steps")
         now = time.perf_counter()
         if now - self._told < PERIOD and done != total:
             return
-        self._told, spent = now, now - began
+        self._told, spent = now, now - self._began
         rest = f", about {spent / done * (total - done):.0f} s left" if done and total else ""
         self._bar.value = done / total if total else 0
         self._state.value = f"{done} of {total or '?'} steps, {spent:.0f} s{rest}"
 
-    def _take_rows(self, rows: list[dict], values: dict) -> None:
+    def rows(self, rows: list[dict]) -> None:
         """In the work's thread: what a training has logged so far."""
         now, grow = time.perf_counter(), getattr(self._draw, "grow", None)
         if grow is None or now - self._drew < GROW:
@@ -119,7 +122,7 @@ class RunPanel(ipywidgets.VBox):
         self._drew = now
         self._rows = [{key: float(v) for key, v in row.items() if hasattr(v, "__float__")} for row in rows]
         if self._rows:
-            trace = TrainTrace.from_log(self._rows, meta={"settings": values})
+            trace = TrainTrace.from_log(self._rows, meta={"settings": self._values})
             self._job.hand_over(lambda: self._place(grow(trace)))
 
     def _finish(self, outcome: object, values: dict, seconds: float) -> None:
@@ -209,19 +212,6 @@ def run_panel(
         print("The same from a shell:", text[1], sep="\n")
         return None
     return present(lambda: RunPanel(run, draw, path, parameters, result), name=name)
-
-
-class _Told:
-    """The progress of one run: called with counts; ``rows`` takes a training's log so far."""
-
-    def __init__(self, panel: RunPanel, values: dict, began: float):
-        self._panel, self._values, self._began = panel, values, began
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self._panel._tell(done, total, self._began)
-
-    def rows(self, rows: list[dict]) -> None:
-        self._panel._take_rows(rows, self._values)
 
 
 def _static(figure: object) -> ipywidgets.Output:

@@ -72,9 +72,8 @@ def panels_of(traces: list[TrainTrace], on: Sequence[str] | Mapping[str, str] | 
         arms = ", ".join(str(trace.meta.get("arm", "?")) for trace in traces)
         checks.fail("traces", arms, "runs that logged something")
     if on is None:
-        names = [n for n in LABELS if n in known] or list(known)
-        return {name: LABELS.get(name, GROUPS.get(name, name)) for name in names[:PANELS]}
-    on = on if isinstance(on, Mapping) else {name: LABELS.get(name, GROUPS.get(name, name)) for name in on}
+        on = ([name for name in LABELS if name in known] or list(known))[:PANELS]
+    on = on if isinstance(on, Mapping) else {name: (GROUPS | LABELS).get(name, name) for name in on}
     for name in on:
         checks.choice("on", name, sorted(known))
     if not 1 <= len(on) <= PANELS:

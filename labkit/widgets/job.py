@@ -1,6 +1,7 @@
 """Slow work of a panel: in a thread, so that the notebook stays usable, until someone stops it."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -17,11 +18,10 @@ class Job:
     def __init__(self, *, threaded: bool = True):
         self.halted = threading.Event()
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None
-        try:  # its outcome is handed over between two cells: pyplot is not made for two threads
+        self._loop: asyncio.AbstractEventLoop | None = None
+        with contextlib.suppress(RuntimeError):
+            # its outcome is handed over between two cells: pyplot is not made for two threads
             self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
         self._threaded = threaded or self._loop is not None
 
     @property
@@ -29,9 +29,7 @@ class Job:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, work: Callable[[], object], finish: Callable[[object], None]) -> None:
-        """Run ``work()`` and give ``finish`` what it returned or raised; nothing while one is running."""
-        if self.running:
-            return
+        """Run ``work()`` and give ``finish`` what it returned or raised; none may be ``running``."""
         self.halted.clear()
 
         def go() -> None:
