@@ -37,7 +37,6 @@ TRAINERS = {  # algorithm: (its command, what it does)
     "fgo": ("labkit.fgo.cli", "compress the chain-of-thought of a causal LM"),
     "dlm": ("labkit.soar.train_cli", "turn a causal LM into a masked diffusion LM"),
 }
-NEGATIVE = re.compile(r"-\.?(\d|inf)")  # a value of -p: argparse takes -1e-3 and -.inf for options
 FLAG = {"action": "store_true"}
 SEVERAL = {"nargs": "*", "metavar": "NOTEBOOK", "help": "file, name or number; default: all"}
 
@@ -129,7 +128,6 @@ def parser() -> argparse.ArgumentParser:
             command = command.add_subparsers(required=True, metavar=second).add_parser(second)
         for option, words in options.items():
             command.add_argument(option, **words)
-        command._negative_number_matcher = NEGATIVE
         command.set_defaults(call=call)
     trainers = known.add_parser("train").add_subparsers(dest="algorithm", required=True)
     for name, (_, purpose) in TRAINERS.items():
@@ -141,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input or an unusable folder is one line on stderr and exit code 2."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = _with_negatives(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -184,6 +182,18 @@ def _flushed() -> Iterator[None]:
     yield
     if sys.stdout:  # None where the shell closed it
         sys.stdout.flush()
+
+
+def _with_negatives(argv: list[str]) -> list[str]:
+    """``argv`` with a blank before the -1e-3 or -.inf of `-p NAME -1e-3`: argparse takes it for an option.
+
+    YAML drops the blank.
+    """
+    number = re.compile(r"-\.?(\d|inf)")
+    return [
+        f" {word}" if i > 1 and argv[i - 2] == "-p" and number.match(word) else word
+        for i, word in enumerate(argv)
+    ]
 
 
 if __name__ == "__main__":
