@@ -49,6 +49,9 @@ def check() -> int:
         h = torch.randn(rows, columns, device="cuda", dtype=BF16)
         h.view(-1)[::5], h.view(-1)[7], h.view(-1)[9] = 1, float("nan"), float("inf")
         grad = torch.randn_like(h)
+        both = (b.ste_backward(grad, h) for b in (kernels, reference))
+        for name, *pair in zip(("gradient", "activation"), *both, strict=True):
+            equal(f"straight-through {name} {rows}x{columns}", *pair)
         for layout in ("rows", "cusparselt"):
             where = f"{layout} {rows}x{columns}"
             packed, truth = kernels.pack(h, True, layout), reference.pack(h, True, layout)
@@ -100,6 +103,7 @@ def _one_pass(tokens: int, width: int) -> dict[str, tuple[Callable, int]]:
         "masked gradient": (gradient, 2 * one + packed),
         "masked gradient + packed": (lambda: gradient(room), 2 * one + packed + one // 2),
         "straight-through gradient": (lambda: kernels.ste_grad(d, h), 3 * one),
+        "straight-through gradient + activation": (lambda: kernels.ste_backward(d, h), 4 * one),
         "sparsify": (lambda: kernels.prune(h), 2 * one),
     }
 

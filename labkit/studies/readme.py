@@ -16,6 +16,7 @@ from typing import Any
 from labkit.kernels import bench_results
 from labkit.notebooks import find_notebooks
 from labkit.paths import BASELINES, ROOT, write_atomic
+from labkit.studies.elas import records as elas
 from labkit.studies.elas.claims import straight_through
 from labkit.studies.fgo import claims as fgo_claims
 from labkit.studies.fgo import records as fgo
@@ -110,6 +111,7 @@ def speed() -> dict[str, str]:
     )
     large = _range(seen["share"] for seen in llada["share"].values())
     remark = f" (SOAR 8 {soar.OLD_KERNEL})" * ("kernel" not in share["provenance"])
+    card = elas.results("speed")["provenance"]["device"]
     ours, low_rank = straight_through(), [_span("low-rank", kind, unit="") for kind in PASSES]
     return {
         "ReLU² + 2:4 + pack in one pass": f"{_share('fused compress')} of copy bandwidth",
@@ -119,7 +121,7 @@ def speed() -> dict[str, str]:
         "the same, forward and backward": _span("ffn d", PASSES[1]),
         "low-rank feed-forward, masked gradient, forward / with backward": f"{' / '.join(low_rank)}x",
         "low-rank feed-forward, straight-through gradient (ELAS's default), forward / with backward": (
-            f"{ours['forward']:.2f} / {ours['forward + backward']:.2f}x"
+            f"{ours['forward']:.2f} / {ours['forward + backward']:.2f}x ({card})"
         ),
         "wide activation bytes kept for the backward pass": (
             f"{_share('kept bytes', '.1f')} of compiled dense"

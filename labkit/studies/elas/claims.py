@@ -149,7 +149,8 @@ def _memory() -> list[Claim]:
     return [
         row(
             "FFN activation memory",
-            f"{-share:+.2%} of the tensor that is packed; of all that the FFN keeps: "
+            f"{-share:+.0%} of the wide tensor behind ReLU², which the straight-through gradient makes "
+            "again from the one before it; of all that the FFN keeps: "
             f"{changes(saved, batch)}",
             f"{card}, FFN of the 1B shape, batch 1 to {batch} of 256 tokens, counted bytes",
             f"-{published.FFN_MEMORY_CUT:.0%}",
