@@ -34,6 +34,8 @@ def load_causal_lm(name: str, others: str = "", **settings: Any):
     import_module("labkit.elas")  # so that transformers opens the folders it saves
     safe = {"use_safetensors": True, "trust_remote_code": False}
     try:
+        if name.startswith("lab/") and not Path(name).is_dir():  # the hub is not asked for it
+            raise ValueError("the lab has no causal LM of this name")
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
         options = {"dtype": "float32", "output_loading_info": True} | settings | safe
         made: Any = AutoModelForCausalLM.from_pretrained(name, **options)

@@ -196,6 +196,8 @@ def test_bad_datasets_and_options_are_one_line_and_exit_code_2(
     assert "or one of lab/verbose-sums" in refused(command(model, "gone.jsonl", tmp_path / "o"), capsys)
     gone = refused(command(tmp_path / "gone", dataset, tmp_path / "o"), capsys)
     assert "--model must be a causal LM that transformers loads or one of lab/" in gone
+    unknown = refused(command("lab/nope", dataset, tmp_path / "o"), capsys)
+    assert "lab/nope: the lab has no causal LM of this name" in unknown
     told = refused(command(model, dataset, tmp_path / "o", "-p", "lerning_rate", "1"), capsys)
     assert "no such option: --lerning_rate=1 (did you mean 'learning_rate'?)" in told
     told = refused(command(model, dataset, tmp_path / "o", "--alpha", "high"), capsys)

@@ -230,6 +230,8 @@ def test_two_processes_give_the_loss_of_one(made, tmp_path):
         (("--resume",), "--output_dir must be a folder with a checkpoint"),
         (("--dataset", "none.jsonl"), "dataset must be a"),
         (("--model", "none/at/all"), "--model must be a causal LM that transformers loads"),
+        (("--model", "lab/sums"), "--model must be one of 'lab/gsm', 'lab/gsm-early'; got 'lab/sums'"),
+        (("--model", "lab/gsm", "--answer_length", "1"), "--answer_length must be"),  # of a model found
         (("--learning_rat", "1"), "did you mean 'learning_rate'"),
     ],
 )

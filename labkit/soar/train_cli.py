@@ -28,6 +28,7 @@ from labkit.provenance import provenance
 from labkit.rows import FORMATS, read_rows
 from labkit.soar.adapt import Adaptation, DiffusionTrainer, Rows, add_mask
 from labkit.soar.models.adapted import save_adapted
+from labkit.soar.models.loaders import FOLDERS, folder_of
 from labkit.traces import TrainTrace
 
 DEFAULTS: dict[str, Any] = {
@@ -45,7 +46,7 @@ SETTINGS = (
 class Arguments:
     """What the command is told beside the fields of Adaptation and TrainingArguments."""
 
-    model: str = help_field("a folder or a name on the hub: Llama, Qwen2 or Qwen3")
+    model: str = help_field(f"{', '.join(FOLDERS)}, a folder or a name on the hub: Llama, Qwen2 or Qwen3")
     dataset: str = help_field(f"a {FORMATS}, or owner/name on the hub, with the columns prompt and answer")
     resume: bool = help_field("go on from the newest checkpoint in the output folder", False)
 
@@ -64,7 +65,10 @@ def main(argv: Sequence[str]) -> int:
     last = checkpoint_to_resume(output, arguments.resume, "--output_dir")
     rows = read_rows(arguments.dataset)
     # 2) the model
-    net, tokenizer = load_causal_lm(arguments.model)
+    shipped = arguments.model.startswith("lab/")
+    net, tokenizer = load_causal_lm(
+        str(folder_of(arguments.model, "--model")) if shipped else arguments.model
+    )
     mask_id = add_mask(net, tokenizer)
     data = Rows(rows, tokenizer, adaptation, net.config.max_position_embeddings)
     model: Any = net
