@@ -332,7 +332,8 @@ def test_the_labs_own_models_answer_by_the_command_or_are_refused_in_one_line(
         (["lab/sums", "twelve"], "question must be 3 numbers from 1 to 30 like 12+30+5; got 'twelve'"),
         (["lab/sums", "1+2+3", "--strategy", "best"], "strategy must be one of 'greedy'"),
         (["lab/sums", "1+2+3", "--output", "trace.json"], "--output must be a file that ends in .npz"),
-        ([str(tmp_path / "nowhere"), "1"], "name must be a folder that exists"),
+        ([str(tmp_path / "nowhere"), "1"], "--model must be a folder that exists"),
+        (["lab/nope", "1"], "--model must be one of 'lab/sudoku9', "),
     ):
         assert main(["decode", "--model", *words, "--device", "cpu"]) == 2
         error = capsys.readouterr().err
