@@ -78,8 +78,9 @@ def losses(output):
 
 def test_twenty_examples_are_learnt_and_decoded(made, tmp_path, capsys):
     more = ("--per_device_train_batch_size", 20, "--logging_steps", 50)
+    tmp_path /= "d 1"
     assert main(words(made, tmp_path, *more, steps=800)) == 0
-    assert f"labkit decode --model {tmp_path / 'model'}" in capsys.readouterr().out
+    assert f"labkit decode --model '{tmp_path / 'model'}'" in capsys.readouterr().out
     model = load_model(tmp_path / "model")
     assert model.shift
     for strategy in ("greedy", "soar"):

@@ -6,6 +6,7 @@ labkit train dlm ...
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
     write_json(output / "result.json", result)
     print(
         f"{trained:,} of {size:,} parameters trained: {json.dumps(result)}\n"
-        f"model: {output / 'model'}   (labkit decode --model {output / 'model'} "
+        f"model: {output / 'model'}   (labkit decode --model {shlex.quote(str(output / 'model'))} "
         f"--gen-length {trainer.slots} --block-length {max(trainer.block_lengths)} QUESTION)\n"
         f"curves: {output / 'train_trace.npz'}"
     )
