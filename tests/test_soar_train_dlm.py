@@ -196,6 +196,12 @@ def test_rows_are_prompt_answer_and_ends_of_text():
     assert Rows(two, tokenizer, Adaptation(answer_length=2), 9).left_out == 1
 
 
+@pytest.mark.parametrize(("every", "curves"), [(1, True), (10, False)])
+def test_curves_are_named_where_a_step_was_logged(every, curves, made, tmp_path, capsys):
+    assert main(words(made, tmp_path, "--logging_steps", every, steps=2)) == 0
+    assert ("curves: " in capsys.readouterr().out) == curves
+
+
 @pytest.mark.parametrize("more", [(), ("--gradient_accumulation_steps", "2")])
 def test_a_resumed_run_goes_on_exactly(more, made, tmp_path, capsys):
     assert main(words(made, tmp_path / "whole", *more)) == 0

@@ -119,6 +119,7 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
     print(
         f"{trained:,} of {size:,} parameters trained: {json.dumps(result)}\n"
         f"model: {output / 'model'}   (labkit decode --model {shlex.quote(str(output / 'model'))} "
-        f"--gen-length {trainer.slots} --block-length {max(trainer.block_lengths)} QUESTION)\n"
-        f"curves: {output / 'train_trace.npz'}"
+        f"--gen-length {trainer.slots} --block-length {max(trainer.block_lengths)} QUESTION)"
     )
+    if log:
+        print(f"curves: {output / 'train_trace.npz'}")
