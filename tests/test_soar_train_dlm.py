@@ -211,12 +211,17 @@ def test_a_resumed_run_goes_on_exactly(more, made, tmp_path, capsys):
         (tmp_path / "cut" / name).rename(tmp_path / f"gone-{name}")
     assert main(words(made, tmp_path / "cut", *constant)) == 2
     assert "come with --resume: it holds checkpoint-3" in capsys.readouterr().err
+    capsys.readouterr()
     assert main(words(made, tmp_path / "cut", *constant, "--resume")) == 0
+    assert "resumed with" not in capsys.readouterr().out
     assert np.array_equal(losses(tmp_path / "cut"), losses(tmp_path / "whole"))
     a, b = (load_model(tmp_path / name / "model").state_dict() for name in ("cut", "whole"))
     assert all(torch.equal(a[name], b[name]) for name in b)
-    assert main(words(made, tmp_path / "cut", *constant, "--resume")) == 0
-    assert "already finished at step 6" in capsys.readouterr().out
+    others = ("--learning_rate", 0.9, "--seed", 99, "--shift", False)
+    assert main(words(made, tmp_path / "cut", *constant, "--resume", *others)) == 0
+    told = capsys.readouterr().out
+    assert "already finished at step 6" in told
+    assert f"resumed with another learning_rate, seed, shift than {tmp_path / 'cut'}/settings.json" in told
 
 
 def test_two_processes_give_the_loss_of_one(made, tmp_path):

@@ -1,8 +1,8 @@
 """labkit train dlm: make a Llama, Qwen2 or Qwen3 causal LM a masked diffusion LM, from prompts and answers.
 
 The output folder gets model/, which labkit.soar.load_model and labkit decode open, the curves
-(train_trace.npz), result.json, and with --lora_r adapter/. Several GPUs: torchrun --nproc_per_node N -m
-labkit train dlm ...
+(train_trace.npz), settings.json, result.json, and with --lora_r adapter/. Several GPUs:
+torchrun --nproc_per_node N -m labkit train dlm ...
 """
 
 import json
@@ -86,14 +86,16 @@ def main(argv: Sequence[str]) -> int:
         print(
             f"{data.left_out} of {len(rows)} rows are too long for --answer_length or the model: left out"
         )
-    train(trainer, last)
+    settings = {"model": arguments.model, "dataset": arguments.dataset, "seed": config.seed}
+    settings |= asdict(adaptation) | {name: getattr(config, name) for name in SETTINGS}
+    train(trainer, last, settings)
     # 4) what is left behind
     if trainer.accelerator.is_main_process:
-        _save(trainer, tokenizer, output, model=arguments.model, dataset=arguments.dataset)
+        _save(trainer, tokenizer, output, settings)
     return 0
 
 
-def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: str) -> None:
+def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, settings: dict) -> None:
     about, model = trainer.adaptation, trainer.accelerator.unwrap_model(trainer.model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = sum(p.numel() for p in model.parameters())
@@ -107,10 +109,7 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
         block_causal=about.block_causal,
     )  # fmt: skip
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    meta = provenance(
-        arm="dlm", seed=trainer.args.seed, **sources, parameters=size, trained_parameters=trained,
-        **asdict(about), **{name: getattr(trainer.args, name) for name in SETTINGS},
-    )  # fmt: skip
+    meta = provenance(arm="dlm", parameters=size, trained_parameters=trained, **settings)
     TrainTrace.from_log(log, meta=meta).save(output / "train_trace.npz")
     result: dict[str, float] = {"steps": trainer.state.global_step, "parameters": size}
     if log:  # logging_steps may be more than were taken
