@@ -72,7 +72,7 @@ COMMANDS: dict[str, tuple[Callable, dict[str, dict]]] = {
                        "klass, prophet, rcr, pbs, order_token or soar (default)"},
         "--beam": {"type": int, "help": "beams of pbs, order_token and soar (default: 2)"},
         "--threshold": {"type": float, "help": "confidence that accelerates (default: 0.9)"},
-        "--gen-length": {"type": int, "help": "tokens to generate (default: 128)"},
+        "--gen-length": {"type": int, "help": "tokens to generate (default: 128, of lab/sums 23)"},
         "--block-length": {"type": int, "help": "fill blocks of so many in turn (default: one block)"},
         "--temperature": {"type": float, "help": "of the noise on the logits (default: 0, none)"},
         "--seed": {"type": int, "help": "for --temperature (default: a fresh one)"},

@@ -3,7 +3,7 @@
 import re
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from labkit.checks import fail
-from labkit.paths import is_json
+from labkit.paths import is_json, write_json
 from labkit.progress import Progress, bar, tell_rows
+from labkit.reading import read_json
 
 # What Trainer resumes from. Where one of the last three is missing it goes on, from another state.
 PARTS = ("*.json", "*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
@@ -34,6 +35,8 @@ def load_causal_lm(name: str, others: str = "", **settings: Any):
     import_module("labkit.elas")  # so that transformers opens the folders it saves
     safe = {"use_safetensors": True, "trust_remote_code": False}
     try:
+        if name.startswith("lab/") and not Path(name).is_dir():  # the hub is not asked for it
+            raise ValueError("the lab has no causal LM of this name")
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
         options = {"dtype": "float32", "output_loading_info": True} | settings | safe
         made: Any = AutoModelForCausalLM.from_pretrained(name, **options)
@@ -103,12 +106,31 @@ def check_steps(config: TrainingArguments) -> None:
         fail("--max_steps", 0, "above 0, or -1: as many as --num_train_epochs make")
 
 
-def train(trainer: Trainer, last: Path | None) -> None:
+def changed(path: Path, mine: Mapping[str, Any], option: str) -> list[str]:
+    """Names in ``mine`` whose values are others in the JSON of the run that is resumed.
+
+    ValueError, in which ``option`` is at fault, if that is no mapping.
+    """
+    theirs = read_json(path, option)
+    if not isinstance(theirs, dict):
+        fail(option, str(path.parent), f"a folder whose {path.name} is a mapping")
+    return sorted(name for name in mine if mine[name] != theirs.get(name))
+
+
+def train(trainer: Trainer, last: Path | None, settings: Mapping[str, Any]) -> None:
     """Train from the checkpoint ``last`` on, if there is one, or read the one of a run that is finished.
+
+    ``settings`` are kept in settings.json; those of a resumed run that differ from it are named.
 
     ValueError if no step was taken, the checkpoint is not whole, or what an option asks for is not
     installed.
     """
+    if trainer.accelerator.is_main_process:
+        kept = Path(str(trainer.args.output_dir)) / "settings.json"
+        if last is None or not kept.exists():
+            write_json(kept, settings)
+        elif others := changed(kept, settings, "the output folder"):
+            print(f"resumed with another {', '.join(others)} than {kept} has")
     finished = last is not None and 0 < trainer.args.max_steps <= step_of(last)
     sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled  # their files have other names
     if last is not None and not (sharded or trainer.args.save_only_model):

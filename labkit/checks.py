@@ -49,7 +49,7 @@ def number(name: str, value: Any, low: float, high: float = float("inf")) -> flo
     except OverflowError:  # a whole number beyond the floats
         result = math.inf
     if not low <= result <= high or math.isinf(result):  # NaN: not <=
-        fail(name, value, span)
+        fail(name, value, span.replace("a ", "a finite ") if math.isinf(result) else span)
     return result
 
 

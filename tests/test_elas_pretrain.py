@@ -261,6 +261,7 @@ def test_the_unigram_baseline_is_the_cross_entropy_of_counts():
         ({"dtype": "float16"}, "dtype must be one of 'float32', 'bfloat16'; got 'float16'"),
         ({"save_every": 3, "log_every": 2}, "save_every must be a multiple of log_every=2; got 3"),
         ({"eval_tokens": 5}, "eval_tokens must be an integer >= 32; got 5"),
+        ({"seq_len": 10**8}, "seq_len must be an integer between 1 and 1024; got 100000000"),
         ({"seed": 2**32}, "seed must be an integer between 0 and 4294967295; got 4294967296"),
         ({"model": {1: 2}}, "model must be a mapping of ElasConfig fields by name; got {1: 2}"),
         (

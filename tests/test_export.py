@@ -198,7 +198,15 @@ def test_show_says_what_it_cannot_read(tmp_path, capsys):
     (tmp_path / "trainer_state.json").write_text("{}")
     assert main(["show", str(tmp_path)]) == 2
     assert "must hold transformers' log_history" in capsys.readouterr().err
-    assert main(["show", str(tmp_path / "none.npz")]) == 2
+    for name, told in (
+        ("none.npz", "TRACE_OR_FOLDER must be a file or folder that exists; got"),
+        (
+            "trainer_state.json",
+            "must be a .npz trace, the JSON of `make bench` or, of a run, a folder with",
+        ),
+    ):
+        assert main(["show", str(tmp_path / name)]) == 2
+        assert told in capsys.readouterr().err
     (tmp_path / "trainer_state.json").write_text('{"log_history": []}')
     (tmp_path / "events.out.tfevents.1.host").write_bytes(b"no event")
     pytest.importorskip("tensorboard")

@@ -102,8 +102,11 @@ def test_a_finished_run_is_not_trained_again(model, dataset, tmp_path, capsys):
     samples = TrainTrace.load(tmp_path / "train_trace.npz").samples
     assert len(samples) == 16
     before, weights = curves(tmp_path), (tmp_path / "model.safetensors").read_bytes()
-    assert main(command(model, dataset, tmp_path, "--resume", steps=2)) == 0
-    assert "already finished at step 2" in capsys.readouterr().out
+    capsys.readouterr()
+    assert main(command(model, dataset, tmp_path, "--resume", "-p", "alpha", 0.5, steps=2)) == 0
+    told = capsys.readouterr().out
+    assert "already finished at step 2" in told
+    assert f"resumed with another alpha than {tmp_path / 'settings.json'}" in told
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
     assert (tmp_path / "model.safetensors").read_bytes() == weights
     for name, (steps, values) in curves(tmp_path).items():
@@ -196,6 +199,8 @@ def test_bad_datasets_and_options_are_one_line_and_exit_code_2(
     assert "or one of lab/verbose-sums" in refused(command(model, "gone.jsonl", tmp_path / "o"), capsys)
     gone = refused(command(tmp_path / "gone", dataset, tmp_path / "o"), capsys)
     assert "--model must be a causal LM that transformers loads or one of lab/" in gone
+    unknown = refused(command("lab/nope", dataset, tmp_path / "o"), capsys)
+    assert "lab/nope: the lab has no causal LM of this name" in unknown
     told = refused(command(model, dataset, tmp_path / "o", "-p", "lerning_rate", "1"), capsys)
     assert "no such option: --lerning_rate=1 (did you mean 'learning_rate'?)" in told
     told = refused(command(model, dataset, tmp_path / "o", "--alpha", "high"), capsys)

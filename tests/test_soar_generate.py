@@ -103,7 +103,9 @@ def test_messages_without_a_template_and_other_questions_are_refused_in_one_line
     with pytest.raises(ValueError, match="question must be text: the model's tokenizer has no chat templ"):
         generate(plain, messages)
     for question in ("", " ", [], [{"role": "user"}], [{"role": "user", "content": 3}], 7):
-        with pytest.raises(ValueError, match="question must be text, or chat messages"):
+        blank = isinstance(question, str)
+        allowed = "text that is not blank; got" if blank else "text, or chat messages"
+        with pytest.raises(ValueError, match=f"question must be {allowed}"):
             generate(chat, question)
     with pytest.raises(ValueError, match="suit the model's chat template, which says: no tools"):
         generate(chat, [{"role": "tool", "content": "w1"}])
@@ -118,7 +120,9 @@ def test_messages_without_a_template_and_other_questions_are_refused_in_one_line
             generate(plain, "w1", stop=stop)
     with pytest.raises(ValueError, match="gen_length must be an integer >= 1; got 0"):
         generate(plain, "w1", gen_length=0)
-    with pytest.raises(ValueError, match="gen_length at most max_length=32"):
+    with pytest.raises(
+        ValueError, match="gen_length must be at most 31, .* max_length=32 .* prompt of 1; got 128"
+    ):
         generate(plain, "w1")
     for model in (
         load_model("lab/sudoku9"),
@@ -332,7 +336,8 @@ def test_the_labs_own_models_answer_by_the_command_or_are_refused_in_one_line(
         (["lab/sums", "twelve"], "question must be 3 numbers from 1 to 30 like 12+30+5; got 'twelve'"),
         (["lab/sums", "1+2+3", "--strategy", "best"], "strategy must be one of 'greedy'"),
         (["lab/sums", "1+2+3", "--output", "trace.json"], "--output must be a file that ends in .npz"),
-        ([str(tmp_path / "nowhere"), "1"], "name must be a folder that exists"),
+        ([str(tmp_path / "nowhere"), "1"], "--model must be a folder that exists"),
+        (["lab/nope", "1"], "--model must be one of 'lab/sudoku9', "),
     ):
         assert main(["decode", "--model", *words, "--device", "cpu"]) == 2
         error = capsys.readouterr().err

@@ -324,6 +324,13 @@ def test_blocks_are_the_models_own_where_its_attention_is_causal_over_them(tmp_p
         LabkitLM(folder, gen_length=8, block_length=3, device="cpu")
 
 
+def test_a_name_of_the_lab_is_as_good_as_a_folder():
+    lm = build("lab/gsm")
+    assert len(lm.generate_until([request("1+1=", NO_KWARGS)])) == 1
+    with pytest.raises(ValueError, match="pretrained must be one of 'lab/gsm', .*; got 'lab/sums'"):
+        build("lab/sums")
+
+
 def test_answers_need_not_fill_the_blocks_of_causal_attention(tmp_path):
     lm = build(sdar_folder(tmp_path / "sdar"), block_length=None)  # blocks of 4
     says(lm, 2, [5, 6, 7, 8])

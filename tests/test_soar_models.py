@@ -179,7 +179,9 @@ def test_prompts_of_any_length_decode_as_they_do_alone(family, request):
         alone = decode(model, [prompt], "soar", gen_length=8, block_length=4, threshold=0.5)
         assert alone.sequences[0].tolist() == many.sequences[p, : len(prompt) + 8].tolist()
         assert model.mask_id not in alone.sequences
-    with pytest.raises(ValueError, match="prompts must be .* max_length=32"):
+    with pytest.raises(
+        ValueError, match="gen_length must be at most 27, .* max_length=32 .* prompt of 5; got 30"
+    ):
         decode(model, prompts, gen_length=30)
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.soar import decode
+from labkit.soar import decode, load_model
 from labkit.soar.config import STRATEGIES
 from labkit.studies.soar.one_at_a_time import decode_one
 from labkit.traces import ACCELERATE, FINISHED, KEPT, MERGED, PRUNED, BeamTrace
@@ -485,8 +485,21 @@ def test_bad_input_is_one_clear_error(case):
 def test_a_prompt_longer_than_the_model_is_refused():
     model = TinyModel(0)
     model.max_length = 9
-    with pytest.raises(ValueError, match="prompts must be .* max_length=9"):
+    with pytest.raises(ValueError, match="gen_length must be at most 7, .* max_length=9 .*; got 8"):
         decode(model, [[1, 2]], mask_id=MASK, gen_length=8)
+    for prompt, gen_length in (([1] * 9, 8), ([MASK] * 10, None)):
+        with pytest.raises(ValueError, match="prompts must be at most max_length=9 long"):
+            decode(model, [prompt], mask_id=MASK, gen_length=gen_length)
+
+
+@pytest.mark.parametrize("how", [{}, {"fixed_rows": 2}, {"cache": "approximate-prefix"}])
+def test_a_model_of_one_length_says_which(how):
+    model = load_model("lab/sums", **how)
+    for length in (22, 24):
+        with pytest.raises(ValueError, match=f"gen_length must be exactly 23, .*; got {length}"):
+            decode(model, [[1] * 9], gen_length=length)
+    with pytest.raises(ValueError, match="prompts must be exactly max_length=32 long, .*'31 positions'"):
+        decode(model, [[0] * 32, [0] * 31])
 
 
 @pytest.mark.parametrize("gen", [0, 8])

@@ -369,7 +369,7 @@ WRONG = {
     ),
     "token_beam": ({"token_beam": 0}, "token_beam must be an integer >= 1; got 0"),
     "factor": ({"factor": -1}, "factor must be a number >= 0; got -1"),
-    "gamma": ({"gamma": math.inf}, "gamma must be a number >= 0; got inf"),
+    "gamma": ({"gamma": math.inf}, "gamma must be a finite number >= 0; got inf"),
     "kl_threshold": ({"kl_threshold": -0.1}, "kl_threshold must be a number >= 0; got -0.1"),
     "kl_history": ({"kl_history": 0}, "kl_history must be an integer >= 1; got 0"),
     "gap": ({"gap": "wide"}, "gap must be a number >= 0; got 'wide'"),

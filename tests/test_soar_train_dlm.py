@@ -78,8 +78,9 @@ def losses(output):
 
 def test_twenty_examples_are_learnt_and_decoded(made, tmp_path, capsys):
     more = ("--per_device_train_batch_size", 20, "--logging_steps", 50)
+    tmp_path /= "d 1"
     assert main(words(made, tmp_path, *more, steps=800)) == 0
-    assert f"labkit decode --model {tmp_path / 'model'}" in capsys.readouterr().out
+    assert f"labkit decode --model '{tmp_path / 'model'}'" in capsys.readouterr().out
     model = load_model(tmp_path / "model")
     assert model.shift
     for strategy in ("greedy", "soar"):
@@ -195,6 +196,12 @@ def test_rows_are_prompt_answer_and_ends_of_text():
     assert Rows(two, tokenizer, Adaptation(answer_length=2), 9).left_out == 1
 
 
+@pytest.mark.parametrize(("every", "curves"), [(1, True), (10, False)])
+def test_curves_are_named_where_a_step_was_logged(every, curves, made, tmp_path, capsys):
+    assert main(words(made, tmp_path, "--logging_steps", every, steps=2)) == 0
+    assert ("curves: " in capsys.readouterr().out) == curves
+
+
 @pytest.mark.parametrize("more", [(), ("--gradient_accumulation_steps", "2")])
 def test_a_resumed_run_goes_on_exactly(more, made, tmp_path, capsys):
     assert main(words(made, tmp_path / "whole", *more)) == 0
@@ -204,12 +211,17 @@ def test_a_resumed_run_goes_on_exactly(more, made, tmp_path, capsys):
         (tmp_path / "cut" / name).rename(tmp_path / f"gone-{name}")
     assert main(words(made, tmp_path / "cut", *constant)) == 2
     assert "come with --resume: it holds checkpoint-3" in capsys.readouterr().err
+    capsys.readouterr()
     assert main(words(made, tmp_path / "cut", *constant, "--resume")) == 0
+    assert "resumed with" not in capsys.readouterr().out
     assert np.array_equal(losses(tmp_path / "cut"), losses(tmp_path / "whole"))
     a, b = (load_model(tmp_path / name / "model").state_dict() for name in ("cut", "whole"))
     assert all(torch.equal(a[name], b[name]) for name in b)
-    assert main(words(made, tmp_path / "cut", *constant, "--resume")) == 0
-    assert "already finished at step 6" in capsys.readouterr().out
+    others = ("--learning_rate", 0.9, "--seed", 99, "--shift", False)
+    assert main(words(made, tmp_path / "cut", *constant, "--resume", *others)) == 0
+    told = capsys.readouterr().out
+    assert "already finished at step 6" in told
+    assert f"resumed with another learning_rate, seed, shift than {tmp_path / 'cut'}/settings.json" in told
 
 
 def test_two_processes_give_the_loss_of_one(made, tmp_path):
@@ -230,6 +242,8 @@ def test_two_processes_give_the_loss_of_one(made, tmp_path):
         (("--resume",), "--output_dir must be a folder with a checkpoint"),
         (("--dataset", "none.jsonl"), "dataset must be a"),
         (("--model", "none/at/all"), "--model must be a causal LM that transformers loads"),
+        (("--model", "lab/sums"), "--model must be one of 'lab/gsm', 'lab/gsm-early'; got 'lab/sums'"),
+        (("--model", "lab/gsm", "--answer_length", "1"), "--answer_length must be"),  # of a model found
         (("--learning_rat", "1"), "did you mean 'learning_rate'"),
     ],
 )

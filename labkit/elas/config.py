@@ -44,7 +44,7 @@ class PretrainConfig:
         model: any fields of ElasConfig to override in it.
         source: the text, see ``load_text``.
         vocab_size: of its tokenizer.
-        max_bytes: of the training text at most, None: all of it.
+        max_bytes: the training text ends with the document that reaches so many; None: all of it.
         seq_len: tokens predicted per row.
         batch_size: rows per batch and process.
         accumulation: batches per optimiser step.
@@ -103,7 +103,6 @@ class PretrainConfig:
         for name in ("lr_warmup", "dense_steps", "save_every"):
             integer(name, getattr(self, name), 0)
         integer("seed", self.seed, 0, 2**32 - 1)  # what numpy takes
-        integer("eval_tokens", self.eval_tokens, self.seq_len)
         for name in ("lr", "weight_decay", "max_grad_norm"):
             number(name, getattr(self, name), 0)
         if self.save_every % self.log_every:
@@ -114,6 +113,7 @@ class PretrainConfig:
             integer("max_bytes", self.max_bytes, 1)
         context = self.model_config(self.vocab_size).max_position_embeddings
         integer("seq_len", self.seq_len, 1, context)
+        integer("eval_tokens", self.eval_tokens, self.seq_len)
 
     def model_config(self, vocab_size: int) -> "ElasConfig":
         """The arm's ElasConfig for a tokenizer of ``vocab_size``.

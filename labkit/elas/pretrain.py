@@ -16,7 +16,6 @@ from labkit.device import is_main_process
 from labkit.elas.config import PretrainConfig, build_model, read_text
 from labkit.paths import write_json
 from labkit.progress import Progress
-from labkit.reading import read_json
 from labkit.traces import TrainTrace
 
 if TYPE_CHECKING:
@@ -94,22 +93,15 @@ def _check_rows(config: PretrainConfig, text: "Text") -> None:
 
 def _claim(path: Path, config: PretrainConfig, resume: bool) -> None:
     """Write the folder's configuration, or on resume insist that it is the one being resumed."""
+    from labkit.causal_lm import changed, checkpoints
+
     mine = json.loads(json.dumps(dataclasses.asdict(config)))
     if resume and path.exists():
-        theirs = read_json(path, "output_dir")
-        if not isinstance(theirs, dict):
-            fail("output_dir", str(path.parent), f"a folder whose {path.name} is a mapping")
-        changed = sorted(k for k in mine if mine[k] != theirs.get(k))
-        if changed:
-            fail(
-                "config",
-                {k: mine[k] for k in changed},
-                f"that of {path.parent}, which differs in {', '.join(changed)}",
-            )
+        if others := changed(path, mine, "output_dir"):
+            allowed = f"that of {path.parent}, which differs in {', '.join(others)}"
+            fail("config", {name: mine[name] for name in others}, allowed)
         return
-    from labkit.causal_lm import checkpoints
-
     # of another program's run: they would be cleared away
-    if not resume and not path.exists() and (others := checkpoints(path.parent)):
-        fail("output_dir", str(path.parent), f"new, empty or of an earlier run: it holds {others[0].name}")
+    if not resume and not path.exists() and (found := checkpoints(path.parent)):
+        fail("output_dir", str(path.parent), f"new, empty or of an earlier run: it holds {found[0].name}")
     write_json(path, mine)

@@ -102,12 +102,13 @@ def main(argv: Sequence[str]) -> int:
     if adapter is not None:  # what load_policy and transformers look for when they read it back
         trainer.model.peft_config["default"].base_model_name_or_path = arguments.model
     trainer.add_callback(Recorder(trainer, output / SAMPLES))
-    train(trainer, last)
+    settings = {"model": arguments.model, "dataset": arguments.dataset, "reward": " ".join(rewards)}
+    settings |= {name: getattr(config, name) for name in ("seed", *SETTINGS)}
+    train(trainer, last, settings)
     # 4) what is left behind
     trainer.save_model(str(output))
     if trainer.accelerator.is_main_process:
-        reward = " ".join(rewards)
-        _save_trace(trainer, output, model=arguments.model, dataset=arguments.dataset, reward=reward)
+        _save_trace(trainer, output, settings)
     return 0
 
 
@@ -171,7 +172,7 @@ def _one_line(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:
+def _save_trace(trainer: "FGOTrainer", output: Path, settings: dict) -> None:
     """Write the trace and result.json: the last log's figures."""
     from labkit.fgo.record import read_samples
     from labkit.traces import TrainTrace
@@ -179,11 +180,8 @@ def _save_trace(trainer: "FGOTrainer", output: Path, **sources: str) -> None:
     history = trainer.state.log_history
     log = [entry for entry in history if "reward" in entry]
     curves = [entry for entry in history if "reward" in entry or "eval_reward" in entry]
-    meta = provenance(
-        arm=trainer.args.method, seed=trainer.args.seed, **sources,
-        parameters=sum(p.numel() for p in trainer.model.parameters()),
-        **{name: getattr(trainer.args, name) for name in SETTINGS},
-    )  # fmt: skip
+    size = sum(p.numel() for p in trainer.model.parameters())
+    meta = provenance(arm=trainer.args.method, parameters=size, **settings)
     trace = TrainTrace.from_log(
         curves, samples=read_samples(output / SAMPLES, trainer.state.global_step), meta=meta
     )

@@ -2,6 +2,7 @@
 labkit lm-eval: lm-evaluation-harness with these models."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,10 @@ def decode(given: argparse.Namespace) -> int:
         checks.fail("--output", given.output, "a file that ends in .npz")
     output.parent.mkdir(parents=True, exist_ok=True)  # likewise
     place = device.use(given.device)
-    model = load_model(given.model, device=place, dtype=device.model_dtype(place))
+    try:
+        model = load_model(given.model, device=place, dtype=device.model_dtype(place))
+    except ValueError as error:  # its ``name`` is what was typed behind --model
+        raise ValueError(re.sub("^name must", "--model must", str(error))) from error
     options = {name: getattr(given, name) for name in PASSED if getattr(given, name) is not None}
     console = Console(highlight=False)
     with _filling_in(console) as watch:

@@ -139,7 +139,7 @@ def encode(tokenizer: Any, question: Question) -> list[int]:
     """The prompt's token ids: by the chat template where there is one, else of the text as it stands."""
     if isinstance(question, str):
         if not question.strip():
-            checks.fail("question", question, QUESTION)
+            checks.fail("question", question, "text that is not blank")
         if not checks.whole(question):  # of bytes on the command line that are not UTF-8
             checks.fail("question", question, "text of whole characters")
         if not tokenizer.chat_template:

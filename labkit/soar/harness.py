@@ -36,7 +36,7 @@ from labkit.soar.search import decode
 class LabkitLM(TextLM):
     """Generation by ``decode``; multiple choice and perplexity by ``log_likelihoods``.
 
-    pretrained  what ``load_model`` takes; the folder must hold the tokenizer, too
+    pretrained  a folder or name that ``load_model`` takes; the folder must hold the tokenizer, too
     model_args  the fields of ModelArgs, and strategy, beam, threshold, ... of ``decode``
     """
 
@@ -45,7 +45,7 @@ class LabkitLM(TextLM):
         given = ModelArgs.of(model_args)
         if pretrained is None:
             checks.fail("pretrained", pretrained, "a folder or a checkpoint on the hub")
-        folder = folder_of(pretrained)
+        folder = folder_of(pretrained, "pretrained")
         self.tokenizer = load_tokenizer(folder)  # seconds before the weights, which may take minutes
         self.add_bos_token = given.add_bos_token
         if self.add_bos_token and self.tokenizer.bos_token is None:

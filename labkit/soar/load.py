@@ -14,16 +14,15 @@ from labkit.soar.models.block_cache import with_cache
 from labkit.soar.models.caches import CACHE_BYTES, CACHES, Cached
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.models.fixed_batch import FixedBatch
-from labkit.soar.models.loaders import load_checkpoint
+from labkit.soar.models.loaders import FOLDERS, load_checkpoint
 from labkit.soar.models.transformer import MaskedLM
 from labkit.soar.tasks.sudoku_model import SudokuLM
 from labkit.soar.tasks.sums import SumsLM
 
-# What is shipped: models of the lab's own classes, and folders of a network of transformers.
+# What is shipped: models of the lab's own classes, and FOLDERS of a network of transformers.
 OWN: dict[str, type[MaskedLM]] = {
     "lab/sudoku9": SudokuLM, "lab/sudoku9-early": SudokuLM, "lab/sums": SumsLM
 }  # fmt: skip
-FOLDERS = ("lab/gsm", "lab/gsm-early")
 LAB = (*OWN, *FOLDERS)
 
 
@@ -74,8 +73,8 @@ def load_model(
     if cache is not None and fixed_rows is not None:
         checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
     model: DiffusionLM | MaskedLM
-    shipped = CHECKPOINTS / str(name).removeprefix("lab/") if str(name) in FOLDERS else None
-    if (shipped is None and str(name).startswith("lab/")) or str(name).endswith(".safetensors"):
+    shipped = str(name).startswith("lab/") and str(name) not in FOLDERS
+    if shipped or str(name).endswith(".safetensors"):
         if block_causal is not None:
             checks.fail("block_causal", block_causal, "None for the lab's own models: they see all")
         model = _own(str(name)).to(device, dtype)
@@ -84,7 +83,7 @@ def load_model(
     else:
         if fixed_rows is not None:
             checks.fail("fixed_rows", fixed_rows, "None for a model that is not the lab's own")
-        model = _whole(shipped or name, device=device, dtype=dtype, block_causal=block_causal)
+        model = _whole(name, device=device, dtype=dtype, block_causal=block_causal)
     return model if cache is None else with_cache(model, cache, cache_bytes)
 
 

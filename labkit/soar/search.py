@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,9 +138,7 @@ def decode(
     given = locals()  # by name: the options, the settled ones among them
     config = DecodeConfig(**{option.name: given[option.name] for option in fields(DecodeConfig)})
     layout = lay_out(prompts, config.mask_id, config.gen_length, getattr(model, "vocab_size", None))
-    limit, longest = getattr(model, "max_length", None), max(layout.lengths)
-    if limit is not None and longest > limit:
-        checks.fail("prompts", f"{longest} positions", f"with gen_length at most max_length={limit} long")
+    _check_lengths(model, layout.lengths, config.gen_length)
     weight = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     home = prompts.device if isinstance(prompts, Tensor) else torch.device("cpu")
     device = home if weight is None else weight.device
@@ -155,3 +154,17 @@ def decode(
             "provenance": provenance(),
         }
     )
+
+
+def _check_lengths(model: Any, lengths: list[int], gen_length: int) -> None:
+    """ValueError unless the prompts, ``gen_length`` masks behind each, are as long as the model takes."""
+    limit: Any = getattr(model, "max_length", None)
+    fixed = getattr(model, "fixed_length", False)
+    how = "exactly" if fixed else "at most"
+    for length in (max(lengths), min(lengths)) if limit is not None else ():
+        if length > limit or (fixed and length < limit):
+            prompt = length - gen_length
+            if gen_length and prompt < limit:
+                left = f"{how} {limit - prompt}, what max_length={limit} leaves behind a prompt of {prompt}"
+                checks.fail("gen_length", gen_length, left)
+            checks.fail("prompts", f"{length} positions", f"{how} max_length={limit} long, with gen_length")

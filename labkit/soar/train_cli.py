@@ -1,11 +1,12 @@
 """labkit train dlm: make a Llama, Qwen2 or Qwen3 causal LM a masked diffusion LM, from prompts and answers.
 
 The output folder gets model/, which labkit.soar.load_model and labkit decode open, the curves
-(train_trace.npz), result.json, and with --lora_r adapter/. Several GPUs: torchrun --nproc_per_node N -m
-labkit train dlm ...
+(train_trace.npz), settings.json, result.json, and with --lora_r adapter/. Several GPUs:
+torchrun --nproc_per_node N -m labkit train dlm ...
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from labkit.provenance import provenance
 from labkit.rows import FORMATS, read_rows
 from labkit.soar.adapt import Adaptation, DiffusionTrainer, Rows, add_mask
 from labkit.soar.models.adapted import save_adapted
+from labkit.soar.models.loaders import FOLDERS, folder_of
 from labkit.traces import TrainTrace
 
 DEFAULTS: dict[str, Any] = {
@@ -45,7 +47,7 @@ SETTINGS = (
 class Arguments:
     """What the command is told beside the fields of Adaptation and TrainingArguments."""
 
-    model: str = help_field("a folder or a name on the hub: Llama, Qwen2 or Qwen3")
+    model: str = help_field(f"{', '.join(FOLDERS)}, a folder or a name on the hub: Llama, Qwen2 or Qwen3")
     dataset: str = help_field(f"a {FORMATS}, or owner/name on the hub, with the columns prompt and answer")
     resume: bool = help_field("go on from the newest checkpoint in the output folder", False)
 
@@ -64,7 +66,10 @@ def main(argv: Sequence[str]) -> int:
     last = checkpoint_to_resume(output, arguments.resume, "--output_dir")
     rows = read_rows(arguments.dataset)
     # 2) the model
-    net, tokenizer = load_causal_lm(arguments.model)
+    shipped = arguments.model.startswith("lab/")
+    net, tokenizer = load_causal_lm(
+        str(folder_of(arguments.model, "--model")) if shipped else arguments.model
+    )
     mask_id = add_mask(net, tokenizer)
     data = Rows(rows, tokenizer, adaptation, net.config.max_position_embeddings)
     model: Any = net
@@ -81,14 +86,16 @@ def main(argv: Sequence[str]) -> int:
         print(
             f"{data.left_out} of {len(rows)} rows are too long for --answer_length or the model: left out"
         )
-    train(trainer, last)
+    settings = {"model": arguments.model, "dataset": arguments.dataset, "seed": config.seed}
+    settings |= asdict(adaptation) | {name: getattr(config, name) for name in SETTINGS}
+    train(trainer, last, settings)
     # 4) what is left behind
     if trainer.accelerator.is_main_process:
-        _save(trainer, tokenizer, output, model=arguments.model, dataset=arguments.dataset)
+        _save(trainer, tokenizer, output, settings)
     return 0
 
 
-def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: str) -> None:
+def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, settings: dict) -> None:
     about, model = trainer.adaptation, trainer.accelerator.unwrap_model(trainer.model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = sum(p.numel() for p in model.parameters())
@@ -102,10 +109,7 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
         block_causal=about.block_causal,
     )  # fmt: skip
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    meta = provenance(
-        arm="dlm", seed=trainer.args.seed, **sources, parameters=size, trained_parameters=trained,
-        **asdict(about), **{name: getattr(trainer.args, name) for name in SETTINGS},
-    )  # fmt: skip
+    meta = provenance(arm="dlm", parameters=size, trained_parameters=trained, **settings)
     TrainTrace.from_log(log, meta=meta).save(output / "train_trace.npz")
     result: dict[str, float] = {"steps": trainer.state.global_step, "parameters": size}
     if log:  # logging_steps may be more than were taken
@@ -113,7 +117,8 @@ def _save(trainer: DiffusionTrainer, tokenizer: Any, output: Path, **sources: st
     write_json(output / "result.json", result)
     print(
         f"{trained:,} of {size:,} parameters trained: {json.dumps(result)}\n"
-        f"model: {output / 'model'}   (labkit decode --model {output / 'model'} "
-        f"--gen-length {trainer.slots} --block-length {max(trainer.block_lengths)} QUESTION)\n"
-        f"curves: {output / 'train_trace.npz'}"
+        f"model: {output / 'model'}   (labkit decode --model {shlex.quote(str(output / 'model'))} "
+        f"--gen-length {trainer.slots} --block-length {max(trainer.block_lengths)} QUESTION)"
     )
+    if log:
+        print(f"curves: {output / 'train_trace.npz'}")

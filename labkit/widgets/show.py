@@ -15,7 +15,7 @@ from labkit.traces import BeamTrace, GroupTrace, MaskTrace, Trace, TrainTrace
 from labkit.widgets.beam_tree import BeamTree
 from labkit.widgets.curve_pack import Traces, panels_of, runs_of
 from labkit.widgets.export import Instrument
-from labkit.widgets.logs import read_logs
+from labkit.widgets.logs import KINDS, read_logs
 from labkit.widgets.mask_grid import MaskGrid
 from labkit.widgets.scrubber import Scrubber
 
@@ -25,17 +25,23 @@ BOARDS = (4, 9)  # sides of a Sudoku
 def show(options: Namespace) -> int:
     """Write the page of ``options.trace`` to ``options.output`` and print where it is; 0."""
     source = Path(options.trace)
+    if not source.exists():
+        checks.fail("TRACE_OR_FOLDER", options.trace, "a file or folder that exists")
     if source.is_dir() and len(traces := sorted(source.glob("*.npz"))) == 1:
         source = traces[0]
     output = Path(options.output) if options.output else _page_of(source)
-    if output.exists() and source.exists() and output.samefile(source):
+    if output.exists() and output.samefile(source):
         checks.fail("-o", str(output), "another file than the trace")
     theme.apply()
     try:
         if source.suffix == ".json":
             from sparse24 import compare  # late: it loads torch, which no instrument needs
 
-            bench = compare.checked(read_json(source, "TRACE_OR_FOLDER"), source, "TRACE_OR_FOLDER")
+            found = read_json(source, "TRACE_OR_FOLDER")
+            if not isinstance(found, dict) or "rows" not in found:  # result.json, for instance
+                allowed = f"a .npz trace, the JSON of `make bench` or, of a run, {KINDS}"
+                checks.fail("TRACE_OR_FOLDER", str(source), allowed)
+            bench = compare.checked(found, source, "TRACE_OR_FOLDER")
             print(write_page(output, roofline(bench).to_html()))
         else:
             print(instrument(source, options.prompt).export(output))

@@ -57,6 +57,7 @@ class Cached(nn.Module):
         self.model, self.cache, self.computed = model, cache, 0
         self.mask_id, self.eos_id, self.eos_ids = model.mask_id, model.eos_id, eos_ids(model)
         self.max_length, self.vocab_size = model.max_length, model.vocab_size
+        self.fixed_length = getattr(model, "fixed_length", False)
         self.block_causal = model.block_causal
         self._kept = KeysAndValues(model, cache_bytes)
 

@@ -25,6 +25,7 @@ class FixedBatch(nn.Module):
         self.model, self.rows = model.eval(), checks.integer("rows", rows, 1)
         self.mask_id, self.eos_id = model.mask_id, model.eos_id
         self.max_length, self.vocab_size = model.max_length, model.vocab_size
+        self.fixed_length = model.fixed_length
         device = next(model.parameters()).device
         self._tokens = torch.zeros(rows, model.max_length, dtype=torch.long, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None

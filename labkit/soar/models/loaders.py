@@ -31,12 +31,14 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from labkit import checks
+from labkit.paths import CHECKPOINTS
 from labkit.soar.models.adapted import adapted, is_adapted
 from labkit.soar.models.diffusion_lm import DiffusionLM
 from labkit.soar.models.families import FAMILIES, Family
 from labkit.soar.models.rope import rotate_in_fp32
 from labkit.soar.models.token_ids import mask_and_ends, read_object
 
+FOLDERS = ("lab/gsm", "lab/gsm-early")  # shipped checkpoints
 MOST_LAYERS = 1000  # a network has them before it has weights
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"  # one weight where they are tied
 
@@ -143,8 +145,10 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield key, tensor
 
 
-def folder_of(name: str | Path) -> Path:
-    """``name`` if it is a folder, else the checkpoint of that name on the hub, downloaded without code."""
+def folder_of(name: str | Path, argument: str = "name") -> Path:
+    """``name`` if it is a folder, else the lab's or the hub's checkpoint, without code; else ValueError."""
+    if str(name).startswith("lab/"):  # the hub is not asked
+        return CHECKPOINTS / checks.choice(argument, str(name), FOLDERS).removeprefix("lab/")
     if Path(name).is_dir():
         return Path(name)
     name = str(name)
@@ -155,4 +159,4 @@ def folder_of(name: str | Path) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         allowed = "a folder that exists or a checkpoint that can be downloaded"
-        raise ValueError(f"name must be {allowed}; got {name!r} ({type(error).__name__})") from error
+        raise ValueError(f"{argument} must be {allowed}; got {name!r} ({type(error).__name__})") from error

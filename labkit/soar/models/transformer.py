@@ -58,6 +58,7 @@ class MaskedLM(nn.Module):
 
     mask_id: int = 0
     eos_id: int | None = None
+    fixed_length: bool = True  # rows of max_length, and no others
     shift: bool = False
     block_causal: int | None = None
     tokenizer: Any = None  # what ``generate`` reads and writes by; None: no text
