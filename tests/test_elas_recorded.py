@@ -16,21 +16,21 @@ from labkit.studies.elas.records import curves, results, runs, traces
 
 
 def test_recorded_memory_is_the_formula_of_the_design():
-    """Packed saved bytes within 1 % of 9/16; peak of a 1B step falls; recompute keeps 84 % less."""
+    """Straight-through keeps one wide tensor less; peak of a 1B step falls; recompute keeps 84 % less."""
     record = results("memory")
-    assert "H100" in record["provenance"]["device"]
+    assert "NVIDIA H" in record["provenance"]["device"]
     rows = {(row["form"], row["batch"]): row for row in record["ffn"]}
     for row in record["ffn"]:
         if "formula_bytes" in row:
             assert abs(row["saved_bytes"] / row["formula_bytes"] - 1) < 0.01
     plain, packed = rows["LORO ReLU²", 128], rows["ELAS packed, straight-through", 128]
     wide = 2 * 8192 * plain["tokens"]  # one wide tensor, bfloat16
-    assert abs((plain["saved_bytes"] - packed["saved_bytes"]) / wide - 7 / 16) < 0.0044
+    assert abs((plain["saved_bytes"] - packed["saved_bytes"]) / wide - 1) < 0.01
     recomputed = rows["LORO ReLU², recomputed", 128]["saved_bytes"]
     assert 1 - recomputed / plain["saved_bytes"] == pytest.approx(0.84, abs=0.01)
     model = {(row["form"], row["batch"]): row["peak_bytes"] for row in record["model"]}
     assert model["ELAS packed, masked gradient", 64] < 0.9 * model["LORO ReLU²", 64]
-    assert model["LORO ReLU²", 128] is None
+    assert model["ELAS packed, straight-through", 128] < 0.9 * model["LORO ReLU²", 128]
 
 
 def test_recorded_runs_are_whole_and_paired():
@@ -86,7 +86,7 @@ def test_claims_are_computed_from_the_records():
     rows = claims.claims()
     assert all(row.claim and row.measured and row.conditions and row.published for row in rows)
     measured = {row.claim: row.measured for row in rows}
-    assert "-43.75% of the tensor that is packed" in measured["FFN activation memory"]
+    assert "-100% of the wide tensor behind ReLU²" in measured["FFN activation memory"]
     nats = {arm: [r.meta["test_nats"] for r in runs(arm)] for arm in ("elas_ste", "lowrank_relu2")}
     by_hand = np.mean(np.subtract(*nats.values()))
     (mask,) = (told for claim, told in measured.items() if "for the mask" in claim)
@@ -97,7 +97,7 @@ def test_claims_are_computed_from_the_records():
     assert "elas_soft" not in gaps.perplexities()
     assert "equal FLOPs" in measured["time of a training step, end to end"]
     low_rank = measured["FFN speed against low-rank ReLU²"]
-    assert "straight-through forward + backward 0.95x" in low_rank
+    assert "straight-through forward + backward 1.01x" in low_rank
 
 
 def test_the_words_of_a_difference(monkeypatch):

@@ -49,6 +49,16 @@ def test_a_loop_of_ones_own_counts_each_step_once(optimizer):
     assert left(other) == [2, 2]
 
 
+def test_a_model_without_storage_does_not_stop_another_ones_steps():
+    with torch.device("meta"):
+        skeleton = tiny(2)
+    model = tiny(2)
+    backward(model)
+    SGD(model.parameters(), lr=0.1).step()
+    assert left(model) == [1, 1]
+    assert skeleton.activations()[0].dense_steps_left.is_meta
+
+
 def test_optimisers_that_share_out_the_parameters_make_one_step():
     model = tiny(5)
     parameters = list(model.parameters())

@@ -82,10 +82,9 @@ class _Counter:
             return
         held = {id(p) for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
         for model, steps in list(_STEPS.items()):
-            if not any(a.in_warmup for a in model.activations()):
-                continue
             mine = {id(p) for p in model.parameters()} & held
-            if not mine:
+            # In this order: another model's switches may lie on the meta device and cannot be read.
+            if not mine or not any(a.in_warmup for a in model.activations()):
                 continue
             self.begun = False
             if steps.moved and not mine & steps.moved:  # the rest of the step before

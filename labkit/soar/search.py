@@ -1,7 +1,6 @@
 """decode: SOAR and what users compare it with as one search, prompts x beams in one forward."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -133,15 +132,22 @@ def decode(
         if size % block_length:
             allowed = f"a divisor of {size}, the model's block of attention, which is filled block by block"
             checks.fail("block_length", block_length, allowed)
-    mask_id = getattr(model, "mask_id", None) if mask_id is None else mask_id
-    gen_length = 0 if gen_length is None else gen_length
-    given = locals()  # by name: the options, the settled ones among them
-    config = DecodeConfig(**{option.name: given[option.name] for option in fields(DecodeConfig)})
+    own_mask_id: Any = getattr(model, "mask_id", None)
+    config = DecodeConfig(
+        mask_id=own_mask_id if mask_id is None else mask_id, strategy=strategy,
+        gen_length=0 if gen_length is None else gen_length, block_length=block_length,
+        steps=steps, beam=beam, token_beam=token_beam, threshold=threshold, min_parallel=min_parallel,
+        max_parallel=max_parallel, min_collapse=min_collapse, factor=factor, gamma=gamma,
+        kl_threshold=kl_threshold, kl_history=kl_history, gap=gap, score=score, confidence=confidence,
+        temperature=temperature, top_p=top_p, top_k=top_k, suppress_eos=suppress_eos,
+        eos_penalty=eos_penalty, cfg_scale=cfg_scale, seed=seed, eos_early_stop=eos_early_stop,
+        batch_size=batch_size, record=record,
+    )  # fmt: skip
     layout = lay_out(prompts, config.mask_id, config.gen_length, getattr(model, "vocab_size", None))
     _check_lengths(model, layout.lengths, config.gen_length)
     weight = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
-    home = prompts.device if isinstance(prompts, Tensor) else torch.device("cpu")
-    device = home if weight is None else weight.device
+    given = prompts.device if isinstance(prompts, Tensor) else torch.device("cpu")
+    device = given if weight is None else weight.device
     search = Search(model, layout, config, device, stop=stop, watch=watch)
     with torch.cuda.device_of(search.tokens):  # Triton launches on the current device
         search.run()
