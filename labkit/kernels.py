@@ -2,12 +2,13 @@
 
 import json
 import os
-import pickle
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -124,16 +125,23 @@ def compare_packing(activations: np.ndarray) -> dict:
 def _compare_elsewhere(activations: np.ndarray) -> dict:
     """``compare_packing`` in a process that imports Triton with its interpreter on."""
     code = (
-        "import pickle, sys; from labkit.kernels import compare_packing; "
-        "pickle.dump(compare_packing(pickle.load(sys.stdin.buffer)), sys.stdout.buffer)"
+        "import sys, numpy as np; from labkit.kernels import compare_packing as c; "
+        "np.savez(sys.argv[2], **c(np.load(sys.argv[1])))"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", code], input=pickle.dumps(activations), capture_output=True,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-    )  # fmt: skip
-    if child.returncode:
-        raise RuntimeError(f"the kernel's process failed: {child.stderr.decode().strip()[-500:]}")
-    return pickle.loads(child.stdout)
+    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        given, found = Path(folder, "in.npy"), Path(folder, "out.npz")
+        np.save(given, activations)
+        child = subprocess.run(
+            [sys.executable, "-c", code, given, found],
+            env={**os.environ, "TRITON_INTERPRET": "1"},
+            capture_output=True,
+            text=True,
+        )
+        if child.returncode:
+            raise RuntimeError(f"the kernel's process failed: {child.stderr.strip()[-500:]}")
+        with np.load(found) as result:
+            read = {name: result[name] for name in result.files}
+    return read | {"where": str(read["where"]), "groups": int(read["groups"])}
 
 
 def _hard(x: torch.Tensor) -> torch.Tensor:
