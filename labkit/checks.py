@@ -42,14 +42,14 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
 
 def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
     """Return ``value`` as float if it is a finite number in [low, high]; bool is refused."""
-    span = f"a number >= {low:g}" if high == float("inf") else f"a number in [{low:g}, {high:g}]"
     real = isinstance(value, Real) and not isinstance(value, bool)
     try:
         result = float(value) if real else math.nan
     except OverflowError:  # a whole number beyond the floats
         result = math.inf
     if not low <= result <= high or math.isinf(result):  # NaN: not <=
-        fail(name, value, span.replace("a ", "a finite ") if math.isinf(result) else span)
+        span = f">= {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
+        fail(name, value, f"a finite number {span}" if math.isinf(result) else f"a number {span}")
     return result
 
 

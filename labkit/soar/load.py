@@ -73,8 +73,8 @@ def load_model(
     if cache is not None and fixed_rows is not None:
         checks.fail("cache", cache, "None with fixed_rows, whose graph computes all positions of a row")
     model: DiffusionLM | MaskedLM
-    shipped = str(name).startswith("lab/") and str(name) not in FOLDERS
-    if shipped or str(name).endswith(".safetensors"):
+    own = str(name).startswith("lab/") and str(name) not in FOLDERS
+    if own or str(name).endswith(".safetensors"):
         if block_causal is not None:
             checks.fail("block_causal", block_causal, "None for the lab's own models: they see all")
         model = _own(str(name)).to(device, dtype)
